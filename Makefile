@@ -1,0 +1,20 @@
+# The five commands that people need.
+
+.PHONY: build test lint bench sim
+
+build: ## both programs, in target/release
+	cargo build --release --locked
+
+test: ## all tests
+	tests/run
+
+lint: ## style and warnings, as the build server checks them
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+bench: ## the figures in docs/, measured here and now
+	cargo bench --locked --bench live
+
+SEEDS ?= 1000000
+sim: ## the simulator for long; `make sim SEEDS=5000000`
+	PSYNC_SIM_HISTORIES=$(SEEDS) cargo test --release --locked --test simulator -- --nocapture

@@ -1,0 +1,74 @@
+//! How the brain tells a user what it does. The brain reports, the caller shows.
+
+use crate::model::RelPath;
+
+/// Told by the brain what a user wants to know, from any of its threads. Must not block for long.
+pub trait Monitor: Send + Sync {
+    /// How far the initial sync is. Called often, and at least once a second while it runs: what is shown of it
+    /// is the monitor's choice.
+    fn progress(&self, progress: &Progress);
+    /// Both sides are equal and watched, with so many files and bytes. Told once in a run, after
+    /// the initial sync.
+    fn in_sync(&self, files: u64, bytes: u64);
+    /// Propagation has stopped. `advice`: what the user can do.
+    fn halted(&self, reason: &str, advice: &str);
+    /// This path is not synchronised for now.
+    fn problem(&self, path: &RelPath, text: &str);
+    /// The problem of this path is over.
+    fn solved(&self, path: &RelPath);
+    /// Something that a user should know.
+    fn note(&self, text: &str);
+    fn link(&self, state: &LinkState);
+}
+
+/// What the initial sync is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Reading both trees; totals are unknown.
+    Scan,
+    /// Carrying what differs.
+    Copy,
+}
+
+/// How far the initial sync is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub phase: Phase,
+    /// Files seen (scan) or done (copy).
+    pub files: u64,
+    /// Contents of these, and of the files under way.
+    pub bytes: u64,
+    pub files_total: Option<u64>,
+    pub bytes_total: Option<u64>,
+}
+
+/// The state of the way to the right side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkState {
+    Connecting,
+    Up,
+    Down {
+        reason: String,
+        /// Seconds until the next attempt, if there is one.
+        retry: Option<u64>,
+    },
+}
+
+/// How a run of the brain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All done, or stopped with everything recorded.
+    Done,
+    /// The first synchronisation could not be finished.
+    InitialSyncFailed,
+    /// The left side was lost for longer than `maxtimeout`.
+    LeftLost,
+    /// The right side was lost for longer than `maxtimeout`.
+    RightLost,
+    /// A thread is stuck or died.
+    Internal,
+    /// A banned program runs.
+    Banned,
+    /// The pair halted, and nobody is there to resume it.
+    Halted,
+}

@@ -1,0 +1,172 @@
+//! The two endpoints as the brain reaches them: the left in a thread of its own, the right at the other end of a
+//! proxy command or in a child process.
+
+use std::os::unix::ffi::OsStrExt;
+use std::sync::mpsc::{Sender, SyncSender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use slog::{Logger, info};
+
+use super::Job;
+use crate::config::{Durability, OpenFiles, RightCommand, Settings};
+use crate::endpoint::message::{Reply, Request};
+use crate::endpoint::open::{Opening, open};
+use crate::endpoint::serve::{Inbound, clock, serve};
+use crate::filter::FilterSettings;
+use crate::link::channel::{Channel, Incoming};
+use crate::link::handshake::{Hello, Role};
+use crate::link::proxy::{self, Proxy};
+use crate::link::{Limits, LinkError};
+use crate::model::Side;
+use crate::watch::coalesce::Timing;
+
+/// What the brain's one queue brings.
+#[derive(Debug)]
+pub enum Heard {
+    Left(Reply),
+    /// The left endpoint's thread has ended.
+    LeftEnded(Result<(), String>),
+    /// From the right side of this session.
+    Right(u64, Incoming<Reply>),
+    /// Look at the stop flag.
+    Wake,
+}
+
+/// The left endpoint's thread.
+pub struct Left {
+    inbox: Sender<Inbound>,
+    thread: JoinHandle<()>,
+}
+
+impl Left {
+    /// Opens the left root and starts its thread. The error says what could not be opened.
+    pub fn start(job: &Job, heard: SyncSender<Heard>) -> Result<Left, String> {
+        let (inbox, inbox_out) = channel();
+        let events = inbox.clone();
+        let sink = move |event| drop(events.send(Inbound::Event(event)));
+        let opening = Opening {
+            root: &job.settings.left.root,
+            pair: &job.pair,
+            side: Side::Left,
+            filter: filter(&job.settings),
+            timing: timing(&job.settings),
+            durable: job.settings.durability == Durability::Full,
+            wait_for_writers: job.settings.open_files == OpenFiles::Wait,
+            translate: job.settings.translate.as_ref().map(ToString::to_string),
+            trash_days: job.settings.trash_days,
+            xattrs_from_left: job.settings.acl_from_left_only,
+            skip_initial: job.settings.skip_initial_sync,
+            dry_run: job.settings.dryrun,
+        };
+        let (mut endpoint, watcher) = open(&opening, clock(), sink)?;
+        let run = move || {
+            let served = serve(&mut endpoint, &inbox_out, |reply| heard.send(Heard::Left(reply)).is_ok());
+            watcher.stop();
+            drop(heard.send(Heard::LeftEnded(served.map(drop).map_err(|e| e.to_string()))));
+        };
+        let thread = thread::Builder::new().name("left".into()).spawn(run).map_err(|e| e.to_string())?;
+        Ok(Left { inbox, thread })
+    }
+
+    pub fn send(&self, request: Request) {
+        // A thread that has ended says so by itself.
+        drop(self.inbox.send(Inbound::Request(request)));
+    }
+
+    /// Ends the thread; what it recorded is durable.
+    pub fn end(self) {
+        drop(self.inbox.send(Inbound::End));
+        // It may wait for the brain to take a reply, which will not happen any more.
+        let deadline = std::time::Instant::now() + Duration::from_secs(2);
+        while !self.thread.is_finished() && std::time::Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// The right endpoint: a link to an agent. Requests wait in a queue of their own, so that the brain never does; the
+/// protocol bounds it (actions in flight, credit of contents).
+pub struct Right {
+    requests: Sender<Request>,
+    proxy: Proxy,
+}
+
+impl Right {
+    pub fn start(job: &Job, session: u64, heard: SyncSender<Heard>) -> Result<Right, LinkError> {
+        let log = said(&job.logger);
+        let (proxy, pipes) = match &job.right {
+            RightCommand::Child(args) => {
+                let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
+                proxy::spawn_self(&program, args, log)?
+            }
+            RightCommand::Proxy(command) => proxy::spawn(&String::from_utf8_lossy(command.as_bytes()), log)?,
+        };
+        let silence = job.settings.timeout.max(Duration::from_secs(1));
+        let limits = Limits { silence, ping_every: silence / 6, ..Limits::default() };
+        let deliver = move |incoming| heard.send(Heard::Right(session, incoming)).is_ok();
+        let channel = Channel::start(pipes, Hello::new(Role::Brain, &job.pair), limits, deliver)?;
+        let (requests, queue) = channel_of_requests();
+        let pump = move || {
+            for request in queue {
+                if channel.send(&request).is_err() {
+                    return;
+                }
+            }
+            channel.close();
+            // The reader says the end; until then the channel must live.
+            thread::sleep(Duration::from_secs(2));
+        };
+        thread::Builder::new()
+            .name("right".into())
+            .spawn(pump)
+            .map_err(|source| LinkError::Io { operation: "start a thread", source })?;
+        Ok(Right { requests, proxy })
+    }
+
+    pub fn send(&self, request: Request) {
+        drop(self.requests.send(request));
+    }
+
+    /// The last line that the proxy command said.
+    pub fn last_words(&self) -> String {
+        self.proxy.last_words()
+    }
+
+    /// Closes the link and ends the process behind it.
+    pub fn end(self) {
+        drop(self.requests);
+        drop(self.proxy.end(Duration::from_secs(5)));
+    }
+}
+
+fn channel_of_requests() -> (Sender<Request>, std::sync::mpsc::Receiver<Request>) {
+    channel()
+}
+
+fn said(logger: &Logger) -> impl FnMut(String) + Send + 'static {
+    let logger = logger.clone();
+    move |line| info!(logger, "right: {line}")
+}
+
+fn filter(settings: &Settings) -> FilterSettings {
+    FilterSettings {
+        excludes: settings.excludes.clone(),
+        tempfiles: settings.tempfiles.clone(),
+        safesuffix: settings.safesuffix.clone(),
+    }
+}
+
+/// The digest of the filters in force, as both sides compute it.
+pub fn filter_digest(settings: &Settings) -> [u8; 32] {
+    crate::filter::Filter::new(&filter(settings)).map(|f| f.digest()).unwrap_or_default()
+}
+
+fn timing(settings: &Settings) -> Timing {
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    Timing {
+        event_interval: millis(settings.event_interval),
+        delete_delay: millis(settings.delete_delay),
+        open_wait: millis(settings.open_wait),
+    }
+}

@@ -1,0 +1,181 @@
+//! `psync [OPTIONS] SRCROOT DSTROOT`: a pair in the foreground.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use slog::Logger;
+
+use super::UsageError;
+use super::console::Console;
+use super::exit;
+use super::human::words;
+use super::monitor::TerminalMonitor;
+use super::options::{self, AdHoc, Parsed};
+use super::roots::{self, Allowed, Root};
+use crate::brain::Job;
+use crate::brain::monitor::{Exit, Monitor};
+use crate::config::{self, Origins, Settings};
+use crate::service::banned;
+use crate::service::log::{Log, Target};
+use crate::service::signals::{Stop, stop_on_signals};
+
+/// Between two looks for a banned program.
+const BANNED_EVERY: Duration = Duration::from_secs(5);
+
+/// Runs a pair until it is done, cannot go on, or `Stop` is set.
+pub type Run = fn(&Job, Arc<dyn Monitor>, Stop) -> Exit;
+
+/// The whole command; the exit code.
+pub fn main(args: Vec<OsString>, run: Run) -> u8 {
+    main_on(args, Console::stderr(), run)
+}
+
+fn main_on(args: Vec<OsString>, console: Console, run: Run) -> u8 {
+    let result = match options::parse::<AdHoc>(args) {
+        Ok(Parsed::Show(text)) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            return 0;
+        }
+        Ok(Parsed::Run(options)) => start(&options, &console, run),
+        Err(e) => Err(e),
+    };
+    result.unwrap_or_else(|e| {
+        console.line(&format!("psync: {e}"));
+        exit::USAGE
+    })
+}
+
+fn start(options: &AdHoc, console: &Console, run: Run) -> Result<u8, UsageError> {
+    let (mut settings, origins) = settings(options)?;
+    let roots = check_roots(&settings, options.create_roots)?;
+    settings.left.root.clone_from(&roots.left.path);
+    if let Some(right) = &roots.right {
+        settings.right.root.clone_from(&right.path);
+    }
+    let pair = pair_name(options, &settings)?;
+    if let Some(name) = &settings.banned
+        && banned::running(name)
+            .map_err(|e| UsageError(format!("-b, --banned: /proc cannot be read: {}", words(&e))))?
+    {
+        console.line(&format!("psync: {name} is running: nothing is done"));
+        return Ok(exit::code(Exit::Banned));
+    }
+
+    let target = Target::of(&settings.log);
+    if let Target::File(path) = &target {
+        let local: Vec<&Root> = std::iter::once(&roots.left).chain(&roots.right).collect();
+        roots::check_log_apart(path, &local)?;
+    }
+    let log = Log::start(&target, settings.debug, &pair, console.writer())
+        .map_err(|e| UsageError(format!("--log: {}: {}", settings.log, words(&e))))?;
+    roots::create("left root", &roots.left)?;
+    if let Some(right) = &roots.right {
+        roots::create("right root", right)?;
+    }
+    let monitor = TerminalMonitor::new(&pair, console.clone(), log.logger.clone(), &target);
+    settings.moot().iter().for_each(|line| monitor.note(line));
+    origins_in_log(&log.logger, &origins);
+
+    let right = config::right_command(&settings, &pair, options.create_roots);
+    let (accept, union) = (options.accept, options.union);
+    let job = Job { settings, pair, right, accept, union, logger: log.logger.clone() };
+    let ended = supervised(&job, Arc::new(monitor), run).unwrap_or_else(|e| {
+        console.line(&format!("psync: cannot start: {}", words(&e)));
+        Exit::Internal
+    });
+    drop(job);
+    drop(log);
+    console.clear();
+    if ended == Exit::Banned {
+        console.line("psync: stopped: a banned program is running");
+    }
+    Ok(exit::code(ended))
+}
+
+/// The run, with the signals and the watch for a banned program around it.
+fn supervised(job: &Job, monitor: Arc<dyn Monitor>, run: Run) -> io::Result<Exit> {
+    let stop = Stop::new();
+    stop_on_signals(&stop)?;
+    let banned = match &job.settings.banned {
+        Some(name) => banned::watch(name, BANNED_EVERY, &stop)?,
+        None => Arc::new(AtomicBool::new(false)),
+    };
+    let ended = run(job, monitor, stop.clone());
+    let ended = if ended == Exit::Done && banned.load(Ordering::Acquire) { Exit::Banned } else { ended };
+    // The watch for a banned program ends with the run.
+    stop.set();
+    Ok(ended)
+}
+
+/// The file's settings under the command line's, checked.
+fn settings(options: &AdHoc) -> Result<(Settings, Origins), UsageError> {
+    let here = std::env::current_dir().map_err(|e| UsageError(format!("no current directory: {e}")))?;
+    let (mut settings, mut origins) = match &options.config {
+        Some(file) => config::load(file).map_err(|e| UsageError(e.to_string()))?,
+        None => Default::default(),
+    };
+    options.apply(&here, &mut settings, &mut origins).map_err(|e| UsageError(origins.explain(&e)))?;
+    check_given(options, &settings)?;
+    settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
+    Ok((settings, origins))
+}
+
+/// Both roots on the command line, or both in the file.
+fn check_given(options: &AdHoc, settings: &Settings) -> Result<(), UsageError> {
+    let given = |root: &Path| !root.as_os_str().is_empty();
+    let missing = match (given(&settings.left.root), given(&settings.right.root)) {
+        // With a file both or none: of one root alone it is not clear which was meant.
+        (true, true) if options.left.is_some() == options.right.is_some() => return Ok(()),
+        (false, false) => "SRCROOT and DSTROOT are missing",
+        (false, true) => "SRCROOT is missing",
+        (true, _) => "DSTROOT is missing",
+    };
+    Err(UsageError(format!("{missing} (see --help)")))
+}
+
+struct Roots {
+    left: Root,
+    /// `None`: on another host, whose agent looks.
+    right: Option<Root>,
+}
+
+fn check_roots(settings: &Settings, create: bool) -> Result<Roots, UsageError> {
+    let allowed = Allowed { create, dry: settings.dryrun };
+    let left = roots::check("left root", &settings.left.root, allowed)?;
+    let right = match settings.is_local() {
+        true => Some(roots::check("right root", &settings.right.root, allowed)?),
+        false => None,
+    };
+    if let Some(right) = &right {
+        roots::check_apart(&left, right)?;
+    }
+    Ok(Roots { left, right })
+}
+
+fn pair_name(options: &AdHoc, settings: &Settings) -> Result<String, UsageError> {
+    match &options.pair {
+        Some(name) if config::valid_pair(name) => Ok(name.clone()),
+        Some(name) => Err(UsageError(format!(
+            "--pair: `{name}` is no name of a pair: 1 to 64 of A-Z a-z 0-9 . _ -, not beginning with a dot or a dash"
+        ))),
+        None => {
+            let right = &settings.right;
+            // A proxy command leads to a host too.
+            let host = right.host.as_deref().or(right.proxy_command.as_deref());
+            Ok(config::default_pair(&settings.left.root, host, &right.root))
+        }
+    }
+}
+
+fn origins_in_log(logger: &Logger, origins: &Origins) {
+    for (key, origin) in origins.iter() {
+        slog::debug!(logger, "setting"; "key" => key.to_string(), "from" => origin.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests;

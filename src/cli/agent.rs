@@ -1,0 +1,187 @@
+//! `psync-agent --stdio --root DIR`: the right side of an ad hoc pair, on the other end of a pipe.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use slog::Logger;
+
+use super::UsageError;
+use super::console::Console;
+use super::exit;
+use super::human::words;
+use super::options::{self, Agent, Parsed};
+use super::roots::{self, Allowed};
+use crate::brain::monitor::Exit;
+use crate::config::{AgentSettings, Durability, OpenFiles, valid_pair};
+use crate::endpoint;
+use crate::endpoint::agent::Served;
+use crate::endpoint::open::Opening;
+use crate::endpoint::serve::Inbound;
+use crate::filter::FilterSettings;
+use crate::link::Limits;
+use crate::model::Side;
+use crate::service::log::{Log, Target};
+use crate::service::signals::{Stop, stop_on_term};
+use crate::watch::coalesce::Timing;
+
+/// What an agent needs to serve.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Canonical, and it exists.
+    pub root: PathBuf,
+    /// The only pair that may be served; `None`: the one that the brain names.
+    pub pair: Option<String>,
+    pub settings: AgentSettings,
+    pub logger: Logger,
+}
+
+/// Serves one brain on stdin and stdout until it says stop, the pipe ends, or `Stop` is set.
+pub type Run = fn(&Job, Stop) -> Exit;
+
+/// The whole command; the exit code. Only frames go to stdout.
+pub fn main(args: Vec<OsString>, run: Run) -> u8 {
+    main_on(args, Console::stderr(), run)
+}
+
+fn main_on(args: Vec<OsString>, console: Console, run: Run) -> u8 {
+    let result = match options::parse::<Agent>(args) {
+        Ok(Parsed::Show(text)) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            return 0;
+        }
+        Ok(Parsed::Run(options)) => start(&options, &console, run),
+        Err(e) => Err(e),
+    };
+    result.unwrap_or_else(|e| {
+        console.line(&format!("psync-agent: {e}"));
+        exit::USAGE
+    })
+}
+
+fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError> {
+    let settings = match &options.settings {
+        Some(json) => serde_json::from_str(json).map_err(|e| UsageError(format!("--settings: {e}")))?,
+        None => AgentSettings::default(),
+    };
+    settings.check().map_err(|e| UsageError(format!("--settings: {e}")))?;
+    if let Some(pair) = &options.pair
+        && !valid_pair(pair)
+    {
+        return Err(UsageError(format!("--pair: `{pair}` is no name of a pair")));
+    }
+    let path = std::path::absolute(&options.root).map_err(|e| UsageError(format!("--root: {e}")))?;
+    let allowed = Allowed { create: options.create_roots, dry: settings.dryrun };
+    let root = roots::check("root", &path, allowed)?;
+    let target = Target::of(&options.log);
+    let log = Log::start(&target, settings.debug, options.pair.as_deref().unwrap_or_default(), console.writer())
+        .map_err(|e| UsageError(format!("--log: {}: {}", options.log, words(&e))))?;
+    roots::create("root", &root)?;
+
+    let stop = Stop::new();
+    if let Err(e) = stop_on_term(&stop) {
+        console.line(&format!("psync-agent: cannot start: {}", words(&e)));
+        return Ok(exit::code(Exit::Internal));
+    }
+    let job = Job { root: root.path, pair: options.pair.clone(), settings, logger: log.logger.clone() };
+    let ended = run(&job, stop);
+    drop(job);
+    drop(log);
+    Ok(exit::code(ended))
+}
+
+/// Serves the root of the job on stdin and stdout.
+pub fn serve(job: &Job, stop: Stop) -> Exit {
+    let settings = &job.settings;
+    let opening = Opening {
+        root: &job.root,
+        pair: job.pair.as_deref().unwrap_or_default(),
+        side: Side::Right,
+        filter: FilterSettings {
+            excludes: settings.excludes.clone(),
+            tempfiles: settings.tempfiles.clone(),
+            safesuffix: settings.safesuffix.clone(),
+        },
+        timing: Timing {
+            event_interval: settings.event_interval,
+            delete_delay: settings.delete_delay,
+            open_wait: settings.open_wait,
+        },
+        durable: settings.durability == Durability::Full,
+        wait_for_writers: settings.open_files == OpenFiles::Wait,
+        translate: settings.translate.as_ref().map(ToString::to_string),
+        trash_days: settings.trash_days,
+        xattrs_from_left: settings.acl_from_left_only,
+        skip_initial: settings.skip_initial_sync,
+        dry_run: settings.dryrun,
+    };
+    let silence = Duration::from_millis(settings.timeout.max(1000));
+    let limits = Limits { silence, ping_every: silence / 6, ..Limits::default() };
+    let on_stop = |inbox: Sender<Inbound>| stop.on_stop(move || drop(inbox.send(Inbound::End)));
+    match endpoint::agent::serve_stdio(&opening, job.pair.as_deref(), limits, on_stop) {
+        Served::Done => Exit::Done,
+        Served::Lost(error) => {
+            slog::info!(job.logger, "the brain is gone: {error}");
+            Exit::LeftLost
+        }
+        Served::Failed(reason) => {
+            slog::error!(job.logger, "{reason}");
+            Exit::Internal
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::console::tests::Written;
+    use super::*;
+
+    fn agent(words: &[&str], run: Run) -> (u8, String) {
+        let written = Written::default();
+        let args = std::iter::once(&"psync-agent").chain(words).map(OsString::from).collect();
+        (main_on(args, written.console(false), run), written.take())
+    }
+
+    #[test]
+    fn errors_are_one_line_and_exit_1() {
+        fn unreached(_: &Job, _: Stop) -> Exit {
+            panic!("nothing should run")
+        }
+        let unknown = serde_json::to_string(&AgentSettings::default()).expect("JSON").replacen('{', "{\"new\":1,", 1);
+        for (words, want) in [
+            (vec![], "the following required arguments were not provided: --stdio --root <DIR> (see --help)"),
+            (vec!["--stdio", "--root", "/no/such"], "root /no/such: does not exist (--create-roots creates it)"),
+            (vec!["--stdio", "--root", "/", "--pair", ".x"], "--pair: `.x` is no name of a pair"),
+            (vec!["--stdio", "--root", "/", "--settings", "{"], "--settings: EOF while parsing an object at line 1"),
+            (vec!["--stdio", "--root", "/", "--settings", &unknown], "--settings: unknown field `new`"),
+        ] {
+            let (code, said) = agent(&words, unreached);
+            assert!(code == 1 && said.starts_with(&format!("psync-agent: {want}")), "{words:?}: {said}");
+            assert_eq!(said.lines().count(), 1);
+        }
+        let bad = AgentSettings { excludes: "(".into(), ..AgentSettings::default() };
+        let json = serde_json::to_string(&bad).expect("JSON");
+        let (code, said) = agent(&["--stdio", "--root", "/", "--settings", &json], unreached);
+        let want = "psync-agent: --settings: excludes: bad regular expression `(` at position 1: unclosed group\n";
+        assert_eq!((code, said.as_str()), (1, want));
+    }
+
+    #[test]
+    fn a_child_of_the_brain_understands_its_words() {
+        fn run(job: &Job, _: Stop) -> Exit {
+            assert_eq!((job.pair.as_deref(), job.settings.debug), (Some("p"), 2));
+            assert!(job.root.is_dir());
+            Exit::Done
+        }
+        let temp = tempfile::tempdir().expect("dir");
+        let mut settings = crate::config::Settings { debug: 2, ..Default::default() };
+        settings.right.root = temp.path().join("new");
+        let crate::config::RightCommand::Child(args) = crate::config::right_command(&settings, "p", true) else {
+            panic!("no child")
+        };
+        let words: Vec<&str> = args.iter().map(|a| a.to_str().expect("text")).collect();
+        assert_eq!(agent(&words, run), (0, String::new()));
+    }
+}

@@ -1,0 +1,275 @@
+//! Shows a user in front of a terminal, or a log that stderr goes to, what the brain does.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use slog::{Logger, error, info, warn};
+
+use super::console::Console;
+use super::human;
+use crate::brain::monitor::{LinkState, Monitor, Phase, Progress};
+use crate::model::{Millis, RelPath};
+use crate::service::log::{MESSAGE_ID, PATH, Target, message_id};
+
+/// Between two drawings on a terminal.
+const REDRAW: Millis = 200;
+/// Between two lines where nothing can be drawn over.
+const LINE: Millis = 10_000;
+/// The rate is that of so long a time.
+const WINDOW: Millis = 10_000;
+/// A shorter time tells no rate.
+const WINDOW_MIN: Millis = 1_000;
+
+/// The monitor of a run in the foreground. What users should know goes to stderr, and to the log if that lies
+/// elsewhere; never twice to the same place.
+pub struct TerminalMonitor {
+    pair: String,
+    console: Console,
+    logger: Logger,
+    log_on_stderr: bool,
+    start: Instant,
+    meter: Mutex<Meter>,
+}
+
+impl TerminalMonitor {
+    /// `target`: where `logger` writes.
+    pub fn new(pair: &str, console: Console, logger: Logger, target: &Target) -> TerminalMonitor {
+        let every = if console.is_terminal() { REDRAW } else { LINE };
+        TerminalMonitor {
+            pair: pair.to_string(),
+            console,
+            logger,
+            log_on_stderr: *target == Target::Stderr,
+            start: Instant::now(),
+            meter: Mutex::new(Meter::new(every)),
+        }
+    }
+
+    fn progress_at(&self, now: Millis, progress: &Progress) {
+        let shown = self.meter.lock().unwrap_or_else(PoisonError::into_inner).line(now, progress);
+        match shown {
+            None => {}
+            Some(line) if self.console.is_terminal() => self.console.draw(&line),
+            Some(line) => self.console.line(&line),
+        }
+    }
+
+    fn say(&self, text: &str) {
+        self.console.line(&format!("psync: {text}"));
+    }
+
+    /// The record of the log stands for the line, where both would go to stderr.
+    fn say_beside_log(&self, text: &str) {
+        if !self.log_on_stderr {
+            self.say(text);
+        }
+    }
+}
+
+impl Monitor for TerminalMonitor {
+    fn progress(&self, progress: &Progress) {
+        self.progress_at(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX), progress);
+    }
+
+    fn in_sync(&self, files: u64, bytes: u64) {
+        let text = format!("{} in sync: {files} files, {}", self.pair, human::bytes(bytes));
+        self.say(&text);
+        if !self.log_on_stderr {
+            info!(self.logger, "in sync"; MESSAGE_ID => message_id::IN_SYNC, "files" => files, "bytes" => bytes);
+        }
+    }
+
+    fn halted(&self, reason: &str, advice: &str) {
+        error!(self.logger, "halted: {}", reason; MESSAGE_ID => message_id::HALT, "advice" => advice.to_string());
+        self.say_beside_log(&format!("{} halted: {reason} ({advice})", self.pair));
+    }
+
+    fn problem(&self, path: &RelPath, text: &str) {
+        warn!(self.logger, "not synchronised: {}", text; MESSAGE_ID => message_id::PROBLEM, PATH => path.to_string());
+        self.say_beside_log(&format!("{path}: not synchronised: {text}"));
+    }
+
+    fn solved(&self, path: &RelPath) {
+        info!(self.logger, "synchronised again"; PATH => path.to_string());
+        self.say_beside_log(&format!("{path}: synchronised again"));
+    }
+
+    fn note(&self, text: &str) {
+        info!(self.logger, "{}", text);
+        self.say_beside_log(text);
+    }
+
+    fn link(&self, state: &LinkState) {
+        let text = match state {
+            // Said by what follows.
+            LinkState::Connecting => return,
+            LinkState::Up => "link up".to_string(),
+            LinkState::Down { reason, retry: None } => format!("link down: {reason}"),
+            LinkState::Down { reason, retry: Some(seconds) } => {
+                format!("link down: {reason}; next attempt in {seconds} s")
+            }
+        };
+        match state {
+            LinkState::Down { .. } => warn!(self.logger, "{}", text; MESSAGE_ID => message_id::LINK_DOWN),
+            _ => info!(self.logger, "{}", text; MESSAGE_ID => message_id::LINK_UP),
+        }
+        self.say_beside_log(&text);
+    }
+}
+
+impl Drop for TerminalMonitor {
+    fn drop(&mut self) {
+        self.console.clear();
+    }
+}
+
+/// Decides when progress is shown, and measures the rate. Pure.
+struct Meter {
+    every: Millis,
+    last: Option<Millis>,
+    phase: Option<Phase>,
+    /// Time and bytes, the oldest first, at least `WINDOW` back if there is so much.
+    samples: VecDeque<(Millis, u64)>,
+}
+
+impl Meter {
+    fn new(every: Millis) -> Meter {
+        Meter { every, last: None, phase: None, samples: VecDeque::new() }
+    }
+
+    fn line(&mut self, now: Millis, p: &Progress) -> Option<String> {
+        self.sample(now, p);
+        // On a terminal at once, in a log only what takes its time.
+        let due = self.last.map_or(if self.every == REDRAW { 0 } else { self.every }, |last| last + self.every);
+        if now < due {
+            return None;
+        }
+        self.last = Some(now);
+        Some(describe(p, self.rate()))
+    }
+
+    fn sample(&mut self, now: Millis, p: &Progress) {
+        if self.phase.replace(p.phase) != Some(p.phase) {
+            self.samples.clear();
+        }
+        // Ten a second are enough for a rate.
+        if self.samples.back().is_none_or(|(at, _)| now >= at + 100) {
+            self.samples.push_back((now, p.bytes));
+        }
+        while self.samples.get(1).is_some_and(|(at, _)| at + WINDOW <= now) {
+            self.samples.pop_front();
+        }
+    }
+
+    /// Bytes per second.
+    fn rate(&self) -> Option<u64> {
+        let (first, last) = (self.samples.front()?, self.samples.back()?);
+        let time = last.0 - first.0;
+        let bytes = u128::from(last.1.saturating_sub(first.1));
+        (time >= WINDOW_MIN).then(|| u64::try_from(bytes * 1000 / u128::from(time)).unwrap_or(u64::MAX))
+    }
+}
+
+fn describe(p: &Progress, rate: Option<u64>) -> String {
+    let of = |done: String, total: Option<String>| total.map_or(done.clone(), |total| format!("{done} of {total}"));
+    let files = of(p.files.to_string(), p.files_total.map(|n| n.to_string()));
+    let size = of(human::bytes(p.bytes), p.bytes_total.map(human::bytes));
+    let mut line = match p.phase {
+        Phase::Scan => return format!("psync: reading: {files} files, {size}"),
+        Phase::Copy => format!("psync: copying: {files} files, {size}"),
+    };
+    if let Some(rate) = rate {
+        line += &format!(", {}/s", human::bytes(rate));
+        if let Some(total) = p.bytes_total
+            && rate > 0
+        {
+            line += &format!(", {} left", human::duration(total.saturating_sub(p.bytes).div_ceil(rate)));
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::console::tests::Written;
+    use super::*;
+    use slog::o;
+
+    const MIB: u64 = 1 << 20;
+
+    fn copying(bytes: u64) -> Progress {
+        let (files_total, bytes_total) = (Some(10), Some(100 * MIB));
+        Progress { phase: Phase::Copy, files: bytes / (10 * MIB), bytes, files_total, bytes_total }
+    }
+
+    fn monitor(written: &Written, terminal: bool, target: Target) -> TerminalMonitor {
+        TerminalMonitor::new("docs", written.console(terminal), Logger::root(slog::Discard, o!()), &target)
+    }
+
+    #[test]
+    fn a_terminal_is_drawn_at_most_five_times_a_second() {
+        let written = Written::default();
+        let monitor = monitor(&written, true, Target::Stderr);
+        for now in 0..=2000 {
+            monitor.progress_at(now, &copying(now * MIB / 100));
+        }
+        let text = written.take();
+        let drawn: Vec<&str> = text.split("\r\x1b[K").skip(1).collect();
+        assert_eq!(drawn.len(), 11);
+        assert_eq!(drawn[0], "\x1b[?7lpsync: copying: 0 of 10 files, 0 B of 100.0 MiB\x1b[?7h");
+        assert_eq!(
+            drawn[10],
+            "\x1b[?7lpsync: copying: 2 of 10 files, 20.0 MiB of 100.0 MiB, 10.0 MiB/s, 0:08 left\x1b[?7h"
+        );
+        monitor.in_sync(10, 100 * MIB);
+        assert_eq!(written.take(), "\r\x1b[Kpsync: docs in sync: 10 files, 100.0 MiB\n");
+    }
+
+    #[test]
+    fn elsewhere_a_line_every_ten_seconds() {
+        let written = Written::default();
+        let monitor = monitor(&written, false, Target::Stderr);
+        for now in (0..=25_000).step_by(50) {
+            let scan = Progress { phase: Phase::Scan, files: now, bytes: now, files_total: None, bytes_total: None };
+            monitor.progress_at(now, &scan);
+        }
+        let want = ["psync: reading: 10000 files, 9.8 KiB", "psync: reading: 20000 files, 19.5 KiB"];
+        assert_eq!(written.take().lines().collect::<Vec<_>>(), want);
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_seconds() {
+        let mut meter = Meter::new(REDRAW);
+        for now in (0..60_000).step_by(10) {
+            // Fast for 30 s, then stalled.
+            meter.sample(now, &copying(now.min(30_000) * 1000));
+        }
+        assert_eq!(meter.rate(), Some(0));
+        assert!(meter.samples.len() < 110);
+        assert_eq!(describe(&copying(MIB), Some(0)), "psync: copying: 0 of 10 files, 1.0 MiB of 100.0 MiB, 0 B/s");
+    }
+
+    #[test]
+    fn what_is_said_once_is_said_once() {
+        let path = RelPath::new(b"a\nb").expect("path");
+        let written = Written::default();
+        let beside = monitor(&written, false, Target::Journal);
+        beside.problem(&path, "no space");
+        beside.solved(&path);
+        beside.halted("the root is empty", "psync resume docs");
+        beside.note("hello");
+        beside.link(&LinkState::Connecting);
+        beside.link(&LinkState::Down { reason: "ssh ended".into(), retry: Some(5) });
+        beside.in_sync(1, 1);
+        let want = "psync: a\\x0ab: not synchronised: no space\npsync: a\\x0ab: synchronised again\n\
+            psync: docs halted: the root is empty (psync resume docs)\npsync: hello\n\
+            psync: link down: ssh ended; next attempt in 5 s\npsync: docs in sync: 1 files, 1 B\n";
+        assert_eq!(written.take(), want);
+
+        let same = monitor(&written, false, Target::Stderr);
+        same.note("hello");
+        same.in_sync(1, 1);
+        assert_eq!(written.take(), "psync: docs in sync: 1 files, 1 B\n");
+    }
+}

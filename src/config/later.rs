@@ -1,0 +1,64 @@
+//! What the contract promises and this version cannot do yet. It is refused, never ignored.
+
+use super::{Compress, Invalid, Settings, Timers, Transfer};
+
+impl Settings {
+    /// The first setting that asks an ad hoc run for something it cannot do. A line goes when its feature comes.
+    pub fn not_yet(&self) -> Result<(), Invalid> {
+        let standard = Settings::default();
+        let asked = [
+            ("transfer", self.transfer == Transfer::Rsync, "contents cannot go through rsync"),
+            ("rsync_extra", self.rsync_extra != standard.rsync_extra, "contents cannot go through rsync"),
+            ("rsync_excludes", self.rsync_excludes != standard.rsync_excludes, "patterns of rsync are not understood"),
+            ("rsync_event_recurse", self.rsync_event_recurse, "changes of directories are not examined in depth"),
+            ("rsync_style", self.rsync_style != standard.rsync_style, "only style 2 exists"),
+            ("compress", self.compress == Compress::Always, "the link is not compressed"),
+            ("bandwidth_limit", self.bandwidth_limit != 0, "the bandwidth cannot be limited"),
+            ("links", self.links != standard.links, "links travel as links"),
+            ("owner", self.owner != standard.owner, "owners travel by name"),
+            ("trash_max", self.trash_max != standard.trash_max, "the trash is bounded by trash_days alone"),
+            ("samba_acls", self.samba_acls, "Samba's ACLs are not kept"),
+            ("inotify_extra", !self.inotify_extra.is_empty(), "every directory is watched"),
+            ("fullsync", self.fullsync != standard.fullsync, "full syncs do not run by the clock"),
+            ("timers", self.timers != Timers::default(), "checks do not run by the clock"),
+            ("alert_command", self.alert_command.is_some(), "no command is run on an alert"),
+        ];
+        match asked.into_iter().find(|(_, asked, _)| *asked) {
+            Some((key, _, why)) => Err(Invalid::new(key, format!("not available in this version: {why}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Lines to be told once about keys that no longer mean anything.
+    pub fn moot(&self) -> Vec<String> {
+        let tell = |key: &str| format!("{key} has no effect: echoes are recognised by state, not by time");
+        let mut lines = Vec::new();
+        if self.pending_lifetime.is_some() {
+            lines.push(tell("pending_lifetime"));
+        }
+        if !self.pending_events.is_empty() {
+            lines.push(tell("pending_events"));
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_ask_for_nothing_that_is_missing() {
+        assert_eq!(Settings::default().not_yet(), Ok(()));
+        assert!(Settings::default().moot().is_empty());
+    }
+
+    #[test]
+    fn what_is_missing_is_refused_by_name() {
+        let settings = Settings { rsync_extra: vec!["--bwlimit=5m".into()], ..Settings::default() };
+        let error = settings.not_yet().expect_err("no rsync yet").to_string();
+        assert_eq!(error, "rsync_extra: not available in this version: contents cannot go through rsync");
+        let settings = Settings { pending_events: vec!["x".into()], ..Settings::default() };
+        assert_eq!(settings.moot().len(), 1);
+    }
+}

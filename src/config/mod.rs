@@ -1,0 +1,27 @@
+//! From a file and options to settings, validated once.
+//!
+//! A pair's settings are one file, the same on both hosts; the command line overrides it. [`load`] reads the file,
+//! [`Settings::check`] validates what came of both, and [`Origins`] remembers who said what, so that an error
+//! names the file, the line and the key, or the option.
+
+mod agent;
+mod check;
+mod later;
+mod load;
+mod nearest;
+mod origin;
+mod pair;
+mod peer;
+mod settings;
+mod values;
+
+pub use agent::AgentSettings;
+pub use check::Invalid;
+pub use load::{LoadError, load, parse};
+pub use origin::{Origin, Origins};
+pub use pair::{default_pair, valid_pair};
+pub use peer::{RightCommand, quote, right_command};
+pub use settings::{Left, Right, Settings, Timers};
+pub use values::{
+    Calendar, Compress, ConflictCopies, ConflictRule, Durability, Links, OpenFiles, Owner, Share, Transfer, Translate,
+};

@@ -1,0 +1,64 @@
+//! The name of a pair.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Whether this can name a pair: 1 to 64 of `A-Z a-z 0-9 . _ -`, not beginning with a dot or a dash.
+/// It is the name of a directory and a part of units' names.
+pub fn valid_pair(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && !name.starts_with(['.', '-'])
+}
+
+/// The name of a pair that was given none: readable, and the same whenever the host and the roots are.
+/// The roots should be canonical.
+pub fn default_pair(left: &Path, host: Option<&str>, right: &Path) -> String {
+    let mut hash = blake3::Hasher::new();
+    for part in [left.as_os_str().as_bytes(), host.unwrap_or_default().as_bytes(), right.as_os_str().as_bytes()] {
+        // A NUL is in none of them, so the parts cannot be mistaken for each other.
+        hash.update(part).update(&[0]);
+    }
+    let digits = &hash.finalize().to_hex()[..8];
+    format!("{}-{}-{digits}", short(left), short(right))
+}
+
+/// The last element, of at most 24 characters that a name may have.
+fn short(root: &Path) -> String {
+    let name = root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let plain: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).take(24).collect();
+    let plain = plain.trim_start_matches(['.', '-']);
+    if plain.is_empty() { "root".into() } else { plain.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let longest = "x".repeat(64);
+        for good in ["a", "fileserver", "A.b_c-9", "_x", longest.as_str()] {
+            assert!(valid_pair(good), "{good:?}");
+        }
+        let long = "x".repeat(65);
+        for bad in ["", ".", "..", ".a", "-a", "a/b", "a b", "é", "a\n", long.as_str()] {
+            assert!(!valid_pair(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn default_names_are_stable_valid_and_differ() {
+        let name = |l: &str, h, r: &str| default_pair(Path::new(l), h, Path::new(r));
+        assert_eq!(name("/srv/data", None, "/backup/copy"), name("/srv/data", None, "/backup/copy"));
+        assert!(name("/srv/data", None, "/backup/copy").starts_with("data-copy-"));
+        assert_ne!(name("/a/x", None, "/b/y"), name("/a/x", Some("h"), "/b/y"));
+        assert_ne!(name("/a/x", None, "/b/y"), name("/c/x", None, "/b/y"));
+        let odd = "é \n".repeat(90);
+        for (l, r) in [("/", "/"), ("/.x", "/-y"), (odd.as_str(), "/...")] {
+            assert!(valid_pair(&name(l, None, r)), "{l:?} {r:?}");
+        }
+        assert!(name("/", None, "/a").starts_with("root-a-"));
+    }
+}

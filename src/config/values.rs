@@ -1,0 +1,345 @@
+//! The types of the keys that are more than a number, a flag or a text.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A key that takes one of a few words.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+    };
+}
+
+words! {
+    /// Which side's contents keep the name when both changed one file.
+    ConflictRule {
+        /// The one with the newer mtime.
+        Newest,
+        Left,
+        Right,
+    }
+}
+words! {
+    /// Where the loser of a conflict is kept.
+    ConflictCopies {
+        /// Beside the winner, on both sides.
+        Visible,
+        Trash,
+    }
+}
+words! {
+    /// What happens to symbolic links.
+    Links {
+        Preserve,
+        /// The referent travels as a file.
+        Follow,
+        Skip,
+    }
+}
+words! {
+    /// How owners and groups travel.
+    Owner {
+        Names,
+        Numeric,
+        Ignore,
+    }
+}
+words! {
+    /// Whether an action is on disk before it counts as done.
+    Durability {
+        Full,
+        None,
+    }
+}
+words! {
+    /// What to do with a file that somebody has open for writing.
+    OpenFiles {
+        /// Wait for its close, at most `open_wait`.
+        Wait,
+        Send,
+    }
+}
+words! {
+    /// What moves contents.
+    Transfer {
+        Auto,
+        Stream,
+        Rsync,
+    }
+}
+words! {
+    /// Whether contents are compressed on the link.
+    Compress {
+        /// When the line is slow enough for it to pay.
+        Auto,
+        Always,
+        Never,
+    }
+}
+
+/// A bound on something: a part of the whole, or a number. Written `"10%"`, `"5G"` or `5000`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Share {
+    /// 0..=100
+    Percent(u8),
+    /// Bytes or entries, as the key says.
+    Amount(u64),
+}
+
+impl std::str::FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Share, String> {
+        let bad = || format!("`{text}` is neither a percentage such as \"10%\" nor a number such as 5000 or \"5G\"");
+        if let Some(percent) = text.strip_suffix('%') {
+            let percent: u8 = percent.trim().parse().map_err(|_| bad())?;
+            return if percent <= 100 { Ok(Share::Percent(percent)) } else { Err(format!("{percent}% is over 100%")) };
+        }
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match &text[digits.len()..] {
+            "" => 0,
+            "K" | "k" => 10,
+            "M" => 20,
+            "G" => 30,
+            "T" => 40,
+            _ => return Err(bad()),
+        };
+        let number: u64 = digits.parse().map_err(|_| bad())?;
+        number.checked_mul(1 << shift).map(Share::Amount).ok_or_else(bad)
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Share::Percent(p) => write!(f, "{p}%"),
+            Share::Amount(n) => write!(f, "{n}"),
+        }
+    }
+}
+
+/// When a full sync or a check is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Calendar {
+    /// An hour of the day. One that no day has (the original's 99) is never due.
+    Hour(u32),
+    /// A calendar expression of systemd.
+    Expression(String),
+}
+
+/// Replace one path element by another in the paths of events, or leave it out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Translate {
+    pub from: String,
+    /// `None`: the element is removed.
+    pub to: Option<String>,
+}
+
+impl std::str::FromStr for Translate {
+    type Err = String;
+
+    /// `FROM:TO`; a TO of `None` removes the element, as in the original.
+    fn from_str(text: &str) -> Result<Translate, String> {
+        let Some((from, to)) = text.split_once(':') else {
+            return Err(format!("`{text}` is not of the form FROM:TO"));
+        };
+        for element in [from, to] {
+            let reason = match element {
+                "" => "is empty",
+                "." | ".." => "is no name",
+                e if e.contains('/') => "is more than one path element",
+                e if e.contains(':') => "contains a colon",
+                e if e.contains('\0') => "contains a NUL",
+                e if e.len() > crate::model::NAME_MAX => "is longer than a name can be",
+                _ => continue,
+            };
+            let side = if element == from { "FROM" } else { "TO" };
+            return Err(format!("`{text}` is not of the form FROM:TO: {side} {reason}"));
+        }
+        Ok(Translate { from: from.to_string(), to: (to != "None").then(|| to.to_string()) })
+    }
+}
+
+impl fmt::Display for Translate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.from, self.to.as_deref().unwrap_or("None"))
+    }
+}
+
+/// Seconds with a fraction in the file, a `Duration` in the settings.
+pub(super) mod seconds {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_f64(value.as_secs_f64())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        d.deserialize_any(SecondsVisitor)
+    }
+
+    /// The longest that counts as a number of seconds: some thirty years.
+    const MOST: f64 = 1e9;
+
+    pub fn from_f64(value: f64) -> Option<Duration> {
+        (0.0..=MOST).contains(&value).then(|| Duration::from_secs_f64(value))
+    }
+
+    struct SecondsVisitor;
+
+    impl de::Visitor<'_> for SecondsVisitor {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("a number of seconds, 0 or more")
+        }
+
+        fn visit_f64<E: de::Error>(self, v: f64) -> Result<Duration, E> {
+            from_f64(v).ok_or_else(|| E::invalid_value(de::Unexpected::Float(v), &self))
+        }
+
+        fn visit_i64<E: de::Error>(self, v: i64) -> Result<Duration, E> {
+            from_f64(v as f64).ok_or_else(|| E::invalid_value(de::Unexpected::Signed(v), &self))
+        }
+
+        fn visit_u64<E: de::Error>(self, v: u64) -> Result<Duration, E> {
+            from_f64(v as f64).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(v), &self))
+        }
+    }
+}
+
+/// The same for a key that may be absent.
+pub(super) mod optional_seconds {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(value: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+        value.map(|v| v.as_secs_f64()).serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+        seconds::deserialize(d).map(Some)
+    }
+}
+
+/// A [`Share`] as people write it.
+pub(super) mod share {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(value: &Share, s: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Share::Amount(n) => s.serialize_u64(*n),
+            Share::Percent(_) => s.collect_str(value),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Share, D::Error> {
+        d.deserialize_any(ShareVisitor)
+    }
+
+    struct ShareVisitor;
+
+    impl de::Visitor<'_> for ShareVisitor {
+        type Value = Share;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("a percentage such as \"10%\" or a number")
+        }
+
+        fn visit_i64<E: de::Error>(self, v: i64) -> Result<Share, E> {
+            u64::try_from(v).map(Share::Amount).map_err(|_| E::invalid_value(de::Unexpected::Signed(v), &self))
+        }
+
+        fn visit_u64<E: de::Error>(self, v: u64) -> Result<Share, E> {
+            Ok(Share::Amount(v))
+        }
+
+        fn visit_str<E: de::Error>(self, v: &str) -> Result<Share, E> {
+            v.parse().map_err(E::custom)
+        }
+    }
+}
+
+/// A [`Translate`] as people write it.
+pub(super) mod translate {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(value: &Option<Translate>, s: S) -> Result<S::Ok, S::Error> {
+        value.as_ref().map(ToString::to_string).serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Translate>, D::Error> {
+        let text = String::deserialize(d)?;
+        text.parse().map(Some).map_err(de::Error::custom)
+    }
+}
+
+/// A list of texts, or one text.
+pub(super) mod texts {
+    use super::*;
+
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a text or a list of texts")]
+    enum Texts {
+        One(String),
+        Many(Vec<String>),
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+        Ok(match Texts::deserialize(d)? {
+            Texts::One(text) if text.is_empty() => Vec::new(),
+            Texts::One(text) => vec![text],
+            Texts::Many(texts) => texts,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares() {
+        for (text, want) in [
+            ("10%", Some(Share::Percent(10))),
+            ("0%", Some(Share::Percent(0))),
+            ("100%", Some(Share::Percent(100))),
+            ("5000", Some(Share::Amount(5000))),
+            ("5G", Some(Share::Amount(5 << 30))),
+            ("1k", Some(Share::Amount(1024))),
+            ("101%", None),
+            ("-1", None),
+            ("%", None),
+            ("", None),
+            ("5Q", None),
+            ("99999999999T", None),
+            ("1.5G", None),
+        ] {
+            assert_eq!(text.parse::<Share>().ok(), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn translations() {
+        let some = |from: &str, to: Option<&str>| Some(Translate { from: from.into(), to: to.map(Into::into) });
+        for (text, want) in [
+            ("a:b", some("a", Some("b"))),
+            ("a:None", some("a", None)),
+            ("a", None),
+            ("a:", None),
+            (":b", None),
+            ("a:b:c", None),
+            ("a/b:c", None),
+            ("a:..", None),
+        ] {
+            assert_eq!(text.parse::<Translate>().ok(), want, "{text:?}");
+        }
+        let error = "a:x/y".parse::<Translate>().expect_err("two elements");
+        assert_eq!(error, "`a:x/y` is not of the form FROM:TO: TO is more than one path element");
+    }
+}

@@ -1,0 +1,140 @@
+//! The agent: an endpoint at the far end of a pair of pipes. The very code that ssh carries.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::config::valid_pair;
+use crate::link::channel::{Channel, Incoming};
+use crate::link::handshake::{Hello, Role};
+use crate::link::{Limits, LinkError};
+use crate::model::readable;
+use crate::watch::Event;
+
+use super::message::{Reply, Request, Start};
+use super::open::{Opening, open};
+use super::serve::{Inbound, clock, serve};
+
+/// How serving a brain ended.
+#[derive(Debug)]
+pub enum Served {
+    /// The brain said stop, or went away in order.
+    Done,
+    /// The link broke.
+    Lost(LinkError),
+    /// This side failed, in these words.
+    Failed(String),
+}
+
+/// Serves one brain on stdin and stdout. `pair` is the only pair that may be served; without it the brain names the pair.
+/// Nothing is opened, and nothing made, before the brain has said what it wants.
+pub fn serve_stdio(
+    opening: &Opening<'_>,
+    pair: Option<&str>,
+    limits: Limits,
+    stop: impl FnOnce(Sender<Inbound>),
+) -> Served {
+    let (inbox_in, inbox) = channel();
+    let events = inbox_in.clone();
+    let sink = move |event| {
+        let _ = events.send(Inbound::Event(event));
+    };
+    let (lost_in, lost) = channel();
+    let pipes = match crate::link::channel::stdio() {
+        Ok(pipes) => pipes,
+        Err(error) => return Served::Failed(format!("stdin and stdout: {error}")),
+    };
+    stop(inbox_in.clone());
+    let deliver = move |incoming: Incoming<Request>| {
+        let inbound = match incoming {
+            Incoming::Hello(_) => return true,
+            Incoming::Message(request) => Inbound::Request(request),
+            Incoming::Ended(error) => {
+                let _ = lost_in.send(error);
+                Inbound::End
+            }
+        };
+        inbox_in.send(inbound).is_ok()
+    };
+    let hello = Hello::new(Role::Agent, pair.unwrap_or_default());
+    let link: Channel<Reply> = match Channel::start(pipes, hello, limits, deliver) {
+        Ok(link) => link,
+        Err(error) => return Served::Lost(error),
+    };
+    let first = match inbox.recv() {
+        Ok(Inbound::Request(Request::Start(start))) => start,
+        _ => return finish(link, &lost, Served::Done),
+    };
+    let served = open_and_serve(opening, pair, first, &link, &inbox, sink);
+    match served {
+        // What comes after it is how every link ends.
+        Ok(true) => {
+            let _ = finish(link, &lost, Served::Done);
+            Served::Done
+        }
+        Ok(false) => finish(link, &lost, Served::Done),
+        Err(reason) => {
+            let _ = link.send(&Reply::Halt { reason: reason.clone() });
+            finish(link, &lost, Served::Failed(reason))
+        }
+    }
+}
+
+/// From the brain's first word to its last. True: it said stop.
+fn open_and_serve(
+    opening: &Opening<'_>,
+    pair: Option<&str>,
+    start: Start,
+    link: &Channel<Reply>,
+    inbox: &Receiver<Inbound>,
+    sink: impl Fn(Event) + Send + 'static,
+) -> Result<bool, String> {
+    let named = served_pair(pair, &start.pair)?.to_owned();
+    let opening = Opening { pair: &named, dry_run: opening.dry_run || start.dry_run, ..opening.clone() };
+    let (mut endpoint, watcher) = open(&opening, clock(), sink)?;
+    let mut out = Vec::new();
+    let greeted = endpoint.handle(Request::Start(start), clock(), &mut out);
+    let heard = out.into_iter().all(|reply| link.send(&reply).is_ok());
+    let served = match greeted {
+        Ok(()) if heard => serve(&mut endpoint, inbox, |reply| link.send(&reply).is_ok()),
+        Ok(()) => Ok(false),
+        Err(error) => Err(error),
+    };
+    watcher.stop();
+    served.map_err(|error| error.to_string())
+}
+
+/// The pair to be served: the name becomes that of a directory.
+fn served_pair<'a>(allowed: Option<&str>, named: &'a str) -> Result<&'a str, String> {
+    match allowed {
+        Some(own) if own != named => Err(format!("the pair {own} is served here, not {}", readable(named.as_bytes()))),
+        _ if !valid_pair(named) => Err(format!("{:?} is no name of a pair", readable(named.as_bytes()))),
+        _ => Ok(named),
+    }
+}
+
+/// Writes what still waits, until the brain closes its end.
+fn finish(link: Channel<Reply>, lost: &Receiver<LinkError>, served: Served) -> Served {
+    link.close();
+    match (lost.recv_timeout(std::time::Duration::from_secs(5)), served) {
+        (Ok(error), Served::Done) if !matches!(error, LinkError::Closed) => Served::Lost(error),
+        (_, served) => served,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_pair_is_served() {
+        for (allowed, named, good) in [
+            (None, "web", true),
+            (Some("web"), "web", true),
+            (Some("web"), "mail", false),
+            (None, "", false),
+            (None, "..", false),
+            (None, "a/b", false),
+        ] {
+            assert_eq!(served_pair(allowed, named).is_ok(), good, "{allowed:?} {named:?}");
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! One side as the brain sees it: [`message`] is the contract, [`Endpoint`] fulfils it above a replica, a coalescer and
+//! the transfers. It is a state machine like the engine, but for the disk and the archive that it owns: whoever runs
+//! it (a thread, the agent's loop, the simulator) hands it requests, events and the time, and calls [`Endpoint::step`].
+
+pub mod agent;
+pub mod message;
+pub mod open;
+pub mod serve;
+mod transfers;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::filter::{Filter, Translate};
+use crate::model::{Apply, Data, Generation, Millis, Outcome, Record, RelPath, Source, Step};
+use crate::replica::Replica;
+use crate::replica::archive::Archive;
+use crate::replica::batch::Job;
+use crate::replica::disk::Disk;
+use crate::replica::error::ReplicaError;
+use crate::replica::examine::{Examined, How};
+use crate::replica::scan::Scan;
+use crate::transfer::{Receive, Supply};
+use crate::watch::coalesce::{Coalescer, Timing};
+use crate::watch::{Event, Hint};
+
+use message::{Hello, Reply, Request, Start};
+
+/// How an endpoint works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub replica: crate::replica::Settings,
+    pub timing: Timing,
+    /// A scan pauses while this many paths are reported and not recorded.
+    pub open_max: usize,
+    /// Contents that change under one name are looked for under another.
+    pub translate: Option<Translate>,
+    /// What came into the trash before so many seconds is discarded; `None`: never.
+    pub trash_seconds: Option<u64>,
+    /// Attach the contents of small files to the reports of live changes.
+    pub inline_live: bool,
+}
+
+/// When an endpoint wants to be called again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    Now,
+    At(Millis),
+    /// When something comes in.
+    Idle,
+}
+
+/// A file that is being received, and what will be done with it.
+struct Incoming<F> {
+    apply: Apply,
+    receive: Receive<F>,
+}
+
+/// A path that cannot be reported.
+struct Trouble {
+    next: Millis,
+    delay: Millis,
+}
+
+/// One side of the pair.
+pub struct Endpoint<D: Disk, A: Archive> {
+    replica: Replica<D, A>,
+    settings: Settings,
+    coalescer: Coalescer,
+    /// Whether a session is on and wants reports.
+    reporting: bool,
+    /// Whether every directory is watched: a new session needs no scan.
+    covered: bool,
+    fresh: bool,
+    rebooted: bool,
+    filters: [u8; 32],
+    jobs: Vec<Job<D::File>>,
+    records: Vec<(Generation, Record)>,
+    scans: VecDeque<Scan<D::Dir>>,
+    full_scan: Option<Scan<D::Dir>>,
+    supplies: BTreeMap<Generation, (RelPath, Supply<D::File>)>,
+    incoming: BTreeMap<Generation, Incoming<D::File>>,
+    troubles: BTreeMap<RelPath, Trouble>,
+    /// Paths that appeared: directories among them are scanned.
+    appeared: BTreeSet<RelPath>,
+    last_progress: Millis,
+    turn: Generation,
+    /// When the trash is looked through next.
+    next_expiry: Millis,
+    /// Questions whether anything is left to look at, and when they came.
+    pings: Vec<(u64, Millis)>,
+    /// The root itself may have been moved, deleted or unmounted.
+    doubts_root: bool,
+}
+
+impl<D: Disk, A: Archive> Endpoint<D, A> {
+    /// Opens one side: settles what a crash left open. Nothing is watched or reported before a session says so.
+    pub fn open(disk: D, archive: A, filter: Filter, settings: Settings, now: Millis) -> Result<Self, ReplicaError> {
+        let identity = archive.identity()?;
+        let fresh = identity.peer == [0; 16];
+        let rebooted = !fresh && identity.boot != disk.boot_id();
+        let filters = filter.digest();
+        let replica = Replica::open(disk, archive, filter, settings.replica.clone())?;
+        Ok(Endpoint {
+            replica,
+            coalescer: Coalescer::new(settings.timing),
+            settings,
+            reporting: false,
+            covered: false,
+            fresh,
+            rebooted,
+            filters,
+            jobs: Vec::new(),
+            records: Vec::new(),
+            scans: VecDeque::new(),
+            full_scan: None,
+            supplies: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            appeared: BTreeSet::new(),
+            last_progress: now,
+            turn: 0,
+            next_expiry: 0,
+            pings: Vec::new(),
+            doubts_root: false,
+        })
+    }
+
+    /// Takes in what the watcher saw.
+    pub fn event(&mut self, event: Event, now: Millis) {
+        match event {
+            Event::Dirty { path, hint } => {
+                let contents = matches!(hint, Hint::Written | Hint::Closed);
+                let translated = self.settings.translate.as_ref().filter(|_| contents).and_then(|t| t.apply(&path));
+                let path = translated.unwrap_or(path);
+                if hint == Hint::Appeared {
+                    self.appeared.insert(path.clone());
+                }
+                self.coalescer.event(path, hint, now);
+            }
+            Event::Lost { scope, reason } => {
+                self.doubts_root |= scope.is_root();
+                self.replica.notes.push(format!("events below {scope} were lost ({reason}): scanning it again"));
+                self.replica.unscanned.insert(scope);
+            }
+        }
+    }
+
+    /// Takes in a request of the brain. What takes long is done by [`Endpoint::step`].
+    pub fn handle(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        match request {
+            Request::Start(start) => self.start(&start, out)?,
+            Request::Rows { above } => {
+                for rows in self.replica.rows_above(above)?.chunks(500) {
+                    out.push(Reply::Rows { rows: rows.to_vec() });
+                }
+                out.push(Reply::RowsEnd);
+            }
+            Request::Learn { rows } => {
+                self.replica.learn(&rows)?;
+                self.replica.commit()?;
+            }
+            Request::Go { peer, scan } => self.go(peer, scan, now)?,
+            Request::Apply { generation, apply } => self.apply(generation, apply, out)?,
+            Request::Record { generation, record } => self.records.push((generation, record)),
+            Request::Examine { path, as_copy } => {
+                self.flush(out, now)?;
+                self.look(&path, How { again: true, as_copy, inline: true, ..How::default() }, now, out)?;
+            }
+            Request::Hash { path } => {
+                self.look(&path, How { again: true, hash: true, ..How::default() }, now, out)?;
+            }
+            Request::Supply { generation, path, seq } => self.supply(generation, path, seq, out)?,
+            Request::Data { generation, data } => self.receive(generation, &data, out)?,
+            Request::Credit { generation, bytes } => {
+                if let Some((_, supply)) = self.supplies.get_mut(&generation) {
+                    supply.add_credit(bytes);
+                }
+            }
+            Request::Cancel { generation } => {
+                self.supplies.remove(&generation);
+                if let Some(incoming) = self.incoming.remove(&generation) {
+                    self.replica.unstage(&incoming.receive.name);
+                }
+            }
+            Request::Confirm { upto } => self.replica.confirm(upto)?,
+            Request::Scan => self.full_scan = Some(Scan::new(RelPath::root())),
+            Request::Ping { number } => self.pings.push((number, now)),
+            Request::Stop => {
+                self.flush(out, now)?;
+                self.replica.commit()?;
+                self.reporting = false;
+                out.push(Reply::Stopped);
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, start: &Start, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        self.flush(&mut Vec::new(), 0)?;
+        self.reporting = false;
+        self.pings.clear();
+        self.supplies.clear();
+        for (_, incoming) in std::mem::take(&mut self.incoming) {
+            self.replica.unstage(&incoming.receive.name);
+        }
+        if start.accept {
+            self.replica.adopt_root()?;
+        }
+        if start.union {
+            self.replica.forget_ancestors()?;
+            self.fresh = true;
+            self.rebooted = false;
+            self.covered = false;
+        }
+        let hello = match self.hello() {
+            Ok(hello) => hello,
+            Err(ReplicaError::Archive(error)) => return Err(error.into()),
+            Err(error) => {
+                out.push(Reply::Halt { reason: error.to_string() });
+                return Ok(());
+            }
+        };
+        out.push(Reply::Hello(hello));
+        Ok(())
+    }
+
+    fn hello(&self) -> Result<Hello, ReplicaError> {
+        let identity = &self.replica.identity;
+        let root = self.replica.root()?;
+        Ok(Hello {
+            archive: identity.archive,
+            peer: identity.peer,
+            generation: identity.generation,
+            confirmed: identity.confirmed,
+            fresh: self.fresh,
+            rebooted: self.rebooted,
+            rows: self.replica.count_rows()?,
+            top_entries: root.entries,
+            side: identity.side,
+            exchanged: root.exchanged,
+            filters: self.filters,
+            clock: self.replica.clock(),
+            watching: self.covered && self.full_scan.is_none(),
+        })
+    }
+
+    fn go(&mut self, peer: [u8; 16], scan: bool, now: Millis) -> Result<(), ReplicaError> {
+        self.replica.meet_peer(peer)?;
+        self.fresh = false;
+        self.rebooted = false;
+        self.reporting = true;
+        self.last_progress = now;
+        self.replica.reopen_reports();
+        if scan || !self.covered {
+            self.scans.clear();
+            self.full_scan = Some(Scan::new(RelPath::root()));
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, generation: Generation, apply: Apply, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        let Step::Put { entry, source, expect, .. } = &apply.step else {
+            self.jobs.push(Job { generation, apply, staged: None });
+            return Ok(());
+        };
+        if *source == Source::Stream {
+            let large = entry.size() > crate::transfer::WHOLE && self.jobs.is_empty();
+            if large && self.replica.refuses(&apply.path, expect)? {
+                self.jobs.push(Job { generation, apply, staged: None });
+                return Ok(());
+            }
+            match self.replica.stage_file(generation, &apply.path) {
+                Ok((name, file)) => {
+                    self.incoming.insert(generation, Incoming { receive: Receive::new(name, file), apply });
+                }
+                Err(error) => fail(generation, error, out)?,
+            }
+            return Ok(());
+        }
+        let bytes: &[u8] = if let Source::Inline(bytes) = source { bytes } else { &[] };
+        match self.replica.stage_whole(generation, &apply.path, entry, bytes) {
+            Ok(staged) => self.jobs.push(Job { generation, apply, staged: Some(staged) }),
+            Err(error) => fail(generation, error, out)?,
+        }
+        Ok(())
+    }
+
+    /// Receives a piece of contents; the last one makes a job of them.
+    fn receive(&mut self, generation: Generation, data: &Data, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        let Some(incoming) = self.incoming.get_mut(&generation) else { return Ok(()) };
+        let taken = incoming.receive.take(&self.replica.disk, data);
+        if let Some(done) = transfers::after_piece(generation, taken, &mut self.incoming, &mut self.replica, out)? {
+            self.jobs.push(done);
+        }
+        Ok(())
+    }
+
+    /// Examines one path and reports or troubles about it.
+    fn look(&mut self, path: &RelPath, how: How, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        if let Some(above) = self.replica.unreported_above(path)? {
+            // Parents first: what lies in an unknown directory makes no sense to the other side.
+            let plain = How { inline: how.inline, ..How::default() };
+            self.look(&above, plain, now, out)?;
+        }
+        let examined = self.replica.examine(path, how)?;
+        let fine = !matches!(examined, Examined::Problem(_) | Examined::Busy);
+        match examined {
+            // A deletion waits for the re-creation that editors make, whoever asks.
+            Examined::Changed(change) if how.again && change.after.is_none() && change.known.is_some() => {
+                self.replica.withdraw_report(path);
+                self.coalescer.event(path.clone(), Hint::Vanished, now);
+                out.push(Reply::Clean { path: path.clone() });
+            }
+            Examined::Changed(change) => {
+                if change.after.as_ref().is_some_and(|e| e.kind() == crate::model::Kind::Dir)
+                    && (!how.again || how.as_copy)
+                {
+                    // Below a directory that is taken for a new one everything is to be looked at.
+                    self.replica.unscanned.insert(path.clone());
+                }
+                self.coalescer.sent(path, now);
+                out.push(Reply::Report(*change));
+            }
+            Examined::Busy => {
+                if self.coalescer.busy(path, now) {
+                    self.look(path, How { despite_writers: true, ..how }, now, out)?;
+                } else if how.again {
+                    out.push(Reply::Clean { path: path.clone() });
+                }
+            }
+            // The directory may turn up under another name: its own deletion waits as every other.
+            Examined::Above(above) => self.coalescer.event(above, Hint::Vanished, now),
+            Examined::Problem(problem) => {
+                if how.again {
+                    out.push(Reply::Clean { path: path.clone() });
+                }
+                self.trouble(path, now);
+                out.push(Reply::Problem { path: path.clone(), problem: Some(problem) });
+            }
+            Examined::Same | Examined::Known | Examined::Excluded => {
+                self.coalescer.clean(path);
+                if how.again {
+                    out.push(Reply::Clean { path: path.clone() });
+                }
+            }
+        }
+        if fine && self.troubles.remove(path).is_some() {
+            // If it is a directory, it may not have been listed.
+            self.replica.unscanned.insert(path.clone());
+            out.push(Reply::Problem { path: path.clone(), problem: None });
+        }
+        Ok(())
+    }
+
+    fn trouble(&mut self, path: &RelPath, now: Millis) {
+        const FIRST: Millis = 1_000;
+        const LAST: Millis = 300_000;
+        const MAX: usize = 10_000;
+        if self.troubles.len() >= MAX && !self.troubles.contains_key(path) {
+            return;
+        }
+        let trouble = self.troubles.entry(path.clone()).or_insert(Trouble { next: 0, delay: FIRST / 2 });
+        trouble.delay = (trouble.delay * 2).min(LAST);
+        trouble.next = now + trouble.delay;
+    }
+}
+
+/// Answers for an action that could not even be staged.
+fn fail(generation: Generation, error: ReplicaError, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+    let problem = error.into_problem()?;
+    out.push(Reply::Result { generation, outcome: Outcome::Failed(problem) });
+    Ok(())
+}

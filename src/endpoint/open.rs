@@ -1,0 +1,105 @@
+//! Opens a real endpoint: the root, its archive, its watcher.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::filter::{Filter, FilterSettings, Translate};
+use crate::model::{Millis, RelPath, Side};
+use crate::replica::real::{Cover, RealDisk};
+use crate::replica::sqlite::SqliteArchive;
+use crate::watch::Event;
+use crate::watch::coalesce::Timing;
+use crate::watch::inotify::InotifyTree;
+
+use super::{Endpoint, Settings};
+
+/// An endpoint of a real root.
+pub type RealEndpoint = Endpoint<RealDisk, SqliteArchive>;
+
+/// What an endpoint is opened with.
+#[derive(Debug, Clone)]
+pub struct Opening<'a> {
+    pub root: &'a Path,
+    pub pair: &'a str,
+    pub side: Side,
+    pub filter: FilterSettings,
+    pub timing: Timing,
+    pub durable: bool,
+    /// `FROM:TO`, see [`Translate`].
+    pub translate: Option<String>,
+    /// Days that the trash keeps an object.
+    pub trash_days: u32,
+    pub wait_for_writers: bool,
+    /// ACLs and extended attributes travel from left to right only.
+    pub xattrs_from_left: bool,
+    /// Report what differs at the start, but never deal with it: the open paths are not bounded then.
+    pub skip_initial: bool,
+    /// Change nothing, the archive and psync's own directories included.
+    pub dry_run: bool,
+}
+
+/// Opens the root; events go to `sink`, from a thread of the watcher. Errors say what could not be opened.
+pub fn open(
+    opening: &Opening<'_>,
+    now: Millis,
+    sink: impl Fn(Event) + Send + 'static,
+) -> Result<(RealEndpoint, Arc<InotifyTree>), String> {
+    let root = opening.root.display();
+    let filter = Filter::new(&opening.filter).map_err(|e| e.to_string())?;
+    let excluded = filter.clone();
+    let watcher = InotifyTree::start(sink, move |path| excluded.excluded(path))
+        .map_err(|e| format!("{root}: inotify: {e} (see fs.inotify.max_user_instances)"))?;
+    let cover = Arc::new(Covered(watcher.clone()));
+    let open_disk = if opening.dry_run { RealDisk::open_dry } else { RealDisk::open };
+    let disk = open_disk(opening.root, opening.pair, cover).map_err(|e| format!("{root}: {e}"))?;
+    let identity = disk.root_identity().map_err(|e| format!("{root}: {e}"))?;
+    let path = disk.own_path().join("archive.db");
+    let root = (identity.ino, identity.btime);
+    let none = opening.dry_run && std::fs::metadata(&path).is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    let archive = match none {
+        true => SqliteArchive::in_memory(root),
+        false => SqliteArchive::open(&path, root).map(|(archive, _)| archive),
+    };
+    let archive = archive.map_err(|e| e.to_string())?;
+    let replica = crate::replica::Settings {
+        side: opening.side,
+        durable: opening.durable,
+        wait_for_writers: opening.wait_for_writers,
+        dry_run: opening.dry_run,
+        keeps_xattrs: opening.xattrs_from_left && opening.side == Side::Right,
+        ..Default::default()
+    };
+    // Nothing that was reported will ever be recorded.
+    let open_max = if opening.skip_initial || opening.dry_run { usize::MAX } else { 8192 };
+    let translate = match opening.translate.as_deref().map(Translate::new) {
+        Some(Err(error)) => return Err(error.to_string()),
+        Some(Ok(translate)) => Some(translate),
+        None => None,
+    };
+    let trash_seconds = (!opening.dry_run).then(|| u64::from(opening.trash_days) * 86_400);
+    let settings = Settings { replica, timing: opening.timing, open_max, inline_live: true, translate, trash_seconds };
+    let endpoint = Endpoint::open(disk, archive, filter, settings, now).map_err(|e| e.to_string())?;
+    Ok((endpoint, watcher))
+}
+
+struct Covered(Arc<InotifyTree>);
+
+impl Cover for Covered {
+    fn cover(&self, path: &RelPath, dir: BorrowedFd<'_>) -> std::io::Result<()> {
+        self.0.cover(path, dir)
+    }
+}
+
+/// Random bytes of the system.
+pub fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    // Without a random device the time must do: the number only has to differ from the last one.
+    if File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes)).is_err() {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        bytes = now.as_nanos().to_le_bytes();
+    }
+    bytes
+}

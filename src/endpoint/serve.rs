@@ -1,0 +1,84 @@
+//! The thread that runs an endpoint: requests and events in, replies out, work in between.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use crate::model::Millis;
+use crate::replica::archive::Archive;
+use crate::replica::disk::Disk;
+use crate::replica::error::ReplicaError;
+use crate::watch::Event;
+
+use super::message::{Reply, Request};
+use super::{Endpoint, Next};
+
+/// What reaches the thread of an endpoint.
+#[derive(Debug)]
+pub enum Inbound {
+    Request(Request),
+    Event(Event),
+    /// The brain is gone.
+    End,
+}
+
+/// Inputs taken in before work goes on.
+const INPUTS: usize = 2048;
+/// Longest sleep without an input.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Milliseconds of monotonic time since the process asked first.
+pub fn clock() -> Millis {
+    use std::sync::OnceLock;
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = START.get_or_init(Instant::now);
+    // Not 0, so that "never" stays apart from "now".
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+}
+
+/// Runs an endpoint until its brain is gone, or says stop, or the endpoint fails. `send` returns false if nobody listens.
+/// True: the brain said stop.
+pub fn serve<D: Disk, A: Archive>(
+    endpoint: &mut Endpoint<D, A>,
+    inbox: &Receiver<Inbound>,
+    mut send: impl FnMut(Reply) -> bool,
+) -> Result<bool, ReplicaError> {
+    let mut out = Vec::new();
+    let mut next = Next::Now;
+    loop {
+        let now = clock();
+        let wait = match next {
+            Next::Now => Duration::ZERO,
+            Next::At(due) => Duration::from_millis(due.saturating_sub(now)).min(IDLE),
+            Next::Idle => IDLE,
+        };
+        let mut input = match inbox.recv_timeout(wait) {
+            Ok(input) => Some(input),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return Ok(false),
+        };
+        let mut stopped = false;
+        let mut taken = 0;
+        while let Some(one) = input {
+            let now = clock();
+            match one {
+                Inbound::Event(event) => endpoint.event(event, now),
+                Inbound::Request(request) => {
+                    stopped |= request == Request::Stop;
+                    endpoint.handle(request, now, &mut out)?;
+                }
+                Inbound::End => return Ok(false),
+            }
+            taken += 1;
+            input = if taken < INPUTS && !endpoint.is_full() { inbox.try_recv().ok() } else { None };
+        }
+        next = endpoint.step(clock(), &mut out)?;
+        for reply in out.drain(..) {
+            if !send(reply) {
+                return Ok(stopped);
+            }
+        }
+        if stopped {
+            return Ok(true);
+        }
+    }
+}

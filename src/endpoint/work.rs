@@ -1,0 +1,222 @@
+//! The work of an endpoint, in bounded slices: batches first, then what users changed, then contents, then scans.
+
+use crate::model::{Millis, RelPath};
+use crate::replica::archive::Archive;
+use crate::replica::disk::Disk;
+use crate::replica::error::ReplicaError;
+use crate::replica::examine::How;
+use crate::replica::scan::{Found, Scan};
+
+use crate::watch::Hint;
+
+use super::message::Reply;
+use super::{Endpoint, Next};
+
+/// Paths examined in one slice.
+const LOOKS: usize = 256;
+/// Objects compared in one slice of a scan.
+const SCAN_SLICE: usize = 512;
+/// Actions carried out as one batch.
+const BATCH: usize = 512;
+/// A question whether anything is left waits at most so long, in milliseconds.
+const PING_WAIT: Millis = 2_000;
+/// The trash is looked through so often, in milliseconds.
+const EXPIRY: Millis = 3_600_000;
+/// A scan that waits for the brain goes on after this time all the same, in milliseconds.
+const STALL: Millis = 5_000;
+
+impl<D: Disk, A: Archive> Endpoint<D, A> {
+    /// Does a bounded slice of the work that is due.
+    pub fn step(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<Next, ReplicaError> {
+        self.flush(out, now)?;
+        let mut more = false;
+        if std::mem::take(&mut self.doubts_root) && !self.replica.disk.root_is_there() {
+            self.reporting = false;
+            out.push(Reply::Halt { reason: "the root was moved, deleted or unmounted".to_owned() });
+        }
+        if self.reporting {
+            more |= self.step_dirty(now, out)?;
+            self.retry_troubles(now, out)?;
+            more |= self.step_supplies(now, out);
+            more |= self.step_scans(now, out)?;
+        }
+        self.answer_pings(now, out);
+        self.replica.probe_trash(now)?;
+        if let Some(seconds) = self.settings.trash_seconds
+            && self.reporting
+            && now >= self.next_expiry
+        {
+            let more = self.replica.expire_trash(seconds)?;
+            // Zero days: gone as soon as nobody can write into it any more.
+            self.next_expiry = now + if more || seconds == 0 { 1_000 } else { EXPIRY };
+        }
+        out.extend(self.replica.notes.drain(..).map(|text| Reply::Note { text }));
+        if more || !self.jobs.is_empty() || !self.records.is_empty() {
+            return Ok(Next::Now);
+        }
+        Ok(self.next_due(now))
+    }
+
+    /// Says when nothing is left to look at. Users who write all the time must not keep that back for ever.
+    fn answer_pings(&mut self, now: Millis, out: &mut Vec<Reply>) {
+        let busy = !self.jobs.is_empty()
+            || !self.records.is_empty()
+            || !self.replica.dirty.is_empty()
+            || !self.replica.unscanned.is_empty()
+            || !self.scans.is_empty()
+            || !self.coalescer.is_empty();
+        self.pings.retain(|(number, since)| {
+            let wait = busy && now < since + PING_WAIT;
+            if !wait {
+                out.push(Reply::Pong { number: *number });
+            }
+            wait
+        });
+    }
+
+    fn next_due(&self, now: Millis) -> Next {
+        let asked = self.pings.iter().map(|(_, since)| since + PING_WAIT).min();
+        let mut due = [self.replica.next_probe(), asked].into_iter().flatten().min();
+        if self.reporting {
+            let trouble = self.troubles.values().map(|t| t.next).min();
+            let stalled = self.full_scan.is_some().then_some(now + 100);
+            due = [due, self.coalescer.next_due(), trouble, stalled].into_iter().flatten().min();
+        }
+        match due {
+            Some(due) if due <= now => Next::At(now + 1),
+            Some(due) => Next::At(due),
+            None => Next::Idle,
+        }
+    }
+
+    /// Whether the batch has grown enough to be carried out before more is taken in.
+    pub fn is_full(&self) -> bool {
+        self.jobs.len() >= BATCH || self.records.len() >= 4 * BATCH
+    }
+
+    /// Carries out the actions and records that have come in.
+    pub(super) fn flush(&mut self, out: &mut Vec<Reply>, now: Millis) -> Result<(), ReplicaError> {
+        if !self.jobs.is_empty() {
+            let jobs = std::mem::take(&mut self.jobs);
+            for finished in self.replica.carry_out(jobs)? {
+                out.extend(finished.reports.into_iter().map(Reply::Report));
+                out.push(Reply::Result { generation: finished.generation, outcome: finished.outcome });
+            }
+            self.last_progress = now;
+        }
+        if !self.records.is_empty() {
+            let records = std::mem::take(&mut self.records);
+            self.replica.sync_sources(&records)?;
+            for (generation, record) in &records {
+                self.replica.record(*generation, record)?;
+            }
+            self.replica.commit()?;
+            out.extend(records.into_iter().map(|(generation, _)| Reply::Recorded { generation }));
+            self.last_progress = now;
+        }
+        Ok(())
+    }
+
+    fn step_dirty(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
+        let how = How { inline: self.settings.inline_live, ..How::default() };
+        for path in self.due(now)? {
+            let appeared = self.appeared.remove(&path);
+            self.look(&path, how, now, out)?;
+            if appeared && self.replica.is_dir(&path) {
+                self.replica.unscanned.insert(path);
+            }
+        }
+        for scope in self.coalescer.take_scopes() {
+            self.replica.unscanned.insert(scope);
+        }
+        if self.coalescer.is_empty() {
+            self.appeared.clear();
+        }
+        Ok(!self.replica.dirty.is_empty() || self.coalescer.next_due().is_some_and(|due| due <= now))
+    }
+
+    /// The paths that are due, those first to which a directory came: then what lies under its old name now is no
+    /// replacement of all that was in it.
+    fn due(&mut self, now: Millis) -> Result<Vec<RelPath>, ReplicaError> {
+        let mut due = Vec::new();
+        while due.len() < LOOKS {
+            let next = self.replica.dirty.pop_first().or_else(|| self.coalescer.ready(now));
+            let Some(path) = next else { break };
+            due.push(path);
+        }
+        let mut movers = Vec::new();
+        if due.len() > 1 {
+            for path in std::mem::take(&mut due) {
+                let moved = self.appeared.contains(&path) && self.replica.is_moved_dir(&path)?;
+                if moved { movers.push(path) } else { due.push(path) }
+            }
+        }
+        movers.append(&mut due);
+        Ok(movers)
+    }
+
+    fn retry_troubles(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        let due: Vec<RelPath> =
+            self.troubles.iter().filter(|(_, t)| t.next <= now).map(|(path, _)| path.clone()).take(LOOKS).collect();
+        for path in due {
+            // A directory that could not be listed has told nothing of what lies in it.
+            self.replica.unscanned.insert(path.clone());
+            self.look(&path, How::default(), now, out)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with the small scans, then with the full one.
+    fn step_scans(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
+        if self.full_scan.is_none() || !self.replica.unscanned.contains(&RelPath::root()) {
+            while let Some(scope) = self.replica.unscanned.pop_first() {
+                if scope.is_root() {
+                    self.full_scan = Some(Scan::new(scope));
+                    self.covered = false;
+                } else if !self.scans.iter().any(|scan| scan.is_ahead_of(&scope)) {
+                    self.look(&scope, How::default(), now, out)?;
+                    self.scans.push_back(Scan::new(scope));
+                }
+            }
+        }
+        let crowded = self.replica.open_paths() >= self.settings.open_max;
+        if crowded && now.saturating_sub(self.last_progress) < STALL {
+            return Ok(false);
+        }
+        let mut found = Found::default();
+        if let Some(mut scan) = self.scans.pop_front() {
+            if !self.replica.scan(&mut scan, SCAN_SLICE, &mut found)? {
+                self.scans.push_front(scan);
+            }
+            self.tell_found(found, now, out);
+        } else if let Some(mut scan) = self.full_scan.take() {
+            let done = self.replica.scan(&mut scan, SCAN_SLICE, &mut found)?;
+            self.tell_found(found, now, out);
+            match done {
+                true => {
+                    self.covered = true;
+                    out.push(Reply::ScanDone { files: scan.files, bytes: scan.bytes });
+                }
+                false => {
+                    out.push(Reply::Cursor { path: scan.cursor.clone(), files: scan.files, bytes: scan.bytes });
+                    self.full_scan = Some(scan);
+                }
+            }
+        }
+        Ok(!self.scans.is_empty() || self.full_scan.is_some())
+    }
+
+    fn tell_found(&mut self, found: Found, now: Millis, out: &mut Vec<Reply>) {
+        for path in found.gone {
+            self.coalescer.event(path, Hint::Vanished, now);
+        }
+        for path in found.busy {
+            self.coalescer.busy(&path, now);
+        }
+        for problem in found.problems {
+            self.trouble(&problem.path.clone(), now);
+            out.push(Reply::Problem { path: problem.path.clone(), problem: Some(problem) });
+        }
+        out.extend(found.changes.into_iter().map(Reply::Report));
+    }
+}

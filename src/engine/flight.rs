@@ -1,0 +1,404 @@
+//! An action in flight: from its first request until both archives hold its row.
+
+use crate::endpoint::message::Request;
+use crate::model::{
+    Apply, Change, Data, Entry, Generation, Kind, Millis, NodeId, Outcome, Problem, Record, RelPath, Seq, Side, Step,
+};
+
+use super::locks::Reach;
+use super::{Engine, News, Pending, index};
+
+/// What one side has to do with an action.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Part {
+    Apply(Apply),
+    /// Record what it reported as `seq`; the node lay at `from` there.
+    Record {
+        seq: Seq,
+        from: Option<RelPath>,
+    },
+    Nothing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Asked,
+    Done,
+}
+
+/// One action, as far as it got.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub path: RelPath,
+    /// Further paths that it concerns: where a move comes from.
+    pub also: Vec<RelPath>,
+    pub node: NodeId,
+    /// The node of the directory above; `None` if that does not matter.
+    pub parent: Option<NodeId>,
+    /// The agreed state; `None`: gone.
+    pub entry: Option<Entry>,
+    pub parts: [Part; 2],
+    states: [State; 2],
+    /// What it was decided by, to be restored if it is refused.
+    pub changes: [Option<Change>; 2],
+    /// Who reads the contents, as reported under this number.
+    pub supply: Option<(Side, Seq)>,
+    pub reach: Reach,
+    /// Both sides have something to do, and this one waits until the other has done it: it holds the contents, and its
+    /// row must not say that they are agreed on before they are.
+    pub last: Option<Side>,
+}
+
+impl Flight {
+    pub fn new(
+        path: &RelPath,
+        node: NodeId,
+        entry: Option<Entry>,
+        parts: [Part; 2],
+        changes: [Option<Change>; 2],
+    ) -> Flight {
+        let states = parts.each_ref().map(|part| match part {
+            Part::Apply(_) => State::Asked,
+            Part::Record { .. } => State::Waiting,
+            Part::Nothing => State::Done,
+        });
+        let (path, reach) = (path.clone(), Reach::Object);
+        Flight {
+            path,
+            also: vec![],
+            node,
+            parent: None,
+            entry,
+            parts,
+            states,
+            changes,
+            supply: None,
+            reach,
+            last: None,
+        }
+    }
+
+    /// Takes the node of the directory above, for all that has to be done in it.
+    pub fn set_parent(&mut self, parent: NodeId) {
+        self.parent = Some(parent);
+        for part in &mut self.parts {
+            if let Part::Apply(apply) = part {
+                apply.parent = Some(parent);
+            }
+        }
+    }
+
+    /// This side's step waits for the other's.
+    pub fn do_last(&mut self, side: Side) {
+        self.last = Some(side);
+        self.states[index(side)] = State::Waiting;
+    }
+
+    pub fn supplied_by(&mut self, side: Side) {
+        let seq = self.changes[index(side)].as_ref().map_or(0, |c| c.seq);
+        self.supply = Some((side, seq));
+    }
+
+    /// Whether a side must be told the directory: but for a move that is undone, which nobody reported there.
+    pub fn wants_parent(&self) -> bool {
+        self.changes.iter().flatten().any(|c| c.path == self.path)
+    }
+
+    pub fn source(&self) -> Option<Side> {
+        self.supply.map(|(side, _)| side)
+    }
+
+    pub fn source_path(&self, side: Side) -> RelPath {
+        self.changes[index(side)].as_ref().map_or_else(|| self.path.clone(), |c| c.path.clone())
+    }
+
+    /// Whether it removes what users have.
+    fn removes(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Apply(apply) if matches!(apply.step, Step::Remove { .. })))
+    }
+
+    /// Every path that it concerns.
+    pub fn paths(&self) -> Vec<RelPath> {
+        let mut all = vec![self.path.clone()];
+        all.extend(self.also.iter().filter(|p| **p != self.path).cloned());
+        all.dedup();
+        all
+    }
+}
+
+impl Engine {
+    pub(super) fn result(&mut self, side: Side, generation: Generation, outcome: Outcome, now: Millis) {
+        let Some(flight) = self.flights.get_mut(&generation) else { return };
+        match outcome {
+            Outcome::Done { entry } => {
+                flight.states[index(side)] = State::Done;
+                if let (Some(agreed), Some(placed)) = (&mut flight.entry, entry)
+                    && agreed.hash().is_none()
+                {
+                    agreed.content = placed.content;
+                }
+                self.advance(generation);
+            }
+            other => self.fail(side, generation, other, now),
+        }
+    }
+
+    pub(super) fn recorded(&mut self, side: Side, generation: Generation) {
+        if let Some(flight) = self.flights.get_mut(&generation) {
+            flight.states[index(side)] = State::Done;
+            self.advance(generation);
+        }
+    }
+
+    /// Asks for the records once everything is placed, and ends the flight once all is recorded.
+    pub(super) fn advance(&mut self, generation: Generation) {
+        let Some(flight) = self.flights.get_mut(&generation) else { return };
+        if let Some(side) = flight.last
+            && flight.states[index(side.other())] == State::Done
+            && flight.states[index(side)] == State::Waiting
+            && let Part::Apply(apply) = &flight.parts[index(side)]
+        {
+            let apply = apply.clone();
+            flight.states[index(side)] = State::Asked;
+            return self.send(side, Request::Apply { generation, apply });
+        }
+        let placing = |part: &Part, state: State| matches!(part, Part::Apply(_)) && state != State::Done;
+        if flight.parts.iter().zip(flight.states).any(|(part, state)| placing(part, state)) {
+            return;
+        }
+        let mut requests = Vec::new();
+        for side in Side::BOTH {
+            if let (Part::Record { seq, from }, State::Waiting) =
+                (&flight.parts[index(side)], flight.states[index(side)])
+            {
+                flight.states[index(side)] = State::Asked;
+                let path = flight.path.clone();
+                let record = Record {
+                    path,
+                    parent: flight.parent,
+                    node: flight.node,
+                    seq: *seq,
+                    entry: flight.entry.clone(),
+                    from: from.clone(),
+                };
+                requests.push((side, Request::Record { generation, record }));
+            }
+        }
+        let done = flight.states.iter().all(|s| *s == State::Done);
+        for (side, request) in requests {
+            self.send(side, request);
+        }
+        if done && let Some(flight) = self.flights.remove(&generation) {
+            let paths = flight.paths();
+            self.completed.insert(generation);
+            self.count(&flight);
+            if flight.node == generation {
+                self.guard.grow();
+            }
+            self.land(&flight);
+            self.tell(News::Completed { generation, path: flight.path.clone() });
+            self.go_on_after_removal(&flight);
+            for path in paths {
+                self.strikes.remove(&path);
+                self.solve(&path);
+                self.review(&path, &flight, generation);
+                self.wake_below(&path);
+            }
+        }
+    }
+
+    /// What made way for another object is gone: that object's turn has come, and until then the pair is not in sync.
+    fn go_on_after_removal(&mut self, flight: &Flight) {
+        for side in Side::BOTH.into_iter().filter(|_| flight.removes()) {
+            let stands_there =
+                flight.changes[index(side)].as_ref().filter(|c| c.after.is_some()).map(|c| c.path.clone());
+            if let Some(path) = stands_there
+                && !self.side(side).pending.contains_key(&path)
+            {
+                self.ask(side, path, false);
+            }
+        }
+    }
+
+    /// Keeps count of the files on the left.
+    fn count(&mut self, flight: &Flight) {
+        let Part::Apply(apply) = &flight.parts[index(Side::Left)] else { return };
+        let known = flight.changes.iter().flatten().find_map(|c| c.known.as_ref()).map(|k| &k.entry);
+        let before = match (&flight.changes[index(Side::Left)], known) {
+            (Some(own), _) => own.after.as_ref(),
+            (None, known) => known,
+        };
+        let file = |e: Option<&Entry>| e.filter(|e| e.kind() == Kind::File).map(Entry::size);
+        let after = if matches!(apply.step, Step::Put { .. }) { file(flight.entry.as_ref()) } else { None };
+        if matches!(apply.step, Step::Put { .. } | Step::Remove { .. }) {
+            if let Some(size) = file(before) {
+                self.holds = (self.holds.0.saturating_sub(1), self.holds.1.saturating_sub(size));
+            }
+            if let Some(size) = after {
+                self.holds = (self.holds.0 + 1, self.holds.1 + size);
+            }
+        }
+    }
+
+    /// What kept an action on this path from being carried out is over.
+    fn solve(&mut self, path: &RelPath) {
+        for side in Side::BOTH {
+            if self.side(side).failed.remove(path) {
+                self.side(side).problems.remove(path);
+                self.tell(News::Problem { side, path: path.clone(), problem: None });
+            }
+        }
+    }
+
+    /// Frees what the flight held.
+    pub(super) fn land(&mut self, flight: &Flight) {
+        if flight.supply.is_some() {
+            self.streams = self.streams.saturating_sub(1);
+        }
+        for path in flight.paths() {
+            self.locks.free(&path);
+            self.wake_below(&path);
+        }
+        self.making.remove(&flight.path);
+        let moves = std::mem::take(&mut self.blocked_moves);
+        self.ready.extend(moves);
+        for side in Side::BOTH {
+            if let Some(change) = &flight.changes[index(side)] {
+                self.side(side).creating.remove(&change.seq);
+            }
+        }
+    }
+
+    /// Paths at, below and above this one that waited for it may go.
+    pub(super) fn wake_below(&mut self, path: &RelPath) {
+        let below: Vec<RelPath> =
+            self.blocked.range(path.clone()..).take_while(|p| p.is_within(path)).cloned().collect();
+        let above: Vec<RelPath> = path.ancestors().filter(|p| self.blocked.contains(p)).collect();
+        // A move waits for its old name as well, which may lie anywhere.
+        let moves = |p: &&RelPath| {
+            let changes = self.sides.iter().filter_map(|s| s.pending.get(*p));
+            changes
+                .filter_map(|pending| pending.change.moved.as_ref())
+                .any(|moved| path.is_within(&moved.from) || moved.from.is_within(path))
+        };
+        let from: Vec<RelPath> = self.blocked.iter().filter(moves).cloned().collect();
+        for path in below.into_iter().chain(above).chain(from) {
+            self.blocked.remove(&path);
+            self.ready.insert(path);
+        }
+    }
+
+    /// What was reported while the flight was on speaks of an older ancestor: it is examined again.
+    fn review(&mut self, path: &RelPath, flight: &Flight, generation: Generation) {
+        for side in Side::BOTH {
+            let state = &self.sides[index(side)];
+            let stale: Vec<RelPath> = state
+                .pending
+                .range(path.clone()..)
+                .take_while(|(p, _)| p.is_within(path))
+                .take_while(|(p, _)| flight.reach == Reach::Tree || *p == path)
+                .filter(|(_, pending)| pending.change.known.as_ref().is_none_or(|k| k.generation != generation))
+                .map(|(p, _)| p.clone())
+                .collect();
+            for path in stale {
+                self.drop_pending(side, &path);
+                self.ask(side, path, false);
+            }
+            // A move of this very node, reported before it was recorded here.
+            if let Some(moved_to) = self.moving[index(side)].get(&flight.node).cloned() {
+                self.drop_pending(side, &moved_to);
+                self.ask(side, moved_to, false);
+            }
+        }
+    }
+
+    /// A side could not do its part: undo what can be undone, and decide again.
+    fn fail(&mut self, side: Side, generation: Generation, outcome: Outcome, now: Millis) {
+        let Some(flight) = self.flights.remove(&generation) else { return };
+        if let Some((source, _)) = flight.supply {
+            for side in [source, source.other()] {
+                self.send(side, Request::Cancel { generation });
+            }
+        }
+        self.land(&flight);
+        if flight.removes() && !self.accept {
+            // It will ask again.
+            self.guard.give_back(super::plan::gone(&flight.changes));
+        }
+        let path = flight.path.clone();
+        let other_applied = matches!(flight.parts[index(side.other())], Part::Apply(_));
+        let mut not_before = 0;
+        match &outcome {
+            Outcome::Busy => not_before = self.strike_at_least(&path, now, 200),
+            Outcome::Failed(problem) => {
+                not_before = self.strike_at_least(&path, now, 1000);
+                self.sides[index(side)].problems.insert(path.clone());
+                self.sides[index(side)].failed.insert(path.clone());
+                let problem = Problem { path: path.clone(), ..problem.clone() };
+                self.tell(News::Problem { side, path: path.clone(), problem: Some(problem) });
+            }
+            _ => {
+                let due = self.strike(&path, now);
+                if due > now {
+                    not_before = due;
+                }
+            }
+        }
+        for own in Side::BOTH {
+            let Some(change) = flight.changes[index(own)].clone() else { continue };
+            let at = change.path.clone();
+            let newer = self.sides[index(own)].pending.contains_key(&at);
+            let stale =
+                (other_applied && own != side) || (outcome == Outcome::NoSource && Some(own) == flight.source());
+            let stuck = change.moved.is_some() && matches!(outcome, Outcome::Failed(_));
+            if newer {
+                // It was reported anew meanwhile.
+            } else if stuck {
+                // What cannot be renamed there is a new object, with its own problem, and a deletion.
+                self.ask(own, at.clone(), true);
+            } else if stale
+                || (change.moved.is_some() && outcome == Outcome::Refused)
+                || (own == side && outcome == Outcome::Refused)
+            {
+                self.ask(own, at.clone(), false);
+            } else {
+                self.restore(own, change, now);
+            }
+            if let Some(pending) = self.side(own).pending.get_mut(&at) {
+                pending.not_before = not_before;
+            }
+            self.ready.insert(at);
+        }
+        self.ready.extend(flight.paths());
+    }
+
+    /// Puts a change back among the pending ones.
+    pub(super) fn restore(&mut self, side: Side, change: Change, now: Millis) {
+        let path = change.path.clone();
+        let i = index(side);
+        if let Some(moved) = &change.moved {
+            self.moving[i].insert(moved.known.node, path.clone());
+        }
+        if change.after.is_some() {
+            self.sides[i].creating.insert(change.seq);
+        }
+        let deletes = self.deletions(&change);
+        self.sides[i].deleting += deletes;
+        self.sides[i].pending.insert(path, Pending { change, since: now, not_before: 0, deletes });
+    }
+
+    fn strike_at_least(&mut self, path: &RelPath, now: Millis, least: Millis) -> Millis {
+        let due = self.strike(path, now).max(now + least);
+        self.timers.insert((due, path.clone()));
+        due
+    }
+
+    /// Contents pass through: from the side that reads to the side that writes.
+    pub(super) fn data(&mut self, side: Side, generation: Generation, data: Data) {
+        let Some(flight) = self.flights.get(&generation) else { return };
+        if flight.source() == Some(side) && matches!(flight.parts[index(side.other())], Part::Apply(_)) {
+            self.send(side.other(), Request::Data { generation, data });
+        }
+    }
+}

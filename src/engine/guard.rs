@@ -1,0 +1,162 @@
+//! The guard against mass deletions: more than a share of the tree within ten minutes halts the pair.
+//!
+//! What counts is what stood at the beginning of the ten minutes: an unmounted disk or a wrong `rm` takes old things,
+//! while programs that make and remove hundreds of files of their own (a build, a garbage collection) are no disaster.
+
+use std::collections::VecDeque;
+
+use crate::model::{Generation, Millis, NodeId};
+
+const WINDOW: Millis = 600_000;
+/// How often the guard notes what is old.
+const SAMPLE: Millis = 30_000;
+
+/// How many entries there were at some time.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    when: Millis,
+    generation: Generation,
+    entries: u64,
+}
+
+/// How many deletions within ten minutes halt the pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// None do.
+    Off,
+    /// More than so many, whatever the size of the tree.
+    Number(u64),
+    /// More than so many per cent of the entries at the window's start, but never `at_least` or fewer.
+    Share { percent: u64, at_least: u64 },
+}
+
+/// Counts deletions in sliding ten minutes.
+#[derive(Debug)]
+pub struct Guard {
+    limit: Limit,
+    /// What the pair holds now.
+    entries: u64,
+    /// The window's start, and what came since.
+    samples: VecDeque<Sample>,
+    recent: VecDeque<(Millis, u64)>,
+    sum: u64,
+}
+
+impl Guard {
+    pub fn new(limit: Limit) -> Guard {
+        Guard { limit, entries: 0, samples: VecDeque::new(), recent: VecDeque::new(), sum: 0 }
+    }
+
+    /// A session begins: the entries that the pair holds, and the first generation that it will give.
+    pub fn begin(&mut self, entries: u64, generation: Generation, now: Millis) {
+        self.entries = entries;
+        self.samples.push_back(Sample { when: now, generation, entries });
+    }
+
+    /// One entry more.
+    pub fn grow(&mut self) {
+        self.entries += 1;
+    }
+
+    /// How many of these deletions count: none of what was made within the window.
+    pub fn weigh(&self, node: NodeId, count: u64) -> u64 {
+        let young = self.samples.front().is_some_and(|start| node >= start.generation);
+        if young { 0 } else { count }
+    }
+
+    /// So many entries came to be.
+    pub fn created(&mut self, count: u64) {
+        self.entries += count;
+    }
+
+    /// So many entries are gone without having been asked for.
+    pub fn gone(&mut self, count: u64) {
+        self.entries = self.entries.saturating_sub(count);
+    }
+
+    /// Deletions that were admitted did not happen.
+    pub fn give_back(&mut self, mut count: u64) {
+        for (_, old) in self.recent.iter_mut().rev() {
+            let taken = count.min(*old);
+            *old -= taken;
+            self.sum -= taken;
+            count -= taken;
+        }
+    }
+
+    /// Whether `count` more deletions, and those that wait behind them, would be too many. The `count` count from now
+    /// on if not. `generation` is the next one.
+    pub fn admit(&mut self, count: u64, waiting: u64, generation: Generation, now: Millis) -> bool {
+        self.slide(generation, now);
+        let all = self.sum + count + waiting;
+        let entries = self.samples.front().map_or(self.entries, |start| start.entries);
+        let too_many = match self.limit {
+            Limit::Off => false,
+            Limit::Number(most) => all > most,
+            Limit::Share { percent, at_least } => all > at_least && all * 100 > entries * percent,
+        };
+        if too_many {
+            return false;
+        }
+        self.sum += count;
+        self.entries = self.entries.saturating_sub(count);
+        match self.recent.back_mut() {
+            Some((when, old)) if *when == now => *old += count,
+            _ => self.recent.push_back((now, count)),
+        }
+        true
+    }
+
+    fn slide(&mut self, generation: Generation, now: Millis) {
+        while let Some((when, old)) = self.recent.front()
+            && when + WINDOW <= now
+        {
+            self.sum -= old;
+            self.recent.pop_front();
+        }
+        if self.samples.back().is_none_or(|last| last.when + SAMPLE <= now) {
+            self.samples.push_back(Sample { when: now, generation, entries: self.entries });
+        }
+        while self.samples.get(1).is_some_and(|next| next.when + WINDOW <= now) {
+            self.samples.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALF: Limit = Limit::Share { percent: 50, at_least: 100 };
+
+    #[test]
+    fn half_of_the_tree_within_ten_minutes() {
+        let mut guard = Guard::new(HALF);
+        guard.begin(1000, 50, 0);
+        assert!(guard.admit(400, 0, 50, 0) && !guard.admit(1, 100, 50, 1) && guard.admit(100, 0, 50, 1));
+        assert!(!guard.admit(1, 0, 50, 2));
+        assert!(guard.admit(200, 0, 50, WINDOW + 1), "the window is empty");
+        let mut small = Guard::new(HALF);
+        small.begin(20, 50, 0);
+        assert!(small.admit(20, 0, 50, 0), "few deletions are nobody's disaster");
+    }
+
+    #[test]
+    fn what_was_made_within_the_window_does_not_count() {
+        let mut guard = Guard::new(HALF);
+        guard.begin(10, 50, 0);
+        assert_eq!((guard.weigh(60, 500), guard.weigh(20, 5)), (0, 5));
+        assert!(guard.admit(0, 0, 600, SAMPLE) && guard.admit(0, 0, 700, WINDOW + SAMPLE));
+        assert_eq!(guard.weigh(60, 500), 500, "ten minutes later it does");
+    }
+
+    #[test]
+    fn a_number_counts_whatever_the_size_and_off_is_off() {
+        let mut guard = Guard::new(Limit::Number(3));
+        guard.begin(1_000_000, 50, 0);
+        assert!(guard.admit(3, 0, 50, 0) && !guard.admit(1, 0, 50, 0));
+        let mut off = Guard::new(Limit::Off);
+        off.begin(10, 50, 0);
+        assert!(off.admit(1_000_000, 0, 50, 0));
+    }
+}

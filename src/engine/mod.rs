@@ -1,0 +1,532 @@
+//! All decisions, as a state machine: `(state, input, now) → effects`. No I/O, no clock.
+//!
+//! A session begins with both sides' Hello and the exchange of rows ([`session`]). Then reports come in and wait as
+//! *pending* changes; [`reconcile`] decides one path, [`plan`] makes actions of it, [`flight`] follows each action until
+//! both archives hold its row. [`locks`] keeps actions apart, [`guard`] halts before a disaster.
+
+mod flight;
+pub mod guard;
+pub mod locks;
+mod moves;
+mod plan;
+pub mod reconcile;
+mod session;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::endpoint::message::{Hello, Reply, Request};
+use crate::model::{AncestorRow, Change, Generation, Millis, NodeId, Problem, RelPath, Seq, Side};
+
+use flight::Flight;
+use guard::Guard;
+use locks::Locks;
+pub use reconcile::Prefer;
+
+/// Rules that users may choose.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub pair: String,
+    pub prefer: Prefer,
+    /// Keep the loser of a conflict beside the winner, not only in the trash.
+    pub copies: bool,
+    /// Remove non-empty directories, whatever they hold.
+    pub force: bool,
+    /// Leave alone what differs when the session starts.
+    pub skip_initial: bool,
+    /// Deletions within ten minutes that halt the pair.
+    pub max_delete: guard::Limit,
+    /// Decide and tell, but do nothing.
+    pub dry_run: bool,
+    /// Digest of the filters.
+    pub filters: [u8; 32],
+}
+
+/// What happens to the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// Both endpoints can be reached: begin a session.
+    Start {
+        incarnation: u64,
+        accept: bool,
+        union: bool,
+    },
+    Reply(Side, Reply),
+    /// The clock moved.
+    Tick,
+    /// Rescan both sides.
+    Scan,
+    /// Finish what is under way and end.
+    Stop,
+}
+
+/// What the engine wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    Send(Side, Request),
+    Tell(News),
+}
+
+/// What users and operators may want to know.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// Progress of the scans.
+    Scanning {
+        side: Side,
+        files: u64,
+        bytes: u64,
+    },
+    /// Both sides are equal and watched.
+    InSync {
+        files: u64,
+        bytes: u64,
+    },
+    /// An action begins; on a dry run nothing follows.
+    Begun {
+        generation: Generation,
+        side: Side,
+        what: &'static str,
+        path: RelPath,
+        from: Option<RelPath>,
+        bytes: u64,
+    },
+    /// An action is recorded on both sides.
+    Completed {
+        generation: Generation,
+        path: RelPath,
+    },
+    Conflict {
+        path: RelPath,
+        loser: Side,
+        copy: Option<RelPath>,
+    },
+    Problem {
+        side: Side,
+        path: RelPath,
+        problem: Option<Problem>,
+    },
+    /// Nothing is propagated any more.
+    Halted {
+        reason: String,
+        advice: String,
+    },
+    Note {
+        side: Side,
+        text: String,
+    },
+    Stopped,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Greeting,
+    Exchanging,
+    Running,
+    Halted,
+    Stopping,
+    Stopped,
+}
+
+/// A change that waits to be acted on.
+#[derive(Debug, Clone)]
+struct Pending {
+    change: Change,
+    since: Millis,
+    not_before: Millis,
+    /// What the guard counts of it.
+    deletes: u64,
+}
+
+/// What the engine knows of one side.
+#[derive(Debug, Default)]
+struct SideState {
+    hello: Option<Hello>,
+    rows: Vec<AncestorRow>,
+    rows_done: bool,
+    pending: BTreeMap<RelPath, Pending>,
+    /// `None`: the scan is done. Before its first word everything is ahead of it.
+    cursor: Option<RelPath>,
+    /// Reports of new things that are not dealt with yet: deletions of this side wait for them.
+    creating: BTreeSet<Seq>,
+    /// Deletions that are pending, with what lay below them.
+    deleting: u64,
+    /// Where this side's power failed: what it holds against the other side's row is no edit.
+    distrusted: BTreeSet<RelPath>,
+    problems: BTreeSet<RelPath>,
+    /// Those of the problems that an action of ours met; the others are the endpoint's own.
+    failed: BTreeSet<RelPath>,
+    /// Paths that the side was asked to look at, and has not answered yet.
+    asked: BTreeSet<RelPath>,
+    stopped: bool,
+}
+
+/// The pure core of the brain.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    phase: Phase,
+    accept: bool,
+    /// Neither side had an archive: equal objects agree unread, and losers go to the trash.
+    first: bool,
+    sides: [SideState; 2],
+    flights: BTreeMap<Generation, Flight>,
+    locks: Locks,
+    /// The nodes of the directories in flight.
+    making: BTreeMap<RelPath, NodeId>,
+    guard: Guard,
+    next_generation: Generation,
+    confirmed: Generation,
+    /// Recorded on both sides, and not confirmed yet.
+    completed: BTreeSet<Generation>,
+    /// Paths to be considered now, and later.
+    ready: BTreeSet<RelPath>,
+    timers: BTreeSet<(Millis, RelPath)>,
+    blocked: BTreeSet<RelPath>,
+    /// Paths with a move that waits for what is in flight at its other end.
+    blocked_moves: BTreeSet<RelPath>,
+    /// How often in a row a path was refused, busy or failed.
+    strikes: BTreeMap<RelPath, (u32, Millis)>,
+    /// Nodes whose move is pending, by side.
+    moving: [BTreeMap<NodeId, RelPath>; 2],
+    streams: usize,
+    in_sync: bool,
+    /// The number of the question whether anything is left to look at, and which side said no.
+    settling: Option<(u64, [bool; 2])>,
+    pings: u64,
+    /// Files on the left and their bytes: what its scan found, and what was put there and removed since.
+    holds: (u64, u64),
+    fx: Vec<Effect>,
+}
+
+/// Actions in flight at the same time.
+const FLIGHTS_MAX: usize = 2048;
+/// Files whose contents stream at the same time.
+const STREAMS_MAX: usize = 256;
+/// A deletion waits at most this long for what its side made before it.
+const DELETION_WAIT: Millis = 30_000;
+
+fn index(side: Side) -> usize {
+    match side {
+        Side::Left => 0,
+        Side::Right => 1,
+    }
+}
+
+impl Engine {
+    pub fn new(settings: Settings) -> Engine {
+        let guard = Guard::new(settings.max_delete);
+        Engine {
+            settings,
+            phase: Phase::Idle,
+            accept: false,
+            first: false,
+            sides: Default::default(),
+            flights: BTreeMap::new(),
+            locks: Locks::default(),
+            making: BTreeMap::new(),
+            guard,
+            next_generation: 0,
+            confirmed: 0,
+            completed: BTreeSet::new(),
+            ready: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            blocked: BTreeSet::new(),
+            blocked_moves: BTreeSet::new(),
+            strikes: BTreeMap::new(),
+            moving: Default::default(),
+            streams: 0,
+            in_sync: false,
+            settling: None,
+            pings: 0,
+            holds: (0, 0),
+            fx: Vec::new(),
+        }
+    }
+
+    /// Takes one input and returns what is to be done, in order.
+    pub fn handle(&mut self, input: Input, now: Millis) -> Vec<Effect> {
+        match input {
+            Input::Start { incarnation, accept, union } => self.start(incarnation, accept, union),
+            Input::Reply(side, reply) => self.reply(side, reply, now),
+            Input::Tick => {}
+            Input::Scan => {
+                for side in Side::BOTH {
+                    self.send(side, Request::Scan);
+                    self.sides[index(side)].cursor = Some(RelPath::root());
+                }
+                self.in_sync = false;
+            }
+            Input::Stop => self.stop(),
+        }
+        self.pump(now);
+        std::mem::take(&mut self.fx)
+    }
+
+    /// When the engine wants a [`Input::Tick`]; `None` if only other inputs matter.
+    pub fn next_due(&self) -> Option<Millis> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Whether both sides are scanned and nothing waits or is under way.
+    pub fn is_quiet(&self) -> bool {
+        self.phase == Phase::Running
+            && self.flights.is_empty()
+            && self.sides.iter().all(|s| s.cursor.is_none() && s.pending.is_empty() && s.asked.is_empty())
+    }
+
+    /// The number of changes that wait and of actions in flight.
+    pub fn load(&self) -> (usize, usize) {
+        (self.sides.iter().map(|s| s.pending.len()).sum(), self.flights.len())
+    }
+
+    pub fn is_halted(&self) -> bool {
+        self.phase == Phase::Halted
+    }
+
+    fn send(&mut self, side: Side, request: Request) {
+        self.fx.push(Effect::Send(side, request));
+    }
+
+    fn tell(&mut self, news: News) {
+        self.fx.push(Effect::Tell(news));
+    }
+
+    fn side(&mut self, side: Side) -> &mut SideState {
+        &mut self.sides[index(side)]
+    }
+
+    fn reply(&mut self, side: Side, reply: Reply, now: Millis) {
+        match reply {
+            Reply::Hello(hello) => self.hello(side, hello, now),
+            Reply::Halt { reason } => self.halt(format!("{} side: {reason}", side.word()), String::new()),
+            Reply::Rows { rows } => self.side(side).rows.extend(rows),
+            Reply::RowsEnd => self.rows_end(side),
+            Reply::Report(change) => self.report(side, change, now),
+            Reply::Clean { path } => {
+                self.drop_pending(side, &path);
+                self.sides[index(side)].asked.remove(&path);
+                self.sides[index(side)].distrusted.remove(&path);
+                self.ready.insert(path);
+            }
+            Reply::Cursor { path, files, bytes } => {
+                let state = self.side(side);
+                if state.cursor.is_some() {
+                    state.cursor = Some(path);
+                }
+                self.tell(News::Scanning { side, files, bytes });
+                self.release_held();
+            }
+            Reply::ScanDone { files, bytes } => {
+                let state = self.side(side);
+                state.cursor = None;
+                if side == Side::Left {
+                    self.holds = (files, bytes);
+                }
+                let state = self.side(side);
+                state.distrusted.clear();
+                self.release_held();
+            }
+            Reply::Result { generation, outcome } => self.result(side, generation, outcome, now),
+            Reply::Recorded { generation } => self.recorded(side, generation),
+            Reply::Data { generation, data } => self.data(side, generation, data),
+            Reply::Credit { generation, bytes } => {
+                if let Some(flight) = self.flights.get(&generation)
+                    && flight.source() == Some(side.other())
+                {
+                    self.send(side.other(), Request::Credit { generation, bytes });
+                }
+            }
+            Reply::Problem { path, problem } => {
+                let state = self.side(side);
+                match problem {
+                    Some(_) => state.problems.insert(path.clone()),
+                    None => state.problems.remove(&path),
+                };
+                self.tell(News::Problem { side, path, problem });
+            }
+            Reply::Note { text } => self.tell(News::Note { side, text }),
+            Reply::Pong { number } => {
+                if let Some((asked, answered)) = &mut self.settling
+                    && *asked == number
+                {
+                    answered[index(side)] = true;
+                }
+            }
+            Reply::Stopped => {
+                self.side(side).stopped = true;
+                if self.sides.iter().all(|s| s.stopped) {
+                    self.phase = Phase::Stopped;
+                    self.tell(News::Stopped);
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, side: Side, change: Change, now: Millis) {
+        let skipped = self.settings.skip_initial && self.sides.iter().any(|s| s.cursor.is_some());
+        if self.phase != Phase::Running || skipped {
+            return;
+        }
+        let path = change.path.clone();
+        self.drop_pending(side, &path);
+        let i = index(side);
+        self.sides[i].asked.remove(&path);
+        if let Some(moved) = &change.moved {
+            self.moving[i].insert(moved.known.node, path.clone());
+            self.wake_node(side, moved.known.node);
+        }
+        if change.after.is_some() {
+            self.sides[i].creating.insert(change.seq);
+        }
+        let deletes = self.deletions(&change);
+        self.sides[i].deleting += deletes;
+        // After a second refusal even fresh words wait: two sides that misunderstand each other must not spin.
+        let not_before = self.strikes.get(&path).map_or(0, |(_, due)| *due);
+        self.sides[i].pending.insert(path.clone(), Pending { change, since: now, not_before, deletes });
+        self.ready.insert(path);
+        self.in_sync = false;
+    }
+
+    /// A side told where a node went: whoever waits for that may go on.
+    fn wake_node(&mut self, side: Side, node: NodeId) {
+        if let Some(path) = self.moving[index(side.other())].get(&node).cloned() {
+            if let Some(pending) = self.side(side.other()).pending.get_mut(&path) {
+                pending.not_before = 0;
+            }
+            self.ready.insert(path);
+        }
+    }
+
+    /// How many objects a change says to be gone, as far as the guard counts them.
+    fn deletions(&self, change: &Change) -> u64 {
+        match (&change.after, &change.known) {
+            (None, Some(known)) => self.guard.weigh(known.node, 1 + change.below),
+            _ => 0,
+        }
+    }
+
+    fn drop_pending(&mut self, side: Side, path: &RelPath) -> Option<Pending> {
+        let i = index(side);
+        let pending = self.sides[i].pending.remove(path)?;
+        self.sides[i].creating.remove(&pending.change.seq);
+        self.sides[i].deleting = self.sides[i].deleting.saturating_sub(pending.deletes);
+        if let Some(moved) = &pending.change.moved
+            && self.moving[i].get(&moved.known.node) == Some(path)
+        {
+            self.moving[i].remove(&moved.known.node);
+            let waiting = std::mem::take(&mut self.blocked_moves);
+            self.ready.extend(waiting);
+        }
+        self.wake_below(path);
+        Some(pending)
+    }
+
+    /// Changes that waited for the other side's scan to pass may go now.
+    fn release_held(&mut self) {
+        let paths: Vec<RelPath> = self.blocked.iter().cloned().collect();
+        self.blocked.clear();
+        self.ready.extend(paths);
+    }
+
+    /// Considers what is ready, as far as limits allow.
+    fn pump(&mut self, now: Millis) {
+        while let Some((due, path)) = self.timers.first().cloned()
+            && due <= now
+        {
+            self.timers.pop_first();
+            self.ready.insert(path);
+        }
+        if self.phase == Phase::Running {
+            while self.flights.len() < FLIGHTS_MAX && self.streams < STREAMS_MAX {
+                let Some(path) = self.ready.pop_first() else { break };
+                self.consider(&path, now);
+                if self.phase != Phase::Running {
+                    break;
+                }
+            }
+            self.confirm();
+            self.tell_in_sync();
+        }
+        if self.phase == Phase::Stopping && self.flights.is_empty() {
+            self.finish_stop();
+        }
+    }
+
+    fn tell_in_sync(&mut self) {
+        let quiet = self.flights.is_empty()
+            && self.sides.iter().all(|s| s.cursor.is_none() && s.asked.is_empty())
+            && self.sides.iter().all(|s| s.pending.keys().all(|path| self.has_problem(path)));
+        if !quiet || self.in_sync {
+            self.settling = None;
+            return;
+        }
+        // Nothing is known to be left; the sides may still have something to look at.
+        let Some((_, answered)) = self.settling else {
+            self.pings += 1;
+            let number = self.pings;
+            self.settling = Some((number, [false; 2]));
+            for side in Side::BOTH {
+                self.send(side, Request::Ping { number });
+            }
+            return;
+        };
+        if answered == [true; 2] {
+            self.settling = None;
+            self.in_sync = true;
+            self.first = false;
+            let (files, bytes) = self.holds;
+            self.tell(News::InSync { files, bytes });
+        }
+    }
+
+    /// Whether a path waits for its problem to end.
+    fn has_problem(&self, path: &RelPath) -> bool {
+        self.sides.iter().any(|s| s.problems.contains(path))
+    }
+
+    /// Asks a side to look at a path again; it answers with a report or [`Reply::Clean`].
+    fn ask(&mut self, side: Side, path: RelPath, as_copy: bool) {
+        self.side(side).asked.insert(path.clone());
+        self.send(side, Request::Examine { path, as_copy });
+    }
+
+    /// Tells both sides how far both archives agree. Only what both have recorded counts: an archive that ends before
+    /// what the other saw confirmed was rolled back.
+    fn confirm(&mut self) {
+        let oldest = self.flights.first_key_value().map_or(Generation::MAX, |(generation, _)| *generation);
+        let Some(&upto) = self.completed.range(..oldest).next_back() else { return };
+        if self.flights.is_empty() || upto >= self.confirmed + 256 {
+            self.completed = self.completed.split_off(&oldest);
+            self.confirmed = upto;
+            for side in Side::BOTH {
+                self.send(side, Request::Confirm { upto });
+            }
+        }
+    }
+
+    /// Looks at this path again later, after a growing delay.
+    fn strike(&mut self, path: &RelPath, now: Millis) -> Millis {
+        const LAST: Millis = 60_000;
+        const REMEMBERED: usize = 50_000;
+        if self.strikes.len() > REMEMBERED {
+            self.strikes.clear();
+        }
+        let (strikes, _) = self.strikes.get(path).copied().unwrap_or_default();
+        let strikes = strikes + 1;
+        let delay = match strikes {
+            1 => 0,
+            n => (10_u64 << (n - 2).min(14)).min(LAST),
+        };
+        let due = now + delay;
+        self.strikes.insert(path.clone(), (strikes, due));
+        self.timers.insert((due, path.clone()));
+        due
+    }
+
+    fn halt(&mut self, reason: String, advice: String) {
+        if self.phase != Phase::Halted {
+            self.phase = Phase::Halted;
+            self.tell(News::Halted { reason, advice });
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! From a decision to an action: what each side is asked, and what it must find.
+
+use serde_bytes::ByteBuf;
+
+use crate::model::{
+    Apply, Change, Content, Displaced, Entry, Expect, Generation, Kind, Millis, NodeId, ROOT_NODE, RelPath, Side,
+    Source, Step, conflict,
+};
+
+use super::flight::{Flight, Part};
+use super::locks::Reach;
+use super::reconcile::{Need, Verdict, reconcile};
+use super::{DELETION_WAIT, Effect, Engine, News, index};
+
+impl Engine {
+    /// Looks at what is pending at a path, and acts on it unless it must wait.
+    pub(super) fn consider(&mut self, path: &RelPath, now: Millis) {
+        let changes = self.changes_at(path);
+        if changes.iter().all(Option::is_none) {
+            return;
+        }
+        if self.must_wait(path, &changes, now) {
+            return;
+        }
+        if changes.iter().flatten().any(|c| c.moved.is_some()) {
+            return self.consider_move(path, changes, now);
+        }
+        let [left, right] = changes.each_ref().map(Option::as_ref);
+        let distrusted = Side::BOTH.map(|side| self.sides[index(side)].distrusted.contains(path));
+        let verdict = match distrusted {
+            // What lies there was cut by a power failure: the other side's version replaces it, into the trash.
+            [true, false] => trusting(Side::Right, left, right),
+            [false, true] => trusting(Side::Left, left, right),
+            _ => reconcile(left, right, self.settings.prefer),
+        };
+        self.carry_out(path, changes, verdict, now);
+    }
+
+    fn changes_at(&self, path: &RelPath) -> [Option<Change>; 2] {
+        self.sides.each_ref().map(|s| s.pending.get(path).map(|p| p.change.clone()))
+    }
+
+    /// Whether the path's turn has not come yet; it is woken by a timer, or by what it waits for.
+    fn must_wait(&mut self, path: &RelPath, changes: &[Option<Change>; 2], now: Millis) -> bool {
+        let not_before = self.sides.iter().filter_map(|s| s.pending.get(path)).map(|p| p.not_before).max().unwrap_or(0);
+        if not_before > now {
+            self.timers.insert((not_before, path.clone()));
+            return true;
+        }
+        if self.locks.covers(path) {
+            self.blocked.insert(path.clone());
+            return true;
+        }
+        // Parents first, whatever side they are pending on.
+        let above = path.ancestors().any(|above| self.sides.iter().any(|s| s.pending.contains_key(&above)));
+        if above {
+            self.blocked.insert(path.clone());
+            return true;
+        }
+        for side in Side::BOTH {
+            let Some(change) = &changes[index(side)] else { continue };
+            if self.is_ahead_of_scan(side, change) && changes[index(side.other())].is_none() {
+                self.blocked.insert(path.clone());
+                return true;
+            }
+            let Some(known) = change.known.as_ref().filter(|_| change.after.is_none()) else { continue };
+            // The other side moved it: the move decides what becomes of the deletion.
+            if self.moving[index(side.other())].contains_key(&known.node) {
+                self.blocked_moves.insert(path.clone());
+                return true;
+            }
+            if self.deletion_waits(side, change, path, now) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// At the first meeting a new object waits until the other side's scan has passed its name: most likely it is there too.
+    fn is_ahead_of_scan(&self, side: Side, change: &Change) -> bool {
+        let cursor = &self.sides[index(side.other())].cursor;
+        self.first && change.known.is_none() && cursor.as_ref().is_some_and(|cursor| *cursor <= change.path)
+    }
+
+    fn deletion_waits(&mut self, side: Side, change: &Change, path: &RelPath, now: Millis) -> bool {
+        let state = &self.sides[index(side)];
+        if state.cursor.is_some() {
+            // Its object may turn up under another name; and the guard must see all deletions at once.
+            self.blocked.insert(path.clone());
+            return true;
+        }
+        let since = state.pending.get(path).map_or(now, |p| p.since);
+        let made_before = state.creating.first().is_some_and(|seq| *seq < change.seq);
+        if !made_before || now >= since + DELETION_WAIT {
+            return false;
+        }
+        self.timers.insert(((now + 20).min(since + DELETION_WAIT), path.clone()));
+        true
+    }
+
+    fn carry_out(&mut self, path: &RelPath, changes: [Option<Change>; 2], verdict: Verdict, now: Millis) {
+        match verdict {
+            Verdict::Nothing => self.withdraw(path),
+            Verdict::Forget => self.forget(path, changes),
+            Verdict::Compare => {
+                for side in Side::BOTH {
+                    let hashed = changes[index(side)]
+                        .as_ref()
+                        .is_some_and(|c| c.after.as_ref().is_some_and(|e| e.hash().is_some()));
+                    if !hashed {
+                        self.drop_pending(side, path);
+                        self.side(side).asked.insert(path.clone());
+                        self.send(side, crate::endpoint::message::Request::Hash { path: path.clone() });
+                    }
+                }
+                // The side that waits is woken by the other's report.
+            }
+            Verdict::Remove { on } => self.remove(path, changes, on, false, now),
+            Verdict::RemoveFirst { on } => self.remove(path, changes, on, true, now),
+            Verdict::Settle { entry, from, needs, loser } => self.settle(path, changes, entry, from, needs, loser, now),
+        }
+    }
+
+    /// Both sides are where they should be.
+    pub(super) fn withdraw(&mut self, path: &RelPath) {
+        for side in Side::BOTH {
+            self.drop_pending(side, path);
+        }
+        self.wake_below(path);
+    }
+
+    pub(super) fn forget(&mut self, path: &RelPath, changes: [Option<Change>; 2]) {
+        let Some(node) = node_of(&changes) else { return self.withdraw(path) };
+        let parts = Side::BOTH.map(|side| Part::Record { seq: seq_of(&changes, side), from: None });
+        self.launch(Flight::new(path, node, None, parts, changes), Reach::Tree);
+    }
+
+    pub(super) fn remove(&mut self, path: &RelPath, changes: [Option<Change>; 2], on: Side, first: bool, now: Millis) {
+        let below = changes.iter().flatten().map(|c| c.below).max().unwrap_or(0);
+        let count = self.guard.weigh(node_of(&changes).unwrap_or(0), 1 + below);
+        // What makes way for another object is none of the deletions that wait.
+        let own = if first { 0 } else { count };
+        let waiting = self.sides[index(on.other())].deleting.saturating_sub(own);
+        if !self.accept && !self.guard.admit(count, waiting, self.next_generation, now) {
+            let all = count + waiting;
+            let reason = format!("{path}: {all} more deletions would be too many within ten minutes");
+            let advice = format!(
+                "nothing more is propagated; start again with --accept (`psync resume {} --accept`) to take the deletions",
+                self.settings.pair
+            );
+            return self.halt(reason, advice);
+        }
+        let Some(node) = node_of(&changes) else { return self.withdraw(path) };
+        let expect = expectation(&changes, on);
+        let mut parts = Side::BOTH.map(|side| Part::Record { seq: seq_of(&changes, side), from: None });
+        let step = Step::Remove { expect, force: self.settings.force };
+        parts[index(on)] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
+        self.launch(Flight::new(path, node, None, parts, changes), Reach::Tree);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn settle(
+        &mut self,
+        path: &RelPath,
+        changes: [Option<Change>; 2],
+        entry: Entry,
+        from: Side,
+        needs: [Need; 2],
+        loser: Option<Side>,
+        now: Millis,
+    ) {
+        let _ = now;
+        let next = self.next_generation;
+        let node = node_of(&changes).unwrap_or(next);
+        let inline = changes[index(from)].as_ref().and_then(|c| c.inline.clone());
+        let source = source(&entry, inline);
+        let mut copied = None;
+        let parts = Side::BOTH.map(|side| {
+            let expect = expectation(&changes, side);
+            let step = match needs[index(side)] {
+                Need::Record => return Part::Record { seq: seq_of(&changes, side), from: None },
+                Need::Attributes => Step::SetAttrs { entry: entry.clone(), expect },
+                Need::Contents => {
+                    let displaced = match loser == Some(side) {
+                        true => self.displaced(path, &changes, side),
+                        false => Displaced::Trash,
+                    };
+                    copied = Some(displaced.clone());
+                    Step::Put { entry: entry.clone(), expect, displaced, source: source.clone() }
+                }
+            };
+            Part::Apply(Apply { path: path.clone(), parent: None, node, step })
+        });
+        if let Some(loser) = loser {
+            let copy = match copied {
+                Some(Displaced::Copy(name)) => path.parent().and_then(|p| p.join(&name).ok()),
+                _ => None,
+            };
+            self.tell(News::Conflict { path: path.clone(), loser, copy });
+        }
+        let mut flight = Flight::new(path, node, Some(entry), parts, changes);
+        if matches!(
+            (needs, from),
+            ([Need::Attributes, Need::Contents], Side::Left) | ([Need::Contents, Need::Attributes], Side::Right)
+        ) {
+            flight.do_last(from);
+        }
+        if source == Source::Stream && needs.contains(&Need::Contents) {
+            flight.supplied_by(from);
+        }
+        self.launch(flight, Reach::Object);
+    }
+
+    fn displaced(&self, path: &RelPath, changes: &[Option<Change>; 2], loser: Side) -> Displaced {
+        let lost = changes[index(loser)].as_ref().and_then(|c| c.after.as_ref());
+        let met_first = self.first && changes.iter().flatten().all(|c| c.known.is_none());
+        match (path.name(), lost) {
+            (Some(name), Some(lost)) if self.settings.copies && !met_first => {
+                Displaced::Copy(conflict::copy_name(&name, loser.word(), lost.attrs.mtime.secs, None))
+            }
+            _ => Displaced::Trash,
+        }
+    }
+
+    /// Gives the flight its generation and sends its first requests.
+    pub(super) fn launch(&mut self, mut flight: Flight, reach: Reach) {
+        for path in flight.paths() {
+            if !self.locks.is_free(&path, reach) {
+                // Something below is in flight: the path is woken when that is over.
+                match flight.also.is_empty() {
+                    true => self.blocked.insert(flight.path.clone()),
+                    false => self.blocked_moves.insert(flight.path.clone()),
+                };
+                return;
+            }
+        }
+        // In a dry run a directory that is not there yet never gets a node.
+        if flight.entry.is_some() && flight.wants_parent() && !self.settings.dry_run {
+            match self.parent_of(&flight) {
+                Some(parent) => flight.set_parent(parent),
+                None => return self.ask_for_parent(&flight),
+            }
+        }
+        let generation: Generation = self.next_generation;
+        self.next_generation += 1;
+        for path in flight.paths() {
+            self.locks.take(&path, reach);
+        }
+        for side in Side::BOTH {
+            if flight.changes[index(side)].is_some() {
+                let path = flight.changes[index(side)].as_ref().map(|c| c.path.clone());
+                if let Some(path) = path {
+                    self.take_pending(side, &path);
+                }
+            }
+        }
+        flight.reach = reach;
+        if flight.entry.as_ref().is_some_and(|e| e.kind() == Kind::Dir) {
+            self.making.insert(flight.path.clone(), flight.node);
+        }
+        self.tell_begun(generation, &flight);
+        if self.settings.dry_run {
+            self.land(&flight);
+            return;
+        }
+        for side in Side::BOTH {
+            if let Part::Apply(apply) = &flight.parts[index(side)]
+                && flight.last != Some(side)
+            {
+                self.fx.push(Effect::Send(
+                    side,
+                    crate::endpoint::message::Request::Apply { generation, apply: apply.clone() },
+                ));
+            }
+        }
+        if let Some((side, seq)) = flight.supply {
+            self.streams += 1;
+            let path = flight.source_path(side);
+            self.send(side, crate::endpoint::message::Request::Supply { generation, path, seq });
+        }
+        self.flights.insert(generation, flight);
+        self.advance(generation);
+    }
+
+    /// The node of the directory above: as it is being made, else as the sides know it.
+    fn parent_of(&self, flight: &Flight) -> Option<NodeId> {
+        let above = flight.path.parent()?;
+        if above.is_root() {
+            return Some(ROOT_NODE);
+        }
+        if let Some(node) = self.making.get(&above) {
+            return Some(*node);
+        }
+        let mut known = flight.changes.iter().flatten().filter(|c| c.path == flight.path).filter_map(|c| c.parent);
+        let parent = known.next()?;
+        known.all(|other| other == parent).then_some(parent)
+    }
+
+    /// What was reported before its directory was recorded, or in two different directories, is reported again.
+    fn ask_for_parent(&mut self, flight: &Flight) {
+        for side in Side::BOTH {
+            if let Some(change) = &flight.changes[index(side)] {
+                self.drop_pending(side, &change.path);
+                self.ask(side, change.path.clone(), false);
+            }
+        }
+    }
+
+    /// Takes a pending change into a flight; its creation counts until the flight is over.
+    fn take_pending(&mut self, side: Side, path: &RelPath) {
+        let seq = self.sides[index(side)].pending.get(path).map(|p| (p.change.seq, p.change.after.is_some()));
+        self.drop_pending(side, path);
+        if let Some((seq, true)) = seq {
+            self.side(side).creating.insert(seq);
+        }
+    }
+
+    fn tell_begun(&mut self, generation: Generation, flight: &Flight) {
+        let news: Vec<News> = Side::BOTH
+            .into_iter()
+            .filter_map(|side| match &flight.parts[index(side)] {
+                Part::Apply(apply) => {
+                    let (what, from) = match &apply.step {
+                        Step::Put { .. } => ("put", None),
+                        Step::SetAttrs { .. } => ("attributes", None),
+                        Step::Move { from, .. } => ("move", Some(from.clone())),
+                        Step::Remove { .. } => ("delete", None),
+                    };
+                    let bytes = flight.entry.as_ref().map_or(0, Entry::size);
+                    Some(News::Begun { generation, side, what, path: apply.path.clone(), from, bytes })
+                }
+                Part::Record { .. } | Part::Nothing => None,
+            })
+            .collect();
+        self.fx.extend(news.into_iter().map(Effect::Tell));
+    }
+}
+
+/// How many objects go with a removal.
+pub(super) fn gone(changes: &[Option<Change>; 2]) -> u64 {
+    changes.iter().flatten().map(|c| 1 + c.below).max().unwrap_or(1)
+}
+
+/// The decision when one side's object is known to be damaged.
+fn trusting(trusted: Side, left: Option<&Change>, right: Option<&Change>) -> Verdict {
+    let (own, damaged) = if trusted == Side::Left { (left, right) } else { (right, left) };
+    let entry = match own {
+        Some(change) => change.after.clone(),
+        None => damaged.and_then(|c| c.known.as_ref()).map(|k| k.entry.clone()),
+    };
+    let on = trusted.other();
+    match entry {
+        None if damaged.is_some_and(|c| c.after.is_some()) => Verdict::Remove { on },
+        None => Verdict::Forget,
+        Some(entry) => {
+            let kind = damaged.and_then(|c| c.after.as_ref()).map(Entry::kind);
+            if kind == Some(Kind::Dir) && entry.kind() != Kind::Dir {
+                return Verdict::RemoveFirst { on };
+            }
+            let need = match (kind, entry.kind()) {
+                (Some(Kind::Dir), Kind::Dir) => Need::Attributes,
+                _ => Need::Contents,
+            };
+            let mut needs = [Need::Record; 2];
+            needs[index(on)] = need;
+            Verdict::Settle { entry, from: trusted, needs, loser: None }
+        }
+    }
+}
+
+fn source(entry: &Entry, inline: Option<ByteBuf>) -> Source {
+    match (&entry.content, inline) {
+        (Content::File { size: 0, .. }, _) => Source::Inline(ByteBuf::new()),
+        (Content::File { .. }, Some(bytes)) => Source::Inline(bytes),
+        (Content::File { .. }, None) => Source::Stream,
+        _ => Source::Nothing,
+    }
+}
+
+/// The node that the path has in the archives, by the later agreement.
+pub(super) fn node_of(changes: &[Option<Change>; 2]) -> Option<NodeId> {
+    let known = changes.iter().flatten().filter_map(|c| c.known.as_ref());
+    known.max_by_key(|k| k.generation).map(|k| k.node)
+}
+
+pub(super) fn seq_of(changes: &[Option<Change>; 2], side: Side) -> u64 {
+    changes[index(side)].as_ref().map_or(0, |c| c.seq)
+}
+
+/// What a side must hold for a step there: what it reported; else the ancestor that the other side names.
+pub(super) fn expectation(changes: &[Option<Change>; 2], side: Side) -> Expect {
+    match (&changes[index(side)], &changes[index(side.other())]) {
+        // A report that equals its ancestor is soon void there; the row says the same for longer.
+        (Some(Change { known: Some(known), after: Some(after), moved: None, .. }), _) if known.entry == *after => {
+            Expect::Row(known.generation)
+        }
+        (Some(Change { known: None, after: None, .. }), _) => Expect::Absent,
+        (Some(own), _) => Expect::Report(own.seq),
+        (None, Some(other)) => other.known.as_ref().map_or(Expect::Absent, |k| Expect::Row(k.generation)),
+        (None, None) => Expect::Absent,
+    }
+}

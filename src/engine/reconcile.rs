@@ -1,0 +1,225 @@
+//! Reconcile: what both sides make of one path, given what they last agreed on. Pure; the rules are the table of
+//! docs/design.md, and each cell has a test.
+
+use crate::model::{Attrs, Change, Content, Entry, Generation, Kind, Known, Sameness, Side, merge};
+
+/// Which of two differing versions keeps the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Prefer {
+    /// The later mtime; the left on a tie.
+    #[default]
+    Newest,
+    Left,
+    Right,
+}
+
+/// What one side needs to get to the agreed state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It is there already: record it.
+    Record,
+    Attributes,
+    Contents,
+}
+
+/// The decision for one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Both sides are at the ancestor.
+    Nothing,
+    /// Gone on both sides.
+    Forget,
+    Remove {
+        on: Side,
+    },
+    /// A directory there must go before something else can take its name.
+    RemoveFirst {
+        on: Side,
+    },
+    /// The sizes do not tell whether two files differ: their hashes are needed.
+    Compare,
+    Settle {
+        entry: Entry,
+        /// Whose contents these are.
+        from: Side,
+        needs: [Need; 2],
+        /// Whose version must be kept beside the winner.
+        loser: Option<Side>,
+    },
+}
+
+/// One side's view of the path.
+struct View<'a> {
+    here: Option<&'a Entry>,
+    known: Option<&'a Known>,
+    contents: bool,
+    attrs: bool,
+}
+
+impl<'a> View<'a> {
+    fn new(change: Option<&'a Change>, ancestor: Option<&'a Known>) -> View<'a> {
+        let Some(change) = change else {
+            return View { here: ancestor.map(|k| &k.entry), known: ancestor, contents: false, attrs: false };
+        };
+        let (here, known) = (change.after.as_ref(), change.known.as_ref());
+        match (here, known) {
+            (Some(entry), Some(k)) => {
+                View { here, known, contents: change.contents, attrs: entry.attrs != k.entry.attrs }
+            }
+            (None, None) => View { here, known, contents: false, attrs: false },
+            _ => View { here, known, contents: true, attrs: true },
+        }
+    }
+
+    fn changed(&self) -> bool {
+        self.contents || self.attrs
+    }
+
+    fn generation(&self) -> Generation {
+        self.known.map_or(0, |k| k.generation)
+    }
+}
+
+/// Decides one path. A side without a change is taken to be at the ancestor that the other side names.
+/// Moves are not decided here.
+pub fn reconcile(left: Option<&Change>, right: Option<&Change>, prefer: Prefer) -> Verdict {
+    let ancestor = [left, right].into_iter().flatten().filter_map(|c| c.known.as_ref()).max_by_key(|k| k.generation);
+    let (l, r) = (View::new(left, ancestor), View::new(right, ancestor));
+    let agreed = left.is_none() || right.is_none() || l.generation() == r.generation();
+    if !l.changed() && !r.changed() && agreed && l.here.is_some() == r.here.is_some() {
+        return Verdict::Nothing;
+    }
+    match (l.here, r.here) {
+        (None, None) if ancestor.is_some() => Verdict::Forget,
+        (None, None) => Verdict::Nothing,
+        (Some(entry), None) => one_sided(&l, &r, Side::Left, entry),
+        (None, Some(entry)) => one_sided(&r, &l, Side::Right, entry),
+        (Some(a), Some(b)) if a.kind() != b.kind() => different_kinds(&l, &r, a, b, prefer),
+        (Some(a), Some(b)) => same_kind(&l, &r, a, b, ancestor, prefer),
+    }
+}
+
+/// An object on one side, nothing on the other.
+fn one_sided(object: &View, nothing: &View, side: Side, entry: &Entry) -> Verdict {
+    // Unchanged here and deleted there: the deletion comes over. Anything newer survives it.
+    if !object.changed() && object.known.is_some() && nothing.known.is_some() {
+        return Verdict::Remove { on: side };
+    }
+    settle(entry.clone(), side, [side == Side::Left, side == Side::Right], [Some(entry), None], None)
+        .mirrored_for(side, entry)
+}
+
+impl Verdict {
+    /// Puts the one object's entry on its own side's place.
+    fn mirrored_for(self, side: Side, entry: &Entry) -> Verdict {
+        match (self, side) {
+            (Verdict::Settle { entry: agreed, from, loser, .. }, Side::Right) => {
+                let own = need(true, Some(entry), &agreed);
+                Verdict::Settle { entry: agreed, from, needs: [Need::Contents, own], loser }
+            }
+            (verdict, _) => verdict,
+        }
+    }
+}
+
+fn different_kinds(l: &View, r: &View, a: &Entry, b: &Entry, prefer: Prefer) -> Verdict {
+    let (winner, conflict) = match (l.contents, r.contents) {
+        (true, false) => (Side::Left, false),
+        (false, true) => (Side::Right, false),
+        (false, false) => (if l.generation() >= r.generation() { Side::Left } else { Side::Right }, false),
+        // A directory holds others' work: it wins whatever the preference.
+        (true, true) if a.kind() == Kind::Dir => (Side::Left, true),
+        (true, true) if b.kind() == Kind::Dir => (Side::Right, true),
+        (true, true) => (preferred(a, b, prefer), true),
+    };
+    let (won, lost) = if winner == Side::Left { (a, b) } else { (b, a) };
+    if lost.kind() == Kind::Dir {
+        return Verdict::RemoveFirst { on: winner.other() };
+    }
+    let loser = conflict.then_some(winner.other());
+    settle(won.clone(), winner, [winner == Side::Left, winner == Side::Right], [Some(a), Some(b)], loser)
+}
+
+fn same_kind(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>, prefer: Prefer) -> Verdict {
+    let alike = a.content.compare(&b.content);
+    let (from, conflict) = match (l.contents, r.contents, alike) {
+        (_, _, Sameness::Same) => (with_hash(a, b), false),
+        (true, false, _) => (Side::Left, false),
+        (false, true, _) => (Side::Right, false),
+        (false, false, Sameness::Unknown) => (Side::Left, false),
+        // The archives disagree: the later agreement counts.
+        (false, false, Sameness::Differs) if l.generation() >= r.generation() => (Side::Left, false),
+        (false, false, Sameness::Differs) => (Side::Right, false),
+        (true, true, Sameness::Unknown) => match unread_agreement(l, r, a, b) {
+            true => (Side::Left, false),
+            false => return Verdict::Compare,
+        },
+        (true, true, Sameness::Differs) => (preferred(a, b, prefer), true),
+    };
+    let holds = |side: Side| {
+        let both = (l.contents, r.contents);
+        side == from
+            || alike == Sameness::Same
+            || (alike == Sameness::Unknown && matches!(both, (false, false) | (true, true)))
+    };
+    let winner = if from == Side::Left { a } else { b };
+    let attrs = match ancestor {
+        _ if conflict => winner.attrs.clone(),
+        Some(known) if l.known.is_some() && r.known.is_some() => merge_attrs(l, r, a, b, known),
+        _ => newer(a, b).attrs.clone(),
+    };
+    let entry = Entry { content: winner.content.clone(), attrs };
+    let loser = conflict.then_some(from.other());
+    settle(entry, from, [holds(Side::Left), holds(Side::Right)], [Some(a), Some(b)], loser)
+}
+
+/// Each side's attributes against its own ancestor, the left's first.
+fn merge_attrs(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: &Known) -> Attrs {
+    let base = |view: &View| view.known.map_or(ancestor.entry.attrs.clone(), |k| k.entry.attrs.clone());
+    let (left_base, right_base) = (base(l), base(r));
+    if left_base == right_base {
+        return merge::merged(&left_base, &a.attrs, &b.attrs);
+    }
+    // Disagreeing archives: what a side changed since its own ancestor goes over the later agreement.
+    let right = merge::merged(&right_base, &b.attrs, &ancestor.entry.attrs);
+    merge::merged(&left_base, &a.attrs, &right)
+}
+
+/// Ancestor unknown, equal size and mtime: taken for equal without reading.
+fn unread_agreement(l: &View, r: &View, a: &Entry, b: &Entry) -> bool {
+    l.known.is_none() && r.known.is_none() && a.attrs.mtime == b.attrs.mtime
+}
+
+fn with_hash(a: &Entry, b: &Entry) -> Side {
+    if a.hash().is_none() && b.hash().is_some() { Side::Right } else { Side::Left }
+}
+
+fn newer<'a>(a: &'a Entry, b: &'a Entry) -> &'a Entry {
+    if b.attrs.mtime > a.attrs.mtime { b } else { a }
+}
+
+fn preferred(a: &Entry, b: &Entry, prefer: Prefer) -> Side {
+    match prefer {
+        Prefer::Left => Side::Left,
+        Prefer::Right => Side::Right,
+        Prefer::Newest if b.attrs.mtime > a.attrs.mtime => Side::Right,
+        Prefer::Newest => Side::Left,
+    }
+}
+
+fn settle(entry: Entry, from: Side, holds: [bool; 2], here: [Option<&Entry>; 2], loser: Option<Side>) -> Verdict {
+    let needs = [need(holds[0], here[0], &entry), need(holds[1], here[1], &entry)];
+    Verdict::Settle { entry, from, needs, loser }
+}
+
+fn need(holds: bool, here: Option<&Entry>, agreed: &Entry) -> Need {
+    match here {
+        Some(entry) if holds && entry.attrs == agreed.attrs => Need::Record,
+        Some(_) if holds => Need::Attributes,
+        _ if matches!(agreed.content, Content::Dir) && here.is_some_and(|e| e.kind() == Kind::Dir) => Need::Attributes,
+        _ => Need::Contents,
+    }
+}
+
+#[cfg(test)]
+mod tests;

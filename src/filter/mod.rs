@@ -1,0 +1,193 @@
+//! Which paths psync leaves alone: excludes, temporary names, its own.
+
+mod pattern;
+mod translate;
+
+use crate::model::{OWN_DIR, RelPath};
+
+pub use pattern::FilterError;
+use pattern::Pattern;
+pub use translate::Translate;
+
+/// What the filters are made of, as the configuration has it. An empty expression matches nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterSettings {
+    /// Paths left out of everything.
+    pub excludes: String,
+    /// Paths that are not synchronised under this name.
+    pub tempfiles: String,
+    /// Names that end in this are left out; psync's own scratch names do.
+    pub safesuffix: String,
+}
+
+impl Default for FilterSettings {
+    fn default() -> Self {
+        FilterSettings {
+            excludes: r"/Thumbs\.db$".into(),
+            tempfiles: r"\.tmp$|\.~tmp~|/~\$".into(),
+            safesuffix: ".psync.ignore".into(),
+        }
+    }
+}
+
+/// The filters in force. Both sides must have the same, see [`Filter::digest`].
+#[derive(Debug, Clone)]
+pub struct Filter {
+    excludes: Pattern,
+    tempfiles: Pattern,
+    safesuffix: Box<[u8]>,
+    digest: [u8; 32],
+}
+
+impl Filter {
+    /// An error names the key and what is wrong with its value.
+    pub fn new(settings: &FilterSettings) -> Result<Filter, FilterError> {
+        let suffix = settings.safesuffix.as_bytes();
+        if suffix.is_empty() || suffix.len() > 64 || suffix.iter().any(|b| matches!(b, b'/' | 0)) {
+            return Err(FilterError::Suffix);
+        }
+        Ok(Filter {
+            excludes: Pattern::new("excludes", &settings.excludes)?,
+            tempfiles: Pattern::new("tempfiles", &settings.tempfiles)?,
+            safesuffix: suffix.into(),
+            digest: digest(settings),
+        })
+    }
+
+    /// Whether the path, or a directory above it, is left out of everything.
+    pub fn excluded(&self, path: &RelPath) -> bool {
+        self.excluded_itself(path) || path.ancestors().any(|above| self.excluded_itself(&above))
+    }
+
+    /// As [`Filter::excluded`], for a path whose directories are known not to be.
+    pub fn excluded_itself(&self, path: &RelPath) -> bool {
+        path.as_bytes() == OWN_DIR || path.as_bytes().ends_with(&self.safesuffix) || self.excludes.matches(path)
+    }
+
+    /// Whether the path, or a directory above it, has a temporary name.
+    pub fn temporary(&self, path: &RelPath) -> bool {
+        self.temporary_itself(path) || path.ancestors().any(|above| self.temporary_itself(&above))
+    }
+
+    /// As [`Filter::temporary`], for a path whose directories are known not to be.
+    pub fn temporary_itself(&self, path: &RelPath) -> bool {
+        self.tempfiles.matches(path)
+    }
+
+    /// The same for equal settings only.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+}
+
+fn digest(settings: &FilterSettings) -> [u8; 32] {
+    let FilterSettings { excludes, tempfiles, safesuffix } = settings;
+    let mut hasher = blake3::Hasher::new();
+    for (key, value) in [("excludes", excludes), ("tempfiles", tempfiles), ("safesuffix", safesuffix)] {
+        for part in [key, value] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+    }
+    *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(bytes: &[u8]) -> RelPath {
+        RelPath::new(bytes).expect("a valid path")
+    }
+
+    fn filter(excludes: &str, tempfiles: &str) -> Filter {
+        let settings =
+            FilterSettings { excludes: excludes.into(), tempfiles: tempfiles.into(), ..FilterSettings::default() };
+        Filter::new(&settings).expect("valid settings")
+    }
+
+    #[test]
+    fn the_defaults() {
+        let filter = Filter::new(&FilterSettings::default()).expect("valid defaults");
+        let table: &[(&[u8], bool, bool)] = &[
+            (b"", false, false),
+            (b"a/b", false, false),
+            (b"Thumbs.db", true, false),
+            (b"a/thumbs.DB", true, false),
+            (b"a/xThumbs.db", false, false),
+            (b"a/Thumbs.db.txt", false, false),
+            (b"Thumbs.db/below", true, false),
+            (b".psync", true, false),
+            (b".psync/pair/archive", true, false),
+            (b"a/.psync", false, false),
+            (b".psyncx", false, false),
+            (b"f.psync.ignore", true, false),
+            (b"d.psync.ignore/f", true, false),
+            (b"f.psync.ignored", false, false),
+            (b"a.tmp", false, true),
+            (b"a.TMP", false, true),
+            (b"a.tmp/f", false, true),
+            (b"a.tmp.txt", false, false),
+            (b"x.~tmp~", false, true),
+            (b"x/.~tmp~/f", false, true),
+            (b"~$letter.docx", false, true),
+            (b"d/~$letter.docx", false, true),
+            (b"d/x~$letter.docx", false, false),
+            (b"\xff\xfe.tmp", false, true),
+            (b".notes.backup", false, false),
+        ];
+        for (bytes, excluded, temporary) in table {
+            let path = path(bytes);
+            assert_eq!((filter.excluded(&path), filter.temporary(&path)), (*excluded, *temporary), "{path}");
+        }
+    }
+
+    #[test]
+    fn expressions() {
+        let table: &[(&str, &[u8], bool)] = &[
+            ("", b"a", false),
+            ("^/top$", b"top", true),
+            ("^/top$", b"a/top", false),
+            ("^/top$", b"top/below", true),
+            ("/cache/", b"a/cache/b", true),
+            ("/cache/", b"a/cache", false),
+            ("ÄPFEL", "korb/äpfel".as_bytes(), true),
+            ("^/x.*y$", b"x\xff\ny", true),
+            ("^/x.y$", b"x\xffy", true),
+            (r"(?-u:\xff)", b"x\xffy", true),
+            ("a$", b"a\n", false),
+            ("(?-i)ABC", b"abc", false),
+        ];
+        for (pattern, bytes, expected) in table {
+            assert_eq!(filter(pattern, "").excluded(&path(bytes)), *expected, "{pattern} {:?}", path(bytes));
+        }
+    }
+
+    #[test]
+    fn errors_name_key_and_position() {
+        let table = [
+            ("a(b", "", "excludes: unclosed group at character 2"),
+            ("", "ä*?b[z-a]", "tempfiles: invalid character class range, the start must be <= the end at character 6"),
+            ("x{2,1}", "", "excludes: invalid repetition count range, the start must be <= the end at character 2"),
+            ("", r"\p{Nowhere}", "tempfiles: Unicode property not found at character 1"),
+            ("(?:x{1000}){1000}", "", "excludes: the expression is too large when compiled"),
+        ];
+        for (excludes, tempfiles, expected) in table {
+            let settings =
+                FilterSettings { excludes: excludes.into(), tempfiles: tempfiles.into(), ..FilterSettings::default() };
+            let error = Filter::new(&settings).map(|_| ()).map_err(|e| e.to_string());
+            assert_eq!(error, Err(expected.to_owned()));
+        }
+        for suffix in ["", "a/b", "\0"] {
+            let settings = FilterSettings { safesuffix: suffix.into(), ..FilterSettings::default() };
+            assert_eq!(Filter::new(&settings).map(|_| ()), Err(FilterError::Suffix), "{suffix:?}");
+        }
+    }
+
+    #[test]
+    fn the_digest_tells_settings_apart() {
+        let digests = [filter("a", "b"), filter("ab", ""), filter("b", "a"), filter("a", "b")].map(|f| f.digest());
+        assert_eq!(digests[0], digests[3]);
+        assert!(digests[0] != digests[1] && digests[1] != digests[2] && digests[0] != digests[2]);
+    }
+}

@@ -1,0 +1,182 @@
+//! A remote endpoint as a queue to send to and a stream of what arrives: two threads around a pair of pipes.
+//!
+//! Messages are sent in their order, and so are data; messages overtake data that wait. So a receiver must bear
+//! late data of an action that a `Cancel` or `Result` has ended meanwhile.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::marker::PhantomData;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::codec::{self, Lane};
+use super::frame::{self, Kind};
+use super::handshake::Hello;
+use super::outbox::{Next, Outbox};
+use super::timed::{Timed, Waker, Woken};
+use super::{Limits, LinkError};
+
+/// After a failed write the other side's last words are read for so long at most.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What arrives: one `Hello`, messages, one `Ended`. Without a `Hello` the `Ended` tells why there was none.
+#[derive(Debug)]
+pub enum Incoming<I> {
+    Hello(Hello),
+    Message(I),
+    Ended(LinkError),
+}
+
+/// The sending end. Dropping it ends both threads and drops both pipes (but a write that is stuck lasts until
+/// the other end goes: end the process or the socket behind it as well).
+pub struct Channel<O> {
+    outbox: Arc<Outbox>,
+    waker: Arc<Waker>,
+    message: PhantomData<fn(O)>,
+}
+
+impl<O: Serialize + Lane> Channel<O> {
+    /// Sends `ours`, and from then on hands whatever arrives to `deliver`, in a thread of its own. While `deliver` waits,
+    /// nothing is read, so the other side will wait as well. When it returns false, the link ends.
+    /// `read` must hold no buffer of its own (see [`stdio`]).
+    ///
+    /// # Errors
+    /// Only if the threads cannot be started; everything else arrives as [`Incoming::Ended`].
+    pub fn start<I, R, W>(
+        (read, write): (R, W),
+        ours: Hello,
+        limits: Limits,
+        mut deliver: impl FnMut(Incoming<I>) -> bool + Send + 'static,
+    ) -> Result<Channel<O>, LinkError>
+    where
+        I: DeserializeOwned,
+        R: Read + AsFd + Send + 'static,
+        W: Write + Send + 'static,
+    {
+        let start = LinkError::io("start the link");
+        let waker = Arc::new(Waker::new().map_err(&start)?);
+        let outbox = Arc::new(Outbox::new(limits.waiting));
+        let channel = Channel { outbox: outbox.clone(), waker: waker.clone(), message: PhantomData };
+
+        let (its_outbox, its_waker, hello) = (outbox.clone(), waker.clone(), ours.clone());
+        let writer = move || {
+            if let Err(error) = write_all(write, &hello, &its_outbox, limits.ping_every) {
+                its_outbox.fail(error);
+                its_waker.wake();
+            }
+        };
+        thread::Builder::new().name("link-write".into()).spawn(writer).map_err(&start)?;
+
+        let reader = move || {
+            let asked = outbox.clone();
+            let woken = move || match asked.has_failed() {
+                true => Woken::Hurry(LAST_WORDS.min(limits.silence)),
+                false => Woken::Stop,
+            };
+            let mut input = BufReader::with_capacity(64 << 10, Timed::new(read, limits.silence, waker, woken));
+            let Err(error) = read_all(&mut input, &ours, &outbox, &mut deliver) else { return };
+            drop(input);
+            let why = explain(error, &outbox, limits.silence);
+            outbox.abort();
+            deliver(Incoming::Ended(why));
+        };
+        thread::Builder::new().name("link-read".into()).spawn(reader).map_err(&start)?;
+        Ok(channel)
+    }
+
+    /// Queues a message; waits while too many bytes wait. Whoever also has to take what arrives uses
+    /// [`Channel::try_send`], or two sides may wait for each other.
+    ///
+    /// # Errors
+    /// [`LinkError::Closed`] after the end, [`LinkError::TooLong`] for a message that fits no frame.
+    pub fn send(&self, message: &O) -> Result<(), LinkError> {
+        self.outbox.put(codec::encode(message)?, message.is_data(), true).map(drop)
+    }
+
+    /// Queues a message if there is room for it now; whether there was.
+    pub fn try_send(&self, message: &O) -> Result<bool, LinkError> {
+        let back = self.outbox.put(codec::encode(message)?, message.is_data(), false)?;
+        Ok(back.is_none())
+    }
+}
+
+impl<O> Channel<O> {
+    /// Takes no more messages. What waits is written, then the other side sees the end of the stream; what it says
+    /// until its own end still arrives.
+    pub fn close(&self) {
+        self.outbox.close();
+    }
+}
+
+impl<O> Drop for Channel<O> {
+    fn drop(&mut self) {
+        self.outbox.abort();
+        self.waker.wake();
+    }
+}
+
+/// This process's stdin and stdout as the pipes of a channel. The other side sees the end of the stream when the process
+/// ends, not before.
+pub fn stdio() -> io::Result<(File, File)> {
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    Ok((stdin.as_fd().try_clone_to_owned()?.into(), stdout.as_fd().try_clone_to_owned()?.into()))
+}
+
+/// The writer's life: the first frame, then what waits, a ping when nothing does.
+fn write_all(write: impl Write, ours: &Hello, outbox: &Outbox, ping_every: Duration) -> Result<(), LinkError> {
+    let mut out = BufWriter::with_capacity(64 << 10, write);
+    ours.send(&mut out)?;
+    let io = LinkError::io("write to the link");
+    loop {
+        match outbox.next(ping_every) {
+            Next::Frame(frame) => out.write_all(&frame).map_err(&io)?,
+            Next::Pong => frame::write(&mut out, Kind::Pong, 0, &[])?,
+            Next::Idle => frame::write(&mut out, Kind::Ping, 0, &[])?,
+            Next::End => return out.flush().map_err(&io),
+        }
+        if outbox.is_empty() {
+            out.flush().map_err(&io)?;
+        }
+    }
+}
+
+/// The reader's life. Ends with the reason, or without one when nobody wants to know any more.
+fn read_all<I: DeserializeOwned>(
+    input: &mut BufReader<impl Read>,
+    ours: &Hello,
+    outbox: &Outbox,
+    deliver: &mut impl FnMut(Incoming<I>) -> bool,
+) -> Result<(), LinkError> {
+    let mut wanted = deliver(Incoming::Hello(ours.receive(input)?));
+    let mut payload = Vec::new();
+    while wanted {
+        let head = frame::read(input, &mut payload)?.ok_or(LinkError::Ended)?;
+        match head.kind {
+            Kind::Message => wanted = deliver(Incoming::Message(codec::decode(&payload)?)),
+            Kind::Ping => outbox.pong(),
+            Kind::Pong => {}
+            Kind::Hello => return Err(LinkError::Unexpected(Kind::Hello)),
+        }
+    }
+    outbox.abort();
+    Ok(())
+}
+
+/// The reason in the words that help: a failed write explains what the reader saw of it.
+fn explain(error: LinkError, outbox: &Outbox, silence: Duration) -> LinkError {
+    let LinkError::Io { source, .. } = &error else { return error };
+    match (source.kind(), outbox.failure()) {
+        (io::ErrorKind::TimedOut | io::ErrorKind::ConnectionAborted, Some(failure)) => failure,
+        (io::ErrorKind::TimedOut, None) => LinkError::Silent(silence),
+        (io::ErrorKind::ConnectionAborted, None) => LinkError::Closed,
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Instant;
+
+use super::super::handshake::Role;
+use super::super::proxy;
+use super::*;
+use crate::endpoint::message::{Reply, Request};
+use crate::model::Data;
+use serde_bytes::ByteBuf;
+
+const LONG: Duration = Duration::from_secs(30);
+
+type Heard<I> = Receiver<Incoming<I>>;
+
+fn pair(stream: UnixStream) -> (UnixStream, UnixStream) {
+    (stream.try_clone().unwrap(), stream)
+}
+
+fn start<O, I>(
+    pipes: (impl Read + AsFd + Send + 'static, impl Write + Send + 'static),
+    role: Role,
+    limits: Limits,
+    room: usize,
+) -> (Channel<O>, Heard<I>)
+where
+    O: Serialize + Lane,
+    I: DeserializeOwned + Send + 'static,
+{
+    let (say, heard) = sync_channel(room);
+    let channel = Channel::start(pipes, Hello::new(role, "web"), limits, move |incoming| say.send(incoming).is_ok());
+    (channel.unwrap(), heard)
+}
+
+fn brain(stream: UnixStream, limits: Limits) -> (Channel<Request>, Heard<Reply>) {
+    start(pair(stream), Role::Brain, limits, 4)
+}
+
+fn agent(stream: UnixStream, limits: Limits) -> (Channel<Reply>, Heard<Request>) {
+    start(pair(stream), Role::Agent, limits, 4)
+}
+
+fn hear<I>(heard: &Heard<I>) -> Incoming<I> {
+    heard.recv_timeout(LONG).unwrap()
+}
+
+fn chunk(n: u64, bytes: usize) -> Request {
+    Request::Data { generation: 1, data: Data::Chunk { offset: n, bytes: ByteBuf::from(vec![7; bytes]) } }
+}
+
+#[test]
+fn two_sides_talk_until_one_closes() {
+    let (left, right) = UnixStream::pair().unwrap();
+    let (brain, from_agent) = brain(left, Limits::default());
+    let (agent, from_brain) = agent(right, Limits::default());
+    assert!(matches!(hear(&from_agent), Incoming::Hello(Hello { role: Role::Agent, .. })));
+    assert!(matches!(hear(&from_brain), Incoming::Hello(Hello { role: Role::Brain, .. })));
+    for number in 0..1000 {
+        brain.send(&Request::Ping { number }).unwrap();
+        assert!(matches!(hear(&from_brain), Incoming::Message(Request::Ping { number: n }) if n == number));
+        agent.send(&Reply::Pong { number }).unwrap();
+        assert!(matches!(hear(&from_agent), Incoming::Message(Reply::Pong { number: n }) if n == number));
+    }
+    // What was queued before the close still arrives, on either side.
+    brain.send(&Request::Stop).unwrap();
+    brain.close();
+    assert!(matches!(brain.send(&Request::Stop), Err(LinkError::Closed)));
+    assert!(matches!(hear(&from_brain), Incoming::Message(Request::Stop)));
+    agent.send(&Reply::Stopped).unwrap();
+    agent.close();
+    assert!(matches!(hear(&from_agent), Incoming::Message(Reply::Stopped)));
+}
+
+#[test]
+fn a_dropped_side_is_an_end_for_the_other() {
+    let (left, right) = UnixStream::pair().unwrap();
+    let (brain, from_agent) = brain(left, Limits::default());
+    let (agent, from_brain) = agent(right, Limits::default());
+    assert!(matches!(hear(&from_agent), Incoming::Hello(_)));
+    assert!(matches!(hear(&from_brain), Incoming::Hello(_)));
+    drop(agent);
+    assert!(matches!(hear(&from_brain), Incoming::Ended(LinkError::Closed)));
+    assert!(matches!(hear(&from_agent), Incoming::Ended(LinkError::Ended)));
+    assert!(matches!(brain.send(&Request::Scan), Err(LinkError::Closed)));
+    assert_eq!(from_agent.recv_timeout(LONG).unwrap_err(), RecvTimeoutError::Disconnected);
+}
+
+#[test]
+fn a_slow_reader_holds_the_sender_and_messages_overtake_data() {
+    let (left, right) = UnixStream::pair().unwrap();
+    let limits = Limits { waiting: 1 << 20, ..Limits::default() };
+    let (brain, _from_agent) = brain(left, limits);
+    let (_agent, from_brain) = agent(right, limits);
+    let start = Instant::now();
+    let mut sent = 0;
+    // Until both queues and both pipes are full; what fits is bounded.
+    let mut refused = 0;
+    while refused < 50 {
+        assert!(start.elapsed() < LONG);
+        if brain.try_send(&chunk(sent, 100_000)).unwrap() {
+            (sent, refused) = (sent + 1, 0);
+        } else {
+            refused += 1;
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+    assert!(sent < 30, "{sent} chunks of 100 kB were taken");
+    brain.send(&Request::Cancel { generation: 1 }).unwrap();
+    assert!(matches!(hear(&from_brain), Incoming::Hello(_)));
+    let (mut chunks, mut after) = (0, 0);
+    let mut cancelled = false;
+    while chunks < sent {
+        match hear(&from_brain) {
+            Incoming::Message(Request::Data { data: Data::Chunk { offset, .. }, .. }) => {
+                assert_eq!(offset, chunks, "data stay in their order");
+                chunks += 1;
+                after += u64::from(cancelled);
+            }
+            Incoming::Message(Request::Cancel { .. }) => cancelled = true,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(cancelled && after >= 8, "{after} chunks came after the message");
+}
+
+#[test]
+fn silence_is_an_end_and_pings_are_no_silence() {
+    let quick = Limits { ping_every: Duration::from_millis(20), silence: Duration::from_secs(1), waiting: 1000 };
+    let (left, right) = UnixStream::pair().unwrap();
+    let (_brain, from_agent) = brain(left, quick);
+    let (_agent, from_brain) = agent(right, quick);
+    assert!(matches!(hear(&from_agent), Incoming::Hello(_)));
+    assert!(matches!(hear(&from_brain), Incoming::Hello(_)));
+    // Two silences long, nothing but pings.
+    assert_eq!(from_agent.recv_timeout(quick.silence * 2).unwrap_err(), RecvTimeoutError::Timeout);
+    // A peer that lives but says nothing at all.
+    let (left, _right) = UnixStream::pair().unwrap();
+    let (_brain, from_agent) = brain(left, quick);
+    let Incoming::Ended(why) = hear(&from_agent) else { panic!("no end") };
+    assert!(matches!(why, LinkError::Silent(silence) if silence == quick.silence), "{why}");
+}
+
+#[test]
+fn a_command_that_is_no_agent_is_quoted() {
+    let cases = [
+        ("echo hello", "the other side is no psync; it said \"hello\"", 0),
+        ("exit 3", "the other side ended before it said a word", 3),
+        ("exec cat", "the other side is a brain, as this one is", 0),
+    ];
+    for (command, expected, status) in cases {
+        let (proxy, pipes) = proxy::spawn(command, drop).unwrap();
+        let (channel, heard) = start::<Request, Reply>(pipes, Role::Brain, Limits::default(), 4);
+        let Incoming::Ended(why) = hear(&heard) else { panic!("no end") };
+        assert_eq!(why.to_string(), expected);
+        drop(channel);
+        assert_eq!(proxy.end(LONG).unwrap().code(), Some(status));
+    }
+}
+
+#[test]
+fn the_death_of_the_process_is_an_end() {
+    // An agent that says its hello and dies at the first message.
+    let mut hello = Vec::new();
+    Hello::new(Role::Agent, "web").send(&mut hello).unwrap();
+    let octal: String = hello.iter().map(|b| format!("\\{b:03o}")).collect();
+    let command = format!("printf '{octal}'; head -c {} >/dev/null; echo died >&2; kill -9 $$", hello.len() + 1);
+    let (proxy, pipes) = proxy::spawn(&command, drop).unwrap();
+    let (channel, heard) = start::<Request, Reply>(pipes, Role::Brain, Limits::default(), 4);
+    assert!(matches!(hear(&heard), Incoming::Hello(_)));
+    channel.send(&Request::Scan).unwrap();
+    let Incoming::Ended(why) = hear(&heard) else { panic!("no end") };
+    assert!(matches!(why, LinkError::Ended), "{why}");
+    let status = proxy.end(LONG).unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+}
+
+#[test]
+fn garbage_after_the_hello_is_an_end() {
+    let (left, mut right) = UnixStream::pair().unwrap();
+    let (_brain, from_agent) = brain(left, Limits::default());
+    Hello::new(Role::Agent, "web").send(&mut right).unwrap();
+    right.write_all(b"Connection to host closed by remote host.\n").unwrap();
+    assert!(matches!(hear(&from_agent), Incoming::Hello(_)));
+    assert!(matches!(hear(&from_agent), Incoming::Ended(LinkError::TooLong(_))));
+}
+
+#[test]
+fn last_words_are_heard_when_the_other_side_reads_no_more() {
+    let (left, mut right) = UnixStream::pair().unwrap();
+    let limits = Limits { silence: Duration::from_secs(20), ..Limits::default() };
+    let (brain, from_agent) = brain(left, limits);
+    Hello::new(Role::Agent, "web").send(&mut right).unwrap();
+    assert!(matches!(hear(&from_agent), Incoming::Hello(_)));
+    right.shutdown(std::net::Shutdown::Read).unwrap();
+    let start = Instant::now();
+    while brain.send(&Request::Scan).is_ok() {
+        assert!(start.elapsed() < LONG);
+    }
+    right.write_all(&codec::encode(&Reply::Halt { reason: "disk gone".into() }).unwrap()).unwrap();
+    assert!(matches!(hear(&from_agent), Incoming::Message(Reply::Halt { .. })));
+    let Incoming::Ended(why) = hear(&from_agent) else { panic!("no end") };
+    assert!(why.to_string().starts_with("write to the link: Broken pipe"), "{why}");
+    assert!(start.elapsed() < limits.silence);
+}
+
+#[test]
+fn threads_and_pipes_are_gone_after_the_end() {
+    let (left, right) = UnixStream::pair().unwrap();
+    let (brain, from_agent) = brain(left, Limits::default());
+    drop((brain, right));
+    while !matches!(from_agent.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected)) {}
+    // A sink that wants no more ends the link as well; the other side sees it.
+    let (left, right) = UnixStream::pair().unwrap();
+    let (brain, from_agent) = start::<Request, Reply>(pair(left), Role::Brain, Limits::default(), 0);
+    let (_agent, from_brain) = agent(right, Limits::default());
+    drop(from_agent);
+    assert!(matches!(hear(&from_brain), Incoming::Hello(_)));
+    assert!(matches!(hear(&from_brain), Incoming::Ended(LinkError::Ended)));
+    drop(brain);
+}

@@ -1,0 +1,186 @@
+//! Messages into frames and back, in postcard.
+
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::endpoint::message::{Reply, Request};
+
+use super::LinkError;
+use super::frame::{self, HEADER, Head, Kind};
+
+/// Tells contents on their way from all other messages, which may overtake them.
+pub trait Lane {
+    fn is_data(&self) -> bool;
+}
+
+impl Lane for Request {
+    fn is_data(&self) -> bool {
+        matches!(self, Request::Data { .. })
+    }
+}
+
+impl Lane for Reply {
+    fn is_data(&self) -> bool {
+        matches!(self, Reply::Data { .. })
+    }
+}
+
+/// One message as a whole frame.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, LinkError> {
+    let wire = postcard::to_extend(message, vec![0; HEADER]);
+    let mut wire = wire.map_err(|e| LinkError::Malformed(e.to_string()))?;
+    let head = Head { length: wire.len() - HEADER, kind: Kind::Message, stream: 0 };
+    wire[..HEADER].copy_from_slice(&head.encode()?);
+    Ok(wire)
+}
+
+/// The message in a frame's payload. Bytes left over are an error.
+pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, LinkError> {
+    match postcard::take_from_bytes(payload) {
+        Ok((message, [])) => Ok(message),
+        Ok((_, rest)) => Err(LinkError::Malformed(format!("{} bytes too many", rest.len()))),
+        Err(e) => Err(LinkError::Malformed(e.to_string())),
+    }
+}
+
+/// Writes messages; they go on their way at [`Sender::flush`], or when enough have come together.
+pub struct Sender<W: Write, T> {
+    out: BufWriter<W>,
+    message: PhantomData<fn(T)>,
+}
+
+impl<W: Write, T: Serialize> Sender<W, T> {
+    pub fn new(out: W) -> Self {
+        Sender { out: BufWriter::with_capacity(64 << 10, out), message: PhantomData }
+    }
+
+    pub fn send(&mut self, message: &T) -> Result<(), LinkError> {
+        self.out.write_all(&encode(message)?).map_err(LinkError::io("write to the link"))
+    }
+
+    pub fn flush(&mut self) -> Result<(), LinkError> {
+        self.out.flush().map_err(LinkError::io("write to the link"))
+    }
+}
+
+/// Reads messages, and passes over pings and pongs.
+pub struct Receiver<R: Read, T> {
+    input: BufReader<R>,
+    payload: Vec<u8>,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<R: Read, T: DeserializeOwned> Receiver<R, T> {
+    pub fn new(input: R) -> Self {
+        Receiver { input: BufReader::with_capacity(64 << 10, input), payload: Vec::new(), message: PhantomData }
+    }
+
+    /// Waits for the next message; `None`: the stream ended.
+    pub fn receive(&mut self) -> Result<Option<T>, LinkError> {
+        loop {
+            match frame::read(&mut self.input, &mut self.payload)?.map(|head| head.kind) {
+                None => return Ok(None),
+                Some(Kind::Message) => return decode(&self.payload).map(Some),
+                Some(Kind::Ping | Kind::Pong) => {}
+                Some(Kind::Hello) => return Err(LinkError::Unexpected(Kind::Hello)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Data;
+    use crate::model::{Hash, RelPath};
+    use crate::replica::archive::samples::file_row;
+    use serde_bytes::ByteBuf;
+
+    fn samples() -> Vec<Reply> {
+        let path = RelPath::new(b"a/\xff").unwrap();
+        let known = file_row(5, 4, "x", 3);
+        let after = Some(known.entry.clone());
+        let known = crate::model::Known { node: 5, generation: 3, entry: known.entry };
+        let change = crate::model::Change {
+            seq: 1,
+            path: path.clone(),
+            parent: Some(1),
+            known: Some(known.clone()),
+            moved: Some(crate::model::Moved { from: path.clone(), known, edited: true }),
+            after,
+            contents: true,
+            inline: Some(ByteBuf::from(b"hello".to_vec())),
+            below: 0,
+        };
+        let chunk = Data::Chunk { offset: u64::MAX, bytes: ByteBuf::from(vec![0xaa; 1 << 20]) };
+        vec![
+            Reply::Clean { path },
+            Reply::Report(change),
+            Reply::Data { generation: 9, data: chunk },
+            Reply::Data { generation: 9, data: Data::End { size: 0, hash: Hash([1; 32]) } },
+            Reply::Stopped,
+        ]
+    }
+
+    fn wire() -> Vec<u8> {
+        let mut wire = Vec::new();
+        let mut sender = Sender::new(&mut wire);
+        samples().iter().for_each(|message| sender.send(message).unwrap());
+        sender.flush().unwrap();
+        drop(sender);
+        wire
+    }
+
+    #[test]
+    fn messages_come_back_in_order() {
+        let wire = wire();
+        let mut receiver = Receiver::<_, Reply>::new(&wire[..]);
+        for expected in samples() {
+            assert_eq!(receiver.receive().unwrap(), Some(expected));
+        }
+        assert_eq!(receiver.receive().unwrap(), None);
+    }
+
+    #[test]
+    fn bytes_left_over_and_messages_over_the_cap_are_refused() {
+        assert!(matches!(decode::<u8>(&[1, 2]), Err(LinkError::Malformed(_))));
+        let huge = Reply::Note { text: "x".repeat(frame::MAX_PAYLOAD) };
+        assert!(matches!(encode(&huge), Err(LinkError::TooLong(_))));
+    }
+
+    /// Reads whatever it is given until an end or an error; the number of messages.
+    fn drain(wire: &[u8]) -> usize {
+        let mut receiver = Receiver::<_, Reply>::new(wire);
+        std::iter::from_fn(|| receiver.receive().ok().flatten()).count()
+    }
+
+    #[test]
+    fn garbage_never_panics() {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut roll = move |sides: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as usize % sides
+        };
+        let small: Vec<Reply> = samples().into_iter().filter(|m| encode(m).unwrap().len() < 4096).collect();
+        let wire: Vec<u8> = small.iter().flat_map(|message| encode(message).unwrap()).collect();
+        for _ in 0..3000 {
+            let mut broken = wire.clone();
+            for _ in 0..=roll(4) {
+                let at = roll(broken.len());
+                broken[at] = roll(256) as u8;
+            }
+            broken.truncate(roll(broken.len() + 1));
+            assert!(drain(&broken) <= small.len());
+            // Pure noise, once with a plausible header.
+            let mut noise: Vec<u8> = (0..roll(300)).map(|_| roll(256) as u8).collect();
+            drain(&noise);
+            noise.splice(0..0, [noise.len() as u8, 0, 0, 0, 2, 0, 0, 0, 0]);
+            drain(&noise);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The line to the other host: frames over any pair of pipes, and the command that makes the pipes.
+//!
+//! ```text
+//! send ─▶ codec ─▶ outbox (messages before data) ─▶ writer thread ─▶ proxy command's stdin ┄▶ agent
+//! deliver ◀─ codec ◀─ frame ◀─ timed (silence) ◀── reader thread ◀─ proxy command's stdout ◀┄ agent
+//! ```
+
+pub mod channel;
+pub mod codec;
+pub mod frame;
+pub mod handshake;
+mod outbox;
+pub mod proxy;
+mod timed;
+
+use std::io;
+use std::time::Duration;
+
+/// Why a link cannot be had, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("{operation}: {source}")]
+    Io { operation: &'static str, source: io::Error },
+    #[error("a frame of {0} bytes, more than {max}", max = frame::MAX_PAYLOAD)]
+    TooLong(usize),
+    #[error("the stream ended in the middle of a frame")]
+    Truncated,
+    #[error("a frame of the unknown kind {0}")]
+    UnknownKind(u8),
+    #[error("a frame that does not belong here: {0:?}")]
+    Unexpected(frame::Kind),
+    #[error("a message that makes no sense: {0}")]
+    Malformed(String),
+    /// What came in place of the first frame, made printable; empty: the stream ended without a byte.
+    #[error("{}", not_psync(said))]
+    NotPsync { said: String },
+    #[error(
+        "the other side runs psync {their_program} (protocol {theirs}), this one psync {our_program} (protocol {ours})"
+    )]
+    Version { ours: u16, our_program: String, theirs: u16, their_program: String },
+    #[error("the other side is {0}, as this one is")]
+    SameRole(&'static str),
+    #[error("the other side serves the pair '{theirs}', not '{ours}'")]
+    OtherPair { ours: String, theirs: String },
+    #[error("nothing was heard of the other side for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The stream ended between two frames.
+    #[error("the other side ended the connection")]
+    Ended,
+    #[error("the connection was closed")]
+    Closed,
+    #[error("proxy command: {0}")]
+    Proxy(String),
+}
+
+fn not_psync(said: &str) -> String {
+    match said {
+        "" => "the other side ended before it said a word".into(),
+        said => format!("the other side is no psync; it said \"{said}\""),
+    }
+}
+
+impl LinkError {
+    fn io(operation: &'static str) -> impl Fn(io::Error) -> LinkError {
+        move |source| LinkError::Io { operation, source }
+    }
+}
+
+/// The intervals and sizes of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// When nothing else was sent for so long, a ping is.
+    pub ping_every: Duration,
+    /// When nothing arrived for so long, the link has ended. Several times the other side's `ping_every`.
+    pub silence: Duration,
+    /// Bytes that wait to be written, of messages and of data each.
+    pub waiting: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { ping_every: Duration::from_secs(10), silence: Duration::from_secs(60), waiting: 4 << 20 }
+    }
+}

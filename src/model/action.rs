@@ -1,0 +1,116 @@
+//! What the brain asks of a side: one change of one object, a compare-and-swap each.
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::{Entry, Generation, Hash, Name, NodeId, Problem, RelPath, Seq};
+
+/// What must be found under a name for an action to go on. Anything else is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expect {
+    /// No row and no object.
+    Absent,
+    /// The row of this generation, and a live object that equals it.
+    Row(Generation),
+    /// Exactly what this side reported under this number, be it an object or nothing.
+    Report(Seq),
+}
+
+/// Where a replaced object goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Displaced {
+    Trash,
+    /// Beside the winner under this name; if the name is taken by another object, under a name with four more digits.
+    Copy(Name),
+}
+
+/// Where a file's contents come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// Directories, links, and files without contents.
+    Nothing,
+    Inline(ByteBuf),
+    /// Chunks under the action's generation as their number.
+    Stream,
+}
+
+/// What to do with the object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Create or replace the object at the path.
+    Put { entry: Entry, expect: Expect, displaced: Displaced, source: Source },
+    /// Give the object there the entry's attributes; its contents stay.
+    SetAttrs { entry: Entry, expect: Expect },
+    /// Rename the node's object, which lies at `from` on this side, to the path.
+    /// `expect` speaks of what lies under the new name.
+    Move {
+        from: RelPath,
+        /// The generation of the node's row.
+        known: Generation,
+        entry: Entry,
+        expect: Expect,
+    },
+    /// Remove the object; of a directory what the archive knows below it.
+    Remove { expect: Expect, force: bool },
+}
+
+/// One step for one side, with the row that it makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apply {
+    pub path: RelPath,
+    /// The directory above must be this node; `None`: whatever the path leads to.
+    pub parent: Option<NodeId>,
+    pub node: NodeId,
+    pub step: Step,
+}
+
+/// Row for the side that has the object already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub path: RelPath,
+    /// The node of the directory above; `None`: whatever the path leads to.
+    pub parent: Option<NodeId>,
+    pub node: NodeId,
+    /// The report that this confirms.
+    pub seq: Seq,
+    /// The agreed state; `None`: the object is gone on both sides.
+    pub entry: Option<Entry>,
+    /// The node lay here until now.
+    pub from: Option<RelPath>,
+}
+
+/// A piece of a file's contents. Holes are left out: what no chunk covers is zero.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Data {
+    Chunk {
+        offset: u64,
+        bytes: ByteBuf,
+    },
+    /// A small file in one piece.
+    Whole {
+        bytes: ByteBuf,
+    },
+    /// All was sent: the file's size and the hash of its contents.
+    End {
+        size: u64,
+        hash: Hash,
+    },
+    /// The source changed or went away while it was read.
+    Abort,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Placed and recorded, durable. The entry is the row's, with the hash that was computed on the way.
+    Done {
+        entry: Option<Entry>,
+    },
+    /// The expectation did not hold; what is there was reported before this answer.
+    Refused,
+    /// Somebody has the object open for writing; try again when the endpoint reports it or after a while.
+    Busy,
+    /// The source could not supply what it had reported; it reports anew.
+    NoSource,
+    Failed(Problem),
+}

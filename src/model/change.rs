@@ -1,0 +1,56 @@
+//! What one side reports: a path whose object differs from the ancestor.
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::{Entry, Generation, NodeId, RelPath, Seq};
+
+/// What the reporting side's archive holds: one ancestor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    pub node: NodeId,
+    pub generation: Generation,
+    pub entry: Entry,
+}
+
+/// The object at the change's path is the one that the archive knows under another name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Where the archive has it.
+    pub from: RelPath,
+    pub known: Known,
+    /// Whether contents or attributes changed as well; they are reported again once the move is recorded.
+    pub edited: bool,
+}
+
+/// A difference between a path as it is and its ancestor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The endpoint's number of this report; later ones are higher.
+    pub seq: Seq,
+    pub path: RelPath,
+    /// The node of the directory above, if the archive knows it.
+    pub parent: Option<NodeId>,
+    /// The ancestor under this very name, if there is one that did not move elsewhere.
+    pub known: Option<Known>,
+    pub moved: Option<Moved>,
+    /// What is there now; `None`: nothing.
+    pub after: Option<Entry>,
+    /// Whether the contents differ, or may differ, from the ancestor's.
+    pub contents: bool,
+    /// The whole contents of a small file, when it is likely to be wanted.
+    pub inline: Option<ByteBuf>,
+    /// How many ancestors lie below a directory that is gone, or in whose place something else lies.
+    pub below: u64,
+}
+
+/// One row as the archives exchange it: an ancestor, or with no entry a tombstone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AncestorRow {
+    pub node: NodeId,
+    pub parent: NodeId,
+    /// Where the answering side has it; its last name is the row's name.
+    pub path: RelPath,
+    pub generation: Generation,
+    pub entry: Option<Entry>,
+}

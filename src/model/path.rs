@@ -1,0 +1,293 @@
+//! Relative paths of bytes: the only kind of path that crosses the wire or reaches a file operation.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The longest name of one object, in bytes (`NAME_MAX` of every Linux file system).
+pub const NAME_MAX: usize = 255;
+/// The longest relative path, in bytes (`PATH_MAX` less its terminator).
+pub const PATH_MAX: usize = 4095;
+/// The directory at the top of every root that belongs to psync.
+pub const OWN_DIR: &[u8] = b".psync";
+
+/// Why a sequence of bytes is no path inside a root.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    #[error("the name is empty")]
+    Empty,
+    #[error("the name is '.' or '..'")]
+    Dots,
+    #[error("the name holds a slash or a NUL")]
+    BadByte,
+    #[error("the name is {0} bytes long, more than 255")]
+    LongName(usize),
+    #[error("the path is {0} bytes long, more than 4095")]
+    LongPath(usize),
+}
+
+/// The name of one object in its directory: 1 to 255 bytes, no slash, no NUL, not `.` or `..`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<[u8]>);
+
+impl Name {
+    /// Checks `bytes` and keeps them.
+    pub fn new(bytes: &[u8]) -> Result<Name, PathError> {
+        check_name(bytes)?;
+        Ok(Name(bytes.into()))
+    }
+
+    /// The name's bytes, in no particular encoding.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn check_name(bytes: &[u8]) -> Result<(), PathError> {
+    match bytes {
+        b"" => Err(PathError::Empty),
+        b"." | b".." => Err(PathError::Dots),
+        _ if bytes.len() > NAME_MAX => Err(PathError::LongName(bytes.len())),
+        _ if bytes.iter().any(|b| matches!(b, b'/' | 0)) => Err(PathError::BadByte),
+        _ => Ok(()),
+    }
+}
+
+/// A path below a root: names joined by single slashes; the root itself is the empty path.
+///
+/// The order puts a directory right before all that lies below it, so that a subtree is one range.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RelPath(Arc<[u8]>);
+
+impl RelPath {
+    /// The root.
+    pub fn root() -> RelPath {
+        RelPath(Arc::from(&b""[..]))
+    }
+
+    /// Checks `bytes` and keeps them; the empty sequence is the root.
+    pub fn new(bytes: &[u8]) -> Result<RelPath, PathError> {
+        if bytes.is_empty() {
+            return Ok(RelPath::root());
+        }
+        if bytes.len() > PATH_MAX {
+            return Err(PathError::LongPath(bytes.len()));
+        }
+        bytes.split(|b| *b == b'/').try_for_each(check_name)?;
+        Ok(RelPath(bytes.into()))
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The path of `name` in this directory; an error if it grows too long.
+    pub fn join(&self, name: &Name) -> Result<RelPath, PathError> {
+        if self.is_root() {
+            return Ok(RelPath(name.0.clone()));
+        }
+        let length = self.0.len() + 1 + name.0.len();
+        if length > PATH_MAX {
+            return Err(PathError::LongPath(length));
+        }
+        let mut bytes = Vec::with_capacity(length);
+        bytes.extend_from_slice(&self.0);
+        bytes.push(b'/');
+        bytes.extend_from_slice(&name.0);
+        Ok(RelPath(bytes.into()))
+    }
+
+    /// The directory that holds this path and the name in it; `None` for the root.
+    pub fn split(&self) -> Option<(RelPath, Name)> {
+        if self.is_root() {
+            return None;
+        }
+        Some(match self.0.iter().rposition(|b| *b == b'/') {
+            Some(at) => (RelPath(self.0[..at].into()), Name(self.0[at + 1..].into())),
+            None => (RelPath::root(), Name(self.0.clone())),
+        })
+    }
+
+    /// The directory that holds this path; `None` for the root.
+    pub fn parent(&self) -> Option<RelPath> {
+        self.split().map(|(parent, _)| parent)
+    }
+
+    /// The last name; `None` for the root.
+    pub fn name(&self) -> Option<Name> {
+        self.split().map(|(_, name)| name)
+    }
+
+    /// The names from the root down.
+    pub fn names(&self) -> impl Iterator<Item = Name> + '_ {
+        self.0.split(|b| *b == b'/').filter(|part| !part.is_empty()).map(|part| Name(part.into()))
+    }
+
+    /// Every directory above this path, the nearest first, the root last.
+    pub fn ancestors(&self) -> impl Iterator<Item = RelPath> + '_ {
+        std::iter::successors(self.parent(), RelPath::parent)
+    }
+
+    /// Whether this path lies strictly below `top`.
+    pub fn is_below(&self, top: &RelPath) -> bool {
+        if top.is_root() {
+            return !self.is_root();
+        }
+        self.0.len() > top.0.len() && self.0.starts_with(&top.0) && self.0[top.0.len()] == b'/'
+    }
+
+    /// Whether this path is `top` or lies below it.
+    pub fn is_within(&self, top: &RelPath) -> bool {
+        self == top || self.is_below(top)
+    }
+
+    /// This path with the leading `from` replaced by `to`; `None` if it does not lie within `from`
+    /// or the result is too long.
+    pub fn rebase(&self, from: &RelPath, to: &RelPath) -> Option<RelPath> {
+        if self == from {
+            return Some(to.clone());
+        }
+        if !self.is_below(from) {
+            return None;
+        }
+        let skip = if from.is_root() { 0 } else { from.0.len() + 1 };
+        let mut bytes = to.0.to_vec();
+        if !to.is_root() {
+            bytes.push(b'/');
+        }
+        bytes.extend_from_slice(&self.0[skip..]);
+        RelPath::new(&bytes).ok()
+    }
+}
+
+impl Ord for RelPath {
+    fn cmp(&self, other: &RelPath) -> Ordering {
+        // A slash sorts before every other byte; NUL cannot occur.
+        let weight = |b: &u8| if *b == b'/' { 0 } else { *b };
+        self.0.iter().map(weight).cmp(other.0.iter().map(weight))
+    }
+}
+
+impl PartialOrd for RelPath {
+    fn partial_cmp(&self, other: &RelPath) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Bytes for people: valid UTF-8 as it is, control characters and other bytes as `\xNN`, a backslash doubled.
+pub fn readable(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => out.push_str("\\\\"),
+                c if c.is_control() => out.push_str(&format!("\\x{:02x}", c as u32)),
+                c => out.push(c),
+            }
+        }
+        for b in chunk.invalid() {
+            out.push_str(&format!("\\x{b:02x}"));
+        }
+    }
+    out
+}
+
+impl fmt::Display for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_root() { "." } else { "" })?;
+        f.write_str(&readable(&self.0))
+    }
+}
+
+impl fmt::Debug for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&readable(&self.0))
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl Serialize for RelPath {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for RelPath {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<RelPath, D::Error> {
+        let bytes = serde_bytes::ByteBuf::deserialize(d)?;
+        RelPath::new(&bytes).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Name, D::Error> {
+        let bytes = serde_bytes::ByteBuf::deserialize(d)?;
+        Name::new(&bytes).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(s: &str) -> RelPath {
+        RelPath::new(s.as_bytes()).expect("a valid path")
+    }
+
+    #[test]
+    fn refuses_what_could_leave_the_root() {
+        for bad in ["/a", "a/", "a//b", ".", "..", "a/../b", "a/./b", "a\0b"] {
+            assert!(RelPath::new(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        assert_eq!(RelPath::new(&[b'x'; 256]), Err(PathError::LongName(256)));
+        assert!(RelPath::new(&[b'x'; 255]).is_ok());
+        let long = vec!["abcdefg"; 513].join("/");
+        assert_eq!(RelPath::new(long.as_bytes()), Err(PathError::LongPath(4103)));
+    }
+
+    #[test]
+    fn a_directory_sorts_right_before_its_subtree() {
+        let mut all = ["a b", "a/z", "a", "a-c", "a/b/c", "b", "a/b", ""].map(path);
+        all.sort();
+        assert_eq!(all, ["", "a", "a/b", "a/b/c", "a/z", "a b", "a-c", "b"].map(path));
+    }
+
+    #[test]
+    fn within_below_and_rebase() {
+        assert!(path("a/b").is_below(&path("a")) && !path("ab").is_below(&path("a")));
+        assert!(path("a").is_within(&path("a")) && path("a").is_below(&RelPath::root()));
+        assert_eq!(path("a/b/c").rebase(&path("a"), &path("x/y")), Some(path("x/y/b/c")));
+        assert_eq!(path("a/b").rebase(&RelPath::root(), &path("x")), Some(path("x/a/b")));
+        assert_eq!(path("ab").rebase(&path("a"), &path("x")), None);
+        assert_eq!(path("a/b/c").ancestors().collect::<Vec<_>>(), ["a/b", "a", ""].map(path));
+    }
+
+    #[test]
+    fn display_hides_no_byte() {
+        let p = RelPath::new(b"a\n\xff\\").expect("legal");
+        assert_eq!(p.to_string(), "a\\x0a\\xff\\\\");
+    }
+}

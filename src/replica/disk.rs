@@ -1,0 +1,146 @@
+//! The narrow view of a file system through which a replica does all its work.
+//!
+//! Two implementations: [`super::real::RealDisk`] (openat2 below one root) and the simulator's model disk.
+//! Every call is one step at which a user may have come in between, a process may die or the power fail;
+//! the code above this trait must hold up at each.
+
+use std::io;
+
+use crate::model::{Attrs, Kind, Name, RelPath, Time, Xattrs};
+
+/// What `statx` tells of one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// `None`: a FIFO, socket or device.
+    pub kind: Option<Kind>,
+    pub ino: u64,
+    /// Birth time; with `ino` it names an object for ever.
+    pub btime: Time,
+    pub size: u64,
+    pub mtime: Time,
+    pub ctime: Time,
+    /// `0..=0o7777`
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub nlink: u32,
+    /// Whether the object lies on another file system than the root.
+    pub foreign: bool,
+}
+
+/// psync's own directories in `ROOT/.psync/PAIR/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Own {
+    /// Objects that are being made, and displaced ones on their way to the trash.
+    Stage,
+    /// Objects that were replaced or removed.
+    Trash,
+}
+
+/// A lease on an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// Nobody has the file open for writing; whoever wants to waits for us.
+    Read,
+    /// We hold the only descriptor; any other opener waits for us.
+    Write,
+}
+
+/// The answer to a request for a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leased {
+    Granted,
+    /// Somebody else has the file open (for a read lease: for writing).
+    Refused,
+    /// Leases do not work here (file system, rights).
+    Unsupported,
+}
+
+/// What an object got of the attributes it was to have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NotSet {
+    /// Attributes that this side cannot hold, named for the status.
+    pub what: Vec<&'static str>,
+}
+
+/// One root's file system. Paths lead from the root down; no symbolic link is ever followed and no
+/// mount point crossed. Errors are the system's, `NotFound` for a name that is not there.
+pub trait Disk {
+    /// An open directory: goes on naming the same directory when that is renamed.
+    type Dir: Clone;
+    /// An open file.
+    type File;
+
+    /// Whether the root's own path still leads to this root.
+    fn root_is_there(&self) -> bool {
+        true
+    }
+    /// Opens the directory at `path`; `NotADirectory` if it is something else, `CrossesDevices` if it is foreign.
+    fn open_dir(&self, path: &RelPath) -> io::Result<Self::Dir>;
+    /// Opens the directory `name` in an open one, which lies at `path` as far as the caller knows.
+    fn open_child(&self, dir: &Self::Dir, name: &Name, path: &RelPath) -> io::Result<Self::Dir>;
+    /// One of psync's own directories.
+    fn own(&self, which: Own) -> io::Result<Self::Dir>;
+    fn stat_dir(&self, dir: &Self::Dir) -> io::Result<Stat>;
+    fn stat(&self, dir: &Self::Dir, name: &Name) -> io::Result<Stat>;
+    /// Every name in the directory with its state, sorted by name. An object that goes away meanwhile is left out.
+    /// The root's own `.psync` is never listed.
+    fn list(&self, dir: &Self::Dir) -> io::Result<Vec<(Name, Stat)>>;
+    /// Lists several directories, in parallel where that helps; one answer each, in order.
+    fn list_many(&self, dirs: &[Self::Dir]) -> Vec<io::Result<Vec<(Name, Stat)>>> {
+        dirs.iter().map(|dir| self.list(dir)).collect()
+    }
+    /// From now on changes in this directory become events. Idempotent; call it before [`Disk::list`].
+    fn watch(&self, dir: &Self::Dir, path: &RelPath) -> io::Result<()>;
+
+    /// Opens a regular file for reading, without waiting for lease holders and without touching its atime.
+    fn open_file(&self, dir: &Self::Dir, name: &Name) -> io::Result<Self::File>;
+    fn stat_file(&self, file: &Self::File) -> io::Result<Stat>;
+    /// Reads at `offset` until `buffer` is full or the file ends; the number of bytes read.
+    fn read_at(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// The first stretch of data at or after `offset` as (start, end); `None` if only a hole is left.
+    fn next_data(&self, file: &Self::File, offset: u64, size: u64) -> io::Result<Option<(u64, u64)>>;
+    fn read_link(&self, dir: &Self::Dir, name: &Name) -> io::Result<Box<[u8]>>;
+    /// The extended attributes that travel (see `replica::metadata`); empty where there are none or they are unsupported.
+    fn xattrs(&self, dir: &Self::Dir, name: &Name, kind: Kind) -> io::Result<Xattrs>;
+    /// Whether a change of this object could still hide behind the same stat (coarse clocks): hash again later.
+    fn unsettled(&self, stat: &Stat) -> bool;
+
+    /// Asks for a lease and keeps it until [`Disk::release`] or the file's end.
+    fn lease(&self, file: &Self::File, lease: Lease) -> io::Result<Leased>;
+    /// Whether the lease is still whole: false once somebody waits for it.
+    fn lease_holds(&self, file: &Self::File, lease: Lease) -> bool;
+    fn release(&self, file: &Self::File);
+
+    /// Makes an empty file, open for writing, mode 0600. Only in own directories.
+    fn create(&self, dir: &Self::Dir, name: &Name) -> io::Result<Self::File>;
+    fn write_at(&self, file: &Self::File, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Sets the length; what lies beyond the written part is a hole.
+    fn set_len(&self, file: &Self::File, size: u64) -> io::Result<()>;
+    /// Makes a directory, mode 0700. Only in own directories.
+    fn make_dir(&self, dir: &Self::Dir, name: &Name) -> io::Result<()>;
+    /// Makes a symbolic link. Only in own directories.
+    fn make_link(&self, dir: &Self::Dir, name: &Name, target: &[u8]) -> io::Result<()>;
+    /// Gives an object attributes, in the order that keeps them all (owner, ACLs and xattrs, mode, times).
+    /// What this side cannot hold is left out and told; other errors are errors.
+    fn set_attrs(&self, dir: &Self::Dir, name: &Name, kind: Kind, attrs: &Attrs) -> io::Result<NotSet>;
+
+    /// Puts the contents and attributes of these files on disk.
+    fn sync_files(&self, files: &[&Self::File]) -> io::Result<()>;
+    /// Puts the names in these directories on disk.
+    fn sync_dirs(&self, dirs: &[&Self::Dir]) -> io::Result<()>;
+
+    /// Renames; `AlreadyExists` if the new name is taken.
+    fn rename(&self, from: (&Self::Dir, &Name), to: (&Self::Dir, &Name)) -> io::Result<()>;
+    /// Exchanges two objects; `NotFound` if one is missing.
+    fn exchange(&self, a: (&Self::Dir, &Name), b: (&Self::Dir, &Name)) -> io::Result<()>;
+    /// Removes an object and all below it. Only in own directories.
+    fn discard(&self, dir: &Self::Dir, name: &Name) -> io::Result<()>;
+
+    /// The user's or group's travelling form, and back to this side's number.
+    fn principals(&self, uid: u32, gid: u32) -> (crate::model::Principal, crate::model::Principal);
+    /// Names this run of the machine: changes with every boot.
+    fn boot_id(&self) -> [u8; 16];
+    /// Seconds since 1970, for names and trash dates only.
+    fn wall_clock(&self) -> i64;
+}

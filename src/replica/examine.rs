@@ -1,0 +1,639 @@
+//! Examine: one look at a path, compared with its ancestor. An echo of psync's own writing compares equal.
+
+use std::io;
+
+use serde_bytes::ByteBuf;
+
+use crate::model::{
+    Attrs, Change, Content, Entry, Hash, Kind, Known, Moved, Name, NodeId, Problem, ProblemKind, RelPath, Sameness,
+    Time, merge,
+};
+
+use super::archive::{Archive, ArchiveError, Row, Signature};
+use super::disk::{Disk, Lease, Leased, Stat};
+use super::error::{At, ReplicaError, problem};
+use super::{Replica, Reported, Seen};
+
+/// Files up to this size are read at once when their stat alone does not tell whether the contents changed.
+/// Larger ones count as changed if size or mtime differ, and as unchanged if only the ctime does.
+const READ_TO_COMPARE: u64 = 64 * 1024 * 1024;
+
+/// How a path is to be examined.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct How {
+    /// Report even what was reported before, or equals the ancestor.
+    pub again: bool,
+    /// Take the object for a new one even if the archive knows it under another name.
+    pub as_copy: bool,
+    /// Attach the contents of small files.
+    pub inline: bool,
+    /// Do not wait for those who have the file open for writing.
+    pub despite_writers: bool,
+    /// Read the whole file for its hash, whatever its size.
+    pub hash: bool,
+}
+
+/// What a look at a path found.
+#[derive(Debug)]
+pub enum Examined {
+    /// It equals its ancestor.
+    Same,
+    /// It differs, and the brain was told so already.
+    Known,
+    /// Tell the brain.
+    Changed(Box<Change>),
+    /// Somebody is writing it.
+    Busy,
+    /// It is left out of everything.
+    Excluded,
+    /// A directory above it is gone or replaced: that is what must be examined.
+    Above(RelPath),
+    Problem(Problem),
+}
+
+/// The object that lies under a name, as far as `stat` and attributes tell.
+pub(crate) struct Live {
+    pub stat: Stat,
+    pub kind: Kind,
+    pub attrs: Attrs,
+    /// A link's target.
+    pub target: Option<Box<[u8]>>,
+}
+
+/// What reading a file while comparing gave.
+enum Contents {
+    Read { hash: Hash, bytes: Option<ByteBuf> },
+    Busy,
+}
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Looks at `path` and remembers what is to be reported.
+    pub fn examine(&mut self, path: &RelPath, how: How) -> Result<Examined, ReplicaError> {
+        let Some((parent, name)) = path.split() else { return Ok(Examined::Same) };
+        if self.filter.excluded(path) || self.filter.temporary(path) {
+            return Ok(Examined::Excluded);
+        }
+        let dir = match self.disk.open_dir(&parent) {
+            Ok(dir) => dir,
+            Err(error) if above_is_gone(&error) => {
+                return Ok(match how.again {
+                    true => Examined::Changed(Box::new(self.report_nothing(path, None, None)?)),
+                    false => Examined::Above(parent),
+                });
+            }
+            Err(error) => return Ok(Examined::Problem(problem(path, "open the directory above", &error))),
+        };
+        let parent = self.node_of(&parent)?;
+        for _ in 0..3 {
+            match self.examine_in(&dir, parent, path, &name, how) {
+                // It went away between two calls: the next look will find nothing, or something else.
+                Err(ReplicaError::Path { error, .. }) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error @ ReplicaError::Path { .. }) => return Ok(Examined::Problem(error.into_problem()?)),
+                other => return other,
+            }
+        }
+        Ok(Examined::Busy)
+    }
+
+    /// The same, for a name in an open directory whose node is `parent`.
+    pub(crate) fn examine_in(
+        &mut self,
+        dir: &D::Dir,
+        parent: Option<NodeId>,
+        path: &RelPath,
+        name: &Name,
+        how: How,
+    ) -> Result<Examined, ReplicaError> {
+        let mut reported_move = self.reported.get(path).and_then(|r| r.moved);
+        if let Some(node) = reported_move.filter(|_| how.as_copy) {
+            // Its old name speaks for itself from now on: what the archive has there is gone.
+            self.forget_report(path);
+            self.dirty.extend(self.path_of(node)?);
+            reported_move = None;
+        }
+        let under_name = match parent {
+            Some(parent) => self.row_in(parent, name, path)?,
+            None => None,
+        };
+        let stat = match self.disk.stat(dir, name) {
+            Ok(stat) => stat,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return self.examine_nothing(path, parent, under_name, reported_move, how);
+            }
+            Err(error) => return Ok(Examined::Problem(problem(path, "stat", &error))),
+        };
+        if let Some(unchanged) = under_name.as_ref().filter(|row| self.unchanged(row, &stat)) {
+            let row = unchanged.clone();
+            return self.same(path, parent, &row, how);
+        }
+        let Some(kind) = stat.kind else {
+            let detail = "not a file, directory or link: not synchronised".to_owned();
+            return Ok(Examined::Problem(Problem { path: path.clone(), kind: ProblemKind::Unsupported, detail }));
+        };
+        if stat.foreign {
+            let detail = "another file system is mounted here: make it a pair of its own".to_owned();
+            return Ok(Examined::Problem(Problem { path: path.clone(), kind: ProblemKind::OtherFileSystem, detail }));
+        }
+        let live = self.live(dir, path, name, stat, kind)?;
+        let object = (stat.ino, stat.btime);
+        if how.as_copy {
+            self.copies.insert(path.clone(), object);
+        } else if self.copies.get(path).is_some_and(|copy| *copy != object) {
+            self.copies.remove(path);
+        }
+        let mover = match &under_name {
+            Some(row) if row.signature.is_some_and(|s| s.same_object(&stat)) => None,
+            _ if self.copies.contains_key(path) => None,
+            _ => self.mover(&live, path, reported_move)?,
+        };
+        if under_name.is_none()
+            && mover.is_none()
+            && !how.again
+            && !self.copies.contains_key(path)
+            && self.is_reported_elsewhere(&live, path)
+        {
+            return Ok(Examined::Known);
+        }
+        match mover {
+            Some((from, row)) => self.examine_moved(path, parent, under_name, from, row, live, how),
+            None => self.examine_object(dir, parent, path, name, under_name, live, how),
+        }
+    }
+
+    /// Whether the stat alone proves the object to be the one that the row was recorded with.
+    pub(crate) fn unchanged(&self, row: &Row, stat: &Stat) -> bool {
+        let Some(signature) = &row.signature else { return false };
+        stat.kind == Some(row.entry.kind()) && *signature == Signature::of(stat) && !stat.foreign
+    }
+
+    fn same(&mut self, path: &RelPath, parent: Option<NodeId>, row: &Row, how: How) -> Result<Examined, ReplicaError> {
+        if !how.again {
+            self.forget_report(path);
+            return Ok(Examined::Same);
+        }
+        // Nothing that would have to be recorded: what is expected of it is its row.
+        self.forget_report(path);
+        let seq = self.take_seq();
+        Ok(Examined::Changed(Box::new(Change {
+            seq,
+            path: path.clone(),
+            parent,
+            known: Some(known(row)),
+            moved: None,
+            after: Some(row.entry.clone()),
+            contents: false,
+            inline: None,
+            below: 0,
+        })))
+    }
+
+    fn take_seq(&mut self) -> u64 {
+        self.next_seq += 1;
+        self.next_seq
+    }
+
+    fn examine_nothing(
+        &mut self,
+        path: &RelPath,
+        parent: Option<NodeId>,
+        under_name: Option<Row>,
+        reported_move: Option<NodeId>,
+        how: How,
+    ) -> Result<Examined, ReplicaError> {
+        self.copies.remove(path);
+        if let Some(node) = reported_move {
+            // What had come here is gone again: its own row speaks for itself from now on.
+            self.forget_report(path);
+            if let Some(back) = self.path_of(node)? {
+                self.dirty.insert(back);
+            }
+        }
+        let told = self.reported.get(path).is_some_and(|r| r.seen.is_none());
+        match under_name {
+            None if how.again => Ok(Examined::Changed(Box::new(self.report_nothing(path, parent, None)?))),
+            None if self.reported.contains_key(path) && !told => {
+                Ok(Examined::Changed(Box::new(self.report_nothing(path, parent, None)?)))
+            }
+            None => Ok(if told { Examined::Known } else { Examined::Same }),
+            Some(_) if told && !how.again => Ok(Examined::Known),
+            Some(row) => Ok(Examined::Changed(Box::new(self.report_nothing(path, parent, Some(row))?))),
+        }
+    }
+
+    fn report_nothing(
+        &mut self,
+        path: &RelPath,
+        parent: Option<NodeId>,
+        row: Option<Row>,
+    ) -> Result<Change, ArchiveError> {
+        let seq = self.take_seq();
+        let below = match &row {
+            Some(row) if row.entry.kind() == Kind::Dir => self.count_below(row.node)?,
+            _ => 0,
+        };
+        match row {
+            Some(_) => self.set_reported(path, Reported { seq, seen: None, moved: None }),
+            // Neither object nor row: there is nothing to record.
+            None => self.forget_report(path),
+        }
+        Ok(Change {
+            seq,
+            path: path.clone(),
+            parent,
+            known: row.as_ref().map(known),
+            moved: None,
+            after: None,
+            contents: true,
+            inline: None,
+            below,
+        })
+    }
+
+    /// How many ancestors go with a directory in whose place something else lies.
+    fn replaced_below(&self, row: Option<&Row>, by: Option<Kind>) -> Result<u64, ArchiveError> {
+        match row {
+            Some(row) if row.entry.kind() == Kind::Dir && by != Some(Kind::Dir) => self.count_below(row.node),
+            _ => Ok(0),
+        }
+    }
+
+    /// The number of rows below a node.
+    pub(crate) fn count_below(&self, node: NodeId) -> Result<u64, ArchiveError> {
+        let mut count = 0;
+        let mut nodes = vec![node];
+        while let Some(node) = nodes.pop() {
+            for row in self.archive.children(node)? {
+                count += 1;
+                if row.entry.kind() == Kind::Dir {
+                    nodes.push(row.node);
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Reads the attributes that travel, and a link's target.
+    pub(crate) fn live(
+        &self,
+        dir: &D::Dir,
+        path: &RelPath,
+        name: &Name,
+        stat: Stat,
+        kind: Kind,
+    ) -> Result<Live, ReplicaError> {
+        let (user, group) = self.disk.principals(stat.uid, stat.gid);
+        let xattrs = self.disk.xattrs(dir, name, kind).at(path, "read extended attributes")?;
+        let target = match kind {
+            Kind::Link => Some(self.disk.read_link(dir, name).at(path, "read link")?),
+            _ => None,
+        };
+        let attrs = Attrs {
+            mode: if kind == Kind::Link { 0 } else { stat.mode },
+            user,
+            group,
+            mtime: if kind == Kind::File { stat.mtime } else { Time::default() },
+            xattrs,
+        };
+        Ok(Live { stat, kind, attrs, target })
+    }
+
+    /// The row of an object that lies under another name than this, if that name is its no more.
+    fn mover(
+        &self,
+        live: &Live,
+        path: &RelPath,
+        reported: Option<NodeId>,
+    ) -> Result<Option<(RelPath, Row)>, ReplicaError> {
+        for row in self.archive.by_object(live.stat.ino, live.stat.btime)? {
+            if row.entry.kind() != live.kind {
+                continue;
+            }
+            let moved_to = self.moved.get(&row.node);
+            if moved_to.is_some_and(|to| to != path) && self.lies_at(moved_to, live)? {
+                continue;
+            }
+            let Some(from) = self.recorded_path(&row)? else { continue };
+            if live.kind == Kind::File && from != *path && self.is_taken(&from, live) {
+                // A save: renamed away and written anew. The old name must never be without a file on the other side,
+                // so this one is a copy, and the old name's is new contents.
+                continue;
+            }
+            if from != *path && (reported == Some(row.node) || !self.lies_at(Some(&from), live)?) {
+                return Ok(Some((from, row)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the object was reported under a name that it has left since, and is not recorded yet: once it is, this
+    /// turns out to be a move. The path is looked at again then.
+    fn is_reported_elsewhere(&mut self, live: &Live, path: &RelPath) -> bool {
+        let object = (live.stat.ino, live.stat.btime);
+        let Some(other) = self.reported_objects.get(&object).filter(|other| *other != path).cloned() else {
+            return false;
+        };
+        if self.reported.get(&other).is_none_or(|r| r.moved.is_some())
+            || self.lies_at(Some(&other), live).unwrap_or(true)
+        {
+            return false;
+        }
+        self.waiting.entry(other).or_default().push(path.clone());
+        true
+    }
+
+    /// Where the row has the object, below what moved, its own move left out.
+    fn recorded_path(&self, row: &Row) -> Result<Option<RelPath>, ArchiveError> {
+        Ok(self.path_of(row.parent)?.and_then(|parent| parent.join(&row.name).ok()))
+    }
+
+    /// Whether another object lies there.
+    fn is_taken(&self, path: &RelPath, live: &Live) -> bool {
+        let Some((above, name)) = path.split() else { return true };
+        let stat = self.disk.open_dir(&above).and_then(|dir| self.disk.stat(&dir, &name));
+        stat.is_ok_and(|s| (s.ino, s.btime) != (live.stat.ino, live.stat.btime))
+    }
+
+    fn lies_at(&self, path: Option<&RelPath>, live: &Live) -> Result<bool, ReplicaError> {
+        let Some((parent, name)) = path.and_then(RelPath::split) else { return Ok(false) };
+        let Ok(dir) = self.disk.open_dir(&parent) else { return Ok(false) };
+        Ok(self.disk.stat(&dir, &name).is_ok_and(|s| (s.ino, s.btime) == (live.stat.ino, live.stat.btime)))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn examine_moved(
+        &mut self,
+        path: &RelPath,
+        parent: Option<NodeId>,
+        over: Option<Row>,
+        from: RelPath,
+        row: Row,
+        live: Live,
+        how: How,
+    ) -> Result<Examined, ReplicaError> {
+        let (attrs_differ, _) = self.carried(&row, &live);
+        // A rename changes the ctime, so that proves nothing here; a write that put the mtime back as well is left
+        // to a full sync with checksums.
+        let edited = attrs_differ
+            || match (&row.entry.content, &row.signature) {
+                (Content::File { .. }, Some(s)) => (s.size, s.mtime) != (live.stat.size, live.stat.mtime),
+                (Content::Link { target }, _) => live.target.as_ref() != Some(target),
+                _ => false,
+            };
+        let seen = Seen { signature: Signature::of(&live.stat), content: row.entry.content.clone(), attrs: live.attrs };
+        let told = self
+            .reported
+            .get(path)
+            .is_some_and(|r| r.moved == Some(row.node) && r.seen.as_ref().is_some_and(|s| s.equals(&seen)));
+        if told && !how.again {
+            return Ok(Examined::Known);
+        }
+        let below = self.replaced_below(over.as_ref(), None)?;
+        let seq = self.take_seq();
+        self.set_reported(path, Reported { seq, seen: Some(seen), moved: Some(row.node) });
+        Ok(Examined::Changed(Box::new(Change {
+            seq,
+            path: path.clone(),
+            parent,
+            known: over.as_ref().map(known),
+            after: Some(row.entry.clone()),
+            moved: Some(Moved { from, known: known(&row), edited }),
+            contents: false,
+            inline: None,
+            below,
+        })))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn examine_object(
+        &mut self,
+        dir: &D::Dir,
+        parent: Option<NodeId>,
+        path: &RelPath,
+        name: &Name,
+        row: Option<Row>,
+        live: Live,
+        how: How,
+    ) -> Result<Examined, ReplicaError> {
+        let mut bytes = None;
+        let (content, contents) = match live.kind {
+            Kind::Dir => (Content::Dir, row.as_ref().is_none_or(|r| r.entry.kind() != Kind::Dir)),
+            Kind::Link => {
+                let content = Content::Link { target: live.target.clone().unwrap_or_default() };
+                let differs = row.as_ref().is_none_or(|r| r.entry.content != content);
+                (content, differs)
+            }
+            Kind::File => {
+                let doubt = self.doubt(row.as_ref(), &live.stat);
+                let wants_inline =
+                    how.inline && doubt != Doubt::Unchanged && live.stat.size <= self.settings.inline_max;
+                let read = how.hash || wants_inline || doubt == Doubt::Read;
+                if doubt != Doubt::Unchanged || read {
+                    match self.read_for_report(dir, path, name, &live.stat, read, wants_inline, how)? {
+                        None => {
+                            let size = live.stat.size;
+                            (Content::File { size, hash: None }, true)
+                        }
+                        Some(Contents::Busy) => return Ok(Examined::Busy),
+                        Some(Contents::Read { hash, bytes: read }) => {
+                            bytes = read;
+                            let content = Content::File { size: live.stat.size, hash: Some(hash) };
+                            let same = row.as_ref().map(|r| r.entry.content.compare(&content));
+                            (content, same != Some(Sameness::Same))
+                        }
+                    }
+                } else {
+                    let known = row.as_ref().map(|r| r.entry.content.clone());
+                    (known.unwrap_or(Content::File { size: live.stat.size, hash: None }), false)
+                }
+            }
+        };
+        let (attrs_differ, attrs) = match &row {
+            Some(row) if row.entry.kind() == live.kind => self.carried(row, &live),
+            _ => (true, self.brought(&live.attrs)),
+        };
+        let seen = Seen { signature: Signature::of(&live.stat), content: content.clone(), attrs: live.attrs };
+        if let Some(row) = row.as_ref().filter(|_| !contents && !attrs_differ) {
+            // Touched, or learned from the other side, and equal: only the signature is new.
+            if live.kind == Kind::Dir && row.signature.is_none_or(|s| !s.same_object(&live.stat)) {
+                // Another directory than before: whatever lies in it is to be looked at.
+                self.unscanned.insert(path.clone());
+            }
+            self.sync_adopted(dir, path, name, live.kind)?;
+            let fresh = Row { signature: Some(seen.signature), entry: Entry { content, attrs }, ..row.clone() };
+            self.archive.put(&fresh)?;
+            return self.same(path, parent, &fresh, how);
+        }
+        let told = self
+            .reported
+            .get(path)
+            .is_some_and(|r| r.moved.is_none() && r.seen.as_ref().is_some_and(|s| s.equals(&seen)));
+        if told && !how.again {
+            return Ok(Examined::Known);
+        }
+        if live.stat.nlink > 1 && live.kind == Kind::File {
+            self.look_at_links(&live.stat, path)?;
+        }
+        let below = self.replaced_below(row.as_ref(), Some(live.kind))?;
+        let seq = self.take_seq();
+        self.set_reported(path, Reported { seq, seen: Some(seen), moved: None });
+        Ok(Examined::Changed(Box::new(Change {
+            seq,
+            path: path.clone(),
+            parent,
+            known: row.as_ref().map(known),
+            moved: None,
+            after: Some(Entry { content, attrs }),
+            contents,
+            inline: bytes.filter(|_| contents),
+            below,
+        })))
+    }
+
+    /// Hard links travel as files of their own; the kernel tells only of the name that a write came through.
+    fn look_at_links(&mut self, stat: &Stat, path: &RelPath) -> Result<(), ReplicaError> {
+        let mut links: Vec<RelPath> = self.reported_objects.get(&(stat.ino, stat.btime)).cloned().into_iter().collect();
+        for row in self.archive.by_object(stat.ino, stat.btime)? {
+            links.extend(self.path_of(row.node)?);
+        }
+        self.dirty.extend(links.into_iter().filter(|link| link != path));
+        Ok(())
+    }
+
+    /// A signature proves only what is on disk: an equal object, written again by a user, may not be yet.
+    fn sync_adopted(&self, dir: &D::Dir, path: &RelPath, name: &Name, kind: Kind) -> Result<(), ReplicaError> {
+        if !self.settings.durable {
+            return Ok(());
+        }
+        if kind == Kind::File {
+            let file = self.disk.open_file(dir, name).at(path, "open")?;
+            self.disk.sync_files(&[&file]).at(path, "sync")?;
+        }
+        self.disk.sync_dirs(&[dir]).at(path, "sync the directory")
+    }
+
+    /// Whether the live attributes differ from what this side achieved, and what the object stands for.
+    fn carried(&self, row: &Row, live: &Live) -> (bool, Attrs) {
+        let achieved = row.live_attrs();
+        let mut attrs = live.attrs.clone();
+        if self.settings.keeps_xattrs {
+            attrs.xattrs.clone_from(&achieved.xattrs);
+        }
+        (*achieved != attrs, merge::carried(&attrs, achieved, &row.entry.attrs))
+    }
+
+    /// The attributes that a new object brings along.
+    fn brought(&self, attrs: &Attrs) -> Attrs {
+        let mut attrs = attrs.clone();
+        if self.settings.keeps_xattrs {
+            attrs.xattrs.clear();
+        }
+        attrs
+    }
+
+    /// What a file's stat tells of its contents, against its row.
+    fn doubt(&self, row: Option<&Row>, stat: &Stat) -> Doubt {
+        let Some(row) = row.filter(|row| row.entry.kind() == Kind::File) else { return Doubt::Changed };
+        if row.entry.size() != stat.size {
+            return Doubt::Changed;
+        }
+        let Some(signature) = row.signature else {
+            return if row.entry.hash().is_some() { Doubt::Read } else { Doubt::Changed };
+        };
+        let same_object = signature.same_object(stat);
+        if same_object && signature.mtime == stat.mtime && signature.ctime == stat.ctime {
+            // Not a byte was written since; mode or owner differ.
+            return Doubt::Unchanged;
+        }
+        match row.entry.hash().is_some() && stat.size <= READ_TO_COMPARE {
+            true => Doubt::Read,
+            false if same_object && signature.mtime == stat.mtime => Doubt::Unchanged,
+            false => Doubt::Changed,
+        }
+    }
+
+    /// Makes sure that nobody is writing the file, and reads it if asked: `None` if it was not to be read.
+    #[allow(clippy::too_many_arguments)]
+    fn read_for_report(
+        &mut self,
+        dir: &D::Dir,
+        path: &RelPath,
+        name: &Name,
+        stat: &Stat,
+        read: bool,
+        keep: bool,
+        how: How,
+    ) -> Result<Option<Contents>, ReplicaError> {
+        let wait = self.settings.wait_for_writers && !how.despite_writers;
+        if !wait && !read {
+            return Ok(None);
+        }
+        let file = self.disk.open_file(dir, name).at(path, "open")?;
+        if wait && self.disk.lease(&file, Lease::Read).at(path, "lease")? == Leased::Refused {
+            return Ok(Some(Contents::Busy));
+        }
+        if !read {
+            self.disk.release(&file);
+            return Ok(None);
+        }
+        let found = self.read_whole(&file, path, stat.size, keep)?;
+        let after = self.disk.stat_file(&file).at(path, "stat")?;
+        self.disk.release(&file);
+        if Signature::of(&after) != Signature::of(stat) || after.ino != stat.ino {
+            return Ok(Some(Contents::Busy));
+        }
+        Ok(found)
+    }
+
+    fn read_whole(
+        &self,
+        file: &D::File,
+        path: &RelPath,
+        size: u64,
+        keep: bool,
+    ) -> Result<Option<Contents>, ReplicaError> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; (size.max(1) as usize).min(256 * 1024)];
+        let mut offset = 0;
+        let mut kept = keep.then(ByteBuf::new);
+        loop {
+            let count = self.disk.read_at(file, offset, &mut buffer).at(path, "read")?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&buffer[..count]);
+            if let Some(kept) = &mut kept {
+                kept.extend_from_slice(&buffer[..count]);
+            }
+            offset += count as u64;
+            if offset > size {
+                return Ok(Some(Contents::Busy));
+            }
+        }
+        if offset != size {
+            return Ok(Some(Contents::Busy));
+        }
+        Ok(Some(Contents::Read { hash: Hash(*hasher.finalize().as_bytes()), bytes: kept }))
+    }
+}
+
+/// Whether a file's contents are worth a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    Unchanged,
+    /// Reading tells.
+    Read,
+    Changed,
+}
+
+fn known(row: &Row) -> Known {
+    Known { node: row.node, generation: row.generation, entry: row.entry.clone() }
+}
+
+/// Whether an error of opening a directory says that there is none.
+pub(crate) fn above_is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || is_link(error)
+}
+
+fn is_link(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ELOOP)
+}

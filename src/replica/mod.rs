@@ -1,0 +1,197 @@
+//! One side of the pair: all that is done to its tree and its memory, above the [`disk::Disk`] trait.
+//!
+//! In the order of a change: [`examine`] and [`scan`] find it; [`stage`], [`place`], [`remove`] and [`batch`] carry
+//! out an action; [`record`] remembers; [`recover`] settles what a crash left open.
+
+pub mod archive;
+pub mod batch;
+pub mod disk;
+pub mod error;
+pub mod examine;
+pub mod memory;
+pub mod metadata;
+pub mod place;
+pub mod real;
+pub mod record;
+pub mod recover;
+pub mod remove;
+mod resolve;
+pub mod scan;
+pub mod session;
+pub mod sqlite;
+pub mod stage;
+pub mod trash;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::filter::Filter;
+use crate::model::{Attrs, Content, NodeId, RelPath, Sameness, Seq, Side, Time};
+
+use archive::{Archive, Identity, Signature};
+use disk::Disk;
+
+/// How a replica treats its files.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub side: Side,
+    /// Contents up to this many bytes travel with their report.
+    pub inline_max: u64,
+    /// Put data and names on disk before they are confirmed.
+    pub durable: bool,
+    /// This side's ACLs and extended attributes are never reported.
+    pub keeps_xattrs: bool,
+    /// Wait for writers that still have a file open.
+    pub wait_for_writers: bool,
+    /// Nothing may change: neither is a crash settled nor anything committed.
+    pub dry_run: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            side: Side::Left,
+            inline_max: 32 * 1024,
+            durable: true,
+            keeps_xattrs: false,
+            wait_for_writers: true,
+            dry_run: false,
+        }
+    }
+}
+
+/// An object as it was when it was reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub signature: Signature,
+    pub content: Content,
+    /// The attributes that the object has here, not those that it stands for.
+    pub attrs: Attrs,
+}
+
+impl Seen {
+    /// Whether nothing changed that would be worth another report: a directory's own times and size do not count.
+    pub(crate) fn equals(&self, other: &Seen) -> bool {
+        let object = |s: &Signature| (s.ino, s.btime, s.mode, s.uid, s.gid);
+        let same = match self.content {
+            Content::Dir => object(&self.signature) == object(&other.signature),
+            _ => self.signature == other.signature,
+        };
+        // The hash is there or not as the reason for the look had it.
+        let contents = self.content.compare(&other.content) != Sameness::Differs;
+        same && contents && self.attrs == other.attrs
+    }
+}
+
+/// A path that was reported and is not recorded yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Reported {
+    pub seq: Seq,
+    /// What was there; `None`: nothing.
+    pub seen: Option<Seen>,
+    /// The node that came here from another path.
+    pub moved: Option<NodeId>,
+}
+
+/// One side's tree and memory.
+pub struct Replica<D: Disk, A: Archive> {
+    pub(crate) disk: D,
+    pub(crate) archive: A,
+    pub(crate) filter: Filter,
+    pub(crate) settings: Settings,
+    pub(crate) identity: Identity,
+    /// What the brain was told and has not confirmed: the open paths.
+    pub(crate) reported: BTreeMap<RelPath, Reported>,
+    /// Nodes whose objects lie elsewhere than their rows say, as reported.
+    pub(crate) moved: HashMap<NodeId, RelPath>,
+    /// Objects at these paths that count as new ones, though the archive knows them under other names.
+    pub(crate) copies: HashMap<RelPath, (u64, Time)>,
+    /// The objects of these reports, by inode and birth time.
+    pub(crate) reported_objects: HashMap<(u64, Time), RelPath>,
+    /// Paths whose object was reported under another name that is not recorded yet: they wait for that.
+    pub(crate) waiting: HashMap<RelPath, Vec<RelPath>>,
+    /// Paths that psync's own work made worth a look.
+    pub(crate) dirty: BTreeSet<RelPath>,
+    /// Directories that must be scanned (they are new, or their events were lost).
+    pub(crate) unscanned: BTreeSet<RelPath>,
+    /// Lines for the log.
+    pub(crate) notes: Vec<String>,
+    pub(crate) trash_probes: trash::Probes,
+    pub(crate) stage_counter: u64,
+    pub(crate) next_seq: Seq,
+}
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Takes over a tree and its memory; settles what a crash left open.
+    pub fn open(disk: D, archive: A, filter: Filter, settings: Settings) -> Result<Self, error::ReplicaError> {
+        let identity = archive.identity()?;
+        let mut replica = Replica {
+            disk,
+            archive,
+            filter,
+            settings,
+            identity,
+            reported: BTreeMap::new(),
+            moved: HashMap::new(),
+            copies: HashMap::new(),
+            reported_objects: HashMap::new(),
+            waiting: HashMap::new(),
+            dirty: BTreeSet::new(),
+            unscanned: BTreeSet::new(),
+            notes: Vec::new(),
+            trash_probes: trash::Probes::default(),
+            stage_counter: 0,
+            next_seq: 1,
+        };
+        if !replica.settings.dry_run {
+            replica.recover()?;
+        }
+        Ok(replica)
+    }
+
+    /// Remembers that `path` was reported with this state.
+    pub(crate) fn set_reported(&mut self, path: &RelPath, reported: Reported) {
+        self.forget_report(path);
+        if let Some(node) = reported.moved {
+            self.moved.insert(node, path.clone());
+        }
+        if let Some(seen) = &reported.seen {
+            self.reported_objects.insert((seen.signature.ino, seen.signature.btime), path.clone());
+        }
+        self.reported.insert(path.clone(), reported);
+    }
+
+    /// What was reported below a tree that is gone is looked at again.
+    pub(crate) fn forget_reports_below(&mut self, top: &RelPath) {
+        let below: Vec<RelPath> = self
+            .reported
+            .range(top.clone()..)
+            .map(|(p, _)| p)
+            .take_while(|p| p.is_within(top))
+            .filter(|p| *p != top)
+            .cloned()
+            .collect();
+        for path in below {
+            self.forget_report(&path);
+            self.dirty.insert(path);
+        }
+    }
+
+    /// The path is not open any more.
+    pub(crate) fn forget_report(&mut self, path: &RelPath) {
+        let Some(reported) = self.reported.remove(path) else { return };
+        if let Some(node) = reported.moved
+            && self.moved.get(&node) == Some(path)
+        {
+            self.moved.remove(&node);
+        }
+        if let Some(seen) = &reported.seen {
+            let object = (seen.signature.ino, seen.signature.btime);
+            if self.reported_objects.get(&object) == Some(path) {
+                self.reported_objects.remove(&object);
+            }
+        }
+        if let Some(waiting) = self.waiting.remove(path) {
+            self.dirty.extend(waiting);
+        }
+    }
+}

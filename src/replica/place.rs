@@ -1,0 +1,624 @@
+//! Place: every write is a compare-and-swap. What comes out of the swap is looked at before it counts.
+
+use std::io;
+
+use crate::model::{
+    Attrs, Content, Displaced, Entry, Expect, Generation, Kind, Name, NodeId, RelPath, Sameness, Step, Time, conflict,
+};
+
+use super::archive::{Archive, Row, Signature};
+use super::batch::{Job, Placed, Touched};
+use super::disk::{Disk, Lease, Leased, Own, Stat};
+use super::error::{At, ReplicaError};
+use super::examine::above_is_gone;
+use super::stage::Staged;
+use super::{Replica, Seen};
+
+/// The directory that an action works in, proven to be the one that the archive means.
+pub(crate) struct Parent<Dir> {
+    pub dir: Dir,
+    pub node: NodeId,
+    pub name: Name,
+}
+
+/// What an expectation met.
+pub(crate) enum Met {
+    Nothing,
+    Victim(Stat),
+    /// Something else.
+    Refused,
+}
+
+/// How taking a victim away from users' writers went.
+pub(crate) enum Guarded<F> {
+    /// Hold on to it until the swap is verified.
+    Lease(Option<F>),
+    Busy,
+    Refused,
+}
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Carries out one action of a batch.
+    pub(crate) fn place(&mut self, job: Job<D::File>, touched: &mut Touched<D::Dir>) -> Result<Placed, ReplicaError> {
+        let Job { generation, apply, staged } = job;
+        let (path, node) = (&apply.path, apply.node);
+        if let Some(wanted) = apply.parent
+            && let Some(above) = path.parent()
+            && self.node_of(&above)? != Some(wanted)
+        {
+            // Another directory lies there now.
+            if let Some(staged) = &staged {
+                self.unstage(&staged.name);
+            }
+            return Ok(Placed::Refused(vec![path.clone()]));
+        }
+        match apply.step {
+            Step::Put { entry, expect, displaced, .. } => {
+                let Some(staged) = staged else { return Ok(Placed::Refused(vec![path.clone()])) };
+                let (name, object) = (staged.name.clone(), staged.object);
+                let placed = self.put(generation, path, node, entry, &expect, displaced, staged, touched);
+                if !matches!(placed, Ok(Placed::Done(_))) {
+                    self.clear_staged(&name, object, path)?;
+                }
+                placed
+            }
+            Step::SetAttrs { entry, expect } => self.set_attrs(generation, path, node, entry, &expect, touched),
+            Step::Move { from, known, entry, expect } => {
+                if self.archive.node(node)?.is_none_or(|row| row.generation != known) {
+                    return Ok(Placed::Refused(vec![from, path.clone()]));
+                }
+                self.rename(generation, path, node, &from, entry, &expect, touched)
+            }
+            Step::Remove { expect, force } => self.remove(generation, path, node, &expect, force, touched),
+        }
+    }
+
+    /// Throws away a staged object that was not placed. If an error came between, what lies under its name in the stage
+    /// may be a user's: that is kept.
+    fn clear_staged(&mut self, name: &Name, ours: (u64, Time), path: &RelPath) -> Result<(), ReplicaError> {
+        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        match self.disk.stat(&stage, name) {
+            Ok(stat) if (stat.ino, stat.btime) != ours => {
+                self.keep_beside((&stage, name), path, None, stat.mtime.secs, "replaced")
+            }
+            _ => {
+                self.unstage(name);
+                Ok(())
+            }
+        }
+    }
+
+    /// Opens the directory above `path`, if it is the one that the archive knows there.
+    pub(crate) fn open_parent(&self, path: &RelPath) -> Result<Option<Parent<D::Dir>>, ReplicaError> {
+        let Some((above, name)) = path.split() else { return Ok(None) };
+        let Some(node) = self.node_of(&above)? else { return Ok(None) };
+        let dir = match self.disk.open_dir(&above) {
+            Err(error) if above_is_gone(&error) => return Ok(None),
+            dir => dir.at(&above, "open the directory")?,
+        };
+        if !above.is_root() {
+            let Some(row) = self.archive.node(node)? else { return Ok(None) };
+            let stat = self.disk.stat_dir(&dir).at(&above, "stat the directory")?;
+            if row.signature.is_some_and(|s| !s.same_object(&stat)) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Parent { dir, node, name }))
+    }
+
+    /// Compares what lies at `path` with what the action expects there.
+    pub(crate) fn meet(&self, parent: &Parent<D::Dir>, path: &RelPath, expect: &Expect) -> Result<Met, ReplicaError> {
+        let stat = match self.disk.stat(&parent.dir, &parent.name) {
+            Ok(stat) => Some(stat),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).at(path, "stat"),
+        };
+        // A row whose object moved away, not yet recorded, still holds the name.
+        let row = self.archive.child(parent.node, &parent.name)?;
+        let held = row.as_ref().is_some_and(|row| self.moved.get(&row.node).is_some_and(|now| now != path));
+        if held || stat.is_some_and(|s| s.foreign || s.kind.is_none()) {
+            return Ok(Met::Refused);
+        }
+        let holds = match (expect, &stat) {
+            (Expect::Absent, stat) => row.is_none() && stat.is_none(),
+            (Expect::Row(generation), Some(stat)) => {
+                row.is_some_and(|row| row.generation == *generation && self.still(&row, stat))
+            }
+            (Expect::Row(_), None) => false,
+            (Expect::Report(seq), stat) => match (self.reported.get(path).filter(|r| r.seq == *seq), stat) {
+                (Some(reported), Some(stat)) => reported.seen.as_ref().is_some_and(|seen| still_seen(seen, stat)),
+                (Some(reported), None) => reported.seen.is_none(),
+                (None, _) => false,
+            },
+        };
+        Ok(match (holds, stat) {
+            (false, _) => Met::Refused,
+            (true, Some(stat)) => Met::Victim(stat),
+            (true, None) => Met::Nothing,
+        })
+    }
+
+    /// Whether the object is still the row's: a directory by its identity and what may be set on it alone.
+    fn still(&self, row: &Row, stat: &Stat) -> bool {
+        match (row.entry.kind(), &row.signature) {
+            (Kind::Dir, Some(s)) => stat.kind == Some(Kind::Dir) && s.same_object(stat) && same_rights(s, stat),
+            _ => self.unchanged(row, stat),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn put(
+        &mut self,
+        generation: Generation,
+        path: &RelPath,
+        node: NodeId,
+        mut entry: Entry,
+        expect: &Expect,
+        displaced: Displaced,
+        staged: Staged<D::File>,
+        touched: &mut Touched<D::Dir>,
+    ) -> Result<Placed, ReplicaError> {
+        let Some(parent) = self.open_parent(path)? else { return Ok(Placed::Refused(vec![path.clone()])) };
+        if let (Content::File { hash, .. }, Some(computed)) = (&mut entry.content, staged.hash) {
+            *hash = Some(computed);
+        }
+        let victim = match self.meet(&parent, path, expect)? {
+            Met::Refused => return Ok(Placed::Refused(vec![path.clone()])),
+            Met::Nothing => None,
+            Met::Victim(stat) if stat.kind == Some(Kind::Dir) => {
+                return Ok(Placed::Refused(vec![path.clone()]));
+            }
+            Met::Victim(stat) => Some(stat),
+        };
+        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        if let Some(file) = &staged.file {
+            // From the last stat before the rename to the one after it nobody else may touch the object.
+            self.disk.lease(file, Lease::Write).at(path, "lease the staged file")?;
+        }
+        let before = self.disk.stat(&stage, &staged.name).at(path, "stat the staged object")?;
+        let (from, to) = ((&stage, &staged.name), (&parent.dir, &parent.name));
+        match &victim {
+            None => match self.disk.rename(from, to) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Ok(Placed::Refused(vec![path.clone()]));
+                }
+                other => other.at(path, "rename into place")?,
+            },
+            Some(stat) => match self.swap(path, from, to, stat, &before)? {
+                Swapped::Done => {}
+                Swapped::Busy => return Ok(Placed::Busy),
+                Swapped::Refused => return Ok(Placed::Refused(vec![path.clone()])),
+            },
+        }
+        touch(touched, path, &parent.dir);
+        let after = match &staged.file {
+            Some(file) => self.disk.stat_file(file),
+            None => self.disk.stat(&parent.dir, &parent.name),
+        };
+        if let Some(file) = &staged.file {
+            self.disk.release(file);
+        }
+        let signature = after.ok().filter(|after| ours(&before, after)).map(|after| self.signature(&after));
+        let achieved = staged.achieved;
+        // A lease does not keep anybody from setting attributes, and the rename hides that in the ctime.
+        let held = achieved.as_ref().unwrap_or(&entry.attrs);
+        let signature = match self.disk.xattrs(&parent.dir, &parent.name, entry.kind()) {
+            Ok(xattrs) if xattrs == held.xattrs => signature,
+            _ => None,
+        };
+        self.forget_report(path);
+        let row = Row { node, parent: parent.node, name: parent.name.clone(), generation, entry, achieved, signature };
+        self.archive.put(&row)?;
+        self.forget_orphaned_moves()?;
+        if row.signature.is_none() {
+            self.dirty.insert(path.clone());
+        }
+        if victim.is_some() {
+            self.dispose(&staged.name, path, displaced, generation, &parent)?;
+        }
+        Ok(Placed::Done(Some(row.entry)))
+    }
+
+    /// A signature that proves something: one that a later write could still share leaves the ctime out.
+    pub(crate) fn signature(&self, stat: &Stat) -> Signature {
+        let mut signature = Signature::of(stat);
+        if self.disk.unsettled(stat) {
+            signature.ctime = Time::default();
+        }
+        signature
+    }
+
+    /// Exchanges the staged object with the victim, and back if what came out is not the victim as it was.
+    fn swap(
+        &mut self,
+        path: &RelPath,
+        staged: (&D::Dir, &Name),
+        place: (&D::Dir, &Name),
+        victim: &Stat,
+        ours: &Stat,
+    ) -> Result<Swapped, ReplicaError> {
+        let lease = match self.guard(path, place, victim)? {
+            Guarded::Lease(file) => file,
+            Guarded::Busy => return Ok(Swapped::Busy),
+            Guarded::Refused => return Ok(Swapped::Refused),
+        };
+        match self.disk.exchange(staged, place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Swapped::Refused),
+            other => other.at(path, "exchange")?,
+        }
+        let broken = lease.as_ref().is_some_and(|file| !self.disk.lease_holds(file, Lease::Read));
+        let out = self.disk.stat(staged.0, staged.1).at(path, "stat the displaced object")?;
+        if broken || !same_version(victim, &out) {
+            self.disk.exchange(staged, place).at(path, "exchange back")?;
+            if let Some(file) = &lease {
+                self.disk.release(file);
+            }
+            self.keep_stranger(path, staged, ours)?;
+            return Ok(if broken { Swapped::Busy } else { Swapped::Refused });
+        }
+        if let Some(file) = &lease {
+            self.disk.release(file);
+        }
+        Ok(Swapped::Done)
+    }
+
+    /// After an exchange back the stage must hold our object again. If a user replaced it in between, his object is
+    /// there now, and what he had replaced is back under the name: his goes beside it.
+    fn keep_stranger(&mut self, path: &RelPath, staged: (&D::Dir, &Name), ours: &Stat) -> Result<(), ReplicaError> {
+        let stat = self.disk.stat(staged.0, staged.1).at(path, "stat the staged object")?;
+        if (stat.ino, stat.btime) == (ours.ino, ours.btime) {
+            return Ok(());
+        }
+        self.keep_beside(staged, path, None, stat.mtime.secs, "replaced")
+    }
+
+    /// Takes a read lease on a file that is to be displaced: from now on its writers wait.
+    pub(crate) fn guard(
+        &self,
+        path: &RelPath,
+        place: (&D::Dir, &Name),
+        victim: &Stat,
+    ) -> Result<Guarded<D::File>, ReplicaError> {
+        if victim.kind != Some(Kind::File) {
+            return Ok(Guarded::Lease(None));
+        }
+        let file = match self.disk.open_file(place.0, place.1) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Guarded::Refused),
+            // Without the right to read it a lease cannot be had; the look after the swap stands alone.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Guarded::Lease(None)),
+            other => other.at(path, "open what is to be replaced")?,
+        };
+        let leased = self.disk.lease(&file, Lease::Read).at(path, "lease")?;
+        if leased == Leased::Refused {
+            return Ok(Guarded::Busy);
+        }
+        let stat = self.disk.stat_file(&file).at(path, "stat")?;
+        if Signature::of(&stat) != Signature::of(victim) {
+            self.disk.release(&file);
+            return Ok(Guarded::Refused);
+        }
+        // Where leases do not work, the look after the swap stands alone.
+        Ok(Guarded::Lease((leased == Leased::Granted).then_some(file)))
+    }
+
+    /// Puts the displaced object where it is kept.
+    fn dispose(
+        &mut self,
+        stage_name: &Name,
+        path: &RelPath,
+        displaced: Displaced,
+        generation: Generation,
+        parent: &Parent<D::Dir>,
+    ) -> Result<(), ReplicaError> {
+        match displaced {
+            Displaced::Trash => self.move_to_trash(stage_name, path, generation, "replaced"),
+            Displaced::Copy(copy) => {
+                let _ = parent;
+                let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+                self.keep_beside((&stage, stage_name), path, Some(copy), 0, "conflict")
+            }
+        }
+    }
+
+    /// Gives an object a name beside `path` where users see it; if the directory is gone, in the next one above.
+    pub(crate) fn keep_beside(
+        &mut self,
+        object: (&D::Dir, &Name),
+        path: &RelPath,
+        copy: Option<Name>,
+        time: i64,
+        reason: &str,
+    ) -> Result<(), ReplicaError> {
+        let Some((mut above, name)) = path.split() else { return Ok(()) };
+        let side = self.settings.side.word();
+        let wanted = copy.unwrap_or_else(|| conflict::copy_name(&name, side, time, None));
+        loop {
+            let Ok(dir) = self.disk.open_dir(&above) else {
+                match above.parent() {
+                    Some(parent) => above = parent,
+                    None => return Err(io::Error::other("no directory to keep it in")).at(path, "keep a version"),
+                }
+                continue;
+            };
+            for attempt in 0..1000_u32 {
+                let digits = (attempt > 0).then(|| hash_digits(path, attempt));
+                let candidate = match &digits {
+                    None => wanted.clone(),
+                    Some(digits) => with_digits(&wanted, digits),
+                };
+                match self.disk.rename(object, (&dir, &candidate)) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    other => other.at(path, "keep a version")?,
+                }
+                if self.settings.durable {
+                    self.disk.sync_dirs(&[&dir]).at(path, "sync the directory")?;
+                }
+                if let Ok(kept) = above.join(&candidate) {
+                    self.notes.push(format!("{reason}: {path}: the other version is kept as {kept}"));
+                    self.unscanned.insert(kept.clone());
+                    self.dirty.insert(kept);
+                }
+                return Ok(());
+            }
+            return Err(io::Error::other("a thousand conflict copies of one second")).at(path, "keep a version");
+        }
+    }
+
+    /// The attributes that an object really has, if they are not the wanted ones.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn achieved(
+        &self,
+        dir: &D::Dir,
+        path: &RelPath,
+        name: &Name,
+        kind: Kind,
+        wanted: &Attrs,
+        stat: &Stat,
+        incomplete: bool,
+    ) -> Result<Option<Attrs>, ReplicaError> {
+        let mode_and_time =
+            (kind == Kind::Link || stat.mode == wanted.mode) && (kind != Kind::File || stat.mtime == wanted.mtime);
+        if mode_and_time && !incomplete {
+            return Ok(None);
+        }
+        let live = self.live(dir, path, name, *stat, kind)?;
+        Ok((live.attrs != *wanted).then_some(live.attrs))
+    }
+
+    fn set_attrs(
+        &mut self,
+        generation: Generation,
+        path: &RelPath,
+        node: NodeId,
+        mut entry: Entry,
+        expect: &Expect,
+        touched: &mut Touched<D::Dir>,
+    ) -> Result<Placed, ReplicaError> {
+        let Some(parent) = self.open_parent(path)? else { return Ok(Placed::Refused(vec![path.clone()])) };
+        let (kind, place) = (entry.kind(), (&parent.dir, &parent.name));
+        let before = match self.meet(&parent, path, expect)? {
+            Met::Victim(stat) if stat.kind == Some(kind) => stat,
+            _ => return Ok(Placed::Refused(vec![path.clone()])),
+        };
+        let lease = match self.guard(path, place, &before)? {
+            Guarded::Lease(file) => file,
+            Guarded::Busy => return Ok(Placed::Busy),
+            Guarded::Refused => return Ok(Placed::Refused(vec![path.clone()])),
+        };
+        let not_set = self.disk.set_attrs(&parent.dir, &parent.name, kind, &entry.attrs).at(path, "set attributes")?;
+        let after = self.disk.stat(&parent.dir, &parent.name).at(path, "stat")?;
+        let whole = match &lease {
+            Some(file) => self.disk.lease_holds(file, Lease::Read),
+            None => kind != Kind::File,
+        };
+        if let Some(file) = &lease {
+            if self.settings.durable {
+                self.disk.sync_files(&[file]).at(path, "sync")?;
+            }
+            self.disk.release(file);
+        }
+        touch(touched, path, &parent.dir);
+        let same = (before.ino, before.btime, before.size) == (after.ino, after.btime, after.size);
+        let live = self.live(&parent.dir, path, &parent.name, after, kind)?;
+        let differs = live.attrs != entry.attrs;
+        // What this side can hold, and holds differently, a user set this very moment.
+        let intervened = differs && not_set.what.is_empty();
+        let signature = (whole && !intervened && (same || kind == Kind::Dir)).then(|| self.signature(&after));
+        let achieved = (differs && !intervened).then_some(live.attrs);
+        if let Some(row) = self.archive.child(parent.node, &parent.name)?
+            && row.entry.content.compare(&entry.content) == Sameness::Unknown
+            && entry.hash().is_none()
+        {
+            entry.content = row.entry.content;
+        }
+        self.forget_report(path);
+        let row = Row { node, parent: parent.node, name: parent.name, generation, entry, achieved, signature };
+        self.archive.put(&row)?;
+        if row.signature.is_none() {
+            self.dirty.insert(path.clone());
+        }
+        Ok(Placed::Done(Some(row.entry)))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn rename(
+        &mut self,
+        generation: Generation,
+        path: &RelPath,
+        node: NodeId,
+        from: &RelPath,
+        entry: Entry,
+        expect: &Expect,
+        touched: &mut Touched<D::Dir>,
+    ) -> Result<Placed, ReplicaError> {
+        let refused = || Ok(Placed::Refused(vec![from.clone(), path.clone()]));
+        let Some(row) = self.archive.node(node)? else { return refused() };
+        let (Some(old), Some(new)) = (self.open_parent(from)?, self.open_parent(path)?) else { return refused() };
+        // What lies under the old name must be the node's object, edited or not: by its row, or as it was reported.
+        let before = match self.disk.stat(&old.dir, &old.name) {
+            Ok(stat) if row.signature.is_some_and(|s| s.same_object(&stat)) => stat,
+            Ok(stat) if self.is_nodes(from, &row, &stat)? => stat,
+            _ => return refused(),
+        };
+        // Its own row still holds the name that it goes back to.
+        let back = (row.parent, &row.name) == (new.node, &new.name);
+        let met = match self.disk.stat(&new.dir, &new.name) {
+            Err(error) if back && error.kind() == io::ErrorKind::NotFound => Met::Nothing,
+            _ => self.meet(&new, path, expect)?,
+        };
+        match met {
+            Met::Nothing => match self.disk.rename((&old.dir, &old.name), (&new.dir, &new.name)) {
+                Err(error) if rename_refused(&error) => return refused(),
+                other => other.at(path, "rename")?,
+            },
+            Met::Victim(victim) if victim.kind != Some(Kind::Dir) && before.kind != Some(Kind::Dir) => {
+                match self.rename_over(generation, (from, &old), (path, &new), &before, &victim)? {
+                    Swapped::Done => {}
+                    Swapped::Busy => return Ok(Placed::Busy),
+                    Swapped::Refused => return refused(),
+                }
+            }
+            _ => return refused(),
+        }
+        touch(touched, from, &old.dir);
+        touch(touched, path, &new.dir);
+        let after = self.disk.stat(&new.dir, &new.name).at(path, "stat")?;
+        // A directory's attributes may have changed without a trace but its ctime.
+        let settled = row.signature.is_some_and(|s| s.ctime == before.ctime);
+        let untouched = settled && self.still(&row, &before) && same_version(&before, &after);
+        let signature = if untouched { Some(self.signature(&after)) } else { row.signature };
+        self.forget_report(from);
+        self.forget_report(path);
+        self.archive.put(&Row {
+            parent: new.node,
+            name: new.name,
+            generation,
+            entry: entry.clone(),
+            signature,
+            ..row
+        })?;
+        self.forget_orphaned_moves()?;
+        self.rebase_reports(from, path);
+        if !untouched {
+            self.dirty.insert(path.clone());
+        }
+        Ok(Placed::Done(Some(entry)))
+    }
+
+    /// Two names that users see are never exchanged: the object goes through the stage, where the one that it
+    /// replaces ends.
+    fn rename_over(
+        &mut self,
+        generation: Generation,
+        (from, old): (&RelPath, &Parent<D::Dir>),
+        (to, new): (&RelPath, &Parent<D::Dir>),
+        mover: &Stat,
+        victim: &Stat,
+    ) -> Result<Swapped, ReplicaError> {
+        let stage = self.disk.own(Own::Stage).at(to, "open the stage")?;
+        let name = self.stage_name(generation)?;
+        let place = (&old.dir, &old.name);
+        match self.disk.rename(place, (&stage, &name)) {
+            Err(error) if rename_refused(&error) => return Ok(Swapped::Refused),
+            other => other.at(from, "rename")?,
+        }
+        let staged = self.disk.stat(&stage, &name).at(from, "stat")?;
+        let swapped = match same_version(mover, &staged) {
+            true => self.swap(to, (&stage, &name), (&new.dir, &new.name), victim, &staged)?,
+            false => Swapped::Refused,
+        };
+        match swapped {
+            Swapped::Done => self.move_to_trash(&name, to, generation, "replaced")?,
+            _ => self.put_back((&stage, &name), place, from, &staged)?,
+        }
+        Ok(swapped)
+    }
+
+    /// Whether what lies at `from` continues the node's object: same name and kind, replaced by a user's save.
+    fn is_nodes(&self, from: &RelPath, row: &Row, stat: &Stat) -> Result<bool, ReplicaError> {
+        let here = self.row_at(from)?.is_some_and(|here| here.node == row.node);
+        Ok(here && row.entry.kind() == Kind::File && stat.kind == Some(Kind::File))
+    }
+
+    /// Reports below a directory that was renamed now speak of its new name: they are looked at again there.
+    pub(crate) fn rebase_reports(&mut self, from: &RelPath, to: &RelPath) {
+        let below: Vec<RelPath> =
+            self.reported.range(from.clone()..).map(|(p, _)| p).take_while(|p| p.is_within(from)).cloned().collect();
+        for path in below {
+            self.forget_report(&path);
+            if let Some(path) = path.rebase(from, to) {
+                self.dirty.insert(path);
+            }
+        }
+    }
+}
+
+enum Swapped {
+    Done,
+    Busy,
+    Refused,
+}
+
+/// The generation and the running number in a stage name.
+pub(crate) fn generation_of(name: &Name) -> Option<(Generation, u64)> {
+    let text = std::str::from_utf8(name.as_bytes()).ok()?;
+    let (generation, counter) = text.split_once('.')?;
+    Some((u64::from_str_radix(generation, 16).ok()?, u64::from_str_radix(counter, 16).ok()?))
+}
+
+pub(crate) fn touch<Dir: Clone>(touched: &mut Touched<Dir>, path: &RelPath, dir: &Dir) {
+    if let Some(parent) = path.parent() {
+        touched.entry(parent).or_insert_with(|| dir.clone());
+    }
+}
+
+fn rename_refused(error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidInput, NotFound};
+    // InvalidInput: a directory into itself.
+    matches!(error.kind(), AlreadyExists | NotFound | InvalidInput)
+}
+
+/// Whether a displaced object is the one that was looked at before: its ctime may have moved with the rename.
+pub(crate) fn same_version(a: &Stat, b: &Stat) -> bool {
+    let file = |s: &Stat| (s.size, s.mtime);
+    let rights = |s: &Stat| (s.mode, s.uid, s.gid);
+    (a.kind, a.ino, a.btime) == (b.kind, b.ino, b.btime)
+        && rights(a) == rights(b)
+        && (a.kind != Some(Kind::File) || file(a) == file(b))
+}
+
+/// Whether the object under the name after the rename is the staged one, untouched.
+fn ours(before: &Stat, after: &Stat) -> bool {
+    same_version(before, after)
+}
+
+fn same_rights(signature: &Signature, stat: &Stat) -> bool {
+    (signature.mode, signature.uid, signature.gid) == (stat.mode, stat.uid, stat.gid)
+}
+
+fn still_seen(seen: &Seen, stat: &Stat) -> bool {
+    match stat.kind {
+        Some(Kind::Dir) => {
+            seen.content == Content::Dir && seen.signature.same_object(stat) && same_rights(&seen.signature, stat)
+        }
+        _ => seen.signature == Signature::of(stat),
+    }
+}
+
+fn hash_digits(path: &RelPath, attempt: u32) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(path.as_bytes()).update(&attempt.to_le_bytes());
+    hasher.finalize().to_hex()[..4].to_owned()
+}
+
+/// Puts digits before the closing bracket of a conflict copy's name.
+fn with_digits(name: &Name, digits: &str) -> Name {
+    let bytes = name.as_bytes();
+    let at = bytes.iter().rposition(|b| *b == b')').unwrap_or(bytes.len());
+    let longer = [&bytes[..at], b" ", digits.as_bytes(), &bytes[at..]].concat();
+    Name::new(&longer).unwrap_or_else(|_| {
+        // No room: the digits take the place of the name's beginning.
+        let cut = [digits.as_bytes(), &bytes[(digits.len()).min(bytes.len() - 1)..]].concat();
+        Name::new(&cut).unwrap_or_else(|_| name.clone())
+    })
+}

@@ -1,0 +1,322 @@
+//! Attributes of one object: reading those that travel, and setting them in the order that keeps them all.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, StatxFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::model::{Attrs, Kind, Time, Xattrs};
+use crate::replica::disk::NotSet;
+use crate::replica::metadata::acl::{Acl, Malformed};
+use crate::replica::metadata::owners::{Class, Owners};
+use crate::replica::metadata::{ACL_ACCESS, CAPABILITY, is_acl, travels};
+
+use super::beneath;
+
+/// Raw values by name, ACLs as the kernel has them.
+type Raw = BTreeMap<Box<[u8]>, Vec<u8>>;
+
+/// The extended attributes of `name` that travel.
+pub fn read(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, owners: &Owners) -> io::Result<Xattrs> {
+    // A link can hold none of those that travel.
+    if kind == Kind::Link {
+        return Ok(Xattrs::new());
+    }
+    let mut found = Xattrs::new();
+    for (name, value) in raw(&beneath::proc_path_in(dir, name), End::Name)? {
+        let value = if is_acl(&name) { portable(&value, owners).map_err(invalid)? } else { value };
+        found.insert(name, value.into_boxed_slice());
+    }
+    Ok(found)
+}
+
+/// Gives `name` the wanted attributes, with no more system calls than it takes.
+pub fn set(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, wanted: &Attrs, owners: &Owners) -> io::Result<NotSet> {
+    // All that follows happens to this very object, whatever becomes of its name.
+    let pin = beneath::pin(dir, name)?;
+    let stat = rustix::fs::statx(&pin, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+    let expected = match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Dir => FileType::Directory,
+        Kind::Link => FileType::Symlink,
+    };
+    if FileType::from_raw_mode(u32::from(stat.stx_mode)) != expected {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the kind of object that was to get attributes"));
+    }
+    let mut object = Object {
+        pin: pin.as_fd(),
+        path: beneath::proc_path(pin.as_fd()),
+        kind,
+        mode: u32::from(stat.stx_mode) & 0o7777,
+        touched: false,
+        not_set: NotSet::default(),
+    };
+    object.own((stat.stx_uid, stat.stx_gid), wanted, owners)?;
+    if kind == Kind::Link {
+        if !wanted.xattrs.is_empty() {
+            object.miss("xattr");
+        }
+        return Ok(object.not_set);
+    }
+    let chowned = object.touched;
+    let mut present = raw(object.path.as_bytes(), End::Pinned)?;
+    if chowned {
+        // A change of owner took it away.
+        present.remove(CAPABILITY);
+    }
+    let group_bits = object.set_xattrs(&present, wanted, owners)?;
+    object.set_mode(wanted.mode, group_bits)?;
+    object.set_capability(&present, wanted)?;
+    let mtime = Time { secs: stat.stx_mtime.tv_sec, nanos: stat.stx_mtime.tv_nsec };
+    if kind == Kind::File && mtime != wanted.mtime {
+        object.set_mtime(wanted.mtime)?;
+    }
+    Ok(object.not_set)
+}
+
+/// The object that gets attributes, and how far it is.
+struct Object<'a> {
+    pin: BorrowedFd<'a>,
+    path: String,
+    kind: Kind,
+    mode: u32,
+    /// The mode may have changed with another attribute.
+    touched: bool,
+    not_set: NotSet,
+}
+
+impl Object<'_> {
+    fn miss(&mut self, what: &'static str) {
+        if !self.not_set.what.contains(&what) {
+            self.not_set.what.push(what);
+        }
+    }
+
+    fn misses(&self, what: &str) -> bool {
+        self.not_set.what.contains(&what)
+    }
+
+    fn own(&mut self, now: (u32, u32), wanted: &Attrs, owners: &Owners) -> io::Result<()> {
+        let user = owners.id(Class::User, &wanted.user);
+        let group = owners.id(Class::Group, &wanted.group);
+        if user.is_none() {
+            self.miss("owner");
+        }
+        if group.is_none() {
+            self.miss("group");
+        }
+        let user = user.filter(|id| *id != now.0);
+        let group = group.filter(|id| *id != now.1);
+        if user.is_none() && group.is_none() {
+            return Ok(());
+        }
+        if self.chown(user, group)? {
+            return Ok(());
+        }
+        // A user may give a file to another group of theirs, but not to another user.
+        if group.is_some() && (user.is_none() || !self.chown(None, group)?) {
+            self.miss("group");
+        }
+        if user.is_some() {
+            self.miss("owner");
+        }
+        Ok(())
+    }
+
+    /// False if this side cannot.
+    fn chown(&mut self, user: Option<u32>, group: Option<u32>) -> io::Result<bool> {
+        let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
+        match rustix::fs::chownat(self.pin, c"", user, group, AtFlags::EMPTY_PATH) {
+            Ok(()) => {
+                self.touched = true;
+                Ok(true)
+            }
+            // EINVAL, EOVERFLOW: a number that a user namespace does not know.
+            Err(Errno::INVAL | Errno::OVERFLOW) => Ok(false),
+            Err(error) => cannot(error),
+        }
+    }
+
+    /// ACLs and xattrs but capabilities. The answer: what the group bits of the mode must not exceed, since an ACL
+    /// could not be set.
+    fn set_xattrs(&mut self, present: &Raw, wanted: &Attrs, owners: &Owners) -> io::Result<Option<u32>> {
+        let mut group_bits = None;
+        for (name, value) in wanted.xattrs.iter().filter(|(name, _)| travels(name) && ***name != *CAPABILITY) {
+            if !is_acl(name) {
+                self.set_xattr(present, name, value, "xattr")?;
+                continue;
+            }
+            let acl = Acl::from_portable(value).map_err(invalid)?;
+            let here = acl.to_kernel(owners);
+            if !here.whole {
+                self.miss("acl");
+            }
+            if !self.set_xattr(present, name, &here.bytes, "acl")? && **name == *ACL_ACCESS {
+                group_bits = Some(acl.group_bits());
+            }
+        }
+        for name in present.keys().filter(|name| ***name != *CAPABILITY && !wanted.xattrs.contains_key(*name)) {
+            self.remove_xattr(name, if is_acl(name) { "acl" } else { "xattr" })?;
+        }
+        Ok(group_bits)
+    }
+
+    fn set_mode(&mut self, wanted: u32, group_bits: Option<u32>) -> io::Result<()> {
+        let mut mode = wanted & 0o7777;
+        if let Some(bits) = group_bits {
+            mode &= !0o070 | bits << 3;
+        }
+        // A program must not run with the rights of whoever happens to own it here.
+        if self.misses("owner") {
+            mode &= !0o4000;
+        }
+        if self.misses("group") && self.kind == Kind::File {
+            mode &= !0o2000;
+        }
+        if mode != wanted & 0o7777 {
+            self.miss("mode");
+        }
+        if mode == self.mode && !self.touched {
+            return Ok(());
+        }
+        match rustix::fs::chmod(self.path.as_str(), Mode::from_raw_mode(mode)) {
+            Ok(()) => {}
+            Err(error) => {
+                cannot(error)?;
+                self.miss("mode");
+                return Ok(());
+            }
+        }
+        // The kernel drops setuid and setgid without a word where the caller is not entitled to them.
+        if mode & 0o6000 != 0 {
+            let stat = rustix::fs::statx(self.pin, c"", AtFlags::EMPTY_PATH, StatxFlags::MODE)?;
+            if u32::from(stat.stx_mode) & 0o7777 != mode {
+                self.miss("mode");
+            }
+        }
+        Ok(())
+    }
+
+    fn set_capability(&mut self, present: &Raw, wanted: &Attrs) -> io::Result<()> {
+        match wanted.xattrs.get(CAPABILITY) {
+            Some(value) => self.set_xattr(present, CAPABILITY, value, "capability").map(drop),
+            None if present.contains_key(CAPABILITY) => self.remove_xattr(CAPABILITY, "capability"),
+            None => Ok(()),
+        }
+    }
+
+    fn set_mtime(&mut self, mtime: Time) -> io::Result<()> {
+        // Numbers beyond a second have meanings of their own to the kernel.
+        if mtime.nanos >= 1_000_000_000 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a time with more than a second of nanoseconds"));
+        }
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos.into() },
+        };
+        match rustix::fs::utimensat(CWD, self.path.as_str(), &times, AtFlags::empty()) {
+            Ok(()) => {}
+            Err(error) => {
+                cannot(error)?;
+                self.miss("mtime");
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets it if it is not so already; false if this side cannot hold it.
+    fn set_xattr(&mut self, present: &Raw, name: &[u8], value: &[u8], what: &'static str) -> io::Result<bool> {
+        if present.get(name).is_some_and(|now| now == value) {
+            return Ok(true);
+        }
+        match rustix::fs::setxattr(self.path.as_str(), name, value, XattrFlags::empty()) {
+            Ok(()) => {
+                self.touched |= is_acl(name);
+                Ok(true)
+            }
+            Err(error) => {
+                cannot(error)?;
+                self.miss(what);
+                Ok(false)
+            }
+        }
+    }
+
+    fn remove_xattr(&mut self, name: &[u8], what: &'static str) -> io::Result<()> {
+        match rustix::fs::removexattr(self.path.as_str(), name) {
+            Ok(()) => self.touched |= is_acl(name),
+            Err(Errno::NODATA) => {}
+            Err(error) => {
+                cannot(error)?;
+                self.miss(what);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// False for the errors that say that this side cannot hold such an attribute; others are errors.
+fn cannot(error: Errno) -> io::Result<bool> {
+    match error {
+        Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::NOSYS => Ok(false),
+        _ => Err(error.into()),
+    }
+}
+
+fn portable(kernel: &[u8], owners: &Owners) -> Result<Vec<u8>, Malformed> {
+    Acl::from_kernel(kernel, owners)?.to_portable()
+}
+
+fn invalid(error: Malformed) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Whether a path ends in a pinned object, to be reached through its descriptor, or in a name, which may be a link by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Pinned,
+    Name,
+}
+
+/// The raw values that travel. One call where there are none.
+fn raw(path: &[u8], end: End) -> io::Result<Raw> {
+    let names = filled(|buffer| match end {
+        End::Pinned => rustix::fs::listxattr(path, buffer),
+        End::Name => rustix::fs::llistxattr(path, buffer),
+    });
+    let names = match names {
+        Err(Errno::OPNOTSUPP) => return Ok(Raw::new()),
+        other => other?,
+    };
+    let mut values = Raw::new();
+    for name in names.split(|byte| *byte == 0).filter(|name| travels(name)) {
+        let value = filled(|buffer| match end {
+            End::Pinned => rustix::fs::getxattr(path, name, buffer),
+            End::Name => rustix::fs::lgetxattr(path, name, buffer),
+        });
+        match value {
+            Ok(value) => values.insert(name.into(), value),
+            // Removed meanwhile, or listed by a file system that does not give it out.
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => None,
+            Err(error) => return Err(error.into()),
+        };
+    }
+    Ok(values)
+}
+
+/// What a call puts into its buffer: a small one, or where that does not do the largest that the kernel fills.
+fn filled(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut small = [0; 512];
+    match call(&mut small) {
+        Ok(length) => Ok(small[..length.min(small.len())].to_vec()),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0; 64 * 1024];
+            let length = call(&mut large)?;
+            large.truncate(length);
+            Ok(large)
+        }
+        Err(error) => Err(error),
+    }
+}

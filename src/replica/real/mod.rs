@@ -1,0 +1,398 @@
+//! The real file system below one root.
+//!
+//! Everything starts at the root's descriptor: no path of the other side's making ever reaches the kernel but
+//! through [`beneath`].
+
+mod attrs;
+mod beneath;
+mod clock;
+mod discard;
+mod durable;
+mod own;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{Mode, OFlags, RenameFlags, SeekFrom};
+use rustix::io::Errno;
+
+use crate::model::{Attrs, Kind, Name, Principal, RelPath, Xattrs};
+use crate::sys::lease;
+
+use super::disk::{Disk, Lease, Leased, NotSet, Own, Stat};
+use super::metadata::owners::{Class, Owners};
+
+/// What watches directories for changes.
+pub trait Cover: Send + Sync {
+    /// From now on changes in the directory become events; idempotent.
+    fn cover(&self, path: &RelPath, dir: BorrowedFd<'_>) -> io::Result<()>;
+}
+
+/// Watches nothing: for commands that look once.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoCover;
+
+impl Cover for NoCover {
+    fn cover(&self, _: &RelPath, _: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where a directory lies, as it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Root,
+    Tree,
+    /// The stage, the trash, or a directory below them.
+    Own,
+}
+
+/// An open directory.
+#[derive(Debug, Clone)]
+pub struct Dir(Arc<OpenDir>);
+
+#[derive(Debug)]
+struct OpenDir {
+    fd: OwnedFd,
+    place: Place,
+}
+
+impl Dir {
+    fn new(fd: OwnedFd, place: Place) -> Dir {
+        Dir(Arc::new(OpenDir { fd, place }))
+    }
+
+    /// What users may reach must never be made or removed by the calls that are meant for psync's own objects.
+    fn own_only(&self) -> io::Result<()> {
+        match self.0.place {
+            Place::Own => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::PermissionDenied, "not one of psync's own directories")),
+        }
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+}
+
+/// An open file.
+#[derive(Debug)]
+pub struct File(fs::File);
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// One root on a real file system.
+pub struct RealDisk {
+    root: Dir,
+    device: walk::Device,
+    /// `None`: a dry run, which makes nothing.
+    own_dirs: Option<(Dir, Dir)>,
+    own_path: PathBuf,
+    root_path: PathBuf,
+    /// `.psync/PAIR`
+    own: RelPath,
+    watcher: Arc<dyn Cover>,
+    owners: Owners,
+    fine_clock: bool,
+    boot: [u8; 16],
+    pace: Mutex<durable::Pace>,
+    dir_pace: Mutex<durable::Pace>,
+}
+
+impl RealDisk {
+    /// Opens the root for a pair, and makes `ROOT/.psync/PAIR/` with its stage and trash where they are missing (mode
+    /// 0700). From then on the process ignores SIGIO.
+    ///
+    /// Errors: the system's; `InvalidInput` for a pair that is no name; `PermissionDenied` where `.psync` belongs to
+    /// another user; `CrossesDevices` where it lies on another file system.
+    pub fn open(root: &Path, pair: &str, watcher: Arc<dyn Cover>) -> io::Result<RealDisk> {
+        RealDisk::open_as(root, pair, watcher, false)
+    }
+
+    /// As [`RealDisk::open`], but makes nothing: there is neither stage nor trash, and calls that need them fail.
+    pub fn open_dry(root: &Path, pair: &str, watcher: Arc<dyn Cover>) -> io::Result<RealDisk> {
+        RealDisk::open_as(root, pair, watcher, true)
+    }
+
+    fn open_as(root: &Path, pair: &str, watcher: Arc<dyn Cover>, dry: bool) -> io::Result<RealDisk> {
+        lease::ignore_sigio()?;
+        let bad_pair = |error| io::Error::new(io::ErrorKind::InvalidInput, format!("pair {pair:?}: {error}"));
+        let pair = Name::new(pair.as_bytes()).map_err(bad_pair)?;
+        let root = fs::canonicalize(root)?;
+        let fd = beneath::open_root(&root)?;
+        let device = walk::Device::of(fd.as_fd())?;
+        beneath::require_proc(fd.as_fd())?;
+        let own = own::path(&pair)?;
+        let prepared = if dry { None } else { Some(own::prepare(fd.as_fd(), &pair)?) };
+        // A clock that was not tried counts as coarse, which is only slower.
+        let fine_clock = prepared.as_ref().map_or(Ok(false), |own| clock::is_fine(own.stage.as_fd()))?;
+        Ok(RealDisk {
+            root: Dir::new(fd, Place::Root),
+            device,
+            fine_clock,
+            own_dirs: prepared.map(|own| (own.stage, own.trash)),
+            own_path: own::path_in(&root, &own),
+            root_path: root,
+            own,
+            watcher,
+            owners: Owners::default(),
+            boot: clock::boot_id(),
+            pace: Mutex::default(),
+            dir_pace: Mutex::default(),
+        })
+    }
+
+    /// `ROOT/.psync/PAIR`, absolute, for the archive.
+    pub fn own_path(&self) -> &Path {
+        &self.own_path
+    }
+
+    /// The root as it is now: its inode and birth time are its identity.
+    pub fn root_identity(&self) -> io::Result<Stat> {
+        self.stat_dir(&self.root)
+    }
+
+    /// The root's descriptor, for what lies beside this trait (free space, file system kind).
+    pub fn root_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    fn place_of(&self, path: &RelPath) -> Place {
+        if path.is_root() {
+            Place::Root
+        } else if path.is_below(&self.own) {
+            Place::Own
+        } else {
+            Place::Tree
+        }
+    }
+}
+
+impl Disk for RealDisk {
+    type Dir = Dir;
+    type File = File;
+
+    fn root_is_there(&self) -> bool {
+        let Ok(now) = beneath::open_root(&self.root_path) else { return false };
+        let identity = |fd: BorrowedFd<'_>| walk::stat_fd(fd, self.device).map(|s| (s.ino, s.btime));
+        let device = walk::Device::of(now.as_fd());
+        device.is_ok_and(|d| d == self.device) && identity(now.as_fd()).ok() == identity(self.root.as_fd()).ok()
+    }
+
+    fn open_dir(&self, path: &RelPath) -> io::Result<Dir> {
+        if path.is_root() {
+            return Ok(self.root.clone());
+        }
+        let fd = beneath::open_dir(self.root.as_fd(), path.as_bytes())?;
+        // A subvolume is another file system to rename, and no mount to openat2.
+        if self.device.is_foreign(fd.as_fd())? {
+            return Err(Errno::XDEV.into());
+        }
+        Ok(Dir::new(fd, self.place_of(path)))
+    }
+
+    fn open_child(&self, dir: &Dir, name: &Name, path: &RelPath) -> io::Result<Dir> {
+        let fd = beneath::open_dir(dir.as_fd(), name.as_bytes())?;
+        if self.device.is_foreign(fd.as_fd())? {
+            return Err(Errno::XDEV.into());
+        }
+        Ok(Dir::new(fd, if dir.0.place == Place::Own { Place::Own } else { self.place_of(path) }))
+    }
+
+    fn own(&self, which: Own) -> io::Result<Dir> {
+        let (stage, trash) =
+            self.own_dirs.as_ref().ok_or_else(|| io::Error::other("a dry run has no stage or trash"))?;
+        Ok(match which {
+            Own::Stage => stage.clone(),
+            Own::Trash => trash.clone(),
+        })
+    }
+
+    fn stat_dir(&self, dir: &Dir) -> io::Result<Stat> {
+        let stat = walk::stat_fd(dir.as_fd(), self.device)?;
+        // A root is commonly the top of a mount, which makes other directories foreign.
+        Ok(Stat { foreign: stat.foreign && dir.0.place != Place::Root, ..stat })
+    }
+
+    fn stat(&self, dir: &Dir, name: &Name) -> io::Result<Stat> {
+        walk::stat_at(dir.as_fd(), name.as_bytes(), self.device)
+    }
+
+    fn list(&self, dir: &Dir) -> io::Result<Vec<(Name, Stat)>> {
+        walk::list(dir, self.device)
+    }
+
+    fn list_many(&self, dirs: &[Dir]) -> Vec<io::Result<Vec<(Name, Stat)>>> {
+        walk::list_many(dirs, self.device)
+    }
+
+    fn watch(&self, dir: &Dir, path: &RelPath) -> io::Result<()> {
+        self.watcher.cover(path, dir.as_fd())
+    }
+
+    fn open_file(&self, dir: &Dir, name: &Name) -> io::Result<File> {
+        let file = beneath::open_file(dir.as_fd(), name.as_bytes())?;
+        Ok(File(file.into()))
+    }
+
+    fn stat_file(&self, file: &File) -> io::Result<Stat> {
+        walk::stat_fd(file.as_fd(), self.device)
+    }
+
+    fn read_at(&self, file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match file.0.read_at(&mut buffer[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn next_data(&self, file: &File, offset: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
+        if offset >= size {
+            return Ok(None);
+        }
+        let start = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(None),
+            // The file system knows no holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((offset, size))),
+            Err(error) => return Err(error.into()),
+        };
+        if start >= size {
+            return Ok(None);
+        }
+        let end = match rustix::fs::seek(file, SeekFrom::Hole(start)) {
+            Ok(end) => end.min(size),
+            // Cut shorter in between: reading will tell.
+            Err(Errno::NXIO) => size,
+            Err(error) => return Err(error.into()),
+        };
+        Ok((start < end).then_some((start, end)))
+    }
+
+    fn read_link(&self, dir: &Dir, name: &Name) -> io::Result<Box<[u8]>> {
+        let target = rustix::fs::readlinkat(dir, name.as_bytes(), Vec::new())?;
+        Ok(target.into_bytes().into_boxed_slice())
+    }
+
+    fn xattrs(&self, dir: &Dir, name: &Name, kind: Kind) -> io::Result<Xattrs> {
+        attrs::read(dir.as_fd(), name.as_bytes(), kind, &self.owners)
+    }
+
+    fn unsettled(&self, stat: &Stat) -> bool {
+        !self.fine_clock && clock::is_recent(stat.ctime)
+    }
+
+    fn lease(&self, file: &File, lease: Lease) -> io::Result<Leased> {
+        Ok(match lease::request(file.as_fd(), lease_kind(lease))? {
+            lease::Answer::Granted => Leased::Granted,
+            lease::Answer::Refused => Leased::Refused,
+            lease::Answer::Unsupported => Leased::Unsupported,
+        })
+    }
+
+    fn lease_holds(&self, file: &File, lease: Lease) -> bool {
+        lease::holds(file.as_fd(), lease_kind(lease))
+    }
+
+    fn release(&self, file: &File) {
+        lease::release(file.as_fd());
+    }
+
+    fn create(&self, dir: &Dir, name: &Name) -> io::Result<File> {
+        dir.own_only()?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(dir, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(File(fd.into()))
+    }
+
+    fn write_at(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        file.0.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&self, file: &File, size: u64) -> io::Result<()> {
+        file.0.set_len(size)
+    }
+
+    fn make_dir(&self, dir: &Dir, name: &Name) -> io::Result<()> {
+        dir.own_only()?;
+        Ok(rustix::fs::mkdirat(dir, name.as_bytes(), Mode::RWXU)?)
+    }
+
+    fn make_link(&self, dir: &Dir, name: &Name, target: &[u8]) -> io::Result<()> {
+        dir.own_only()?;
+        Ok(rustix::fs::symlinkat(target, dir, name.as_bytes())?)
+    }
+
+    fn set_attrs(&self, dir: &Dir, name: &Name, kind: Kind, wanted: &Attrs) -> io::Result<NotSet> {
+        attrs::set(dir.as_fd(), name.as_bytes(), kind, wanted, &self.owners)
+    }
+
+    fn sync_files(&self, files: &[&File]) -> io::Result<()> {
+        let files: Vec<BorrowedFd<'_>> = files.iter().map(|file| file.as_fd()).collect();
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).sync(self.root.as_fd(), &files)
+    }
+
+    fn sync_dirs(&self, dirs: &[&Dir]) -> io::Result<()> {
+        let mut seen = HashSet::with_capacity(dirs.len());
+        let fresh = dirs.iter().filter(|dir| seen.insert(Arc::as_ptr(&dir.0)));
+        let dirs: Vec<BorrowedFd<'_>> = fresh.map(|dir| dir.as_fd()).collect();
+        self.dir_pace.lock().unwrap_or_else(PoisonError::into_inner).sync(self.root.as_fd(), &dirs)
+    }
+
+    fn rename(&self, from: (&Dir, &Name), to: (&Dir, &Name)) -> io::Result<()> {
+        rename_with(from, to, RenameFlags::NOREPLACE)
+    }
+
+    fn exchange(&self, a: (&Dir, &Name), b: (&Dir, &Name)) -> io::Result<()> {
+        rename_with(a, b, RenameFlags::EXCHANGE)
+    }
+
+    fn discard(&self, dir: &Dir, name: &Name) -> io::Result<()> {
+        dir.own_only()?;
+        discard::discard(dir.as_fd(), name.as_bytes())
+    }
+
+    fn principals(&self, uid: u32, gid: u32) -> (Principal, Principal) {
+        (self.owners.principal(Class::User, uid), self.owners.principal(Class::Group, gid))
+    }
+
+    fn boot_id(&self) -> [u8; 16] {
+        self.boot
+    }
+
+    fn wall_clock(&self) -> i64 {
+        clock::wall()
+    }
+}
+
+fn lease_kind(lease: Lease) -> lease::Kind {
+    match lease {
+        Lease::Read => lease::Kind::Read,
+        Lease::Write => lease::Kind::Write,
+    }
+}
+
+fn rename_with(from: (&Dir, &Name), to: (&Dir, &Name), flags: RenameFlags) -> io::Result<()> {
+    Ok(rustix::fs::renameat_with(from.0, from.1.as_bytes(), to.0, to.1.as_bytes(), flags)?)
+}

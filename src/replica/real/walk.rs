@@ -1,0 +1,193 @@
+//! Looking: one object's stat, and the names of a directory with theirs.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
+use rustix::io::Errno;
+
+use crate::model::{Kind, Name, OWN_DIR, Time};
+use crate::replica::disk::Stat;
+
+use super::{Dir, Place};
+
+/// A directory's names are read in pieces of this many bytes.
+const BUFFER: usize = 32 * 1024;
+/// From this many directories on a second thread is worth its start.
+const SHARED: usize = 16;
+
+/// A file system, as `statx` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    major: u32,
+    minor: u32,
+}
+
+impl Device {
+    /// The file system on which the open object lies.
+    pub fn of(fd: BorrowedFd<'_>) -> io::Result<Device> {
+        Ok(Device::in_statx(&statx(fd, b"")?))
+    }
+
+    /// Whether the open object lies on another one.
+    pub fn is_foreign(self, fd: BorrowedFd<'_>) -> io::Result<bool> {
+        let statx = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
+        Ok(foreign(&statx, self))
+    }
+
+    fn in_statx(statx: &Statx) -> Device {
+        Device { major: statx.stx_dev_major, minor: statx.stx_dev_minor }
+    }
+}
+
+/// The stat of an open object.
+pub fn stat_fd(fd: BorrowedFd<'_>, device: Device) -> io::Result<Stat> {
+    Ok(convert(&statx(fd, b"")?, device))
+}
+
+/// The stat of a name in a directory; a link's own.
+pub fn stat_at(dir: BorrowedFd<'_>, name: &[u8], device: Device) -> io::Result<Stat> {
+    Ok(convert(&statx(dir, name)?, device))
+}
+
+/// The names of a directory with their stats, sorted by name.
+pub fn list(dir: &Dir, device: Device) -> io::Result<Vec<(Name, Stat)>> {
+    let mut names = names(dir)?;
+    // Where inodes are to be read from disk, they are so in the order in which they lie there.
+    names.sort_unstable_by_key(|(ino, _)| *ino);
+    let mut found = Vec::with_capacity(names.len());
+    let mut failed = None;
+    let mut failures = 0;
+    for (ino, name) in names {
+        match statx(dir.as_fd(), name.as_bytes()) {
+            Ok(statx) => found.push((name, convert(&statx, device))),
+            Err(Errno::NOENT) => {}
+            Err(errno) => {
+                failures += 1;
+                failed = Some(errno);
+                found.push((name, unknown(ino, errno)));
+            }
+        }
+    }
+    // Every one: it is the directory. Some: a broken mount or inode must not hide its neighbours.
+    match failed {
+        Some(errno) if failures == found.len() => return Err(errno.into()),
+        _ => {}
+    }
+    found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
+/// Lists several directories, with two threads where that is quicker.
+pub fn list_many(dirs: &[Dir], device: Device) -> Vec<io::Result<Vec<(Name, Stat)>>> {
+    if dirs.len() < SHARED {
+        return dirs.iter().map(|dir| list(dir, device)).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((at, dir)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, dirs.get(at)?)))
+        {
+            done.push((at, list(dir, device)));
+        }
+        done
+    };
+    let mut answers = std::thread::scope(|scope| {
+        let other = std::thread::Builder::new().name("list".into()).spawn_scoped(scope, work);
+        let mut answers = work();
+        // Without a second thread the first has done everything.
+        if let Ok(other) = other {
+            match other.join() {
+                Ok(more) => answers.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        answers
+    });
+    answers.sort_unstable_by_key(|(at, _)| *at);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// The names in a directory and their inodes. Through a descriptor of its own: another reader of the same one would
+/// take names away, and some file systems show an old descriptor no new names.
+fn names(dir: &Dir) -> io::Result<Vec<(u64, Name)>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = match rustix::fs::openat(dir, c".", flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(dir, c".", flags, Mode::empty())?,
+        other => other?,
+    };
+    let at_root = dir.0.place == Place::Root;
+    let mut buffer = Vec::with_capacity(BUFFER);
+    let mut entries = RawDir::new(&fd, buffer.spare_capacity_mut());
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = match entry {
+            // Removed while it is read: it has no names any more.
+            Err(Errno::NOENT) => break,
+            other => other?,
+        };
+        // `.` and `..` are no names; others cannot come from a sane file system.
+        if let Ok(name) = Name::new(entry.file_name().to_bytes())
+            && !(at_root && name.as_bytes() == OWN_DIR)
+        {
+            names.push((entry.ino(), name));
+        }
+    }
+    Ok(names)
+}
+
+fn statx(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Statx, Errno> {
+    let here = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    rustix::fs::statx(dir, name, here | AtFlags::NO_AUTOMOUNT, wanted)
+}
+
+fn foreign(statx: &Statx, device: Device) -> bool {
+    Device::in_statx(statx) != device || statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+}
+
+fn convert(statx: &Statx, device: Device) -> Stat {
+    let kind = match FileType::from_raw_mode(u32::from(statx.stx_mode)) {
+        FileType::RegularFile => Some(Kind::File),
+        FileType::Directory => Some(Kind::Dir),
+        FileType::Symlink => Some(Kind::Link),
+        _ => None,
+    };
+    Stat {
+        kind,
+        ino: statx.stx_ino,
+        btime: time(statx.stx_btime),
+        size: statx.stx_size,
+        mtime: time(statx.stx_mtime),
+        ctime: time(statx.stx_ctime),
+        mode: u32::from(statx.stx_mode) & 0o7777,
+        uid: statx.stx_uid,
+        gid: statx.stx_gid,
+        nlink: statx.stx_nlink,
+        foreign: foreign(statx, device),
+    }
+}
+
+fn time(stamp: StatxTimestamp) -> Time {
+    Time { secs: stamp.tv_sec, nanos: stamp.tv_nsec }
+}
+
+/// An object that is there and cannot be looked at: a damaged inode, else a mount that even root may not enter or
+/// whose server is gone.
+fn unknown(ino: u64, errno: Errno) -> Stat {
+    let zero = Time::default();
+    Stat {
+        kind: None,
+        ino,
+        btime: zero,
+        size: 0,
+        mtime: zero,
+        ctime: zero,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        nlink: 1,
+        foreign: !matches!(errno, Errno::IO | Errno::UCLEAN | Errno::BADMSG),
+    }
+}

@@ -1,0 +1,189 @@
+//! Record: remember what both sides agreed on, on the side that had the object already; and what the other archive
+//! knows better.
+
+use crate::model::{AncestorRow, Content, Generation, Kind, NodeId, PATH_MAX, ROOT_NODE, Record, RelPath, Sameness};
+
+use super::Replica;
+use super::archive::{Archive, Row};
+use super::disk::Disk;
+use super::error::ReplicaError;
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Puts the user's own objects on disk before rows speak of them.
+    pub fn sync_sources(&mut self, records: &[(Generation, Record)]) -> Result<(), ReplicaError> {
+        if !self.settings.durable {
+            return Ok(());
+        }
+        let mut files = Vec::new();
+        let mut dirs = std::collections::BTreeMap::new();
+        for (_, record) in records {
+            for path in record.from.iter().chain([&record.path]) {
+                let Some((above, name)) = path.split() else { continue };
+                // What is not there any more cannot be put on disk: its row must not prove anything.
+                let Ok(dir) = self.disk.open_dir(&above) else {
+                    self.forget_report(path);
+                    continue;
+                };
+                let seen = self.reported.get(path).filter(|r| r.seq == record.seq).and_then(|r| r.seen.as_ref());
+                if let Some(seen) = seen {
+                    let is_file = matches!(seen.content, Content::File { .. });
+                    let there = self.disk.stat(&dir, &name).is_ok_and(|stat| seen.signature.same_object(&stat));
+                    match there.then(|| is_file.then(|| self.disk.open_file(&dir, &name))) {
+                        Some(Some(Ok(file))) => files.push(file),
+                        Some(None) => {}
+                        None | Some(Some(Err(_))) => self.forget_report(path),
+                    }
+                }
+                dirs.insert(above, dir);
+            }
+        }
+        let files: Vec<&D::File> = files.iter().collect();
+        let dirs: Vec<&D::Dir> = dirs.values().collect();
+        let synced = self.disk.sync_files(&files).and_then(|()| self.disk.sync_dirs(&dirs));
+        super::error::At::at(synced, &RelPath::root(), "sync what users wrote")
+    }
+
+    /// Takes an agreed state into the archive.
+    pub fn record(&mut self, generation: Generation, record: &Record) -> Result<(), ReplicaError> {
+        self.identity.generation = self.identity.generation.max(generation);
+        let reported = self.reported.get(&record.path).filter(|r| r.seq == record.seq).cloned();
+        let Some(entry) = &record.entry else {
+            self.bury(generation, record.node)?;
+            self.forget_reports_below(&record.path);
+            // Something else may lie there already: it is reported anew, without an ancestor.
+            self.forget_report(&record.path);
+            let settled = reported.is_some_and(|r| r.seen.is_none());
+            self.settle_report(&record.path, settled);
+            return Ok(());
+        };
+        let (Some(above), Some(name)) = (record.path.parent(), record.path.name()) else { return Ok(()) };
+        let old = self.archive.node(record.node)?;
+        let parent = match record.parent {
+            // Whatever the directory is called by now; it may be gone with all that was in it.
+            Some(parent) if parent == ROOT_NODE || self.archive.node(parent)?.is_some() => Some(parent),
+            Some(_) => None,
+            None => self.node_of(&above)?,
+        };
+        let Some(parent) = parent else {
+            // The directory above is not known here any more; the path is reported anew.
+            self.settle_report(&record.path, false);
+            return Ok(());
+        };
+        let seen = reported.as_ref().and_then(|r| r.seen.as_ref());
+        let mut row =
+            Row { node: record.node, parent, name, generation, entry: entry.clone(), achieved: None, signature: None };
+        match (&old, seen) {
+            (Some(old), Some(seen)) if record.from.is_some() => {
+                // The row's own state, under its new name; if the object was edited as well, that shows against it.
+                let file = |s: &super::archive::Signature| (s.size, s.mtime);
+                let pure = seen.attrs == *old.live_attrs()
+                    && old.signature.is_some_and(|s| {
+                        s.ino == seen.signature.ino
+                            && (old.entry.kind() != Kind::File || file(&s) == file(&seen.signature))
+                    });
+                row.achieved = old.achieved.clone();
+                row.signature = if pure { Some(seen.signature) } else { old.signature };
+            }
+            (_, Some(seen)) => {
+                row.achieved = (seen.attrs != entry.attrs).then(|| seen.attrs.clone());
+                // Contents that were reported but not these: the signature would claim too much.
+                let same = seen.content.compare(&entry.content) != Sameness::Differs;
+                row.signature = same.then_some(seen.signature);
+            }
+            (Some(old), None) if old.entry.content.compare(&entry.content) == Sameness::Same => {
+                row.achieved = old.achieved.clone();
+                row.signature = old.signature;
+            }
+            _ => {}
+        }
+        if let Some(further) = self.moved.remove(&record.node).filter(|at| *at != record.path) {
+            // It moved on meanwhile: that is a move from its new row.
+            self.forget_report(&further);
+            self.dirty.insert(further);
+        }
+        self.archive.put(&row)?;
+        self.copies.remove(&record.path);
+        self.forget_orphaned_moves()?;
+        if let Some(from) = &record.from {
+            self.forget_report(from);
+            self.dirty.insert(from.clone());
+        }
+        // An object that was edited as well as moved does not match its row: it is reported once more.
+        let settled = seen.is_some_and(|seen| row.signature == Some(seen.signature));
+        if !settled {
+            self.forget_report(&record.path);
+        }
+        self.settle_report(&record.path, settled);
+        Ok(())
+    }
+
+    /// The report is dealt with; if it was not the newest, or proves nothing, the path is looked at again.
+    fn settle_report(&mut self, path: &RelPath, settled: bool) {
+        self.forget_report(path);
+        if !settled {
+            self.dirty.insert(path.clone());
+        }
+    }
+
+    /// Takes over newer ancestors from the other side's archive.
+    pub fn learn(&mut self, rows: &[AncestorRow]) -> Result<(), ReplicaError> {
+        for learned in rows {
+            let own = self.archive.node(learned.node)?;
+            if own.as_ref().is_some_and(|own| own.generation >= learned.generation) {
+                continue;
+            }
+            self.identity.generation = self.identity.generation.max(learned.generation);
+            if let Some(old) = self.path_of(learned.node)? {
+                self.dirty.insert(old);
+            }
+            match (&learned.entry, learned.path.name()) {
+                (Some(entry), Some(name)) => self.archive.put(&Row {
+                    node: learned.node,
+                    parent: learned.parent,
+                    name,
+                    generation: learned.generation,
+                    entry: entry.clone(),
+                    achieved: None,
+                    signature: None,
+                })?,
+                _ => self.bury(learned.generation, learned.node)?,
+            }
+            self.dirty.insert(learned.path.clone());
+        }
+        Ok(())
+    }
+
+    /// All rows and tombstones above a generation, as the other side is to learn them.
+    pub fn rows_above(&self, generation: Generation) -> Result<Vec<AncestorRow>, ReplicaError> {
+        let mut out = Vec::new();
+        for row in self.archive.rows_above(generation)? {
+            let above = if row.parent == ROOT_NODE { Some(RelPath::root()) } else { self.recorded(row.parent)? };
+            let Some(path) = above.and_then(|above| above.join(&row.name).ok()) else { continue };
+            let (node, parent, generation) = (row.node, row.parent, row.generation);
+            out.push(AncestorRow { node, parent, path, generation, entry: Some(row.entry) });
+        }
+        for tombstone in self.archive.tombstones_above(generation)? {
+            let above = self.recorded(tombstone.parent)?;
+            let path = above.and_then(|above| above.join(&tombstone.name).ok()).unwrap_or_else(RelPath::root);
+            let (node, parent, generation) = (tombstone.node, tombstone.parent, tombstone.generation);
+            out.push(AncestorRow { node, parent, path, generation, entry: None });
+        }
+        out.sort_by_key(|row| row.generation);
+        Ok(out)
+    }
+
+    /// Where the archive has a node, reported moves left out.
+    fn recorded(&self, node: NodeId) -> Result<Option<RelPath>, ReplicaError> {
+        let mut names = Vec::new();
+        let mut at = node;
+        while at != ROOT_NODE {
+            let Some(row) = self.archive.node(at)? else { return Ok(None) };
+            names.push(row.name);
+            at = row.parent;
+            if names.len() > PATH_MAX {
+                return Ok(None);
+            }
+        }
+        Ok(names.iter().rev().try_fold(RelPath::root(), |path, name| path.join(name)).ok())
+    }
+}

@@ -1,0 +1,206 @@
+//! Recovery: what a crash left open is settled by the intents, before anything is examined.
+
+use std::io;
+
+use crate::model::{Attrs, Entry, Name, RelPath, Time};
+
+use super::Replica;
+use super::archive::{Archive, Intent, IntentStep, Row, Signature, TrashItem};
+use super::disk::{Disk, Own, Stat};
+use super::error::{At, ReplicaError};
+use super::place::generation_of;
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Settles every intent, then clears the stage of what no intent speaks of.
+    pub(crate) fn recover(&mut self) -> Result<(), ReplicaError> {
+        let intents = self.archive.intents()?;
+        self.find_unlisted_trash(&intents)?;
+        for intent in &intents {
+            let settled = match &intent.step {
+                IntentStep::Place { entry, achieved, staged, victim, copy } => {
+                    self.recover_place(intent, entry, achieved.clone(), *staged, *victim, copy.clone())
+                }
+                IntentStep::Move { from, object } => self.recover_move(intent, from, *object),
+                IntentStep::Remove { object } => self.recover_remove(intent, *object),
+            };
+            settled?;
+            self.identity.generation = self.identity.generation.max(intent.generation);
+        }
+        self.clear_stage(&intents)?;
+        for intent in &intents {
+            self.archive.settle(intent.generation)?;
+        }
+        if !intents.is_empty() {
+            self.notes.push(format!("recovery: {} interrupted actions settled", intents.len()));
+        }
+        if self.settings.durable {
+            let trash = self.disk.own(Own::Trash).at(&RelPath::root(), "open the trash")?;
+            self.disk.sync_dirs(&[&trash]).at(&RelPath::root(), "sync the trash")?;
+        }
+        self.commit()
+    }
+
+    fn staged(&self, name: &Name) -> Result<Option<Stat>, ReplicaError> {
+        let stage = self.disk.own(Own::Stage).at(&RelPath::root(), "open the stage")?;
+        match self.disk.stat(&stage, name) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).at(&RelPath::root(), "stat in the stage"),
+        }
+    }
+
+    pub(crate) fn object_at(&self, path: &RelPath) -> Option<Stat> {
+        let (above, name) = path.split()?;
+        self.disk.open_dir(&above).and_then(|dir| self.disk.stat(&dir, &name)).ok()
+    }
+
+    fn recover_place(
+        &mut self,
+        intent: &Intent,
+        entry: &Entry,
+        achieved: Option<Attrs>,
+        staged: (u64, Time),
+        victim: Option<Signature>,
+        copy: Option<Name>,
+    ) -> Result<(), ReplicaError> {
+        match self.staged(&intent.stage)? {
+            // Never placed.
+            Some(stat) if (stat.ino, stat.btime) == staged => {
+                self.unstage(&intent.stage);
+                return Ok(());
+            }
+            // Placed, and what it displaced is still here.
+            Some(stat) => {
+                let expected =
+                    victim.is_some_and(|v| v.same_object(&stat) && (v.size, v.mtime) == (stat.size, stat.mtime));
+                match (expected, copy) {
+                    (true, None) => self.move_to_trash(&intent.stage, &intent.path, intent.generation, "replaced")?,
+                    (_, copy) => {
+                        let stage = self.disk.own(Own::Stage).at(&intent.path, "open the stage")?;
+                        self.keep_beside((&stage, &intent.stage), &intent.path, copy, stat.mtime.secs, "conflict")?;
+                    }
+                }
+            }
+            None => {
+                let there = self.object_at(&intent.path).is_some_and(|stat| (stat.ino, stat.btime) == staged);
+                let kept = self.kept_in_trash(intent)?;
+                // Neither in the stage nor under its name: users renamed or replaced it since it was placed, or a
+                // power cut took the staged object with its name. Only what is there proves anything.
+                if !there && !kept {
+                    return Ok(());
+                }
+            }
+        }
+        let Some((above, name)) = intent.path.split() else { return Ok(()) };
+        let Some(parent) = self.node_of(&above)? else { return Ok(()) };
+        // The signature is left open: whoever changed the object since then is found by comparing its contents.
+        self.archive.put(&Row {
+            node: intent.node,
+            parent,
+            name,
+            generation: intent.generation,
+            entry: entry.clone(),
+            achieved,
+            signature: None,
+        })?;
+        self.sync_parent(&intent.path)
+    }
+
+    fn kept_in_trash(&self, intent: &Intent) -> Result<bool, ReplicaError> {
+        Ok(self.archive.trash()?.iter().any(|item| trash_generation(&item.id) == Some(intent.generation)))
+    }
+
+    fn recover_move(&mut self, intent: &Intent, from: &RelPath, object: (u64, Time)) -> Result<(), ReplicaError> {
+        let is = |stat: Option<Stat>| stat.is_some_and(|stat| (stat.ino, stat.btime) == object);
+        // A move onto a taken name goes through the stage: it may have ended there, or what it replaced is there.
+        let stage = self.disk.own(Own::Stage).at(from, "open the stage")?;
+        for (name, stat) in self.disk.list(&stage).at(from, "list the stage")? {
+            if generation_of(&name).is_none_or(|(generation, _)| generation != intent.generation) {
+                continue;
+            }
+            let Some((above, old)) = from.split().filter(|_| is(Some(stat))) else {
+                self.move_to_trash(&name, &intent.path, intent.generation, "replaced")?;
+                continue;
+            };
+            match self.disk.open_dir(&above) {
+                Ok(dir) => self.put_back((&stage, &name), (&dir, &old), from, &stat)?,
+                Err(_) => self.keep_beside((&stage, &name), from, None, stat.mtime.secs, "move")?,
+            }
+            self.sync_parent(from)?;
+        }
+        if !is(self.object_at(&intent.path)) || is(self.object_at(from)) {
+            return Ok(());
+        }
+        let (Some((above, name)), Some(row)) = (intent.path.split(), self.archive.node(intent.node)?) else {
+            return Ok(());
+        };
+        let Some(parent) = self.node_of(&above)? else { return Ok(()) };
+        self.archive.put(&Row { parent, name, generation: intent.generation, ..row })?;
+        self.sync_parent(from)?;
+        self.sync_parent(&intent.path)
+    }
+
+    fn recover_remove(&mut self, intent: &Intent, object: (u64, Time)) -> Result<(), ReplicaError> {
+        let stage = self.disk.own(Own::Stage).at(&intent.path, "open the stage")?;
+        let mut removed = self.kept_in_trash(intent)?;
+        for (name, stat) in self.disk.list(&stage).at(&intent.path, "list the stage")? {
+            if generation_of(&name).is_some_and(|(generation, _)| generation == intent.generation) {
+                removed |= (stat.ino, stat.btime) == object;
+                self.move_to_trash(&name, &intent.path, intent.generation, "deleted")?;
+            }
+        }
+        let there = self.object_at(&intent.path).is_some_and(|stat| (stat.ino, stat.btime) == object);
+        if removed && !there {
+            self.sync_parent(&intent.path)?;
+            self.bury(intent.generation, intent.node)?;
+        }
+        Ok(())
+    }
+
+    fn sync_parent(&self, path: &RelPath) -> Result<(), ReplicaError> {
+        let Some(above) = path.parent().filter(|_| self.settings.durable) else { return Ok(()) };
+        match self.disk.open_dir(&above) {
+            Ok(dir) => self.disk.sync_dirs(&[&dir]).at(&above, "sync the directory"),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Objects that reached the trash before its list said so.
+    fn find_unlisted_trash(&mut self, intents: &[Intent]) -> Result<(), ReplicaError> {
+        let listed: std::collections::BTreeSet<Name> = self.archive.trash()?.into_iter().map(|item| item.id).collect();
+        let trash = self.disk.own(Own::Trash).at(&RelPath::root(), "open the trash")?;
+        for (id, stat) in self.disk.list(&trash).at(&RelPath::root(), "list the trash")? {
+            if listed.contains(&id) {
+                continue;
+            }
+            let generation = trash_generation(&id);
+            let path = intents.iter().find(|i| Some(i.generation) == generation).map(|i| i.path.clone());
+            self.archive.trash_add(&TrashItem {
+                since: self.disk.wall_clock(),
+                size: stat.size,
+                path: path.unwrap_or_else(RelPath::root),
+                reason: "found after a crash".to_owned(),
+                id,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn clear_stage(&mut self, intents: &[Intent]) -> Result<(), ReplicaError> {
+        let stage = self.disk.own(Own::Stage).at(&RelPath::root(), "open the stage")?;
+        for (name, _) in self.disk.list(&stage).at(&RelPath::root(), "list the stage")? {
+            let generation = generation_of(&name).map(|(generation, _)| generation);
+            match intents.iter().find(|intent| Some(intent.generation) == generation) {
+                Some(intent) => self.move_to_trash(&name, &intent.path, intent.generation, "found after a crash")?,
+                None => self.unstage(&name),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The generation in a trash name, `SINCE-GENERATION-COUNTER` in hexadecimal.
+fn trash_generation(id: &Name) -> Option<u64> {
+    let text = std::str::from_utf8(id.as_bytes()).ok()?;
+    u64::from_str_radix(text.split('-').nth(1)?, 16).ok()
+}

@@ -1,0 +1,279 @@
+//! Remove: into the trash, and only what the archive knows. What users changed or made below a deleted directory
+//! stays, and its parents with it.
+
+use std::io;
+
+use crate::model::{Expect, Generation, Kind, Name, NodeId, RelPath};
+
+use super::Replica;
+use super::archive::{Archive, Tombstone};
+use super::batch::{Placed, Touched};
+use super::disk::{Disk, Lease, Own, Stat};
+use super::error::{At, ReplicaError};
+use super::place::{Guarded, Met, Parent, same_version, touch};
+
+/// What a walk through a directory that is to be removed found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Below {
+    /// Nothing but what the archive knows.
+    Known,
+    /// A file that somebody is writing.
+    Busy,
+    /// Something new or changed.
+    Survivors,
+}
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    pub(crate) fn remove(
+        &mut self,
+        generation: Generation,
+        path: &RelPath,
+        node: NodeId,
+        expect: &Expect,
+        force: bool,
+        touched: &mut Touched<D::Dir>,
+    ) -> Result<Placed, ReplicaError> {
+        let Some(parent) = self.open_parent(path)? else { return Ok(Placed::Refused(vec![path.clone()])) };
+        match self.meet(&parent, path, expect)? {
+            Met::Refused => return Ok(Placed::Refused(vec![path.clone()])),
+            Met::Nothing => {}
+            Met::Victim(stat) if stat.kind == Some(Kind::Dir) => {
+                let dir = self.disk.open_dir(path).at(path, "open the directory")?;
+                let below = match force {
+                    true => Below::Known,
+                    false => self.walk_known(&dir, path, Some(node))?,
+                };
+                match below {
+                    Below::Busy => return Ok(Placed::Busy),
+                    Below::Survivors => self.remove_known(generation, &parent, path, node, touched)?,
+                    Below::Known => match self.remove_tree(generation, &parent, path, node, &stat, force)? {
+                        Placed::Done(_) => {}
+                        other => return Ok(other),
+                    },
+                }
+            }
+            Met::Victim(stat) => match self.remove_one(generation, &parent, path, &stat)? {
+                Placed::Done(_) => {}
+                other => return Ok(other),
+            },
+        }
+        touch(touched, path, &parent.dir);
+        self.bury(generation, node)?;
+        self.forget_reports_below(path);
+        self.forget_report(path);
+        Ok(Placed::Done(None))
+    }
+
+    /// Drops a node's rows and leaves a tombstone.
+    pub(crate) fn bury(&mut self, generation: Generation, node: NodeId) -> Result<(), ReplicaError> {
+        let Some(row) = self.archive.node(node)? else { return Ok(()) };
+        self.archive.drop_tree(node)?;
+        self.archive.bury(&Tombstone { node, parent: row.parent, name: row.name, generation })?;
+        self.forget_orphaned_moves()?;
+        Ok(())
+    }
+
+    /// What had moved out of a tree whose rows are gone is a new object now.
+    pub(crate) fn forget_orphaned_moves(&mut self) -> Result<(), ReplicaError> {
+        let mut orphans = Vec::new();
+        for (node, path) in &self.moved {
+            if self.archive.node(*node)?.is_none() {
+                orphans.push(path.clone());
+            }
+        }
+        for path in orphans {
+            self.forget_report(&path);
+            self.dirty.insert(path.clone());
+            self.unscanned.insert(path);
+        }
+        Ok(())
+    }
+
+    /// A file or link: out of its name, verified, into the trash.
+    fn remove_one(
+        &mut self,
+        generation: Generation,
+        parent: &Parent<D::Dir>,
+        path: &RelPath,
+        stat: &Stat,
+    ) -> Result<Placed, ReplicaError> {
+        let place = (&parent.dir, &parent.name);
+        let lease = match self.guard(path, place, stat)? {
+            Guarded::Lease(file) => file,
+            Guarded::Busy => return Ok(Placed::Busy),
+            Guarded::Refused => return Ok(Placed::Refused(vec![path.clone()])),
+        };
+        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        let name = self.stage_name(generation)?;
+        match self.disk.rename(place, (&stage, &name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Placed::Refused(vec![path.clone()])),
+            other => other.at(path, "move out of place")?,
+        }
+        let broken = lease.as_ref().is_some_and(|file| !self.disk.lease_holds(file, Lease::Read));
+        let out = self.disk.stat(&stage, &name).at(path, "stat what was removed")?;
+        if broken || !same_version(stat, &out) {
+            self.put_back((&stage, &name), place, path, &out)?;
+            if let Some(file) = &lease {
+                self.disk.release(file);
+            }
+            return Ok(if broken { Placed::Busy } else { Placed::Refused(vec![path.clone()]) });
+        }
+        if let Some(file) = &lease {
+            self.disk.release(file);
+        }
+        self.move_to_trash(&name, path, generation, "deleted")?;
+        Ok(Placed::Done(None))
+    }
+
+    /// Gives an object its name back; if that is taken meanwhile, a name beside it.
+    pub(crate) fn put_back(
+        &mut self,
+        object: (&D::Dir, &Name),
+        place: (&D::Dir, &Name),
+        path: &RelPath,
+        stat: &Stat,
+    ) -> Result<(), ReplicaError> {
+        match self.disk.rename(object, place) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.keep_beside(object, path, None, stat.mtime.secs, "deleted")
+            }
+            other => other.at(path, "put back"),
+        }
+    }
+
+    /// A directory with nothing but known objects in it goes whole.
+    fn remove_tree(
+        &mut self,
+        generation: Generation,
+        parent: &Parent<D::Dir>,
+        path: &RelPath,
+        node: NodeId,
+        stat: &Stat,
+        force: bool,
+    ) -> Result<Placed, ReplicaError> {
+        let place = (&parent.dir, &parent.name);
+        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        let name = self.stage_name(generation)?;
+        let inside = self.disk.open_dir(path).at(path, "open the directory")?;
+        match self.disk.rename(place, (&stage, &name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Placed::Refused(vec![path.clone()])),
+            other => other.at(path, "move out of place")?,
+        }
+        let out = self.disk.stat(&stage, &name).at(path, "stat what was removed")?;
+        let below = match (same_version(stat, &out), force) {
+            (false, _) => Below::Survivors,
+            (true, true) => Below::Known,
+            (true, false) => self.walk_known(&inside, path, Some(node))?,
+        };
+        if below != Below::Known {
+            self.put_back((&stage, &name), place, path, &out)?;
+            // It had no name for a moment: what its watchers saw must be looked at again.
+            self.dirty.insert(path.clone());
+            self.unscanned.insert(path.clone());
+            return Ok(if below == Below::Busy { Placed::Busy } else { Placed::Refused(vec![path.clone()]) });
+        }
+        self.move_to_trash(&name, path, generation, "deleted")?;
+        Ok(Placed::Done(None))
+    }
+
+    /// Looks through an open directory for what the archive does not know in this state.
+    fn walk_known(&self, dir: &D::Dir, path: &RelPath, node: Option<NodeId>) -> Result<Below, ReplicaError> {
+        let mut found = Below::Known;
+        for (name, stat) in self.disk.list(dir).at(path, "list the directory")? {
+            let Ok(below) = path.join(&name) else { return Ok(Below::Survivors) };
+            if self.goes_along(&below, &stat) {
+                continue;
+            }
+            let row = match node {
+                Some(node) => self.row_in(node, &name, &below)?,
+                None => None,
+            };
+            let Some(row) = row else { return Ok(Below::Survivors) };
+            let now = match stat.kind {
+                Some(Kind::Dir) if row.entry.kind() == Kind::Dir && !stat.foreign => {
+                    let same = row.signature.is_some_and(|s| {
+                        s.same_object(&stat) && (s.mode, s.uid, s.gid) == (stat.mode, stat.uid, stat.gid)
+                    });
+                    if !same {
+                        return Ok(Below::Survivors);
+                    }
+                    let inside = self.disk.open_child(dir, &name, &below).at(&below, "open the directory")?;
+                    self.walk_known(&inside, &below, Some(row.node))?
+                }
+                _ if !self.unchanged(&row, &stat) => Below::Survivors,
+                Some(Kind::File) => match self.guard(&below, (dir, &name), &stat)? {
+                    Guarded::Busy => Below::Busy,
+                    Guarded::Refused => Below::Survivors,
+                    Guarded::Lease(file) => {
+                        if let Some(file) = file {
+                            self.disk.release(&file);
+                        }
+                        Below::Known
+                    }
+                },
+                _ => Below::Known,
+            };
+            found = found.max(now);
+            if found == Below::Survivors {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether an object never holds a directory: it goes to the trash with it.
+    fn goes_along(&self, path: &RelPath, stat: &Stat) -> bool {
+        stat.kind.is_none() || self.filter.excluded(path) || self.filter.temporary(path)
+    }
+
+    /// Removes what the archive knows below a directory, one by one, and the directories that are empty then. The
+    /// rest stays and is found as new.
+    fn remove_known(
+        &mut self,
+        generation: Generation,
+        parent: &Parent<D::Dir>,
+        path: &RelPath,
+        node: NodeId,
+        touched: &mut Touched<D::Dir>,
+    ) -> Result<(), ReplicaError> {
+        let dir = self.disk.open_dir(path).at(path, "open the directory")?;
+        for (name, stat) in self.disk.list(&dir).at(path, "list the directory")? {
+            let Ok(below) = path.join(&name) else { continue };
+            let Some(row) = self.row_in(node, &name, &below)? else { continue };
+            let inner = Parent { dir: dir.clone(), node, name };
+            if stat.kind == Some(Kind::Dir) && row.entry.kind() == Kind::Dir && !stat.foreign {
+                self.remove_known(generation, &inner, &below, row.node, touched)?;
+            } else if self.unchanged(&row, &stat) {
+                self.remove_one(generation, &inner, &below, &stat)?;
+                touch(touched, &below, &dir);
+            }
+        }
+        let left = self.disk.list(&dir).at(path, "list the directory")?;
+        let holds = left.iter().any(|(name, stat)| path.join(name).is_ok_and(|p| !self.goes_along(&p, stat)));
+        if holds {
+            self.dirty.insert(path.clone());
+            self.unscanned.insert(path.clone());
+            return Ok(());
+        }
+        let stat = self.disk.stat_dir(&dir).at(path, "stat the directory")?;
+        // Refused: something came into it this very moment. It stays, and is found as new.
+        self.remove_tree_if_empty(generation, parent, path, &stat)
+    }
+
+    fn remove_tree_if_empty(
+        &mut self,
+        generation: Generation,
+        parent: &Parent<D::Dir>,
+        path: &RelPath,
+        stat: &Stat,
+    ) -> Result<(), ReplicaError> {
+        match self.remove_tree(generation, parent, path, u64::MAX, stat, false)? {
+            Placed::Done(_) => {}
+            _ => {
+                self.dirty.insert(path.clone());
+                self.unscanned.insert(path.clone());
+            }
+        }
+        Ok(())
+    }
+}

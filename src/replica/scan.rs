@@ -1,0 +1,190 @@
+//! Scan: compare a whole tree with the archive, directory by directory, in the order of paths.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Change, Kind, Name, NodeId, Problem, ProblemKind, RelPath};
+
+use super::Replica;
+use super::archive::{Archive, Row};
+use super::disk::{Disk, Stat};
+use super::error::{ReplicaError, problem};
+use super::examine::{Examined, How, above_is_gone};
+
+/// A scan under way.
+pub struct Scan<Dir> {
+    pub scope: RelPath,
+    levels: Vec<Level<Dir>>,
+    /// Rows without an object. Looked at last: their objects may turn up under other names.
+    gone: Vec<RelPath>,
+    started: bool,
+    /// Everything before this path was looked at.
+    pub cursor: RelPath,
+    pub files: u64,
+    pub bytes: u64,
+}
+
+struct Level<Dir> {
+    path: RelPath,
+    dir: Dir,
+    node: Option<NodeId>,
+    rows: BTreeMap<Name, Row>,
+    entries: std::vec::IntoIter<(Name, Stat)>,
+}
+
+/// What a slice of a scan found.
+#[derive(Default)]
+pub struct Found {
+    pub changes: Vec<Change>,
+    pub busy: Vec<RelPath>,
+    pub problems: Vec<Problem>,
+    /// Gone from the part of the tree that was scanned; they may turn up elsewhere in a moment.
+    pub gone: Vec<RelPath>,
+}
+
+impl<Dir> Scan<Dir> {
+    pub fn new(scope: RelPath) -> Scan<Dir> {
+        let cursor = scope.clone();
+        Scan { scope, levels: vec![], gone: vec![], started: false, cursor, files: 0, bytes: 0 }
+    }
+
+    /// Whether this scan will still look at all below `path`.
+    pub fn is_ahead_of(&self, path: &RelPath) -> bool {
+        path.is_within(&self.scope) && !self.started
+    }
+}
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Goes on with a scan for about `budget` objects; true when it is done.
+    pub fn scan(&mut self, scan: &mut Scan<D::Dir>, budget: usize, found: &mut Found) -> Result<bool, ReplicaError> {
+        if !scan.started {
+            scan.started = true;
+            let scope = scan.scope.clone();
+            let node = self.node_of(&scope)?;
+            self.enter(scan, scope, node, found)?;
+        }
+        for _ in 0..budget {
+            let Some(level) = scan.levels.last_mut() else {
+                return self.look_for_gone(scan, budget, found);
+            };
+            let Some((name, stat)) = level.entries.next() else {
+                let gone = std::mem::take(&mut level.rows).into_keys().filter_map(|name| level.path.join(&name).ok());
+                scan.gone.extend(gone.collect::<Vec<_>>());
+                scan.levels.pop();
+                continue;
+            };
+            let Ok(path) = level.path.join(&name) else {
+                let detail = "the path is longer than 4095 bytes".to_owned();
+                found.problems.push(Problem { path: level.path.clone(), kind: ProblemKind::TooLong, detail });
+                continue;
+            };
+            let row = level.rows.remove(&name);
+            let (dir, node) = (level.dir.clone(), level.node);
+            scan.cursor = path.clone();
+            if stat.kind == Some(Kind::File) {
+                scan.files += 1;
+                scan.bytes += stat.size;
+            }
+            let unchanged = row.as_ref().is_some_and(|row| self.unchanged(row, &stat));
+            let mut descend = stat.kind == Some(Kind::Dir) && !stat.foreign;
+            if !unchanged || self.reported.contains_key(&path) {
+                descend &= self.examine_found(&dir, node, &path, &name, found)?;
+            }
+            if descend {
+                let node = self.node_of(&path)?;
+                self.enter(scan, path, node, found)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Examines one name; false if it is not to be descended into.
+    fn examine_found(
+        &mut self,
+        dir: &D::Dir,
+        node: Option<NodeId>,
+        path: &RelPath,
+        name: &Name,
+        found: &mut Found,
+    ) -> Result<bool, ReplicaError> {
+        if self.filter.excluded(path) || self.filter.temporary(path) {
+            return Ok(false);
+        }
+        match self.examine_in(dir, node, path, name, How::default()) {
+            Ok(Examined::Changed(change)) => found.changes.push(*change),
+            Ok(Examined::Busy) => found.busy.push(path.clone()),
+            Ok(Examined::Problem(problem)) => found.problems.push(problem),
+            Ok(_) => {}
+            Err(ReplicaError::Path { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.dirty.insert(path.clone());
+            }
+            Err(error) => found.problems.push(error.into_problem()?),
+        }
+        Ok(true)
+    }
+
+    /// Watches a directory, then lists it.
+    fn enter(
+        &mut self,
+        scan: &mut Scan<D::Dir>,
+        path: RelPath,
+        node: Option<NodeId>,
+        found: &mut Found,
+    ) -> Result<(), ReplicaError> {
+        let dir = match self.disk.open_dir(&path) {
+            Ok(dir) => dir,
+            // It was no directory, or is none any more.
+            Err(error) if above_is_gone(&error) => return Ok(()),
+            Err(error) => {
+                found.problems.push(problem(&path, "open the directory", &error));
+                return Ok(());
+            }
+        };
+        if let Err(error) = self.disk.watch(&dir, &path) {
+            let detail = format!("watch the directory: {error} (see fs.inotify.max_user_watches)");
+            found.problems.push(Problem { path: path.clone(), kind: ProblemKind::Unwatched, detail });
+        }
+        let entries = match self.disk.list(&dir) {
+            Ok(entries) => entries.into_iter(),
+            Err(error) => {
+                found.problems.push(problem(&path, "list the directory", &error));
+                return Ok(());
+            }
+        };
+        let mut rows = BTreeMap::new();
+        if let Some(node) = node {
+            for row in self.archive.children(node)? {
+                let below = path.join(&row.name);
+                if below.is_ok_and(|below| self.moved.get(&row.node).is_none_or(|now| *now == below)) {
+                    rows.insert(row.name.clone(), row);
+                }
+            }
+        }
+        scan.levels.push(Level { path, dir, node, rows, entries });
+        Ok(())
+    }
+
+    fn look_for_gone(
+        &mut self,
+        scan: &mut Scan<D::Dir>,
+        budget: usize,
+        found: &mut Found,
+    ) -> Result<bool, ReplicaError> {
+        for _ in 0..budget {
+            let Some(path) = scan.gone.pop() else { return Ok(true) };
+            if !scan.scope.is_root() {
+                found.gone.push(path);
+                continue;
+            }
+            match self.examine(&path, How::default())? {
+                Examined::Changed(change) => found.changes.push(*change),
+                Examined::Busy => found.busy.push(path),
+                Examined::Problem(problem) => found.problems.push(problem),
+                Examined::Above(above) => {
+                    self.dirty.insert(above);
+                }
+                Examined::Same | Examined::Known | Examined::Excluded => {}
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,156 @@
+//! What a session of the brain needs of a replica: who it is, what is open, what was confirmed.
+
+use crate::model::{Expect, Generation, Kind, ROOT_NODE, RelPath, Seq};
+
+use super::Replica;
+use super::archive::{Archive, Signature};
+use super::disk::Disk;
+use super::error::{At, ReplicaError};
+use super::examine::above_is_gone;
+use super::place::Met;
+
+/// The root as a session finds it.
+pub struct Root {
+    /// Entries at its top, psync's own left out.
+    pub entries: u64,
+    /// Another directory than the archive was made in.
+    pub exchanged: bool,
+}
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Looks at the root itself.
+    pub fn root(&self) -> Result<Root, ReplicaError> {
+        let at = RelPath::root();
+        let dir = self.disk.open_dir(&at).at(&at, "open the root")?;
+        let stat = self.disk.stat_dir(&dir).at(&at, "stat the root")?;
+        let entries = self.disk.list(&dir).at(&at, "list the root")?.len() as u64;
+        Ok(Root { entries, exchanged: self.identity.root != (stat.ino, stat.btime) })
+    }
+
+    /// The administrator says that this root is the right one.
+    pub fn adopt_root(&mut self) -> Result<(), ReplicaError> {
+        let at = RelPath::root();
+        let dir = self.disk.open_dir(&at).at(&at, "open the root")?;
+        let stat = self.disk.stat_dir(&dir).at(&at, "stat the root")?;
+        self.identity.root = (stat.ino, stat.btime);
+        Ok(())
+    }
+
+    /// Drops every row and tombstone. Generations go on, so that no number is used twice.
+    pub fn forget_ancestors(&mut self) -> Result<(), ReplicaError> {
+        self.reopen_reports();
+        self.archive.drop_tree(ROOT_NODE)?;
+        self.archive.forget_tombstones(Generation::MAX >> 1)?;
+        self.identity.peer = [0; 16];
+        self.identity.side = None;
+        self.commit()
+    }
+
+    /// From now on this archive belongs to that one.
+    pub fn meet_peer(&mut self, peer: [u8; 16]) -> Result<(), ReplicaError> {
+        if self.identity.peer != peer {
+            self.identity.peer = peer;
+            self.identity.side = Some(self.settings.side);
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Both archives hold every generation up to this one. Durable with the next commit: an older value is only slower.
+    pub fn confirm(&mut self, upto: Generation) -> Result<(), ReplicaError> {
+        if upto > self.identity.confirmed {
+            self.identity.confirmed = upto;
+            self.archive.set_identity(&self.identity)?;
+            self.archive.forget_tombstones(upto)?;
+        }
+        Ok(())
+    }
+
+    pub fn count_rows(&self) -> Result<u64, ReplicaError> {
+        Ok(self.archive.count()?)
+    }
+
+    /// Seconds since 1970.
+    pub fn clock(&self) -> i64 {
+        self.disk.wall_clock()
+    }
+
+    /// Whether a directory lies there that the archive knows under another name.
+    pub fn is_moved_dir(&self, path: &RelPath) -> Result<bool, ReplicaError> {
+        let Some((above, name)) = path.split() else { return Ok(false) };
+        let Ok(stat) = self.disk.open_dir(&above).and_then(|dir| self.disk.stat(&dir, &name)) else { return Ok(false) };
+        if stat.kind != Some(Kind::Dir) {
+            return Ok(false);
+        }
+        let here = self.row_at(path)?.and_then(|row| row.signature).is_some_and(|s| s.same_object(&stat));
+        Ok(!here && !self.archive.by_object(stat.ino, stat.btime)?.is_empty())
+    }
+
+    /// Whether a directory lies there now; true if that cannot be told, for the scan to find out.
+    pub fn is_dir(&self, path: &RelPath) -> bool {
+        let Some((above, name)) = path.split() else { return true };
+        let stat = self.disk.open_dir(&above).and_then(|dir| self.disk.stat(&dir, &name));
+        match stat {
+            Ok(stat) => stat.kind == Some(Kind::Dir),
+            Err(error) => !above_is_gone(&error),
+        }
+    }
+
+    /// What was found is not reported after all.
+    pub fn withdraw_report(&mut self, path: &RelPath) {
+        self.forget_report(path);
+    }
+
+    /// The number of paths that were reported and not recorded.
+    pub fn open_paths(&self) -> usize {
+        self.reported.len()
+    }
+
+    /// A new session knows nothing of what was reported before: all open paths are looked at again.
+    pub fn reopen_reports(&mut self) {
+        self.moved.clear();
+        self.reported_objects.clear();
+        self.dirty.extend(std::mem::take(&mut self.waiting).into_values().flatten());
+        self.dirty.extend(std::mem::take(&mut self.reported).into_keys());
+    }
+
+    /// The topmost directory above `path` that neither the archive knows nor the brain was told of.
+    pub fn unreported_above(&self, path: &RelPath) -> Result<Option<RelPath>, ReplicaError> {
+        let mut found = None;
+        for above in path.ancestors() {
+            if above.is_root() || self.reported.contains_key(&above) || self.node_of(&above)?.is_some() {
+                break;
+            }
+            found = Some(above);
+        }
+        Ok(found.filter(|above| !self.filter.excluded(above) && !self.filter.temporary(above)))
+    }
+
+    /// Opens a file in the very state that was reported under this number.
+    pub fn open_reported(&self, path: &RelPath, seq: Seq) -> Result<Option<(D::File, Signature)>, ReplicaError> {
+        let Some((above, name)) = path.split() else { return Ok(None) };
+        let signature = match self.reported.get(path).filter(|r| r.seq == seq) {
+            Some(reported) => reported.seen.as_ref().map(|seen| seen.signature),
+            // Not reported: the object as it was recorded.
+            None if seq == 0 => self.row_at(path)?.and_then(|row| row.signature),
+            None => None,
+        };
+        let Some(signature) = signature else { return Ok(None) };
+        let Ok(dir) = self.disk.open_dir(&above) else { return Ok(None) };
+        match self.disk.stat(&dir, &name) {
+            Ok(stat) if stat.kind == Some(Kind::File) && signature.same_object(&stat) => {}
+            _ => return Ok(None),
+        }
+        Ok(self.disk.open_file(&dir, &name).ok().map(|file| (file, signature)))
+    }
+
+    /// Whether an expectation fails already, before contents are sent for it.
+    pub fn refuses(&self, path: &RelPath, expect: &Expect) -> Result<bool, ReplicaError> {
+        match self.open_parent(path) {
+            Ok(Some(parent)) => Ok(matches!(self.meet(&parent, path, expect), Ok(Met::Refused))),
+            // Its directory may be on its way in this very batch.
+            Ok(None) => Ok(false),
+            Err(error) => error.into_problem().map(|_| false).map_err(ReplicaError::from),
+        }
+    }
+}

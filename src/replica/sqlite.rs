@@ -1,0 +1,442 @@
+//! The archive in SQLite.
+//!
+//! One connection holds the file exclusively (a second psync is refused; the write-ahead log needs no shared memory).
+//! Changes run in a transaction that the first one opens and [`Archive::commit`] ends with one sync of the log.
+//! While psync is stopped, `sqlite3 archive.db 'SELECT * FROM listing'` shows it to people.
+
+mod codec;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Params, Row as Columns, params};
+
+use crate::model::{Generation, Name, NodeId, Time};
+
+use super::archive::{Archive, ArchiveError, Identity, Intent, IntentStep, Row, Tombstone, TrashItem, check_number};
+use codec::{Fault, bits, blob, int};
+use schema::Found;
+
+/// Pages of the log that are carried over into the file at once, 4 KiB each: a large value spares syncs, a
+/// small one disk space.
+const CHECKPOINT_PAGES: u32 = 2048;
+const CACHE_KIB: u32 = 6 * 1024;
+
+/// The archive of one side in a file, held exclusively until it is dropped. What was not committed is then gone.
+pub struct SqliteArchive {
+    connection: Connection,
+    /// The number of rows, once somebody asked.
+    count: Cell<Option<u64>>,
+    /// A transaction was begun and is not ended.
+    changing: bool,
+    /// Why the archive cannot be used any more.
+    failed: Option<String>,
+}
+
+impl SqliteArchive {
+    /// Opens the archive in the file, or makes one there with a random id and this root (inode and birth time) if the
+    /// file is missing or empty. The flag tells whether it was made just now; if not, `root` is not looked at.
+    ///
+    /// # Errors
+    /// The file is in use, is no archive, was made by a newer psync, is corrupt, or cannot be read or written.
+    /// Such a file is left as it is.
+    pub fn open(path: &Path, root: (u64, Time)) -> Result<(SqliteArchive, bool), ArchiveError> {
+        open(path, root).map_err(|fault| {
+            let what = match &fault {
+                Fault::Sql(error) => reading(error),
+                _ => "",
+            };
+            let detail = format!("{}: {what}{fault}", path.display());
+            ArchiveError { operation: "open", detail }
+        })
+    }
+
+    /// An archive that is gone with this value: for a dry run on a root that has none.
+    pub fn in_memory(root: (u64, Time)) -> Result<SqliteArchive, ArchiveError> {
+        let make = || {
+            let connection = Connection::open_in_memory()?;
+            create(&connection, root)?;
+            Ok(SqliteArchive { connection, count: Cell::new(None), changing: false, failed: None })
+        };
+        make().map_err(|fault: Fault| ArchiveError { operation: "open", detail: fault.to_string() })
+    }
+
+    /// Runs a change within the transaction. After a failure SQLite may have kept a part of it: all is rolled back.
+    fn change<T>(
+        &mut self,
+        operation: &'static str,
+        change: impl FnOnce(&Connection, &Cell<Option<u64>>) -> Result<T, Fault>,
+    ) -> Result<T, ArchiveError> {
+        self.usable(operation)?;
+        self.begin().and_then(|()| change(&self.connection, &self.count)).map_err(|fault| self.fail(operation, &fault))
+    }
+
+    fn begin(&mut self) -> Result<(), Fault> {
+        match (self.changing, self.connection.is_autocommit()) {
+            (true, false) => Ok(()),
+            (true, true) => Err(Fault::Other("the transaction was lost".into())),
+            (false, _) => {
+                self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+                self.changing = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn usable(&self, operation: &'static str) -> Result<(), ArchiveError> {
+        match &self.failed {
+            None => Ok(()),
+            Some(why) => Err(ArchiveError { operation, detail: format!("it failed before: {why}") }),
+        }
+    }
+
+    fn fail(&mut self, operation: &'static str, fault: &Fault) -> ArchiveError {
+        let detail = fault.to_string();
+        if !self.connection.is_autocommit() {
+            // If this fails as well, closing the connection or the next opening rolls back.
+            _ = self.connection.execute_batch("ROLLBACK");
+        }
+        self.failed = Some(format!("{operation}: {detail}"));
+        ArchiveError { operation, detail }
+    }
+
+    /// All rows of a query's answer.
+    fn all<T>(
+        &self,
+        operation: &'static str,
+        sql: &str,
+        params: impl Params,
+        read: impl Fn(&Columns<'_>) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, ArchiveError> {
+        self.usable(operation)?;
+        select(&self.connection, sql, params, read)
+            .map_err(|fault| ArchiveError { operation, detail: fault.to_string() })
+    }
+
+    /// The first row of a query's answer.
+    fn one<T>(
+        &self,
+        operation: &'static str,
+        sql: &str,
+        params: impl Params,
+        read: impl Fn(&Columns<'_>) -> Result<T, Fault>,
+    ) -> Result<Option<T>, ArchiveError> {
+        Ok(self.all(operation, sql, params, read)?.into_iter().next())
+    }
+}
+
+/// What the errors that users meet at the opening mean.
+fn reading(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "in use by another psync (or open in sqlite3): ",
+        Some(ErrorCode::NotADatabase) => "this is no archive of psync: ",
+        Some(ErrorCode::DatabaseCorrupt) => "the archive is damaged: ",
+        _ => "",
+    }
+}
+
+fn open(path: &Path, root: (u64, Time)) -> Result<(SqliteArchive, bool), Fault> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::ZERO)?;
+    // Until we know that it is ours, closing it must not carry a log over into the file.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Before anything is read, so that the log never needs shared memory.
+    connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA trusted_schema = OFF;")?;
+    let fresh = match schema::inspect(&connection)? {
+        Found::Archive => false,
+        // SQLite takes a file of one byte for an empty one. (An interrupted creation was rolled back to no bytes.)
+        Found::Nothing if std::fs::metadata(path).is_ok_and(|data| data.len() > 0) => {
+            return Err(Fault::Other("this is no archive of psync".into()));
+        }
+        Found::Nothing => true,
+        Found::Foreign => return Err(Fault::Other("this is another program's database, no archive of psync".into())),
+        Found::Newer(version) => {
+            let known = schema::VERSION;
+            return Err(Fault::Other(format!(
+                "the archive was made by a newer psync (schema {version}, this one knows {known})"
+            )));
+        }
+    };
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    connection.execute_batch("PRAGMA synchronous = FULL;")?;
+    if fresh {
+        create(&connection, root)?;
+    }
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Fault::Other(format!("the file system allows no write-ahead log (journal mode {mode})")));
+    }
+    connection.execute_batch(&format!(
+        "PRAGMA cache_size = -{CACHE_KIB}; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};
+         PRAGMA journal_size_limit = 67108864;"
+    ))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    // Take the lock now, and see that the identity is whole.
+    connection.execute_batch("BEGIN IMMEDIATE; COMMIT;")?;
+    let archive = SqliteArchive { connection, count: Cell::new(None), changing: false, failed: None };
+    archive.identity().map_err(|error| Fault::Other(error.detail))?;
+    Ok((archive, fresh))
+}
+
+/// Makes the tables and the identity in one transaction of the rollback journal, which also puts the file's name on disk.
+fn create(connection: &Connection, root: (u64, Time)) -> Result<(), Fault> {
+    let mut id = [0; 16];
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut id))
+        .map_err(|e| Fault::Other(format!("/dev/urandom: {e}")))?;
+    connection.execute_batch("BEGIN EXCLUSIVE")?;
+    schema::create(connection)?;
+    let (ino, btime) = root;
+    connection.execute(
+        "INSERT INTO meta (id, archive, peer, generation, confirmed, boot, root_ino, root_btime, root_btime_ns, filters)
+         VALUES (1, ?1, zeroblob(16), 0, 0, zeroblob(16), ?2, ?3, ?4, zeroblob(32))",
+        params![&id[..], bits(ino), btime.secs, btime.nanos],
+    )?;
+    Ok(connection.execute_batch("COMMIT")?)
+}
+
+fn select<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: impl Fn(&Columns<'_>) -> Result<T, Fault>,
+) -> Result<Vec<T>, Fault> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut found = Vec::new();
+    while let Some(columns) = rows.next()? {
+        found.push(read(columns)?);
+    }
+    Ok(found)
+}
+
+fn run(connection: &Connection, sql: &str, params: impl Params) -> Result<u64, Fault> {
+    Ok(connection.prepare_cached(sql)?.execute(params)? as u64)
+}
+
+/// Removes the row of a node and all below it; returns how many.
+fn drop_below(connection: &Connection, node: NodeId) -> Result<u64, Fault> {
+    // UNION, not UNION ALL: rows in a circle end as well.
+    const SQL: &str = "DELETE FROM rows WHERE node IN (
+        WITH RECURSIVE below (node) AS (
+            VALUES (?1) UNION SELECT rows.node FROM rows JOIN below ON rows.parent = below.node
+        ) SELECT node FROM below)";
+    run(connection, SQL, [int(node)])
+}
+
+/// Stores a row; returns how many rows there are less (dropped ones) and whether there is one more.
+fn put(connection: &Connection, row: &Row) -> Result<(u64, bool), Fault> {
+    const VICTIM: &str = "SELECT node FROM rows WHERE parent = ?1 AND name = ?2 AND node <> ?3";
+    let key = params![int(row.parent), row.name.as_bytes(), int(row.node)];
+    let victims = select(connection, VICTIM, key, |columns| Ok(columns.get::<_, i64>(0)?))?;
+    let mut dropped = 0;
+    if let Some(victim) = victims.first() {
+        dropped += run(connection, "DELETE FROM rows WHERE node = ?1", [int(row.node)])?;
+        dropped += drop_below(connection, victim.cast_unsigned())?;
+    }
+    if dropped == 0 {
+        let mut update = connection.prepare_cached(&statements::UPDATE)?;
+        codec::bind_row(&mut update, row)?;
+        if update.raw_execute()? > 0 {
+            return Ok((0, false));
+        }
+    }
+    let mut insert = connection.prepare_cached(&statements::INSERT)?;
+    codec::bind_row(&mut insert, row)?;
+    insert.raw_execute()?;
+    Ok((dropped, true))
+}
+
+/// The statements on whole rows, built once.
+mod statements {
+    use super::codec::ROW;
+    use std::sync::LazyLock;
+
+    fn select(rest: &str) -> String {
+        format!("SELECT {ROW} FROM rows WHERE {rest}")
+    }
+
+    fn parameters() -> String {
+        (1..=ROW.split(',').count()).map(|at| format!("?{at}")).collect::<Vec<_>>().join(", ")
+    }
+
+    pub static INSERT: LazyLock<String> =
+        LazyLock::new(|| format!("INSERT INTO rows ({ROW}) VALUES ({})", parameters()));
+    // Not the key itself: SQLite would take every update for a move of the whole row.
+    pub static UPDATE: LazyLock<String> = LazyLock::new(|| {
+        let set = ROW.split(',').enumerate().skip(1).map(|(at, column)| format!("{} = ?{}", column.trim(), at + 1));
+        format!("UPDATE rows SET {} WHERE node = ?1", set.collect::<Vec<_>>().join(", "))
+    });
+    pub static CHILD: LazyLock<String> = LazyLock::new(|| select("parent = ?1 AND name = ?2"));
+    pub static NODE: LazyLock<String> = LazyLock::new(|| select("node = ?1"));
+    pub static CHILDREN: LazyLock<String> = LazyLock::new(|| select("parent = ?1 ORDER BY name"));
+    pub static OBJECT: LazyLock<String> =
+        LazyLock::new(|| select("ino = ?1 AND btime = ?2 AND btime_ns = ?3 ORDER BY node"));
+    pub static ABOVE: LazyLock<String> = LazyLock::new(|| select("generation > ?1 ORDER BY generation, node"));
+}
+
+impl Archive for SqliteArchive {
+    fn identity(&self) -> Result<Identity, ArchiveError> {
+        const SQL: &str = "SELECT archive, peer, generation, confirmed, boot, root_ino, root_btime, root_btime_ns,
+            filters, side FROM meta";
+        self.one("identity", SQL, [], codec::read_identity)?
+            .ok_or_else(|| ArchiveError { operation: "identity", detail: "corrupt: there is none".into() })
+    }
+
+    fn set_identity(&mut self, identity: &Identity) -> Result<(), ArchiveError> {
+        const SQL: &str = "UPDATE meta SET archive = ?1, peer = ?2, generation = ?3, confirmed = ?4, boot = ?5,
+            root_ino = ?6, root_btime = ?7, root_btime_ns = ?8, filters = ?9, side = ?10";
+        check_number(identity.generation.max(identity.confirmed))?;
+        let Identity { archive, peer, generation, confirmed, boot, root: (ino, btime), side, filters } = identity;
+        let (generation, confirmed, ino) = (int(*generation), int(*confirmed), bits(*ino));
+        self.change("set identity", |connection, _| {
+            let values = params![
+                &archive[..],
+                &peer[..],
+                generation,
+                confirmed,
+                &boot[..],
+                ino,
+                btime.secs,
+                btime.nanos,
+                &filters[..],
+                codec::side_number(*side)
+            ];
+            run(connection, SQL, values).map(drop)
+        })
+    }
+
+    fn child(&self, parent: NodeId, name: &Name) -> Result<Option<Row>, ArchiveError> {
+        self.one("child", &statements::CHILD, params![int(parent), name.as_bytes()], codec::read_row)
+    }
+
+    fn node(&self, node: NodeId) -> Result<Option<Row>, ArchiveError> {
+        self.one("node", &statements::NODE, [int(node)], codec::read_row)
+    }
+
+    fn children(&self, parent: NodeId) -> Result<Vec<Row>, ArchiveError> {
+        self.all("children", &statements::CHILDREN, [int(parent)], codec::read_row)
+    }
+
+    fn by_object(&self, ino: u64, btime: Time) -> Result<Vec<Row>, ArchiveError> {
+        self.all("object", &statements::OBJECT, params![bits(ino), btime.secs, btime.nanos], codec::read_row)
+    }
+
+    fn count(&self) -> Result<u64, ArchiveError> {
+        if let Some(count) = self.count.get() {
+            self.usable("count")?;
+            return Ok(count);
+        }
+        let count = self.one("count", "SELECT count(*) FROM rows", [], |columns| Ok(columns.get::<_, i64>(0)?))?;
+        let count = count.unwrap_or(0).cast_unsigned();
+        self.count.set(Some(count));
+        Ok(count)
+    }
+
+    fn put(&mut self, row: &Row) -> Result<(), ArchiveError> {
+        row.check()?;
+        self.change("put", |connection, count| {
+            let (dropped, added) = put(connection, row)?;
+            count.set(count.get().map(|count| (count + u64::from(added)).saturating_sub(dropped)));
+            Ok(())
+        })
+    }
+
+    fn drop_tree(&mut self, node: NodeId) -> Result<(), ArchiveError> {
+        self.change("drop", |connection, count| {
+            let dropped = drop_below(connection, node)?;
+            count.set(count.get().map(|count| count.saturating_sub(dropped)));
+            Ok(())
+        })
+    }
+
+    fn bury(&mut self, tombstone: &Tombstone) -> Result<(), ArchiveError> {
+        const SQL: &str = "INSERT OR REPLACE INTO tombstones (node, parent, name, generation) VALUES (?1, ?2, ?3, ?4)";
+        let Tombstone { node, parent, name, generation } = tombstone;
+        check_number(*node.max(parent).max(generation))?;
+        self.change("bury", |connection, _| {
+            run(connection, SQL, params![int(*node), int(*parent), name.as_bytes(), int(*generation)]).map(drop)
+        })
+    }
+
+    fn rows_above(&self, generation: Generation) -> Result<Vec<Row>, ArchiveError> {
+        self.all("rows above", &statements::ABOVE, [int(generation)], codec::read_row)
+    }
+
+    fn tombstones_above(&self, generation: Generation) -> Result<Vec<Tombstone>, ArchiveError> {
+        const SQL: &str = "SELECT node, parent, name, generation FROM tombstones
+            WHERE generation > ?1 ORDER BY generation, node";
+        self.all("tombstones above", SQL, [int(generation)], codec::read_tombstone)
+    }
+
+    fn forget_tombstones(&mut self, upto: Generation) -> Result<(), ArchiveError> {
+        const SQL: &str = "DELETE FROM tombstones WHERE generation <= ?1";
+        self.change("forget tombstones", |connection, _| run(connection, SQL, [int(upto)]).map(drop))
+    }
+
+    fn intend(&mut self, intent: &Intent) -> Result<(), ArchiveError> {
+        const SQL: &str = "INSERT OR REPLACE INTO intents (generation, node, path, stage, what, step)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let Intent { generation, node, path, stage, step } = intent;
+        check_number(*generation.max(node))?;
+        let what = match step {
+            IntentStep::Place { .. } => "place",
+            IntentStep::Move { .. } => "move",
+            IntentStep::Remove { .. } => "remove",
+        };
+        self.change("intend", |connection, _| {
+            let (generation, node, step) = (int(*generation), int(*node), blob(step)?);
+            run(connection, SQL, params![generation, node, path.as_bytes(), stage.as_bytes(), what, step]).map(drop)
+        })
+    }
+
+    fn settle(&mut self, generation: Generation) -> Result<(), ArchiveError> {
+        const SQL: &str = "DELETE FROM intents WHERE generation = ?1";
+        self.change("settle", |connection, _| run(connection, SQL, [int(generation)]).map(drop))
+    }
+
+    fn intents(&self) -> Result<Vec<Intent>, ArchiveError> {
+        const SQL: &str = "SELECT generation, node, path, stage, step FROM intents ORDER BY generation";
+        self.all("intents", SQL, [], codec::read_intent)
+    }
+
+    fn trash_add(&mut self, item: &TrashItem) -> Result<(), ArchiveError> {
+        const SQL: &str = "INSERT OR REPLACE INTO trash (id, path, since, size, reason) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let TrashItem { id, path, since, size, reason } = item;
+        check_number(*size)?;
+        self.change("add to the trash", |connection, _| {
+            run(connection, SQL, params![id.as_bytes(), path.as_bytes(), since, int(*size), reason]).map(drop)
+        })
+    }
+
+    fn trash_remove(&mut self, id: &Name) -> Result<(), ArchiveError> {
+        const SQL: &str = "DELETE FROM trash WHERE id = ?1";
+        self.change("remove from the trash", |connection, _| run(connection, SQL, [id.as_bytes()]).map(drop))
+    }
+
+    fn trash(&self) -> Result<Vec<TrashItem>, ArchiveError> {
+        self.all("trash", "SELECT id, path, since, size, reason FROM trash ORDER BY since, id", [], codec::read_trash)
+    }
+
+    fn commit(&mut self) -> Result<(), ArchiveError> {
+        self.usable("commit")?;
+        if !self.changing {
+            return Ok(());
+        }
+        let ended = self.begin().and_then(|()| run(&self.connection, "COMMIT", []));
+        ended.map_err(|fault| self.fail("commit", &fault))?;
+        self.changing = false;
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! The tables, and the check that a file is an archive.
+//!
+//! `rows` is keyed by node, so that moving a directory changes one row; `rows_by_name` leads from (parent, name) to
+//! it and alone suffices to walk a subtree. Names are blobs: they sort by bytes and need not be UTF-8. The few blobs in
+//! postcard (`xattrs`, `achieved`, `intents.step`) hold `model::Xattrs`, `model::Attrs` and `archive::IntentStep`:
+//! a change of these types needs a new [`VERSION`].
+
+use rusqlite::Connection;
+
+/// "psyn", where `file(1)` and we look.
+const APPLICATION_ID: i64 = 0x7073_796e;
+/// The schema that this psync writes, and the highest that it reads.
+pub const VERSION: i64 = 1;
+
+const TABLES: &str = r#"
+CREATE TABLE meta (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    archive BLOB NOT NULL,
+    peer BLOB NOT NULL,
+    generation INTEGER NOT NULL,
+    confirmed INTEGER NOT NULL,
+    boot BLOB NOT NULL,
+    root_ino INTEGER NOT NULL,
+    root_btime INTEGER NOT NULL,
+    root_btime_ns INTEGER NOT NULL,
+    filters BLOB NOT NULL,
+    side INTEGER NOT NULL DEFAULT 0
+);
+
+CREATE TABLE rows (
+    node INTEGER PRIMARY KEY,
+    parent INTEGER NOT NULL,
+    name BLOB NOT NULL,
+    generation INTEGER NOT NULL,
+    kind TEXT NOT NULL,             -- f, d, l as in find -type
+    size INTEGER,                   -- files only
+    hash BLOB,                      -- BLAKE3; files only; NULL: not known
+    target BLOB,                    -- links only
+    mode INTEGER NOT NULL,
+    user NOT NULL,                  -- a name, or a number
+    "group" NOT NULL,
+    mtime INTEGER NOT NULL,         -- seconds since 1970
+    mtime_ns INTEGER NOT NULL,
+    xattrs BLOB,
+    achieved BLOB,
+    ino INTEGER,                    -- the object's own stat when it was recorded; NULL: not yet looked at
+    btime INTEGER,
+    btime_ns INTEGER,
+    seen_size INTEGER,
+    seen_mtime INTEGER,
+    seen_mtime_ns INTEGER,
+    seen_ctime INTEGER,
+    seen_ctime_ns INTEGER,
+    seen_mode INTEGER,
+    seen_uid INTEGER,
+    seen_gid INTEGER
+);
+CREATE UNIQUE INDEX rows_by_name ON rows (parent, name);
+CREATE INDEX rows_by_generation ON rows (generation);
+CREATE INDEX rows_by_object ON rows (ino, btime, btime_ns) WHERE ino IS NOT NULL;
+
+CREATE TABLE tombstones (
+    node INTEGER PRIMARY KEY,
+    parent INTEGER NOT NULL,
+    name BLOB NOT NULL,
+    generation INTEGER NOT NULL
+);
+CREATE INDEX tombstones_by_generation ON tombstones (generation);
+
+CREATE TABLE intents (
+    generation INTEGER PRIMARY KEY,
+    node INTEGER NOT NULL,
+    path BLOB NOT NULL,
+    stage BLOB NOT NULL,
+    what TEXT NOT NULL,             -- place, move, remove: for people
+    step BLOB NOT NULL
+);
+
+CREATE TABLE trash (
+    id BLOB PRIMARY KEY,
+    path BLOB NOT NULL,
+    since INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    reason TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- For people: SELECT * FROM listing
+CREATE VIEW listing AS
+WITH RECURSIVE walk (node, path) AS (
+    SELECT node, CAST(name AS TEXT) FROM rows WHERE parent = 1
+    UNION ALL
+    SELECT rows.node, walk.path || '/' || CAST(rows.name AS TEXT) FROM rows JOIN walk ON rows.parent = walk.node
+)
+SELECT path, kind, size, datetime(mtime, 'unixepoch') AS mtime, printf('%04o', mode) AS mode, user, "group",
+       lower(hex(hash)) AS hash, CAST(target AS TEXT) AS target, generation, ino
+FROM walk JOIN rows USING (node);
+"#;
+
+/// What lies in the file that was opened.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    Nothing,
+    Archive,
+    /// Another program's database.
+    Foreign,
+    /// Made by a newer psync; the schema's version.
+    Newer(i64),
+}
+
+/// Looks at the file without changing it.
+pub fn inspect(connection: &Connection) -> rusqlite::Result<Found> {
+    let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let objects: i64 = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    Ok(match (application, version, objects) {
+        (0, 0, 0) => Found::Nothing,
+        (APPLICATION_ID, version, _) if version > VERSION => Found::Newer(version),
+        (APPLICATION_ID, VERSION, 1..) => Found::Archive,
+        _ => Found::Foreign,
+    })
+}
+
+/// Makes the tables; the caller holds the transaction.
+pub fn create(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(TABLES)?;
+    connection.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"))
+}

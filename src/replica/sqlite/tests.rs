@@ -1,0 +1,379 @@
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::super::archive::samples::{attrs, dir_row, file_row, name, path};
+use super::super::archive::{path_of, row_at};
+use super::super::memory::MemoryArchive;
+use super::*;
+use crate::model::{Content, Entry, Principal, ROOT_NODE, RelPath};
+
+const ROOT: (u64, Time) = (2, Time { secs: -5, nanos: 7 });
+
+fn place() -> (TempDir, PathBuf) {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("archive.db");
+    (dir, file)
+}
+
+fn reopen(file: &Path) -> SqliteArchive {
+    let (archive, fresh) = SqliteArchive::open(file, (0, Time::default())).unwrap();
+    assert!(!fresh);
+    archive
+}
+
+fn words(result: Result<(SqliteArchive, bool), ArchiveError>) -> String {
+    result.map(|_| ()).unwrap_err().to_string()
+}
+
+/// A small generator (xorshift), so that a seed names a history.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+}
+
+const NODES: u64 = 14;
+const NAMES: [&[u8]; 5] = [b"a", b"b", b"\xff\xfe", b"a b", b"\xc3\xa9"];
+
+fn any_name(dice: &mut Dice) -> Name {
+    Name::new(NAMES[dice.roll(5) as usize]).unwrap()
+}
+
+fn any_row(dice: &mut Dice) -> Row {
+    let node = 2 + dice.roll(NODES);
+    let mut row = match dice.roll(3) {
+        0 => dir_row(node, 0, "x", 0),
+        _ => file_row(node, 0, "x", 0),
+    };
+    row.parent = 1 + dice.roll(NODES);
+    row.name = any_name(dice);
+    row.generation = dice.roll(30);
+    if dice.roll(4) == 0 {
+        row.entry.content = Content::Link { target: (*b"../\xff").into() };
+    }
+    if dice.roll(4) == 0 {
+        row.entry.attrs.xattrs.insert((*b"user.x").into(), (*b"\0\xff").into());
+        row.entry.attrs.user = Principal::Name("wwwrun".into());
+        row.achieved = Some(attrs(0o600));
+    }
+    if let Some(signature) = &mut row.signature {
+        signature.ino = if dice.roll(2) == 0 { u64::MAX - dice.roll(3) } else { dice.roll(3) };
+        signature.btime.secs -= dice.roll(2) as i64 * 10_000_000_000;
+    }
+    row
+}
+
+/// One random change of both archives; they must agree on whether it is possible.
+fn change(dice: &mut Dice, both: &mut [&mut dyn Archive; 2]) {
+    let kind = dice.roll(12);
+    let seed = dice.roll(u64::MAX >> 12) + 1;
+    let [a, b] = both.each_mut().map(|archive| {
+        let mut dice = Dice(seed);
+        match kind {
+            0..=5 => archive.put(&any_row(&mut dice)),
+            6 => archive.drop_tree(1 + dice.roll(NODES)),
+            7 => archive.bury(&Tombstone {
+                node: 2 + dice.roll(NODES),
+                parent: 1 + dice.roll(NODES),
+                name: any_name(&mut dice),
+                generation: dice.roll(30),
+            }),
+            8 => archive.forget_tombstones(dice.roll(30)),
+            9 => {
+                let row = any_row(&mut dice);
+                let object = (u64::MAX - dice.roll(2), Time { secs: -1, nanos: 1 });
+                let step = match dice.roll(3) {
+                    0 => IntentStep::Remove { object },
+                    1 => IntentStep::Move { from: RelPath::new(b"x/\xff").unwrap(), object },
+                    _ => IntentStep::Place {
+                        achieved: None,
+                        entry: row.entry,
+                        staged: object,
+                        victim: row.signature,
+                        copy: Some(name("copy")),
+                    },
+                };
+                let generation = dice.roll(8);
+                archive.intend(&Intent { generation, node: row.node, path: path("a/b"), stage: row.name, step })
+            }
+            10 => archive.settle(dice.roll(8)),
+            _ if dice.roll(2) == 0 => archive.trash_remove(&any_name(&mut dice)),
+            _ => archive.trash_add(&TrashItem {
+                id: any_name(&mut dice),
+                path: path("p"),
+                since: dice.roll(3) as i64 - 1,
+                size: dice.roll(100),
+                reason: "deleted".into(),
+            }),
+        }
+    });
+    assert_eq!(a.is_ok(), b.is_ok(), "{a:?} {b:?}");
+}
+
+/// Everything that an archive tells, but for its random id.
+fn all_answers(archive: &impl Archive) -> String {
+    let mut out = String::new();
+    let mut say = |what: &dyn std::fmt::Debug| out.push_str(&format!("{what:?}\n"));
+    say(&Identity { archive: [0; 16], ..archive.identity().unwrap() });
+    say(&archive.count().unwrap());
+    for node in 0..=NODES + 2 {
+        say(&archive.node(node).unwrap());
+        say(&archive.children(node).unwrap());
+        say(&path_of(archive, node).unwrap());
+        for name in NAMES {
+            say(&archive.child(node, &Name::new(name).unwrap()).unwrap());
+        }
+    }
+    for ino in [0, 1, 2, u64::MAX, u64::MAX - 1, u64::MAX - 2] {
+        for ago in 0..2 {
+            let btime = Time { secs: 1_700_000_001 - ago * 10_000_000_000, nanos: 999_999_999 };
+            say(&archive.by_object(ino, btime).unwrap());
+        }
+    }
+    for generation in [0, 1, 15, 28, u64::MAX] {
+        say(&archive.rows_above(generation).unwrap());
+        say(&archive.tombstones_above(generation).unwrap());
+    }
+    for text in ["a", "a/b", "a/a b/a", "b/b", ""] {
+        say(&row_at(archive, &path(text)).unwrap());
+    }
+    say(&archive.intents().unwrap());
+    say(&archive.trash().unwrap());
+    out
+}
+
+#[test]
+fn both_archives_tell_the_same_of_any_history() {
+    for seed in 1..=4 {
+        let (_dir, file) = place();
+        let (mut real, fresh) = SqliteArchive::open(&file, ROOT).unwrap();
+        assert!(fresh);
+        let mut model = MemoryArchive::new(real.identity().unwrap().archive, ROOT);
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ seed);
+        for step in 0..400 {
+            match dice.roll(40) {
+                0..=3 => {
+                    real.commit().unwrap();
+                    model.commit().unwrap();
+                }
+                4 => {
+                    drop(real);
+                    real = reopen(&file);
+                    model = model.crash();
+                }
+                5 => {
+                    let generation = dice.roll(1000);
+                    let identity = Identity { generation, peer: [3; 16], ..model.identity().unwrap() };
+                    real.set_identity(&identity).unwrap();
+                    model.set_identity(&identity).unwrap();
+                }
+                _ => change(&mut dice, &mut [&mut real, &mut model]),
+            }
+            if dice.roll(8) == 0 {
+                let (real, model) = (all_answers(&real), all_answers(&model));
+                let differs = real.lines().zip(model.lines()).find(|(a, b)| a != b);
+                assert_eq!(differs, None, "seed {seed} step {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_second_opening_is_refused() {
+    let (_dir, file) = place();
+    let (archive, _) = SqliteArchive::open(&file, ROOT).unwrap();
+    assert!(words(SqliteArchive::open(&file, ROOT)).contains("in use by another psync"));
+    drop(archive);
+    reopen(&file);
+}
+
+#[test]
+fn foreign_newer_and_damaged_files_are_refused_and_left_alone() {
+    let (dir, file) = place();
+    let with = |sql: &str| {
+        let other = dir.path().join("other.db");
+        _ = std::fs::remove_file(&other);
+        Connection::open(&other).unwrap().execute_batch(sql).unwrap();
+        std::fs::read(other).unwrap()
+    };
+    let (mut archive, _) = SqliteArchive::open(&file, ROOT).unwrap();
+    (2..200).for_each(|n| archive.put(&file_row(n, ROOT_NODE, &format!("{n}"), n)).unwrap());
+    archive.commit().unwrap();
+    drop(archive);
+    let whole = std::fs::read(&file).unwrap();
+    let newer = [&whole[..60], &99u32.to_be_bytes(), &whole[64..]].concat();
+    let older = [&whole[..60], &0u32.to_be_bytes(), &whole[64..]].concat();
+    let no_pages = [&whole[..100], &vec![0x55; whole.len() - 100][..]].concat();
+    let cases: [(&str, Vec<u8>, &str); 9] = [
+        ("text", b"not a database, but somebody's only copy of a letter".repeat(30), "no archive of psync"),
+        ("short text", b"hello".to_vec(), "no archive of psync"),
+        ("one byte", b"h".to_vec(), "no archive of psync"),
+        ("zeros", vec![0; 8192], "no archive of psync"),
+        ("another program", with("CREATE TABLE t (x)"), "another program's database"),
+        ("another program's empty one", with("PRAGMA user_version = 5"), "another program's database"),
+        ("newer", newer, "newer psync (schema 99, this one knows 1)"),
+        ("older than any", older, "another program's database"),
+        ("overwritten", no_pages, "damaged"),
+    ];
+    for (what, bytes, expected) in cases {
+        std::fs::write(&file, &bytes).unwrap();
+        let opened = SqliteArchive::open(&file, ROOT);
+        assert!(opened.is_err(), "{what}");
+        let said = words(opened);
+        assert!(said.contains(expected), "{what}: {said}");
+        assert!(said.contains("archive.db"), "{what}: {said}");
+        assert!(std::fs::read(&file).unwrap() == bytes, "{what}: the file was changed");
+    }
+    // An archive that lost its end opens or not, but says so at the latest when the rows are read.
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    let read = SqliteArchive::open(&file, ROOT).and_then(|(archive, _)| archive.rows_above(0));
+    assert!(read.is_err());
+}
+
+#[test]
+fn an_empty_file_becomes_an_archive_and_keeps_its_identity() {
+    let (dir, file) = place();
+    std::fs::write(&file, b"").unwrap();
+    let (archive, fresh) = SqliteArchive::open(&file, ROOT).unwrap();
+    let identity = archive.identity().unwrap();
+    assert!(fresh && identity.archive != [0; 16] && identity.root == ROOT && identity.generation == 0);
+    drop(archive);
+    assert_eq!(reopen(&file).identity().unwrap(), identity);
+    let second = dir.path().join("second.db");
+    let (second, _) = SqliteArchive::open(&second, ROOT).unwrap();
+    assert_ne!(second.identity().unwrap().archive, identity.archive);
+    assert!(SqliteArchive::open(&dir.path().join("no/such/directory"), ROOT).is_err());
+}
+
+#[test]
+fn after_a_failed_change_nothing_more_is_taken() {
+    let (_dir, file) = place();
+    let (mut archive, _) = SqliteArchive::open(&file, ROOT).unwrap();
+    archive.put(&file_row(2, ROOT_NODE, "kept", 1)).unwrap();
+    archive.commit().unwrap();
+    archive.put(&file_row(3, ROOT_NODE, "lost", 2)).unwrap();
+    // No room for more pages: the disk is full.
+    let pages: i64 = archive.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    archive.connection.execute_batch(&format!("PRAGMA max_page_count = {pages}")).unwrap();
+    let long = "n".repeat(200);
+    let full = (4..2000).map(|n| archive.put(&file_row(n, n + 5000, &long, 3))).find(Result::is_err);
+    assert!(full.unwrap().unwrap_err().to_string().contains("full"));
+    assert!(archive.put(&file_row(5, ROOT_NODE, "no", 4)).unwrap_err().to_string().contains("failed before"));
+    assert!(archive.commit().is_err() && archive.node(2).is_err() && archive.count().is_err());
+    drop(archive);
+    let archive = reopen(&file);
+    assert_eq!(archive.rows_above(0).unwrap().len(), 1);
+    assert_eq!(archive.count().unwrap(), 1);
+}
+
+#[test]
+fn people_can_read_the_listing() {
+    let (_dir, file) = place();
+    let (mut archive, _) = SqliteArchive::open(&file, ROOT).unwrap();
+    archive.put(&dir_row(2, ROOT_NODE, "d", 1)).unwrap();
+    let entry = Entry { content: Content::Link { target: (*b"../t").into() }, attrs: attrs(0) };
+    archive.put(&Row { entry, ..file_row(4, 2, "link", 3) }).unwrap();
+    archive.put(&file_row(3, 2, "f\u{e9}", 2)).unwrap();
+    archive.commit().unwrap();
+    let sql =
+        "SELECT concat_ws(' ', path, kind, size, mtime, mode, user, \"group\", target) FROM listing ORDER BY path";
+    let lines = select(&archive.connection, sql, [], |columns| Ok(columns.get::<_, String>(0)?)).unwrap();
+    assert_eq!(
+        lines,
+        [
+            "d d 1970-01-01 00:00:00 0755 0 users",
+            "d/f\u{e9} f 5 2023-11-14 22:13:20 0640 0 users",
+            "d/link l 2023-11-14 22:13:20 0000 0 users ../t",
+        ]
+    );
+}
+
+#[test]
+fn a_hundred_thousand_rows() {
+    const ROWS: u64 = 100_000;
+    let (_dir, file) = place();
+    let (mut archive, _) = SqliteArchive::open(&file, ROOT).unwrap();
+    let rate = |what: &str, start: Instant| {
+        println!("{what}: {:.0} thousand/s", ROWS as f64 / start.elapsed().as_secs_f64() / 1000.0);
+    };
+    let row = |n: u64| match n % 50 {
+        0 => dir_row(n + 2, ROOT_NODE, &format!("directory {n}"), n + 1),
+        _ => file_row(n + 2, n / 50 * 50 + 2, &format!("file {n}.txt"), n + 1),
+    };
+    for what in ["put", "put again"] {
+        let start = Instant::now();
+        for n in 0..ROWS {
+            archive.put(&row(n)).unwrap();
+            if n % 1000 == 999 {
+                archive.commit().unwrap();
+            }
+        }
+        rate(what, start);
+    }
+    let start = Instant::now();
+    for n in 0..ROWS {
+        let row = row(n);
+        assert_eq!(archive.child(row.parent, &row.name).unwrap().unwrap().node, n + 2);
+    }
+    rate("child", start);
+    let start = Instant::now();
+    let listed: usize = (0..ROWS / 50).map(|n| archive.children(n * 50 + 2).unwrap().len()).sum();
+    assert_eq!(listed as u64, ROWS - ROWS / 50);
+    rate("children", start);
+    let start = Instant::now();
+    (1..ROWS / 50).for_each(|n| archive.drop_tree(n * 50 + 2).unwrap());
+    archive.commit().unwrap();
+    rate("drop", start);
+    assert_eq!(archive.count().unwrap(), 50);
+    println!("file: {} KiB", std::fs::metadata(&file).unwrap().len() / 1024);
+}
+
+/// Not a test by itself: the process that [`a_killed_process_leaves_what_it_committed`] kills.
+#[test]
+fn child_that_is_killed() {
+    let Some(file) = std::env::var_os("PSYNC_TEST_ARCHIVE") else { return };
+    let (mut archive, _) = SqliteArchive::open(Path::new(&file), ROOT).unwrap();
+    (2..2000).for_each(|n| archive.put(&file_row(n, ROOT_NODE, &format!("{n}"), n)).unwrap());
+    archive.commit().unwrap();
+    // Enough to overflow the cache, so that a part lies in the log already.
+    (2000..60_000).for_each(|n| archive.put(&file_row(n, ROOT_NODE, &format!("{n}"), n)).unwrap());
+    archive.drop_tree(2).unwrap();
+    println!("in the middle");
+    std::io::stdout().flush().unwrap();
+    // Until it is killed, or its parent is gone.
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+#[test]
+fn a_killed_process_leaves_what_it_committed() {
+    let (_dir, file) = place();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "replica::sqlite::tests::child_that_is_killed", "--nocapture"])
+        .env("PSYNC_TEST_ARCHIVE", &file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("in the middle")));
+    assert!(words(SqliteArchive::open(&file, ROOT)).contains("in use by another psync"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut archive = reopen(&file);
+    assert_eq!(archive.count().unwrap(), 1998);
+    assert_eq!(archive.rows_above(0).unwrap().len(), 1998);
+    assert_eq!(archive.node(2).unwrap(), Some(file_row(2, ROOT_NODE, "2", 2)));
+    archive.put(&file_row(9999, ROOT_NODE, "more", 9999)).unwrap();
+    archive.commit().unwrap();
+    drop(archive);
+    assert_eq!(reopen(&file).count().unwrap(), 1999);
+}

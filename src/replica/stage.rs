@@ -1,0 +1,132 @@
+//! Stage: make the new object in psync's own directory, whole and with its attributes, before any name changes.
+
+use crate::model::{Attrs, Content, Entry, Generation, Hash, Kind, Name, RelPath, Time};
+
+use super::Replica;
+use super::archive::Archive;
+use super::disk::{Disk, Own};
+use super::error::{At, ReplicaError};
+
+/// An object in the stage.
+pub struct Staged<F> {
+    pub name: Name,
+    /// Inode and birth time.
+    pub object: (u64, Time),
+    /// The only descriptor of a file.
+    pub file: Option<F>,
+    /// The attributes that it got, where they are not the wanted ones.
+    pub achieved: Option<Attrs>,
+    /// Computed while a file was written.
+    pub hash: Option<Hash>,
+}
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// A stage name that no other object of this run has; recovery reads the generation from it.
+    pub(crate) fn stage_name(&mut self, generation: Generation) -> Result<Name, ReplicaError> {
+        self.stage_counter += 1;
+        let text = format!("{generation:x}.{:x}", self.stage_counter);
+        Name::new(text.as_bytes())
+            .map_err(|e| std::io::Error::other(e.to_string()))
+            .at(&RelPath::root(), "name an object of the stage")
+    }
+
+    /// Makes an empty file for contents that arrive in pieces.
+    pub(crate) fn stage_file(
+        &mut self,
+        generation: Generation,
+        path: &RelPath,
+    ) -> Result<(Name, D::File), ReplicaError> {
+        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        let name = self.stage_name(generation)?;
+        let file = self.disk.create(&stage, &name).at(path, "create in the stage")?;
+        Ok((name, file))
+    }
+
+    /// Makes the whole object: a directory, a link, or a file with these contents.
+    pub(crate) fn stage_whole(
+        &mut self,
+        generation: Generation,
+        path: &RelPath,
+        entry: &Entry,
+        bytes: &[u8],
+    ) -> Result<Staged<D::File>, ReplicaError> {
+        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        match &entry.content {
+            Content::File { .. } => {
+                let (name, file) = self.stage_file(generation, path)?;
+                let written = self.disk.write_at(&file, 0, bytes).at(path, "write");
+                self.finish_file(path, name, file, &entry.attrs, Some(Hash::of(bytes)), written)
+            }
+            Content::Dir => {
+                let name = self.stage_name(generation)?;
+                self.disk.make_dir(&stage, &name).at(path, "make a directory")?;
+                self.finish(path, name, None, Kind::Dir, &entry.attrs, None)
+            }
+            Content::Link { target } => {
+                let name = self.stage_name(generation)?;
+                self.disk.make_link(&stage, &name, target).at(path, "make a link")?;
+                self.finish(path, name, None, Kind::Link, &entry.attrs, None)
+            }
+        }
+    }
+
+    /// Gives a written file its attributes, or throws it away if it could not be written.
+    pub(crate) fn finish_file(
+        &mut self,
+        path: &RelPath,
+        name: Name,
+        file: D::File,
+        attrs: &Attrs,
+        hash: Option<Hash>,
+        written: Result<(), ReplicaError>,
+    ) -> Result<Staged<D::File>, ReplicaError> {
+        match written {
+            Ok(()) => self.finish(path, name, Some(file), Kind::File, attrs, hash),
+            Err(error) => {
+                self.unstage(&name);
+                Err(error)
+            }
+        }
+    }
+
+    fn finish(
+        &mut self,
+        path: &RelPath,
+        name: Name,
+        file: Option<D::File>,
+        kind: Kind,
+        attrs: &Attrs,
+        hash: Option<Hash>,
+    ) -> Result<Staged<D::File>, ReplicaError> {
+        let dressed = self.dress(path, &name, kind, attrs);
+        if dressed.is_err() {
+            self.unstage(&name);
+        }
+        let (object, achieved) = dressed?;
+        Ok(Staged { name, object, file, achieved, hash })
+    }
+
+    fn dress(
+        &self,
+        path: &RelPath,
+        name: &Name,
+        kind: Kind,
+        attrs: &Attrs,
+    ) -> Result<((u64, Time), Option<Attrs>), ReplicaError> {
+        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        let not_set = self.disk.set_attrs(&stage, name, kind, attrs).at(path, "set attributes")?;
+        let stat = self.disk.stat(&stage, name).at(path, "stat the staged object")?;
+        let achieved = self.achieved(&stage, path, name, kind, attrs, &stat, !not_set.what.is_empty())?;
+        Ok(((stat.ino, stat.btime), achieved))
+    }
+
+    /// Throws a staged object away. One that cannot be removed is left to the next start.
+    pub(crate) fn unstage(&mut self, name: &Name) {
+        let gone = self.disk.own(Own::Stage).and_then(|stage| self.disk.discard(&stage, name));
+        if let Err(error) = gone
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            self.notes.push(format!("stage: cannot remove {name}: {error}"));
+        }
+    }
+}

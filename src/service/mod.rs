@@ -1,0 +1,6 @@
+//! What a service needs: logging, signals, systemd.
+
+pub mod banned;
+mod format;
+pub mod log;
+pub mod signals;

@@ -1,0 +1,4 @@
+//! The only unsafe code: system calls that no crate wraps.
+
+pub mod lease;
+pub mod writeback;

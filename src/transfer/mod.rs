@@ -1,0 +1,17 @@
+//! Contents on their way: [`Supply`] reads them on the source, [`Receive`] writes them on the other side.
+//!
+//! A supply sends what its credit allows; the receiver gives credit for what it has written. So a slow disk or line
+//! holds back the reader, and no queue grows with the size of a file.
+
+mod receive;
+mod supply;
+
+pub use receive::{Receive, Received};
+pub use supply::{Supplied, Supply};
+
+/// The bytes that a supply may send before the receiver's first word.
+pub const INITIAL_CREDIT: u64 = 512 * 1024;
+/// The most bytes in one chunk.
+pub const CHUNK: usize = 128 * 1024;
+/// Files up to this size travel in one piece.
+pub const WHOLE: u64 = 64 * 1024;

@@ -1,0 +1,181 @@
+//! Killed at random, fifty times, while users go on writing on both sides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::support::users::*;
+use crate::support::versions::{Version, collect};
+use crate::support::{PATIENCE, Pair, poll};
+
+const KILLS: u64 = 50;
+
+/// What one user has finished: the last version under each name, or that it is deleted.
+type Finished = BTreeMap<String, Option<Version>>;
+
+/// A user on one side: works in a directory of his own, where nobody else does, and on shared files.
+/// Goes on until told to stop; returns what he left in his own directory, and of each shared file his last version.
+fn work(root: &Path, side: &str, seed: u64, stop: &AtomicBool) -> (Finished, Finished) {
+    let (mut own, mut shared) = (Finished::new(), Finished::new());
+    let mut random = Random(seed);
+    let mut number = 0;
+    mkdirs(root.join(side));
+    while !stop.load(Ordering::Relaxed) {
+        number += 1;
+        let name = format!("{side}/file{}", random.below(40));
+        match random.below(10) {
+            0..4 => {
+                let version = Version::new(&name, number);
+                write(root.join(&name), version.contents());
+                own.insert(name, Some(version));
+            }
+            4..6 => {
+                let version = Version::new(&name, number);
+                save(root.join(&name), version.contents());
+                own.insert(name, Some(version));
+            }
+            6 => {
+                if own.get(&name).is_some_and(Option::is_some) {
+                    remove(root.join(&name));
+                    own.insert(name, None);
+                }
+            }
+            7 => {
+                let to = format!("{side}/file{}", random.below(40));
+                if to != name && own.get(&name).is_some_and(Option::is_some) {
+                    rename(root.join(&name), root.join(&to));
+                    let version = own.insert(name, None).flatten();
+                    own.insert(to, version);
+                }
+            }
+            _ => {
+                let name = format!("shared{}", random.below(8));
+                let version = Version::new(&format!("{name}-{side}"), number);
+                save(root.join(&name), version.contents());
+                shared.insert(name, Some(version));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(random.below(12)));
+    }
+    (own, shared)
+}
+
+/// What a user finished in his own directory is there and nothing else is; what he deleted is not.
+fn check_own(pair: &Pair, side: &str, own: &Finished) {
+    for root in pair.sides() {
+        let mut wanted = BTreeSet::new();
+        for (name, version) in own {
+            let is = std::fs::read(root.join(name)).ok().map(|c| Version::parse(&c));
+            let Some(version) = version else {
+                assert!(is.is_none(), "{name} is back in {root:?}: {is:?}{}", pair.story());
+                continue;
+            };
+            wanted.insert(name.rsplit('/').next().unwrap().to_owned());
+            assert!(is == Some(Some(version.clone())), "{name} is {is:?} in {root:?}, not {version:?}{}", pair.story());
+        }
+        let names = std::fs::read_dir(root.join(side)).unwrap().flatten();
+        let found: BTreeSet<_> = names.map(|e| e.file_name().into_string().unwrap()).collect();
+        // A kill in the middle of a move may make a version meet itself under another name: a conflict copy too many is
+        // a nuisance and no loss. It is told, so that the number is seen.
+        let (copies, left_over): (Vec<_>, Vec<_>) =
+            found.difference(&wanted).partition(|name| name.contains(" (conflict "));
+        println!("{} conflict copies in {side}", copies.len());
+        assert!(left_over.is_empty(), "left over in {side}: {left_over:?}");
+        assert!(wanted.is_subset(&found), "missing in {side}: {:?}", wanted.difference(&found).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn killed_fifty_times_under_writers_on_both_sides() {
+    let mut pair = Pair::start(&[]);
+    for n in 0..8 {
+        write(pair.left.join(format!("shared{n}")), Version::new("base", n).contents());
+    }
+    pair.settle();
+    let seed = std::env::var("PSYNC_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_260_101);
+    println!("PSYNC_SEED={seed}");
+    let stop = AtomicBool::new(false);
+    let [left, right] = [pair.left.clone(), pair.right.clone()];
+    let results = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for (root, side, seed) in [(&left, "left", seed), (&right, "right", seed + 1)] {
+            let (stop, results) = (&stop, &results);
+            scope.spawn(move || {
+                let (own, shared) = work(root, side, seed, stop);
+                results.lock().unwrap().push((side, own, shared));
+            });
+        }
+        // The users must stop even if something panics here.
+        let killing = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| kill_at_random(&mut pair, seed + 2)));
+        stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = killing {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    pair.wait_in_sync();
+    pair.settle();
+
+    let (mut found, mut torn) = collect(&pair.left);
+    let (versions, more) = collect(&pair.right);
+    found.extend(versions);
+    torn.extend(more);
+    torn.retain(|file| !file.contains("/.psync/"));
+    assert!(torn.is_empty(), "torn: {torn:#?}{}", pair.story());
+    for (side, own, shared) in results.into_inner().unwrap() {
+        assert!(own.len() > 20 && shared.len() == 8, "{side} did too little: {own:?} {shared:?}");
+        check_own(&pair, side, &own);
+        for version in shared.into_values().flatten() {
+            assert!(found.contains(&version), "{version:?}, written on the {side}, is lost{}", pair.story());
+        }
+    }
+    pair.stop();
+}
+
+fn kill_at_random(pair: &mut Pair, seed: u64) {
+    let mut random = Random(seed);
+    for kill in 0..KILLS {
+        // Every fifth time it may get as far as being in sync; else it dies anywhere on the way there.
+        let pause = if kill % 5 == 0 { 1000 + random.below(500) } else { random.below(400) };
+        std::thread::sleep(Duration::from_millis(pause));
+        match kill % 3 {
+            0 => pair.kill9_all(),
+            1 => kill_one(pair, 0),
+            _ => kill_one(pair, 1),
+        }
+        pair.spawn();
+    }
+}
+
+/// Kills the brain or the agent alone, and ends the other as it likes to end.
+fn kill_one(pair: &mut Pair, which: usize) {
+    use nix::sys::signal::Signal;
+    let family = pair.processes();
+    let Some(victim) = family.get(which) else { return pair.kill9_all() };
+    crate::support::process::kill_and_wait(&[*victim]);
+    if which != 0 {
+        // Told to stop without an agent, the brain ends; how it says so is its own affair.
+        crate::support::process::send(family[0], Signal::SIGTERM);
+    }
+    let _ = pair.wait_end();
+    let gone = poll(PATIENCE, || !family.iter().any(|p| crate::support::process::alive(*p)));
+    assert!(gone, "a process of {family:?} lives on after the other was killed{}", pair.story());
+}
+
+#[test]
+fn an_agent_that_dies_is_replaced() {
+    let mut pair = Pair::start(&[]);
+    write(pair.left.join("before"), "before");
+    write(pair.left.join("stays"), "a root that loses all its entries would halt");
+    pair.settle();
+    let family = pair.processes();
+    assert_eq!(family.len(), 2, "a brain and an agent, not {family:?}");
+    crate::support::process::kill_and_wait(&family[1..]);
+    write(pair.left.join("left"), "while it was away");
+    remove(pair.right.join("before"));
+    pair.settle();
+    assert!(pair.is_running() && pair.processes().len() == 2, "no new agent{}", pair.story());
+    assert_eq!(pair.settle().paths(), ["left", "stays"], "{}", pair.story());
+    pair.stop();
+}

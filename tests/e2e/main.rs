@@ -1,0 +1,21 @@
+//! psync from outside: the release binary on real directories.
+//!
+//! `cargo test --release --test e2e` runs all; a word behind it picks tests by name. `PSYNC_KEEP=1` keeps the
+//! directories of a failed test. Nothing here knows how psync works, only what it promises.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+mod git;
+mod initial;
+mod input;
+mod kills;
+mod live;
+mod merges;
+mod names;
+mod roots;
+mod saves;
+mod settings;
+mod syscalls;
+mod writers;

@@ -1,0 +1,368 @@
+//! The pair as the history drives it. Only this module knows how engine and endpoints are called.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use psync::endpoint::message::{Reply, Request};
+use psync::endpoint::{self, Endpoint, Next};
+use psync::engine::{self, Effect, Engine, Input, News};
+use psync::filter::{Filter, FilterSettings};
+use psync::model::{Millis, Outcome, Side};
+use psync::replica::error::ReplicaError;
+use psync::watch::coalesce::Timing;
+
+use crate::model_disk::ModelDisk;
+use crate::plan::Stage;
+use crate::spy::SpyArchive;
+
+/// What a turn did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    Worked,
+    /// Nothing to do before this time (`None`: before something happens).
+    Idle(Option<Millis>),
+}
+
+/// Anything that keeps two trees equal.
+pub trait Pair {
+    /// One step of work, in an order that the choices give.
+    fn turn(&mut self) -> Turn;
+
+    /// How many messages so far proposed or made a change.
+    fn traffic(&self) -> u64;
+
+    /// Stopped by a guard, with its reason.
+    fn halted(&self) -> Option<String> {
+        None
+    }
+
+    /// The administrator lets it go on.
+    fn resume(&mut self) {}
+
+    /// Compares both trees with their archives.
+    fn full_sync(&mut self) {}
+}
+
+type Side2<T> = [T; 2];
+type ModelEndpoint = Endpoint<ModelDisk, SpyArchive>;
+
+/// The real engine and two real endpoints, with queues between them.
+pub struct RealPair {
+    stage: Rc<Stage>,
+    endpoints: Side2<Option<(ModelEndpoint, ModelDisk)>>,
+    next: Side2<Next>,
+    engine: Engine,
+    session: bool,
+    requests: Side2<VecDeque<(Millis, Request)>>,
+    replies: Side2<VecDeque<(Millis, Reply)>>,
+    incarnation: u64,
+    accept: bool,
+    /// The administrator was told to go on with the ancestors forgotten.
+    union: bool,
+    traffic: u64,
+    halted: Option<String>,
+}
+
+/// One thing that could be done now.
+#[derive(Debug, Clone, Copy)]
+enum Work {
+    Event(Side),
+    Request(Side),
+    Reply(Side),
+    Step(Side),
+    Tick,
+}
+
+fn new_engine() -> Engine {
+    Engine::new(engine::Settings {
+        pair: "model".to_string(),
+        prefer: engine::Prefer::Newest,
+        copies: true,
+        force: false,
+        skip_initial: false,
+        max_delete: engine::guard::Limit::Share { percent: 50, at_least: 100 },
+        dry_run: false,
+        filters: [0; 32],
+    })
+}
+
+impl RealPair {
+    pub fn new(stage: Rc<Stage>) -> RealPair {
+        RealPair {
+            stage,
+            endpoints: [None, None],
+            next: [Next::Now; 2],
+            engine: new_engine(),
+            session: false,
+            requests: Default::default(),
+            replies: Default::default(),
+            incarnation: 0,
+            accept: false,
+            union: false,
+            traffic: 0,
+            halted: None,
+        }
+    }
+
+    /// All that was on its way is lost; the next turn begins a new session.
+    fn hang_up(&mut self) {
+        self.session = false;
+        self.requests.iter_mut().for_each(VecDeque::clear);
+        self.replies.iter_mut().for_each(VecDeque::clear);
+    }
+
+    fn end(&mut self, side: Side) {
+        self.endpoints[side as usize] = None;
+        self.hang_up();
+    }
+
+    fn look_after_the_dead(&mut self) {
+        if self.stage.controls.cut.take() {
+            self.hang_up();
+            // An agent on the pipe of its ssh ends with it; one with a socket lives on.
+            if self.stage.choices.one_in(2) {
+                self.stage.disk(Side::Right).state_mut().kill();
+            }
+        }
+        for side in Side::BOTH {
+            if self.endpoints[side as usize].as_ref().is_some_and(|(_, disk)| disk.is_dead()) {
+                self.end(side);
+            }
+        }
+    }
+
+    /// Starts the endpoints that do not run. False if one could not.
+    fn open(&mut self, now: Millis) -> bool {
+        for side in Side::BOTH {
+            let i = side as usize;
+            if self.endpoints[i].is_some() {
+                continue;
+            }
+            let archive = self.stage.archives[i].clone();
+            let crashed = archive.borrow().crash();
+            *archive.borrow_mut() = crashed;
+            let disk = self.stage.disk(side).restart();
+            let settings = endpoint::Settings {
+                replica: psync::replica::Settings { side, inline_max: 16, ..Default::default() },
+                timing: Timing { event_interval: 1_000, delete_delay: 300, open_wait: 60_000 },
+                open_max: 8,
+                translate: None,
+                trash_seconds: None,
+                inline_live: true,
+            };
+            let filter = Filter::new(&FilterSettings::default()).expect("the default filters");
+            match Endpoint::open(disk.clone(), SpyArchive::new(archive, disk.clone()), filter, settings, now) {
+                Ok(endpoint) => self.endpoints[i] = Some((endpoint, disk)),
+                Err(error) => {
+                    self.stage.trace.line(|| format!("{now} {} cannot open: {error}", side.word()));
+                    return false;
+                }
+            }
+            self.next[i] = Next::Now;
+        }
+        true
+    }
+
+    fn begin(&mut self, now: Millis) {
+        self.engine = new_engine();
+        self.session = true;
+        self.incarnation += 1;
+        let accept = std::mem::take(&mut self.accept);
+        self.feed(Input::Start { incarnation: self.incarnation, accept, union: accept && self.union }, now);
+    }
+
+    fn feed(&mut self, input: Input, now: Millis) {
+        let effects = self.engine.handle(input, now);
+        let ready = now + self.stage.controls.delay.get();
+        for effect in effects {
+            match effect {
+                Effect::Send(side, request) => {
+                    self.stage.trace.line(|| format!("{now} to {}: {}", side.word(), short(&request)));
+                    self.requests[side as usize].push_back((ready, request));
+                }
+                Effect::Tell(news) => {
+                    self.stage.trace.line(|| format!("{now} news: {}", short(&news)));
+                    if let News::Halted { reason, advice } = news {
+                        self.union = advice.contains("--union");
+                        if self.union {
+                            // What was deleted on one side comes back then.
+                            self.stage.oracle.borrow_mut().shake();
+                        }
+                        self.halted = Some(reason);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives an endpoint something to do and takes what it says.
+    fn call(
+        &mut self,
+        side: Side,
+        now: Millis,
+        work: impl FnOnce(&mut ModelEndpoint, &mut Vec<Reply>) -> Result<Next, ReplicaError>,
+    ) {
+        let i = side as usize;
+        let Some((endpoint, disk)) = self.endpoints[i].as_mut() else { return };
+        let mut out = Vec::new();
+        let result = work(endpoint, &mut out);
+        if disk.is_dead() {
+            return;
+        }
+        for reply in out {
+            // Trying again what a problem forbids is no change.
+            let changed = matches!(reply, Reply::Recorded { .. } | Reply::Result { outcome: Outcome::Done { .. }, .. });
+            self.traffic += u64::from(changed);
+            self.stage.trace.line(|| format!("{now} from {}: {}", side.word(), short(&reply)));
+            if self.session {
+                let delay = self.stage.controls.delay.get();
+                self.replies[i].push_back((now + delay, reply));
+            }
+        }
+        match result {
+            Ok(next) => self.next[i] = next,
+            Err(error) => {
+                self.stage.trace.line(|| format!("{now} {} failed: {error}", side.word()));
+                self.stage.disk(side).state_mut().kill();
+            }
+        }
+    }
+
+    fn possible(&self, now: Millis) -> Vec<Work> {
+        let mut works = Vec::new();
+        for side in Side::BOTH {
+            let i = side as usize;
+            if !self.stage.disk(side).state().events.is_empty() {
+                works.push(Work::Event(side));
+            }
+            if self.requests[i].front().is_some_and(|(ready, _)| *ready <= now) {
+                works.push(Work::Request(side));
+            }
+            if self.replies[i].front().is_some_and(|(ready, _)| *ready <= now) {
+                works.push(Work::Reply(side));
+            }
+            match self.next[i] {
+                Next::Now => works.push(Work::Step(side)),
+                Next::At(due) if due <= now => works.push(Work::Step(side)),
+                Next::At(_) | Next::Idle => {}
+            }
+        }
+        if self.engine.next_due().is_some_and(|due| due <= now) {
+            works.push(Work::Tick);
+        }
+        works
+    }
+
+    fn next_due(&self) -> Option<Millis> {
+        let queued = self.requests.iter().filter_map(|queue| queue.front().map(|(ready, _)| *ready));
+        let replied = self.replies.iter().filter_map(|queue| queue.front().map(|(ready, _)| *ready));
+        let steps = self.next.iter().filter_map(|next| if let Next::At(due) = next { Some(*due) } else { None });
+        queued.chain(replied).chain(steps).chain(self.engine.next_due()).min()
+    }
+
+    fn work(&mut self, work: Work, now: Millis) {
+        match work {
+            Work::Event(side) => {
+                let event = self.stage.disk(side).state_mut().events.pop_front();
+                if let Some(event) = event {
+                    self.stage.trace.line(|| format!("{now} {} {event:?}", side.word()));
+                    self.call(side, now, |endpoint, _| {
+                        endpoint.event(event, now);
+                        Ok(Next::Now)
+                    });
+                }
+            }
+            Work::Request(side) => {
+                if let Some((_, request)) = self.requests[side as usize].pop_front() {
+                    self.stage.trace.line(|| format!("{now} {} takes {}", side.word(), short(&request)));
+                    self.call(side, now, |endpoint, out| endpoint.handle(request, now, out).map(|()| Next::Now));
+                }
+            }
+            Work::Reply(side) => {
+                if let Some((_, reply)) = self.replies[side as usize].pop_front() {
+                    self.feed(Input::Reply(side, reply), now);
+                }
+            }
+            Work::Step(side) => self.call(side, now, |endpoint, out| endpoint.step(now, out)),
+            Work::Tick => self.feed(Input::Tick, now),
+        }
+    }
+}
+
+/// A message in one line, attributes left out.
+fn short(message: &impl std::fmt::Debug) -> String {
+    let text = format!("{message:?}");
+    let mut out = String::new();
+    let mut rest = text.as_str();
+    while let Some(start) = rest.find(", attrs: {").or_else(|| rest.find(", attrs: Attrs {")) {
+        out.push_str(&rest[..start]);
+        let mut depth = 0;
+        let end = rest[start..].char_indices().find(|(_, c)| {
+            depth += i32::from(*c == '{') - i32::from(*c == '}');
+            *c == '}' && depth == 0
+        });
+        rest = end.map_or("", |(end, _)| &rest[start + end + 1..]);
+    }
+    out.push_str(rest);
+    for word in [
+        "Some",
+        "Entry ",
+        "Change ",
+        "Known ",
+        "Apply ",
+        "Record ",
+        "content: ",
+        "known: None, ",
+        "moved: None, ",
+        ", inline: None, below: 0",
+        "pair: \"model\", ",
+    ] {
+        out = out.replace(word, "");
+    }
+    out.replace(
+        "[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]",
+        "[]",
+    )
+}
+
+impl Pair for RealPair {
+    fn turn(&mut self) -> Turn {
+        let now = self.stage.world.now();
+        self.look_after_the_dead();
+        if self.halted.is_some() {
+            return Turn::Worked;
+        }
+        if !self.open(now) {
+            return Turn::Worked;
+        }
+        if !self.session {
+            self.begin(now);
+            return Turn::Worked;
+        }
+        let works = self.possible(now);
+        if works.is_empty() {
+            return Turn::Idle(self.next_due());
+        }
+        let work = *self.stage.choices.pick(&works);
+        self.work(work, now);
+        Turn::Worked
+    }
+
+    fn traffic(&self) -> u64 {
+        self.traffic
+    }
+
+    fn halted(&self) -> Option<String> {
+        self.halted.clone()
+    }
+
+    fn resume(&mut self) {
+        self.halted = None;
+        self.accept = true;
+        self.hang_up();
+    }
+
+    fn full_sync(&mut self) {
+        self.feed(Input::Scan, self.stage.world.now());
+    }
+}

@@ -1,0 +1,358 @@
+//! A history: two trees, what users and faults do to them in phases, and the checks after each phase.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use psync::model::{Millis, Side};
+use psync::replica::memory::MemoryArchive;
+
+use crate::choice::Choices;
+use crate::driver::{Pair, Turn};
+use crate::model_disk::ModelDisk;
+use crate::model_disk::state::{Features, ROOT};
+use crate::plan::{Act, Fault, Item, Stage};
+use crate::users::{Maker, Running, Task};
+use crate::world::World;
+
+/// Users are quiet for this long before the trees are compared.
+const QUIET: Millis = 20 * 60 * 1000;
+/// A phase that takes more turns than this does not come to rest.
+const TURNS: u64 = 10_000;
+/// No queue of the model may grow beyond this.
+const QUEUE: usize = 5_000;
+
+/// Which disturbances a history may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Profile {
+    pub one_sided: bool,
+    pub events: bool,
+    pub crashes: bool,
+    pub power: bool,
+    pub disks: bool,
+    pub snapshots: bool,
+    pub features: bool,
+}
+
+impl Profile {
+    /// What disturbs the history, in a few words.
+    pub fn words(&self) -> String {
+        let all = [
+            (self.one_sided, "one-sided"),
+            (self.events, "events"),
+            (self.crashes, "crashes"),
+            (self.power, "power"),
+            (self.disks, "disks"),
+            (self.snapshots, "snapshots"),
+            (self.features, "features"),
+        ];
+        let words: Vec<&str> = all.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect();
+        format!("({})", words.join(", "))
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct History {
+    /// Seed of everything that is not users' doing: order of work, what a power cut keeps.
+    pub schedule: u64,
+    pub profile: Profile,
+    pub features: [Features; 2],
+    /// What lies in the trees before psync comes.
+    pub before: Vec<Task>,
+    pub phases: Vec<Vec<Item>>,
+}
+
+impl History {
+    /// The history of a seed.
+    pub fn of(seed: u64) -> History {
+        let choices = Choices::seeded(seed);
+        let profile = profile(&choices);
+        let mut value = 0;
+        let features = features(&choices, profile);
+        let mut maker = Maker { choices: &choices, value: &mut value, unique_sizes: true };
+        let before = (0..choices.below(9))
+            .map(|_| {
+                let side = side(&choices, profile);
+                Task { pace: 0, ..maker.task(side) }
+            })
+            .collect();
+        maker.unique_sizes = false;
+        let phases = (0..1 + choices.below(3)).map(|_| phase(&choices, profile, &mut maker)).collect();
+        History { schedule: seed ^ 0x5eed, profile, features, before, phases }
+    }
+
+    /// For people: what can be left out while the failure stays.
+    pub fn describe(&self) -> String {
+        let mut out = format!("schedule {} {:?}\nfeatures {:?}\n", self.schedule, self.profile, self.features);
+        for task in &self.before {
+            out += &format!("before: {} {:?}\n", task.side.word(), task.calls);
+        }
+        for (i, phase) in self.phases.iter().enumerate() {
+            for item in phase {
+                out += &match &item.act {
+                    Act::User(task) => {
+                        format!(
+                            "phase {i} at {}: {} (pace {}) {:?}\n",
+                            item.at,
+                            task.side.word(),
+                            task.pace,
+                            task.calls
+                        )
+                    }
+                    Act::Fault(fault) => format!("phase {i} at {}: FAULT {fault:?}\n", item.at),
+                };
+            }
+        }
+        out
+    }
+}
+
+fn side(choices: &Choices, profile: Profile) -> Side {
+    let left = choices.one_in(2);
+    if left || profile.one_sided { Side::Left } else { Side::Right }
+}
+
+fn profile(choices: &Choices) -> Profile {
+    let disturbed = !choices.one_in(4);
+    let some = |n: u64| choices.one_in(n) && disturbed;
+    Profile {
+        one_sided: choices.one_in(6),
+        events: some(3),
+        crashes: some(3),
+        power: some(4),
+        disks: some(5),
+        snapshots: some(16),
+        features: some(4),
+    }
+}
+
+fn features(choices: &Choices, profile: Profile) -> [Features; 2] {
+    [(), ()].map(|()| {
+        let some = |n: u64| choices.one_in(n) && profile.features;
+        Features {
+            coarse_clock: some(3),
+            whole_seconds: some(5),
+            no_chown: some(4),
+            no_xattrs: some(4),
+            drops_setgid: some(4),
+            no_leases: some(4),
+        }
+    })
+}
+
+fn phase(choices: &Choices, profile: Profile, maker: &mut Maker) -> Vec<Item> {
+    let mut at = 0;
+    (0..1 + choices.below(10))
+        .map(|_| {
+            at += match choices.below(6) {
+                0 | 1 => choices.below(4),
+                2 | 3 => choices.below(60),
+                4 => choices.below(600),
+                // After everything else is done.
+                _ => 1_000_000,
+            };
+            let act = match fault(choices, profile) {
+                Some(fault) => Act::Fault(fault),
+                None => Act::User(maker.task(side(choices, profile))),
+            };
+            Item { at, act }
+        })
+        .collect()
+}
+
+fn fault(choices: &Choices, profile: Profile) -> Option<Fault> {
+    let any = if choices.one_in(2) { Side::Left } else { Side::Right };
+    let fault = match choices.below(24) {
+        0 if profile.events => Fault::LoseEvents(any),
+        1 if profile.events => Fault::DoubleEvents(any),
+        2 if profile.events => Fault::ReorderEvents(any),
+        3 if profile.events => Fault::Delay(choices.below(2_000)),
+        4 if profile.events && !profile.features => Fault::ClockJump(any, choices.below(7_200) as i64 - 3_600),
+        5 | 6 if profile.crashes => Fault::Crash(any),
+        7 | 8 if profile.crashes => Fault::LinkCut,
+        9 | 10 if profile.power => Fault::PowerCut(any),
+        11 if profile.disks => Fault::Full(any, choices.one_in(2)),
+        12 if profile.disks => {
+            let (choices, value) = (choices.clone(), &mut 0);
+            Fault::Deny(any, Maker { choices: &choices, value, unique_sizes: false }.path())
+        }
+        13 if profile.disks => Fault::Fail(any, choices.below(40) as u32),
+        14 | 15 if profile.snapshots => Fault::Snapshot(any),
+        16 if profile.snapshots => Fault::Restore(any),
+        _ => return None,
+    };
+    Some(fault)
+}
+
+/// How a history went.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub failure: Option<String>,
+    pub trace: Vec<String>,
+}
+
+impl Outcome {
+    /// The failure's kind: what a shorter history must show as well.
+    pub fn kind(&self) -> Option<&str> {
+        self.failure.as_ref().map(|text| text.split(':').next().unwrap_or_default())
+    }
+
+    pub fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.trace.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+pub type Build = fn(Rc<Stage>) -> Box<dyn Pair>;
+
+/// Plays a history with the pair that `build` makes.
+pub fn play(history: &History, build: Build, keep_trace: bool) -> Outcome {
+    let stage = stage(history, keep_trace);
+    let result = catch_unwind(AssertUnwindSafe(|| play_on(&stage, history, build)));
+    stage.world.set_hook(None);
+    let failure = match result {
+        Ok(failure) => failure,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
+            Some(format!("panic: {}", text.unwrap_or_default()))
+        }
+    };
+    Outcome { failure, trace: stage.trace.take() }
+}
+
+fn stage(history: &History, keep_trace: bool) -> Rc<Stage> {
+    let world = World::new();
+    let choices = Choices::seeded(history.schedule);
+    let disk = |side: Side| {
+        let features = history.features[side as usize].clone();
+        ModelDisk::new(side, world.clone(), features, choices.clone())
+    };
+    let disks = [disk(Side::Left), disk(Side::Right)];
+    let archives = [0, 1].map(|side: usize| {
+        let state = disks[side].state();
+        let root = state.inode(ROOT);
+        MemoryArchive::new([side as u8 + 1; 16], (root.ino, root.btime))
+    });
+    Stage::new(disks, archives, choices, keep_trace)
+}
+
+fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String> {
+    for task in &history.before {
+        let mut told = Vec::new();
+        Running::new(task.clone(), 0).advance(stage.disk(task.side), 0, true, &mut told);
+        told.into_iter().for_each(|line| stage.trace.line(|| line));
+    }
+    stage.disks.iter().for_each(|disk| {
+        let state = &mut *disk.state_mut();
+        state.write_back(0);
+        state.events.clear();
+        state.visible_changes = 0;
+    });
+    let hooked = Rc::downgrade(stage);
+    stage.world.set_hook(Some(Rc::new(move |_| {
+        if let Some(stage) = hooked.upgrade() {
+            stage.tick();
+        }
+    })));
+    let mut pair = build(stage.clone());
+    for (i, items) in history.phases.iter().enumerate() {
+        stage.trace.line(|| format!("--- phase {i}"));
+        stage.load(items);
+        if let Err(failure) = run_phase(stage, pair.as_mut(), history.profile) {
+            return Some(failure);
+        }
+        stage.oracle.borrow_mut().check_quiet(&stage.world, &stage.disks);
+        check_echo(stage, history);
+        if let Some(violation) = stage.world.violations().into_iter().next() {
+            return Some(violation);
+        }
+    }
+    None
+}
+
+/// Invariant 5, where users were on the left alone: psync changed nothing there.
+fn check_echo(stage: &Stage, history: &History) {
+    let changes = stage.disk(Side::Left).state().visible_changes;
+    let profile = history.profile;
+    if profile.one_sided && !profile.power && !profile.snapshots && changes > 0 {
+        stage.world.violation(format!("echo: {changes} changes on the side where the users are"));
+    }
+}
+
+/// Until everything has happened and nothing is under way any more.
+fn run_phase(stage: &Stage, pair: &mut dyn Pair, profile: Profile) -> Result<(), String> {
+    let mut quiet_since = stage.world.now();
+    let mut traffic = pair.traffic();
+    let (mut resumed, mut scanned) = (0, false);
+    for turn in 0.. {
+        stage.world.pause(None);
+        if let Some(violation) = stage.world.violations().into_iter().next() {
+            return Err(violation);
+        }
+        if turn > TURNS {
+            return Err("never quiet: the pair goes on working".to_string());
+        }
+        check_bounds(stage)?;
+        let worked = pair.turn();
+        if let Some(reason) = pair.halted() {
+            stage.trace.line(|| format!("    HALT {reason}"));
+            resumed += 1;
+            if reason.contains("rolled back") && !profile.snapshots {
+                return Err(format!("false halt: {reason}"));
+            }
+            if resumed > 20 {
+                return Err(format!("halts: again and again: {reason}"));
+            }
+            stage.oracle.borrow_mut().check_no_loss(&stage.world, &stage.disks);
+            pair.resume();
+        }
+        if !stage.is_over() || pair.traffic() != traffic {
+            (quiet_since, traffic) = (stage.world.now(), pair.traffic());
+        }
+        match worked {
+            Turn::Worked => stage.world.advance(stage.choices.below(3_000_000)),
+            Turn::Idle(_) if !stage.is_over() => stage.hurry(),
+            // A change through one hard link makes no event for the others: they wait for the next full sync.
+            Turn::Idle(_) if stage.world.now() >= quiet_since + QUIET && !scanned && has_hard_links(stage) => {
+                (scanned, quiet_since) = (true, stage.world.now());
+                pair.full_sync();
+            }
+            Turn::Idle(_) if stage.world.now() >= quiet_since + QUIET => return Ok(()),
+            Turn::Idle(until) => wait(stage, until, quiet_since),
+        }
+        if stage.is_over() {
+            stage.heal();
+        }
+    }
+    Ok(())
+}
+
+/// Time passes until the pair has something to do; the kernel writes back what is old.
+fn wait(stage: &Stage, until: Option<Millis>, quiet_since: Millis) {
+    let now = stage.world.now();
+    let end = quiet_since + QUIET;
+    let to = until.map_or(end, |until| until.clamp(now + 1, end.max(now + 1)));
+    stage.world.advance((to - now) * 1_000_000);
+    for disk in &stage.disks {
+        disk.state_mut().write_back(if to > now + 30_000 { 0 } else { 5_000_000_000 });
+    }
+}
+
+fn has_hard_links(stage: &Stage) -> bool {
+    stage.disks.iter().any(|disk| disk.state().volume.inodes.values().any(|inode| inode.names.len() > 1))
+}
+
+/// Invariant 9, as far as the model sees it.
+fn check_bounds(stage: &Stage) -> Result<(), String> {
+    for disk in &stage.disks {
+        let state = disk.state();
+        let handles: u32 = state.volume.inodes.values().map(|inode| inode.handles).sum();
+        if state.events.len() > QUEUE || handles > 512 {
+            return Err(format!("unbounded: {} events, {handles} open files", state.events.len()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! Drives the real engine and two real endpoints on model disks through random histories, and checks what must
+//! always hold.
+//!
+//! `PSYNC_SIM_SEED=n` plays one history and tells it; `PSYNC_SIM_HISTORIES=n` plays so many (20,000);
+//! `PSYNC_SIM_FROM=n` begins at that seed; `PSYNC_SIM_SECONDS=n` goes on for so long; `PSYNC_SIM_FIRST=1` ends with the
+//! first that fails.
+
+// Tests may stop at what must not be; the library may not.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod choice;
+mod driver;
+mod fake;
+mod history;
+mod model_disk;
+mod oracle;
+mod plan;
+mod shrink;
+mod spy;
+mod users;
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use driver::Pair;
+use history::{History, play};
+use plan::Act;
+
+fn real(stage: std::rc::Rc<plan::Stage>) -> Box<dyn Pair> {
+    Box::new(driver::RealPair::new(stage))
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Plays histories on both cores; the first failure that is found is told at its shortest.
+#[test]
+fn random_histories() {
+    std::panic::set_hook(Box::new(|_| {}));
+    if let Some(seed) = number("PSYNC_SIM_SEED") {
+        return tell(seed);
+    }
+    let from = number("PSYNC_SIM_FROM").unwrap_or(0);
+    let limit = number("PSYNC_SIM_SECONDS").map(Duration::from_secs);
+    let count = number("PSYNC_SIM_HISTORIES").unwrap_or(if limit.is_some() { u64::MAX - from } else { 20_000 });
+    let first = number("PSYNC_SIM_FIRST").is_some();
+    let (next, begun) = (AtomicU64::new(from), Instant::now());
+    let failed: Mutex<BTreeMap<u64, String>> = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    // Every lower seed has been taken by now: the lowest that fails is the same in every run.
+                    if first && !failed.lock().unwrap().is_empty() {
+                        return;
+                    }
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + count || limit.is_some_and(|limit| begun.elapsed() > limit) {
+                        return;
+                    }
+                    if let Some(failure) = play(&History::of(seed), real, false).failure {
+                        failed.lock().unwrap().insert(seed, failure);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    let played = next.into_inner().min(from + count) - from;
+    let _ = std::panic::take_hook();
+    println!("{played} histories in {:?}, {} failed", begun.elapsed(), failed.len());
+    for (seed, failure) in failed.iter().take(80) {
+        println!("seed {seed} {}: {failure}", History::of(*seed).profile.words());
+    }
+    if let Some(seed) = failed.keys().next() {
+        tell(*seed);
+    }
+}
+
+/// Plays one history; if it fails, tells the shortest one that fails alike, with its trace.
+fn tell(seed: u64) {
+    let history = History::of(seed);
+    let outcome = play(&history, real, true);
+    let Some(failure) = outcome.failure else { return };
+    let seconds = number("PSYNC_SIM_SHRINK").unwrap_or(30);
+    let short = shrink::shrink(&history, real, Duration::from_secs(seconds));
+    let outcome = play(&short, real, true);
+    outcome.trace.iter().for_each(|line| println!("{line}"));
+    println!("{}", short.describe());
+    panic!("seed {seed}: {failure}; shortened: {:?}", outcome.failure);
+}
+
+fn mirror(stage: std::rc::Rc<plan::Stage>) -> Box<dyn Pair> {
+    Box::new(fake::Mirror::new(stage))
+}
+
+/// Histories without FIFOs, held files and faults, with users on the left alone: a mirror is right then.
+fn plain(seed: u64) -> Option<History> {
+    let history = History::of(seed);
+    let profile = history.profile;
+    (profile.one_sided && profile == history::Profile { one_sided: true, ..Default::default() }).then_some(history)
+}
+
+#[test]
+fn the_oracle_lets_a_mirror_pass_where_a_mirror_is_right() {
+    for history in (0..3_000).filter_map(plain) {
+        let outcome = play(&history, mirror, false);
+        assert_eq!(outcome.failure, None, "{}", history.describe());
+    }
+}
+
+#[test]
+fn the_oracle_catches_what_a_mirror_does_to_the_right() {
+    let mut kinds = std::collections::BTreeMap::new();
+    for seed in 0..1_000 {
+        let outcome = play(&History::of(seed), mirror, false);
+        *kinds.entry(outcome.kind().unwrap_or("none").to_string()).or_insert(0) += 1;
+    }
+    println!("{kinds:?}");
+    assert!(kinds["lost"] > 300);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..200 {
+        let twice = [(); 2].map(|()| play(&History::of(seed), real, true));
+        assert_eq!(twice[0].hash(), twice[1].hash(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_failing_history_shrinks_to_its_core() {
+    let seed = (0..).find(|seed| play(&History::of(*seed), mirror, false).kind() == Some("lost")).unwrap();
+    let short = shrink::shrink(&History::of(seed), mirror, Duration::from_secs(20));
+    let tasks = short.phases.iter().flatten().filter(|item| matches!(item.act, Act::User(_))).count();
+    assert!(tasks + short.before.len() <= 1, "{}", short.describe());
+}

@@ -1,0 +1,274 @@
+//! Knows what users did, and says whether psync kept its promises (section 5 of the design).
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use psync::model::{Kind, Principal, RelPath, Side, Time, Xattrs};
+
+use crate::model_disk::state::{Body, Features, ROOT, State};
+use crate::model_disk::{ModelDisk, Obj};
+use crate::world::{Fact, What, World};
+
+/// An object as users see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    pub kind: Option<Kind>,
+    /// A file's contents or a link's target.
+    pub contents: Vec<u8>,
+    pub mode: u32,
+    pub owner: (Principal, Principal),
+    pub mtime: Time,
+    pub xattrs: Xattrs,
+}
+
+pub type Tree = BTreeMap<RelPath, View>;
+
+/// Everything that users see on one side.
+pub fn tree(disk: &ModelDisk) -> Tree {
+    let mut found = Tree::new();
+    walk(disk, &disk.state(), ROOT, &RelPath::root(), &mut found);
+    found
+}
+
+fn walk(disk: &ModelDisk, state: &State, dir: Obj, path: &RelPath, found: &mut Tree) {
+    for (name, obj) in state.entries(dir).expect("a directory") {
+        let at = path.join(name).expect("short names");
+        found.insert(at.clone(), view(disk, state, *obj));
+        if state.is_dir(*obj) {
+            walk(disk, state, *obj, &at, found);
+        }
+    }
+}
+
+fn view(disk: &ModelDisk, state: &State, obj: Obj) -> View {
+    let inode = state.inode(obj);
+    let stat = state.stat(obj);
+    View {
+        kind: stat.kind,
+        contents: match &inode.body {
+            Body::File(contents) => contents.clone(),
+            Body::Link(target) => target.to_vec(),
+            Body::Dir(_) | Body::Fifo => Vec::new(),
+        },
+        mode: stat.mode,
+        owner: psync::replica::disk::Disk::principals(disk, stat.uid, stat.gid),
+        mtime: if stat.kind == Some(Kind::File) { stat.mtime } else { Time::default() },
+        xattrs: inode.meta.xattrs.clone(),
+    }
+}
+
+/// What both sides can hold of an object.
+pub fn common(view: &View, features: [&Features; 2]) -> View {
+    let any = |has: fn(&Features) -> bool| features.into_iter().any(has);
+    let mut view = view.clone();
+    if any(|side| side.whole_seconds) {
+        view.mtime.nanos = 0;
+    }
+    if any(|side| side.no_xattrs) {
+        view.xattrs.clear();
+    }
+    if any(|side| side.drops_setgid) {
+        view.mode &= !0o2000;
+    }
+    if any(|side| side.no_chown) || has_stranger(&view) {
+        view.owner = (Principal::Id(0), Principal::Id(0));
+    }
+    view
+}
+
+/// Whether an object belongs to somebody whom only one side knows: carol is unknown on the right.
+fn has_stranger(view: &View) -> bool {
+    let unknown = |principal: &Principal| match principal {
+        Principal::Name(name) => name.as_ref() == "carol",
+        Principal::Id(id) => *id != 0,
+    };
+    unknown(&view.owner.0) || unknown(&view.owner.1)
+}
+
+#[derive(Default)]
+pub struct Oracle {
+    /// Finished versions that no user replaced or deleted.
+    required: HashSet<Vec<u8>>,
+    /// Those of them that were made after the trees had met: users still see them somewhere.
+    seen: HashSet<Vec<u8>>,
+    /// Both sides were equal, and psync remembers something of it.
+    met: bool,
+    /// What users did since both sides were last equal.
+    facts: Vec<Fact>,
+    /// A power cut or an old snapshot: deletions may have come undone.
+    shaken: bool,
+}
+
+impl Oracle {
+    /// Takes in what users did since the last call.
+    pub fn learn(&mut self, world: &World) {
+        for fact in world.facts() {
+            match &fact.what {
+                What::Finished(contents) => {
+                    self.required.insert(contents.clone());
+                    if self.met {
+                        self.seen.insert(contents.clone());
+                    }
+                }
+                What::Gone(contents) => {
+                    self.required.remove(contents);
+                    self.seen.remove(contents);
+                }
+                What::Touched { .. } | What::Deleted(_) => {}
+            }
+            self.facts.push(fact);
+        }
+    }
+
+    /// From here to the end of the phase deletions may come undone.
+    pub fn shake(&mut self) {
+        self.shaken = true;
+    }
+
+    fn missing(&self, disks: &[ModelDisk; 2]) -> Vec<Vec<u8>> {
+        let left = disks[0].state().all_contents();
+        let right = disks[1].state().all_contents();
+        let mut missing: Vec<Vec<u8>> =
+            self.required.iter().filter(|v| !left.contains(*v) && !right.contains(*v)).cloned().collect();
+        missing.sort();
+        missing
+    }
+
+    /// The power failed on a side, or its volume went back: what was not `safe` there may be gone, nothing else.
+    pub fn after_cut(&mut self, world: &World, disks: &[ModelDisk; 2], safe: &BTreeSet<Vec<u8>>) {
+        self.learn(world);
+        self.shaken = true;
+        // What is in a stage alone was cut off before it was placed; if it was not safe elsewhere, it goes with the cut.
+        let kept = disks.each_ref().map(|disk| disk.state().kept_contents());
+        let staged: Vec<Vec<u8>> = self
+            .required
+            .iter()
+            .filter(|v| kept.iter().all(|k| !k.contains(*v)) && !safe.contains(*v))
+            .cloned()
+            .collect();
+        for version in staged {
+            self.required.remove(&version);
+        }
+        for lost in self.missing(disks) {
+            if safe.contains(&lost) {
+                world.violation(format!("lost by a power cut though on disk: {:?}", text(&lost)));
+            }
+            self.required.remove(&lost);
+        }
+    }
+
+    /// Invariant 2, at any time.
+    pub fn check_no_loss(&mut self, world: &World, disks: &[ModelDisk; 2]) {
+        self.learn(world);
+        for lost in self.missing(disks) {
+            world.violation(format!("lost: {:?}", text(&lost)));
+            self.required.remove(&lost);
+        }
+    }
+
+    /// Everything that must hold when users are quiet and nothing is under way; then a new phase begins.
+    pub fn check_quiet(&mut self, world: &World, disks: &[ModelDisk; 2]) {
+        self.check_no_loss(world, disks);
+        let trees = [tree(&disks[0]), tree(&disks[1])];
+        self.check_equal(world, disks, &trees);
+        self.check_seen(world, disks, &trees);
+        if !self.shaken {
+            Side::BOTH.into_iter().for_each(|side| self.check_resurrection(world, side, &trees));
+        }
+        // Where an unsupported object was in the way, the sides are not equal yet.
+        let equal = trees.iter().flat_map(|tree| tree.values()).all(|view| view.kind.is_some());
+        self.met = equal && !trees[0].is_empty();
+        if equal {
+            self.facts.clear();
+            self.shaken = false;
+        }
+    }
+
+    /// Invariant 4: what a user finished, and nobody replaced or deleted, is not in the trash alone. But for trees that
+    /// meet for the first time, or begin again (the loser of a conflict goes there then), for temporary files, which
+    /// go with their directory, and for disks without leases, where a file goes while somebody writes it.
+    fn check_seen(&mut self, world: &World, disks: &[ModelDisk; 2], trees: &[Tree; 2]) {
+        if self.shaken || disks.iter().any(|disk| disk.state().features.no_leases) {
+            self.seen.clear();
+        }
+        let visible: HashSet<&Vec<u8>> =
+            trees.iter().flat_map(|tree| tree.values()).map(|view| &view.contents).collect();
+        let temporary: HashSet<Vec<u8>> = disks.iter().flat_map(|disk| disk.state().temporary_contents()).collect();
+        let mut hidden: Vec<&Vec<u8>> =
+            self.seen.iter().filter(|v| !visible.contains(v) && !temporary.contains(*v)).collect();
+        hidden.sort();
+        if let Some(hidden) = hidden.first() {
+            world.violation(format!("wrong victim: {:?} is in the trash alone", text(hidden)));
+        }
+    }
+
+    fn check_equal(&self, world: &World, disks: &[ModelDisk; 2], trees: &[Tree; 2]) {
+        let states = [disks[0].state(), disks[1].state()];
+        let features = [&states[0].features, &states[1].features];
+        let odd: BTreeSet<&RelPath> =
+            trees.iter().flatten().filter(|(_, view)| view.kind.is_none()).map(|(path, _)| path).collect();
+        let paths: BTreeSet<&RelPath> = trees.iter().flat_map(|tree| tree.keys()).collect();
+        for path in paths {
+            // An unsupported kind is a reported problem, and so is what it is in the way of.
+            if is_temporary(path) || odd.iter().any(|odd| path.is_within(odd) || odd.is_below(path)) {
+                continue;
+            }
+            let mut seen = trees.each_ref().map(|tree| tree.get(path).map(|view| common(view, features)));
+            // Where one side cannot hold the other's owner, it keeps the one that it had.
+            if trees.iter().filter_map(|tree| tree.get(path)).any(has_stranger) {
+                seen.iter_mut().flatten().for_each(|view| view.owner = (Principal::Id(0), Principal::Id(0)));
+            }
+            if seen[0] != seen[1] {
+                world.violation(format!("not equal: {path}: left {}, right {}", told(&seen[0]), told(&seen[1])));
+            }
+        }
+    }
+
+    /// Invariant 3: what users deleted on `side`, and nobody touched on the other, is nowhere.
+    fn check_resurrection(&self, world: &World, side: Side, trees: &[Tree; 2]) {
+        let concerns = |fact: &Fact, path: &RelPath| match &fact.what {
+            What::Touched { path: touched, deep } => {
+                touched == path || touched.is_below(path) || (*deep && path.is_below(touched))
+            }
+            _ => false,
+        };
+        for (i, fact) in self.facts.iter().enumerate() {
+            let What::Deleted(path) = &fact.what else { continue };
+            let again = self.facts[i + 1..].iter().any(|later| concerns(later, path));
+            let other = self.facts.iter().any(|fact| fact.side != side && concerns(fact, path));
+            if fact.side != side || again || other || is_temporary(path) {
+                continue;
+            }
+            for (tree, where_) in trees.iter().zip(Side::BOTH) {
+                // A directory stays for what others had put into it, under whatever name it had on their side.
+                let holds = tree.keys().any(|other| other.is_below(path));
+                if tree.get(path).is_some_and(|view| view.kind.is_some()) && !holds {
+                    world.violation(format!("{path}, deleted on the {}, is on the {}", side.word(), where_.word()));
+                }
+            }
+        }
+    }
+}
+
+/// Whether the path is left alone, as the default filters have it.
+fn is_temporary(path: &RelPath) -> bool {
+    path.names().any(|name| name.as_bytes().ends_with(b".tmp"))
+}
+
+fn text(contents: &[u8]) -> String {
+    String::from_utf8_lossy(&contents[..contents.len().min(24)]).into_owned()
+}
+
+fn told(view: &Option<View>) -> String {
+    let Some(view) = view else { return "nothing".to_string() };
+    format!(
+        "{:?} {:?} {:o} {:?}:{:?} {}.{:09} {:?}",
+        view.kind,
+        text(&view.contents),
+        view.mode,
+        view.owner.0,
+        view.owner.1,
+        view.mtime.secs,
+        view.mtime.nanos,
+        view.xattrs.values().map(|value| text(value)).collect::<Vec<_>>()
+    )
+}

@@ -1,0 +1,126 @@
+//! What both sides share: one clock, the record of what users did, and the moments at which users may step in.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use psync::model::{Millis, RelPath, Side};
+
+/// Something that users did, in the order in which it happened on both sides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// Number of the moment (see [`World::moment`]).
+    pub at: u64,
+    pub side: Side,
+    pub what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A user's process closed a file with these contents: from now on they must not be lost.
+    Finished(Vec<u8>),
+    /// A user replaced or deleted an object with these contents, on the side where it saw them.
+    Gone(Vec<u8>),
+    /// A user changed what lies at this path, with all below it if `deep`.
+    Touched { path: RelPath, deep: bool },
+    /// A user removed this path or renamed it away.
+    Deleted(RelPath),
+}
+
+/// Called at each moment with the side whose replica is at work; `None`: nobody is.
+pub type Hook = Rc<dyn Fn(Option<Side>)>;
+
+#[derive(Default)]
+pub struct World {
+    /// Nanoseconds since the history's start; never goes back.
+    nanos: Cell<u64>,
+    moments: Cell<u64>,
+    hook: RefCell<Option<Hook>>,
+    in_hook: Cell<bool>,
+    facts: RefCell<Vec<Fact>>,
+    /// All contents that a file under a users' name may have.
+    known: RefCell<HashSet<Vec<u8>>>,
+    violations: RefCell<Vec<String>>,
+}
+
+impl World {
+    pub fn new() -> Rc<World> {
+        let world = World::default();
+        world.nanos.set(1_000_000_000);
+        world.known.borrow_mut().insert(Vec::new());
+        Rc::new(world)
+    }
+
+    pub fn nanos(&self) -> u64 {
+        self.nanos.get()
+    }
+
+    pub fn now(&self) -> Millis {
+        self.nanos.get() / 1_000_000
+    }
+
+    pub fn advance(&self, nanos: u64) {
+        self.nanos.set(self.nanos.get() + nanos);
+    }
+
+    /// How many moments there have been.
+    pub fn moment(&self) -> u64 {
+        self.moments.get()
+    }
+
+    pub fn set_hook(&self, hook: Option<Hook>) {
+        *self.hook.borrow_mut() = hook;
+    }
+
+    /// A point at which anything may happen: a user's call, a crash. Nothing is borrowed here.
+    pub fn pause(&self, side: Option<Side>) {
+        if self.in_hook.get() {
+            return;
+        }
+        self.moments.set(self.moments.get() + 1);
+        let hook = self.hook.borrow().clone();
+        if let Some(hook) = hook {
+            self.in_hook.set(true);
+            hook(side);
+            self.in_hook.set(false);
+        }
+    }
+
+    pub fn note(&self, side: Side, what: What) {
+        match &what {
+            What::Finished(contents) => self.allow(contents),
+            What::Gone(_) | What::Touched { .. } | What::Deleted(_) => {}
+        }
+        self.facts.borrow_mut().push(Fact { at: self.moment(), side, what });
+    }
+
+    /// Takes the facts since the last call.
+    pub fn facts(&self) -> Vec<Fact> {
+        std::mem::take(&mut self.facts.borrow_mut())
+    }
+
+    /// From now on a visible file may have these contents.
+    pub fn allow(&self, contents: &[u8]) {
+        if !self.known.borrow().contains(contents) {
+            self.known.borrow_mut().insert(contents.to_vec());
+        }
+    }
+
+    pub fn is_known(&self, contents: &[u8]) -> bool {
+        self.known.borrow().contains(contents)
+    }
+
+    /// An invariant broke; the history fails.
+    /// `PSYNC_SIM_IGNORE` names kinds (the words before the colon) that are known and to be passed over.
+    pub fn violation(&self, text: String) {
+        let ignored = std::env::var("PSYNC_SIM_IGNORE").unwrap_or_default();
+        if ignored.split(',').any(|kind| !kind.is_empty() && text.starts_with(kind)) {
+            return;
+        }
+        self.violations.borrow_mut().push(text);
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        self.violations.borrow().clone()
+    }
+}
