@@ -68,7 +68,8 @@ fn check(pair: &Pair, tree: &Tree) {
     let missing: Vec<_> = paths.iter().filter(|path| !found.contains(path)).collect();
     assert!(missing.is_empty(), "missing {missing:?}{}", pair.story());
     for (path, text) in WANTED {
-        assert_eq!(&read(pair.left.join(path)), text, "{path}");
+        let is = read(pair.left.join(path));
+        assert!(is == *text, "{path} is {is:?}, not {text:?}; there are {found:?}{}", pair.story());
     }
     assert!(std::fs::read(pair.left.join("big")).unwrap() == noise(5, 300_000), "big is torn");
     assert_eq!(tree.get("mode.txt").unwrap().mode, 0o600);
