@@ -383,7 +383,7 @@ impl Engine {
         if change.after.is_some() {
             self.sides[i].creating.insert(change.seq);
         }
-        let deletes = self.deletions(&change);
+        let deletes = self.deletions(side, &change);
         self.sides[i].deleting += deletes;
         self.sides[i].pending.insert(path, Pending { change, since: now, not_before: 0, deletes });
     }

@@ -374,11 +374,16 @@ impl Engine {
         if let Some(moved) = &change.moved {
             self.moving[i].insert(moved.known.node, path.clone());
             self.wake_node(side, moved.known.node);
+            // What is gone from its old name is not deleted: the guard need not fear for it.
+            if let Some(old) = self.sides[i].pending.get_mut(&moved.from) {
+                let deletes = std::mem::take(&mut old.deletes);
+                self.sides[i].deleting = self.sides[i].deleting.saturating_sub(deletes);
+            }
         }
         if change.after.is_some() {
             self.sides[i].creating.insert(change.seq);
         }
-        let deletes = self.deletions(&change);
+        let deletes = self.deletions(side, &change);
         self.sides[i].deleting += deletes;
         // After a second refusal even fresh words wait: two sides that misunderstand each other must not spin.
         let not_before = self.strikes.get(&path).map_or(0, |(_, due)| *due);
@@ -398,8 +403,9 @@ impl Engine {
     }
 
     /// How many objects a change says to be gone, as far as the guard counts them.
-    fn deletions(&self, change: &Change) -> u64 {
+    fn deletions(&self, side: Side, change: &Change) -> u64 {
         match (&change.after, &change.known) {
+            (None, Some(known)) if self.moving[index(side)].contains_key(&known.node) => 0,
             (None, Some(known)) => self.guard.weigh(known.node, 1 + change.below),
             _ => 0,
         }

@@ -64,8 +64,9 @@ impl Engine {
                 return true;
             }
             let Some(known) = change.known.as_ref().filter(|_| change.after.is_none()) else { continue };
-            // The other side moved it: the move decides what becomes of the deletion.
-            if self.moving[index(side.other())].contains_key(&known.node) {
+            // Either side moved it: the move decides what becomes of the deletion. On this very side it is but the
+            // old name of what moved, and to delete that on the other side would take what users do there along.
+            if Side::BOTH.iter().any(|s| self.moving[index(*s)].get(&known.node).is_some_and(|to| to != path)) {
                 self.blocked_moves.insert(path.clone());
                 return true;
             }

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::support::{NAME, PSYNC, Pair, process, tools};
+use crate::support::{NAME, PSYNC, Pair, debug, process, tools};
 
 /// Which side is killed: the brain's process, which holds the left endpoint, or the agent's.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -122,7 +122,7 @@ impl Tracer {
     fn run(pair: &Pair, victim: Victim, kill_at: Option<usize>) -> Traced {
         // The shell waits for a line, so that it can be seized before psync starts.
         let mut command = Command::new("sh");
-        command.args(["-c", "read line; exec \"$@\" </dev/null", "sh", PSYNC, "--pair", NAME, "-d", "1", "-s", "--log"]);
+        command.args(["-c", "read line; exec \"$@\" </dev/null", "sh", PSYNC, "--pair", NAME, "-d", &debug(), "-s", "--log"]);
         command.arg(&pair.log);
         command.args(pair.sides()).stdin(Stdio::piped()).stdout(Stdio::null());
         command.stderr(fs::File::create(pair.beside("stderr")).unwrap());
