@@ -11,6 +11,8 @@ mod moves;
 mod plan;
 pub mod reconcile;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
