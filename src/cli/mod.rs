@@ -2,6 +2,7 @@
 
 pub mod adhoc;
 pub mod agent;
+mod config;
 pub mod console;
 pub mod exit;
 pub mod human;
@@ -14,10 +15,15 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What both programs do: an agent if called `psync-agent` or told `--agent-mode`, else the ad hoc command.
+/// What both programs do: an agent if called `psync-agent` or told `--agent-mode`, else the subcommand that the first
+/// word names, else the ad hoc command. (A directory of such a name is given as `./config`.)
 pub fn main(brain: adhoc::Run, agent: agent::Run) -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let code = if is_agent(&args) { agent::main(args, agent) } else { adhoc::main(args, brain) };
+    let code = match args.get(1).and_then(|word| word.to_str()) {
+        _ if is_agent(&args) => agent::main(args, agent),
+        Some("config") => config::main(args),
+        _ => adhoc::main(args, brain),
+    };
     ExitCode::from(code)
 }
 
