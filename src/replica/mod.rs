@@ -3,6 +3,7 @@
 //! In the order of a change: [`examine`] and [`scan`] find it; [`stage`], [`place`], [`remove`] and [`batch`] carry
 //! out an action; [`record`] remembers; [`recover`] settles what a crash left open.
 
+mod ahead;
 pub mod archive;
 pub mod batch;
 pub mod disk;
