@@ -65,6 +65,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             || !self.replica.unscanned.is_empty()
             || !self.scans.is_empty()
             || !self.coalescer.is_empty();
+        if !self.pings.is_empty()
+            && let Some(counts) = self.replica.not_set.take_news()
+        {
+            out.push(Reply::NotSet { counts });
+        }
         self.pings.retain(|(number, since)| {
             let wait = busy && now < since + PING_WAIT;
             if !wait {

@@ -64,10 +64,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let mut touched = Touched::new();
         for job in jobs {
             let (generation, path) = (job.generation, job.apply.path.clone());
+            let not_set = job.staged.as_ref().map(|staged| staged.not_set.clone()).unwrap_or_default();
             let placed = match self.place(job, &mut touched) {
                 Err(error) => Placed::Failed(error.into_problem()?),
                 Ok(placed) => placed,
             };
+            if matches!(placed, Placed::Done(_)) {
+                self.not_set.count(&not_set);
+            }
             finished.push(self.finish_placed(generation, &path, placed)?);
         }
         if self.settings.durable {

@@ -11,6 +11,7 @@ pub mod error;
 pub mod examine;
 pub mod memory;
 pub mod metadata;
+pub mod not_set;
 pub mod place;
 pub mod real;
 pub mod record;
@@ -114,6 +115,7 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) dirty: BTreeSet<RelPath>,
     /// Directories that must be scanned (they are new, or their events were lost).
     pub(crate) unscanned: BTreeSet<RelPath>,
+    pub(crate) not_set: not_set::Counts,
     /// Lines for the log.
     pub(crate) notes: Vec<String>,
     pub(crate) trash_probes: trash::Probes,
@@ -138,6 +140,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             waiting: HashMap::new(),
             dirty: BTreeSet::new(),
             unscanned: BTreeSet::new(),
+            not_set: not_set::Counts::default(),
             notes: Vec::new(),
             trash_probes: trash::Probes::default(),
             stage_counter: 0,

@@ -4,7 +4,7 @@ use crate::model::{Attrs, Content, Entry, Generation, Hash, Kind, Name, RelPath,
 
 use super::Replica;
 use super::archive::Archive;
-use super::disk::{Disk, Own};
+use super::disk::{Disk, NotSet, Own};
 use super::error::{At, ReplicaError};
 
 /// An object in the stage.
@@ -16,6 +16,8 @@ pub struct Staged<F> {
     pub file: Option<F>,
     /// The attributes that it got, where they are not the wanted ones.
     pub achieved: Option<Attrs>,
+    /// Attributes that this side cannot hold.
+    pub not_set: NotSet,
     /// Computed while a file was written.
     pub hash: Option<Hash>,
 }
@@ -102,8 +104,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if dressed.is_err() {
             self.unstage(&name);
         }
-        let (object, achieved) = dressed?;
-        Ok(Staged { name, object, file, achieved, hash })
+        let (object, achieved, not_set) = dressed?;
+        Ok(Staged { name, object, file, achieved, not_set, hash })
     }
 
     fn dress(
@@ -112,12 +114,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         name: &Name,
         kind: Kind,
         attrs: &Attrs,
-    ) -> Result<((u64, Time), Option<Attrs>), ReplicaError> {
+    ) -> Result<((u64, Time), Option<Attrs>, NotSet), ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let not_set = self.disk.set_attrs(&stage, name, kind, attrs).at(path, "set attributes")?;
         let stat = self.disk.stat(&stage, name).at(path, "stat the staged object")?;
         let achieved = self.achieved(&stage, path, name, kind, attrs, &stat, !not_set.what.is_empty())?;
-        Ok(((stat.ino, stat.btime), achieved))
+        Ok(((stat.ino, stat.btime), achieved, not_set))
     }
 
     /// Throws a staged object away. One that cannot be removed is left to the next start.
