@@ -318,20 +318,15 @@ fn scan_alone(root: &Path, pair: &str) -> f64 {
         durable: true,
         translate: None,
         trash_days: 7,
+        trash_max: psync::config::Share::Percent(10),
         wait_for_writers: true,
         xattrs_from_left: true,
         skip_initial: false,
         dry_run: false,
     };
     let (mut endpoint, watcher) = open(&opening, clock(), drop).expect("the root opens");
-    let start = Start {
-        pair: pair.to_owned(),
-        incarnation: 1,
-        accept: false,
-        union: false,
-        filters: [0; 32],
-        dry_run: false,
-    };
+    let start =
+        Start { pair: pair.to_owned(), incarnation: 1, accept: false, union: false, filters: [0; 32], dry_run: false };
     let mut out = Vec::new();
     endpoint.handle(Request::Start(start), clock(), &mut out).expect("start");
     let Some(Reply::Hello(hello)) = out.pop() else { panic!("no Hello: {out:?}") };

@@ -1,6 +1,7 @@
 //! The brain: the thread that feeds the engine and carries out its effects, over sessions that come and go.
 
 pub mod monitor;
+mod patience;
 mod progress;
 mod session;
 mod sides;

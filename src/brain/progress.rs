@@ -55,7 +55,9 @@ impl Count {
 
     /// A side is asked for something.
     pub fn asked(&mut self, request: &Request) {
-        let Request::Data { generation, data: Data::Chunk { bytes, .. } | Data::Whole { bytes } } = request else { return };
+        let Request::Data { generation, data: Data::Chunk { bytes, .. } | Data::Whole { bytes } } = request else {
+            return;
+        };
         let carried = self.generations.get(generation).and_then(|path| self.carried.get_mut(path));
         if let Some(carried) = carried {
             let passed = (bytes.len() as u64).min(carried.size - carried.passed);

@@ -77,6 +77,7 @@ impl<'a> Session<'a> {
                 return Ended::RightLost(format!("no answer for {} s", self.job.settings.itimeout.as_secs()));
             }
             self.tell.progress();
+            self.tell.check(clock());
             let ended = match heard.recv_timeout(self.patience()) {
                 Ok(heard) => self.take(heard),
                 Err(RecvTimeoutError::Timeout) => self.feed(Input::Tick),
@@ -123,12 +124,12 @@ impl<'a> Session<'a> {
         let mut ended = None;
         slog::trace!(self.job.logger, #crate::service::log::MESSAGE, "in {input:?}");
         if let Input::Reply(side, reply) = &input {
-            self.tell.heard(*side, reply);
+            self.tell.heard(*side, reply, clock());
         }
         for effect in self.engine.handle(input, clock()) {
             slog::trace!(self.job.logger, #crate::service::log::MESSAGE, "out {effect:?}");
-            if let Effect::Send(_, request) = &effect {
-                self.tell.asked(request);
+            if let Effect::Send(side, request) = &effect {
+                self.tell.asked(*side, request, clock());
             }
             match effect {
                 Effect::Send(Side::Left, request) => self.left.send(request),

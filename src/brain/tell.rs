@@ -6,10 +6,11 @@ use slog::{debug, info, warn};
 
 use super::Job;
 use super::monitor::{Exit, Monitor};
+use super::patience::{Patience, Verdict};
 use super::progress::Count;
 use crate::endpoint::message::{Reply, Request};
 use crate::engine::News;
-use crate::model::{Generation, ProblemKind, Side};
+use crate::model::{Generation, Millis, ProblemKind, Side};
 use crate::service::log::{EVENT_ID, METHOD, PATH, SIDE};
 
 pub struct Teller<'a> {
@@ -17,6 +18,7 @@ pub struct Teller<'a> {
     job: &'a Job,
     /// `None` after the initial sync.
     count: Option<Count>,
+    patience: Patience,
     /// Attributes that could not be set, by side and kind.
     not_set: BTreeMap<(Side, String), u64>,
     /// What is told once in a run, over all its sessions.
@@ -34,18 +36,32 @@ impl<'a> Teller<'a> {
         told_once: &'a mut BTreeSet<String>,
     ) -> Teller<'a> {
         let count = (!synced).then(Count::default);
-        Teller { monitor, job, count, not_set: BTreeMap::new(), told_once, planned: 0, unsynced: BTreeSet::new() }
+        let patience = Patience::new(u64::try_from(job.settings.etimeout.as_millis()).unwrap_or(u64::MAX));
+        Teller {
+            monitor,
+            job,
+            count,
+            patience,
+            not_set: BTreeMap::new(),
+            told_once,
+            planned: 0,
+            unsynced: BTreeSet::new(),
+        }
     }
 
     /// A side said something.
-    pub fn heard(&mut self, side: Side, reply: &Reply) {
+    pub fn heard(&mut self, side: Side, reply: &Reply, now: Millis) {
+        if let Some(verdict) = self.patience.heard(side, reply, now) {
+            self.tell_verdict(verdict);
+        }
         if let Some(count) = &mut self.count {
             count.heard(side, reply);
         }
     }
 
     /// A side is asked for something.
-    pub fn asked(&mut self, request: &Request) {
+    pub fn asked(&mut self, side: Side, request: &Request, now: Millis) {
+        self.patience.asked(side, request, now);
         if let Some(count) = &mut self.count {
             count.asked(request);
         }
@@ -54,6 +70,24 @@ impl<'a> Teller<'a> {
     /// How a run ends that was asked to stop.
     pub fn exit(&self) -> Exit {
         Exit::Done
+    }
+
+    /// Looks for a side that has not moved for too long.
+    pub fn check(&mut self, now: Millis) {
+        for verdict in self.patience.check(now) {
+            self.tell_verdict(verdict);
+        }
+    }
+
+    fn tell_verdict(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Stuck { side, path, others } => {
+                let (side, seconds) = (side.word(), self.job.settings.etimeout.as_secs_f64());
+                let others = if others > 0 { format!(" ({others} more actions wait)") } else { String::new() };
+                self.monitor.problem(&path, &format!("{side} side: no progress for {seconds} s{others}"));
+            }
+            Verdict::Moves { path } => self.monitor.solved(&path),
+        }
     }
 
     pub fn news(&mut self, news: &News) {
@@ -138,7 +172,10 @@ impl<'a> Teller<'a> {
             let objects = if count == 1 { "1 object".to_owned() } else { format!("{count} objects") };
             let what = attribute(&what);
             let side = side.word();
-            self.warn_once(key, &format!("{side} side: {what} of {objects} could not be set and stay as they are there"));
+            self.warn_once(
+                key,
+                &format!("{side} side: {what} of {objects} could not be set and stay as they are there"),
+            );
         }
     }
 

@@ -178,9 +178,8 @@ impl Meter {
 
 fn describe(p: &Progress, rate: Option<u64>) -> String {
     let more = if p.more { "+" } else { "" };
-    let of = |done: String, total: Option<String>| {
-        total.map_or(done.clone(), |total| format!("{done} of {total}{more}"))
-    };
+    let of =
+        |done: String, total: Option<String>| total.map_or(done.clone(), |total| format!("{done} of {total}{more}"));
     let files = of(p.files.to_string(), p.files_total.map(|n| n.to_string()));
     let size = of(human::bytes(p.bytes), p.bytes_total.map(human::bytes));
     let mut line = match p.phase {

@@ -6,7 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AncestorRow, Apply, Change, Content, Data, Generation, Outcome, Principal, Problem, Record, RelPath, Seq, Side};
+use crate::model::{
+    AncestorRow, Apply, Change, Content, Data, Generation, Outcome, Principal, Problem, Record, RelPath, Seq, Side,
+};
 
 /// Rows that travel in one message have so many bytes at most, or are one row, which has less than this beside the
 /// extended attributes that one object may have (`replica::metadata::XATTRS_MAX`).
@@ -37,7 +39,8 @@ fn wire_size(row: &AncestorRow) -> usize {
     const FIXED: usize = 192;
     let entry = row.entry.as_ref().map_or(0, |entry| {
         let target = if let Content::Link { target } = &entry.content { target.len() } else { 0 };
-        let names = [&entry.attrs.user, &entry.attrs.group].map(|p| if let Principal::Name(n) = p { n.len() } else { 0 });
+        let names =
+            [&entry.attrs.user, &entry.attrs.group].map(|p| if let Principal::Name(n) = p { n.len() } else { 0 });
         let xattrs = entry.attrs.xattrs.iter().map(|(name, value)| name.len() + value.len() + 6).sum::<usize>();
         target + names.iter().sum::<usize>() + xattrs
     });

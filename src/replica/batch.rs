@@ -42,6 +42,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Carries out a batch, in order. Only the archive's errors, and a disk that cannot sync names, are errors here.
     pub fn carry_out(&mut self, mut jobs: Vec<Job<D::File>>) -> Result<Vec<Finished>, ReplicaError> {
         let mut finished = Vec::with_capacity(jobs.len());
+        self.disk.ease();
         if let Err((detail, kind)) = self.sync_staged(&jobs) {
             for job in jobs.drain(..) {
                 let broken = Problem { path: job.apply.path.clone(), kind: kind.clone(), detail: detail.clone() };
@@ -92,6 +93,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if self.settings.dry_run {
             return Ok(());
         }
+        self.disk.ease();
         self.identity.boot = self.disk.boot_id();
         if self.archive.identity()? != self.identity {
             self.archive.set_identity(&self.identity)?;

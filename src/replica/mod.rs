@@ -9,6 +9,7 @@ pub mod batch;
 pub mod disk;
 pub mod error;
 pub mod examine;
+pub mod expire;
 pub mod memory;
 pub mod metadata;
 pub mod not_set;
@@ -26,6 +27,7 @@ pub mod trash;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::config::Share;
 use crate::filter::Filter;
 use crate::model::{Attrs, Content, NodeId, RelPath, Sameness, Seq, Side, Time};
 
@@ -44,6 +46,8 @@ pub struct Settings {
     pub keeps_xattrs: bool,
     /// Wait for writers that still have a file open.
     pub wait_for_writers: bool,
+    /// The most that the trash holds, in bytes or as a share of the file system; `None`: whatever comes.
+    pub trash_max: Option<Share>,
     /// Nothing may change: neither is a crash settled nor anything committed.
     pub dry_run: bool,
 }
@@ -56,6 +60,7 @@ impl Default for Settings {
             durable: true,
             keeps_xattrs: false,
             wait_for_writers: true,
+            trash_max: None,
             dry_run: false,
         }
     }
@@ -119,6 +124,7 @@ pub struct Replica<D: Disk, A: Archive> {
     /// Lines for the log.
     pub(crate) notes: Vec<String>,
     pub(crate) trash_probes: trash::Probes,
+    pub(crate) expiry: expire::Expiry,
     pub(crate) stage_counter: u64,
     pub(crate) next_seq: Seq,
 }
@@ -143,6 +149,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             not_set: not_set::Counts::default(),
             notes: Vec::new(),
             trash_probes: trash::Probes::default(),
+            expiry: expire::Expiry::default(),
             stage_counter: 0,
             next_seq: 1,
         };

@@ -46,7 +46,16 @@ pub struct Found {
 impl<Dir> Scan<Dir> {
     pub fn new(scope: RelPath) -> Scan<Dir> {
         let cursor = scope.clone();
-        Scan { scope, levels: vec![], ahead: Ahead::default(), gone: vec![], started: false, cursor, files: 0, bytes: 0 }
+        Scan {
+            scope,
+            levels: vec![],
+            ahead: Ahead::default(),
+            gone: vec![],
+            started: false,
+            cursor,
+            files: 0,
+            bytes: 0,
+        }
     }
 
     /// Whether this scan will still look at all below `path`.

@@ -32,12 +32,25 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             .at(&RelPath::root(), "name an object of the stage")
     }
 
+    /// On a full disk the little room that is left is the archive's: deletions, moves and records go on.
+    fn require_room(&self, path: &RelPath) -> Result<(), ReplicaError> {
+        if !self.disk.is_short() {
+            return Ok(());
+        }
+        let full = std::io::Error::new(
+            std::io::ErrorKind::StorageFull,
+            "the disk is full (only the archive's reserve is left)",
+        );
+        Err(full).at(path, "make the new object")
+    }
+
     /// Makes an empty file for contents that arrive in pieces.
     pub(crate) fn stage_file(
         &mut self,
         generation: Generation,
         path: &RelPath,
     ) -> Result<(Name, D::File), ReplicaError> {
+        self.require_room(path)?;
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let name = self.stage_name(generation)?;
         let file = self.disk.create(&stage, &name).at(path, "create in the stage")?;
@@ -52,6 +65,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         entry: &Entry,
         bytes: &[u8],
     ) -> Result<Staged<D::File>, ReplicaError> {
+        self.require_room(path)?;
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         match &entry.content {
             Content::File { .. } => {
