@@ -1,10 +1,13 @@
 //! The brain: the thread that feeds the engine and carries out its effects, over sessions that come and go.
 
 pub mod monitor;
+mod patience;
+mod progress;
 mod session;
 mod sides;
 mod tell;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
@@ -51,6 +54,7 @@ pub fn run(job: &Job, monitor: Arc<dyn Monitor>, stop: Stop) -> Exit {
     };
     let mut incarnation = started_at();
     let mut synced = false;
+    let mut told_once = BTreeSet::new();
     let mut lost_since: Option<Instant> = None;
     let mut pause = PAUSES.0;
     let exit = loop {
@@ -59,7 +63,7 @@ pub fn run(job: &Job, monitor: Arc<dyn Monitor>, stop: Stop) -> Exit {
         let ended = match Right::start(job, incarnation, heard_in.clone()) {
             Ok(right) => {
                 // What was accepted counts for the first meeting of this run.
-                let mut session = Session::new(job, &*monitor, &left, &right, incarnation, synced);
+                let mut session = Session::new(job, &*monitor, &left, &right, incarnation, synced, &mut told_once);
                 let ended = session.run(&heard, &stop);
                 synced |= session.synced;
                 if session.met {

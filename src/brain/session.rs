@@ -1,5 +1,6 @@
 //! One session: from the first word of both sides to the loss of one, or the end of the run.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -50,9 +51,10 @@ impl<'a> Session<'a> {
         right: &'a Right,
         number: u64,
         synced: bool,
+        told_once: &'a mut BTreeSet<String>,
     ) -> Session<'a> {
         let engine = Engine::new(rules(job));
-        let tell = Teller::new(monitor, job, synced);
+        let tell = Teller::new(monitor, job, synced, told_once);
         Session { job, left, right, number, engine, tell, stopping: None, halted: false, synced, met: false }
     }
 
@@ -74,6 +76,8 @@ impl<'a> Session<'a> {
             if !self.met && begun.elapsed() > self.job.settings.itimeout {
                 return Ended::RightLost(format!("no answer for {} s", self.job.settings.itimeout.as_secs()));
             }
+            self.tell.progress();
+            self.tell.check(clock());
             let ended = match heard.recv_timeout(self.patience()) {
                 Ok(heard) => self.take(heard),
                 Err(RecvTimeoutError::Timeout) => self.feed(Input::Tick),
@@ -119,8 +123,14 @@ impl<'a> Session<'a> {
     fn feed(&mut self, input: Input) -> Option<Ended> {
         let mut ended = None;
         slog::trace!(self.job.logger, #crate::service::log::MESSAGE, "in {input:?}");
+        if let Input::Reply(side, reply) = &input {
+            self.tell.heard(*side, reply, clock());
+        }
         for effect in self.engine.handle(input, clock()) {
             slog::trace!(self.job.logger, #crate::service::log::MESSAGE, "out {effect:?}");
+            if let Effect::Send(side, request) = &effect {
+                self.tell.asked(*side, request, clock());
+            }
             match effect {
                 Effect::Send(Side::Left, request) => self.left.send(request),
                 Effect::Send(Side::Right, request) => self.right.send(request),

@@ -55,6 +55,7 @@ impl Left {
             wait_for_writers: job.settings.open_files == OpenFiles::Wait,
             translate: job.settings.translate.as_ref().map(ToString::to_string),
             trash_days: job.settings.trash_days,
+            trash_max: job.settings.trash_max,
             xattrs_from_left: job.settings.acl_from_left_only,
             skip_initial: job.settings.skip_initial_sync,
             dry_run: job.settings.dryrun,

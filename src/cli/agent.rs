@@ -113,6 +113,7 @@ pub fn serve(job: &Job, stop: Stop) -> Exit {
         wait_for_writers: settings.open_files == OpenFiles::Wait,
         translate: settings.translate.as_ref().map(ToString::to_string),
         trash_days: settings.trash_days,
+        trash_max: settings.trash_max,
         xattrs_from_left: settings.acl_from_left_only,
         skip_initial: settings.skip_initial_sync,
         dry_run: settings.dryrun,

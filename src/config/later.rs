@@ -16,7 +16,6 @@ impl Settings {
             ("bandwidth_limit", self.bandwidth_limit != 0, "the bandwidth cannot be limited"),
             ("links", self.links != standard.links, "links travel as links"),
             ("owner", self.owner != standard.owner, "owners travel by name"),
-            ("trash_max", self.trash_max != standard.trash_max, "the trash is bounded by trash_days alone"),
             ("samba_acls", self.samba_acls, "Samba's ACLs are not kept"),
             ("inotify_extra", !self.inotify_extra.is_empty(), "every directory is watched"),
             ("fullsync", self.fullsync != standard.fullsync, "full syncs do not run by the clock"),

@@ -151,9 +151,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         match request {
             Request::Start(start) => self.start(&start, out)?,
             Request::Rows { above } => {
-                for rows in self.replica.rows_above(above)?.chunks(500) {
-                    out.push(Reply::Rows { rows: rows.to_vec() });
-                }
+                let lists = message::cut(self.replica.rows_above(above)?);
+                out.extend(lists.into_iter().map(|rows| Reply::Rows { rows }));
                 out.push(Reply::RowsEnd);
             }
             Request::Learn { rows } => {

@@ -6,8 +6,10 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::config::Share;
 use crate::filter::{Filter, FilterSettings, Translate};
 use crate::model::{Millis, RelPath, Side};
+use crate::replica::disk::Disk;
 use crate::replica::real::{Cover, RealDisk};
 use crate::replica::sqlite::SqliteArchive;
 use crate::watch::Event;
@@ -32,6 +34,8 @@ pub struct Opening<'a> {
     pub translate: Option<String>,
     /// Days that the trash keeps an object.
     pub trash_days: u32,
+    /// The most that the trash holds.
+    pub trash_max: Share,
     pub wait_for_writers: bool,
     /// ACLs and extended attributes travel from left to right only.
     pub xattrs_from_left: bool,
@@ -58,6 +62,8 @@ pub fn open(
     let identity = disk.root_identity().map_err(|e| format!("{root}: {e}"))?;
     let path = disk.own_path().join("archive.db");
     let root = (identity.ino, identity.btime);
+    // Even to be opened the archive takes some room.
+    disk.ease();
     let none = opening.dry_run && std::fs::metadata(&path).is_err_and(|e| e.kind() == ErrorKind::NotFound);
     let archive = match none {
         true => SqliteArchive::in_memory(root),
@@ -69,6 +75,7 @@ pub fn open(
         durable: opening.durable,
         wait_for_writers: opening.wait_for_writers,
         dry_run: opening.dry_run,
+        trash_max: Some(opening.trash_max),
         keeps_xattrs: opening.xattrs_from_left && opening.side == Side::Right,
         ..Default::default()
     };

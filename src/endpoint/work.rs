@@ -20,8 +20,6 @@ const SCAN_SLICE: usize = 512;
 const BATCH: usize = 512;
 /// A question whether anything is left waits at most so long, in milliseconds.
 const PING_WAIT: Millis = 2_000;
-/// The trash is looked through so often, in milliseconds.
-const EXPIRY: Millis = 3_600_000;
 /// A scan that waits for the brain goes on after this time all the same, in milliseconds.
 const STALL: Millis = 5_000;
 
@@ -46,9 +44,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             && self.reporting
             && now >= self.next_expiry
         {
-            let more = self.replica.expire_trash(seconds)?;
-            // Zero days: gone as soon as nobody can write into it any more.
-            self.next_expiry = now + if more || seconds == 0 { 1_000 } else { EXPIRY };
+            self.replica.disk.refill();
+            self.next_expiry = self.replica.expire_trash(seconds, now)?;
         }
         out.extend(self.replica.notes.drain(..).map(|text| Reply::Note { text }));
         if more || !self.jobs.is_empty() || !self.records.is_empty() {
@@ -65,6 +62,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             || !self.replica.unscanned.is_empty()
             || !self.scans.is_empty()
             || !self.coalescer.is_empty();
+        if !self.pings.is_empty()
+            && let Some(counts) = self.replica.not_set.take_news()
+        {
+            out.push(Reply::NotSet { counts });
+        }
         self.pings.retain(|(number, since)| {
             let wait = busy && now < since + PING_WAIT;
             if !wait {
@@ -80,7 +82,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if self.reporting {
             let trouble = self.troubles.values().map(|t| t.next).min();
             let stalled = self.full_scan.is_some().then_some(now + 100);
-            due = [due, self.coalescer.next_due(), trouble, stalled].into_iter().flatten().min();
+            let expiry = self.settings.trash_seconds.map(|_| self.next_expiry);
+            due = [due, self.coalescer.next_due(), trouble, stalled, expiry].into_iter().flatten().min();
         }
         match due {
             Some(due) if due <= now => Next::At(now + 1),
@@ -106,6 +109,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         if !self.records.is_empty() {
             let records = std::mem::take(&mut self.records);
+            self.replica.disk.ease();
             self.replica.sync_sources(&records)?;
             for (generation, record) in &records {
                 self.replica.record(*generation, record)?;

@@ -111,6 +111,16 @@ pub enum News {
         reason: String,
         advice: String,
     },
+    /// Something to be mended, told once in a run for each `what`.
+    Warning {
+        what: &'static str,
+        text: String,
+    },
+    /// On so many objects an attribute of this kind could not be set on this side so far.
+    NotSet {
+        side: Side,
+        counts: Vec<(String, u64)>,
+    },
     Note {
         side: Side,
         text: String,
@@ -143,6 +153,8 @@ struct Pending {
 #[derive(Debug, Default)]
 struct SideState {
     hello: Option<Hello>,
+    /// When the Hello came.
+    greeted: Millis,
     rows: Vec<AncestorRow>,
     rows_done: bool,
     pending: BTreeMap<RelPath, Pending>,
@@ -346,6 +358,7 @@ impl Engine {
                 };
                 self.tell(News::Problem { side, path, problem });
             }
+            Reply::NotSet { counts } => self.tell(News::NotSet { side, counts }),
             Reply::Note { text } => self.tell(News::Note { side, text }),
             Reply::Pong { number } => {
                 if let Some((asked, answered)) = &mut self.settling

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::endpoint::message::{Hello, Request, Start};
+use crate::endpoint::message::{Hello, Request, Start, cut};
 use crate::model::{AncestorRow, Millis, NodeId, RelPath, Side};
 
-use super::{Engine, Phase, index};
+use super::{Engine, News, Phase, index};
 
 /// Generations and nodes below this are psync's own (the root is node 1).
 const FIRST_GENERATION: u64 = 16;
+
+/// Seconds by which the clocks may differ without a word.
+const CLOCKS_APART: i64 = 60;
 
 impl Engine {
     pub(super) fn start(&mut self, incarnation: u64, accept: bool, union: bool) {
@@ -32,10 +35,12 @@ impl Engine {
             return;
         }
         self.side(side).hello = Some(hello);
+        self.side(side).greeted = now;
         let [Some(left), Some(right)] = self.sides.each_ref().map(|s| s.hello.clone()) else { return };
         if let Some((reason, advice)) = self.disaster(&left, &right) {
             return self.halt(reason, advice);
         }
+        self.compare(&left, &right);
         self.first = left.rows == 0 && right.rows == 0;
         let highest = [left.generation, right.generation, left.confirmed, right.confirmed].into_iter().max();
         self.next_generation = highest.unwrap_or(0).max(FIRST_GENERATION) + 1;
@@ -45,6 +50,25 @@ impl Engine {
         let above = if self.first { 0 } else { self.confirmed };
         for side in Side::BOTH {
             self.send(side, Request::Rows { above });
+        }
+    }
+
+    /// What differs between the sides and should not, though the pair can work with it.
+    fn compare(&mut self, left: &Hello, right: &Hello) {
+        if left.filters != right.filters {
+            let text = "the filters of the two sides differ: excludes, tempfiles and safesuffix must be the same on both, \
+                        or names that one side leaves out become problems";
+            self.tell(News::Warning { what: "filters", text: text.to_owned() });
+        }
+        // One side may have answered long after the other.
+        let [first, second] = self.sides.each_ref().map(|s| i64::try_from(s.greeted / 1000).unwrap_or(0));
+        let ahead = (right.clock - second) - (left.clock - first);
+        if ahead.abs() > CLOCKS_APART {
+            let (seconds, word) = (ahead.abs(), if ahead > 0 { "ahead" } else { "behind" });
+            let text = format!(
+                "the clock of the right side is {seconds} s {word}: of two versions the newer one wins, so set both clocks"
+            );
+            self.tell(News::Warning { what: "clocks", text });
         }
     }
 
@@ -139,8 +163,8 @@ impl Engine {
             let placed = missing.iter().filter(|row| row.entry.is_some());
             self.side(pupil).distrusted.extend(placed.map(|row| row.path.clone()));
         }
-        for rows in missing.chunks(500) {
-            self.send(pupil, Request::Learn { rows: rows.to_vec() });
+        for rows in cut(missing) {
+            self.send(pupil, Request::Learn { rows });
         }
     }
 

@@ -437,6 +437,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if row.signature.is_none() {
             self.dirty.insert(path.clone());
         }
+        self.not_set.count(&not_set);
         Ok(Placed::Done(Some(row.entry)))
     }
 

@@ -17,5 +17,7 @@ mod names;
 mod roots;
 mod saves;
 mod settings;
+mod space;
 mod syscalls;
+mod told;
 mod writers;

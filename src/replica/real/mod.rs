@@ -9,6 +9,7 @@ mod clock;
 mod discard;
 mod durable;
 mod own;
+mod reserve;
 mod walk;
 
 #[cfg(test)]
@@ -28,7 +29,7 @@ use rustix::io::Errno;
 use crate::model::{Attrs, Kind, Name, Principal, RelPath, Xattrs};
 use crate::sys::lease;
 
-use super::disk::{Disk, Lease, Leased, NotSet, Own, Stat};
+use super::disk::{Disk, Lease, Leased, NotSet, Own, Space, Stat};
 use super::metadata::owners::{Class, Owners};
 
 /// What watches directories for changes.
@@ -112,6 +113,8 @@ pub struct RealDisk {
     boot: [u8; 16],
     pace: Mutex<durable::Pace>,
     dir_pace: Mutex<durable::Pace>,
+    /// `None`: a dry run, or a file system that cannot tell its room.
+    reserve: Mutex<Option<reserve::Reserve>>,
 }
 
 impl RealDisk {
@@ -138,7 +141,8 @@ impl RealDisk {
         let device = walk::Device::of(fd.as_fd())?;
         beneath::require_proc(fd.as_fd())?;
         let own = own::path(&pair)?;
-        let prepared = if dry { None } else { Some(own::prepare(fd.as_fd(), &pair)?) };
+        let mut prepared = if dry { None } else { Some(own::prepare(fd.as_fd(), &pair)?) };
+        let reserve = prepared.as_mut().and_then(|own| own.reserve.take());
         // A clock that was not tried counts as coarse, which is only slower.
         let fine_clock = prepared.as_ref().map_or(Ok(false), |own| clock::is_fine(own.stage.as_fd()))?;
         Ok(RealDisk {
@@ -154,6 +158,7 @@ impl RealDisk {
             boot: clock::boot_id(),
             pace: Mutex::default(),
             dir_pace: Mutex::default(),
+            reserve: Mutex::new(reserve),
         })
     }
 
@@ -371,6 +376,27 @@ impl Disk for RealDisk {
     fn discard(&self, dir: &Dir, name: &Name) -> io::Result<()> {
         dir.own_only()?;
         discard::discard(dir.as_fd(), name.as_bytes())
+    }
+
+    fn space(&self) -> Option<Space> {
+        reserve::space(self.root.as_fd())
+    }
+
+    fn ease(&self) {
+        if let Some(reserve) = &mut *self.reserve.lock().unwrap_or_else(PoisonError::into_inner) {
+            reserve.ease();
+        }
+    }
+
+    fn refill(&self) {
+        if let Some(reserve) = &mut *self.reserve.lock().unwrap_or_else(PoisonError::into_inner) {
+            reserve.refill();
+        }
+    }
+
+    fn is_short(&self) -> bool {
+        let reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        reserve.as_ref().is_some_and(reserve::Reserve::is_given)
     }
 
     fn principals(&self, uid: u32, gid: u32) -> (Principal, Principal) {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports)]
 
+pub mod mounts;
 mod pair;
 pub mod process;
 pub mod tools;
