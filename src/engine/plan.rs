@@ -9,6 +9,7 @@ use crate::model::{
 
 use super::flight::{Flight, Part};
 use super::locks::Reach;
+use super::moves::LOST_WAIT;
 use super::reconcile::{Need, Verdict, reconcile};
 use super::{DELETION_WAIT, Effect, Engine, News, index};
 
@@ -31,7 +32,7 @@ impl Engine {
             // What lies there was cut by a power failure: the other side's version replaces it, into the trash.
             [true, false] => trusting(Side::Right, left, right),
             [false, true] => trusting(Side::Left, left, right),
-            _ => reconcile(left, right, self.settings.prefer),
+            _ => reconcile(left, right, self.settings.prefer, self.first),
         };
         self.carry_out(path, changes, verdict, now);
     }
@@ -70,6 +71,13 @@ impl Engine {
                 return true;
             }
             if self.deletion_waits(side, change, path, now) {
+                return true;
+            }
+            // Edited on the other side meanwhile: it is restored, unless it turns up here under another name.
+            let edited = changes[index(side.other())].as_ref().is_some_and(|there| there.after.is_some());
+            let due = self.sides[index(side)].pending.get(path).map_or(0, |p| p.since + LOST_WAIT);
+            if edited && now < due {
+                self.timers.insert((due, path.clone()));
                 return true;
             }
         }

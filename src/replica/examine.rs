@@ -58,6 +58,8 @@ pub(crate) struct Live {
     pub attrs: Attrs,
     /// A link's target.
     pub target: Option<Box<[u8]>>,
+    /// See [`Seen::settled`].
+    pub settled: bool,
 }
 
 /// What reading a file while comparing gave.
@@ -281,6 +283,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         stat: Stat,
         kind: Kind,
     ) -> Result<Live, ReplicaError> {
+        // Asked before anything is read: what is written from then on has another ctime.
+        let settled = !self.disk.unsettled(&stat);
         let (user, group) = self.disk.principals(stat.uid, stat.gid);
         let xattrs = self.disk.xattrs(dir, name, kind).at(path, "read extended attributes")?;
         let target = match kind {
@@ -294,7 +298,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             mtime: if kind == Kind::File { stat.mtime } else { Time::default() },
             xattrs,
         };
-        Ok(Live { stat, kind, attrs, target })
+        Ok(Live { stat, kind, attrs, target, settled })
     }
 
     /// The row of an object that lies under another name than this, if that name is its no more.
@@ -379,7 +383,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 (Content::Link { target }, _) => live.target.as_ref() != Some(target),
                 _ => false,
             };
-        let seen = Seen { signature: Signature::of(&live.stat), content: row.entry.content.clone(), attrs: live.attrs };
+        let seen = Seen {
+            signature: Signature::of(&live.stat),
+            content: row.entry.content.clone(),
+            attrs: live.attrs,
+            settled: live.settled,
+        };
         let told = self
             .reported
             .get(path)
@@ -451,16 +460,23 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(row) if row.entry.kind() == live.kind => self.carried(row, &live),
             _ => (true, self.brought(&live.attrs)),
         };
-        let seen = Seen { signature: Signature::of(&live.stat), content: content.clone(), attrs: live.attrs };
+        let seen = Seen {
+            signature: Signature::of(&live.stat),
+            content: content.clone(),
+            attrs: live.attrs,
+            settled: live.settled,
+        };
         if let Some(row) = row.as_ref().filter(|_| !contents && !attrs_differ) {
             // Touched, or learned from the other side, and equal: only the signature is new.
             if live.kind == Kind::Dir && row.signature.is_none_or(|s| !s.same_object(&live.stat)) {
                 // Another directory than before: whatever lies in it is to be looked at.
                 self.unscanned.insert(path.clone());
             }
-            self.sync_adopted(dir, path, name, live.kind)?;
-            let fresh = Row { signature: Some(seen.signature), entry: Entry { content, attrs }, ..row.clone() };
-            self.archive.put(&fresh)?;
+            let fresh = Row { signature: Some(seen.proof()), entry: Entry { content, attrs }, ..row.clone() };
+            if fresh != *row {
+                self.sync_adopted(dir, path, name, live.kind)?;
+                self.archive.put(&fresh)?;
+            }
             return self.same(path, parent, &fresh, how);
         }
         let told = self

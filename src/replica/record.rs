@@ -82,13 +82,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                             && (old.entry.kind() != Kind::File || file(&s) == file(&seen.signature))
                     });
                 row.achieved = old.achieved.clone();
-                row.signature = if pure { Some(seen.signature) } else { old.signature };
+                row.signature = if pure { Some(seen.proof()) } else { old.signature };
             }
             (_, Some(seen)) => {
                 row.achieved = (seen.attrs != entry.attrs).then(|| seen.attrs.clone());
                 // Contents that were reported but not these: the signature would claim too much.
                 let same = seen.content.compare(&entry.content) != Sameness::Differs;
-                row.signature = same.then_some(seen.signature);
+                row.signature = same.then(|| seen.proof());
             }
             (Some(old), None) if old.entry.content.compare(&entry.content) == Sameness::Same => {
                 row.achieved = old.achieved.clone();
@@ -109,7 +109,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.dirty.insert(from.clone());
         }
         // An object that was edited as well as moved does not match its row: it is reported once more.
-        let settled = seen.is_some_and(|seen| row.signature == Some(seen.signature));
+        let settled = seen.is_some_and(|seen| row.signature == Some(seen.proof()));
         if !settled {
             self.forget_report(&record.path);
         }

@@ -112,9 +112,9 @@ fn every_cell_in_both_directions() {
         ("-", "a@5", "l", "from L =c keep R"),
     ] {
         let (l, r) = (report(ancestor, left), report(ancestor, right));
-        let verdict = told(&reconcile(l.as_ref(), r.as_ref(), Prefer::Newest));
+        let verdict = told(&reconcile(l.as_ref(), r.as_ref(), Prefer::Newest, true));
         assert_eq!(verdict, wanted, "{ancestor}: {left} | {right}");
-        let back = told(&reconcile(r.as_ref(), l.as_ref(), Prefer::Newest));
+        let back = told(&reconcile(r.as_ref(), l.as_ref(), Prefer::Newest, true));
         // Without contents on their way it does not matter whose they are called; attributes are the left's on a tie.
         let plain = |text: &str| match text.strip_prefix("from ") {
             Some(rest) if !rest.contains('c') => rest[2..].to_owned(),
@@ -133,15 +133,26 @@ fn a_tie_goes_to_the_left_and_a_preference_to_its_side() {
     for (prefer, wanted) in
         [(Prefer::Newest, "from L =c keep R"), (Prefer::Left, "from L =c keep R"), (Prefer::Right, "from R c= keep L")]
     {
-        assert_eq!(told(&reconcile(l.as_ref(), r.as_ref(), prefer)), wanted, "{prefer:?}");
+        assert_eq!(told(&reconcile(l.as_ref(), r.as_ref(), prefer, true)), wanted, "{prefer:?}");
     }
 }
 
 #[test]
 fn contents_of_one_side_and_attributes_of_the_other_become_one_state() {
     let (l, r) = (report("a", "bb@5"), report("a", "a+x"));
-    let Verdict::Settle { entry, .. } = reconcile(l.as_ref(), r.as_ref(), Prefer::Newest) else {
+    let Verdict::Settle { entry, .. } = reconcile(l.as_ref(), r.as_ref(), Prefer::Newest, true) else {
         panic!("not settled")
     };
     assert_eq!((entry.size(), entry.attrs.mode, entry.attrs.mtime.secs), (2, 0o755, 5));
+}
+
+#[test]
+fn only_at_a_first_meeting_equal_times_pass_for_equal_contents() {
+    let (l, r) = (report("-", "a?"), report("-", "a?"));
+    for (first, wanted) in [(true, "from L =="), (false, "compare")] {
+        assert_eq!(told(&reconcile(l.as_ref(), r.as_ref(), Prefer::Newest, first)), wanted, "{first}");
+    }
+    // One was read already: it is fresh.
+    let (l, r) = (report("-", "a?"), report("-", "a"));
+    assert_eq!(told(&reconcile(l.as_ref(), r.as_ref(), Prefer::Newest, true)), "compare");
 }
