@@ -78,6 +78,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let dir = match self.disk.open_dir(&parent) {
             Ok(dir) => dir,
             Err(error) if above_is_gone(&error) => {
+                self.forget_move_to(path)?;
                 return Ok(match how.again {
                     true => Examined::Changed(Box::new(self.report_nothing(path, None, None)?)),
                     false => Examined::Above(parent),
@@ -120,7 +121,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stat = match self.disk.stat(dir, name) {
             Ok(stat) => stat,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return self.examine_nothing(path, parent, under_name, reported_move, how);
+                return self.examine_nothing(path, parent, under_name, how);
             }
             Err(error) => return Ok(Examined::Problem(problem(path, "stat", &error))),
         };
@@ -199,17 +200,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         path: &RelPath,
         parent: Option<NodeId>,
         under_name: Option<Row>,
-        reported_move: Option<NodeId>,
         how: How,
     ) -> Result<Examined, ReplicaError> {
         self.copies.remove(path);
-        if let Some(node) = reported_move {
-            // What had come here is gone again: its own row speaks for itself from now on.
-            self.forget_report(path);
-            if let Some(back) = self.path_of(node)? {
-                self.dirty.insert(back);
-            }
-        }
+        self.forget_move_to(path)?;
+        self.forget_moves_below(path)?;
         let told = self.reported.get(path).is_some_and(|r| r.seen.is_none());
         match under_name {
             None if how.again => Ok(Examined::Changed(Box::new(self.report_nothing(path, parent, None)?))),
@@ -220,6 +215,21 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(_) if told && !how.again => Ok(Examined::Known),
             Some(row) => Ok(Examined::Changed(Box::new(self.report_nothing(path, parent, Some(row))?))),
         }
+    }
+
+    /// What had come here is gone again: its own row speaks for itself from now on.
+    fn forget_move_to(&mut self, path: &RelPath) -> Result<(), ArchiveError> {
+        if let Some(node) = self.reported.get(path).and_then(|r| r.moved) {
+            self.forget_report(path);
+            self.dirty.extend(self.path_of(node)?);
+        }
+        Ok(())
+    }
+
+    /// The same for what had come into a directory that is gone. The others' reports fall with the directory.
+    fn forget_moves_below(&mut self, top: &RelPath) -> Result<(), ArchiveError> {
+        let below: Vec<RelPath> = self.moved.values().filter(|path| path.is_below(top)).cloned().collect();
+        below.iter().try_for_each(|path| self.forget_move_to(path))
     }
 
     fn report_nothing(

@@ -96,6 +96,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             _ => {}
         }
+        // Another directory took the node's place: what the archive has below it may lie elsewhere, or nowhere.
+        let replaced = old.as_ref().and_then(|old| old.signature).zip(seen).is_some_and(|(old, seen)| {
+            seen.content == Content::Dir && (old.ino, old.btime) != (seen.signature.ino, seen.signature.btime)
+        });
+        if replaced {
+            self.unscanned.insert(record.path.clone());
+            self.unscanned.extend(self.moved.get(&record.node).cloned());
+        }
         if let Some(further) = self.moved.remove(&record.node).filter(|at| *at != record.path) {
             // It moved on meanwhile: that is a move from its new row.
             self.forget_report(&further);
