@@ -32,9 +32,15 @@ impl Engine {
             // What lies there was cut by a power failure: the other side's version replaces it, into the trash.
             [true, false] => trusting(Side::Right, left, right),
             [false, true] => trusting(Side::Left, left, right),
-            _ => reconcile(left, right, self.settings.prefer, self.first),
+            _ => reconcile(left, right, self.settings.prefer, self.old()),
         };
         self.carry_out(path, changes, verdict, now);
+    }
+
+    /// What was written before this second may be compared unread: at a first meeting what lay there before it began.
+    fn old(&self) -> i64 {
+        let clocks = self.sides.iter().filter_map(|s| s.hello.as_ref()).map(|hello| hello.clock);
+        clocks.min().filter(|_| self.first).map_or(i64::MIN, |clock| clock - 1)
     }
 
     fn changes_at(&self, path: &RelPath) -> [Option<Change>; 2] {

@@ -63,6 +63,19 @@ pub struct NotSet {
     pub what: Vec<&'static str>,
 }
 
+impl NotSet {
+    /// Whether these misses are all that keeps what was found from what was wanted. Else a user changed it meanwhile.
+    pub fn explains(&self, wanted: &Attrs, found: &Attrs) -> bool {
+        let any = |words: &[&str]| words.iter().any(|word| self.what.contains(word));
+        (wanted.user == found.user || any(&["owner"]))
+            && (wanted.group == found.group || any(&["group"]))
+            && (wanted.mtime == found.mtime || any(&["mtime"]))
+            && (wanted.xattrs == found.xattrs || any(&["xattr", "acl", "capability"]))
+            // A mode depends on the owner and on ACLs.
+            && (wanted.mode == found.mode || !self.what.is_empty())
+    }
+}
+
 /// One root's file system. Paths lead from the root down; no symbolic link is ever followed and no
 /// mount point crossed. Errors are the system's, `NotFound` for a name that is not there.
 pub trait Disk {

@@ -218,7 +218,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// What had come here is gone again: its own row speaks for itself from now on.
-    fn forget_move_to(&mut self, path: &RelPath) -> Result<(), ArchiveError> {
+    pub(crate) fn forget_move_to(&mut self, path: &RelPath) -> Result<(), ArchiveError> {
         if let Some(node) = self.reported.get(path).and_then(|r| r.moved) {
             self.forget_report(path);
             self.dirty.extend(self.path_of(node)?);

@@ -422,7 +422,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let live = self.live(&parent.dir, path, &parent.name, after, kind)?;
         let differs = live.attrs != entry.attrs;
         // What this side can hold, and holds differently, a user set this very moment.
-        let intervened = differs && not_set.what.is_empty();
+        let intervened = differs && !not_set.explains(&entry.attrs, &live.attrs);
         let signature = (whole && !intervened && (same || kind == Kind::Dir)).then(|| self.signature(&after));
         let achieved = (differs && !intervened).then_some(live.attrs);
         if let Some(row) = self.archive.child(parent.node, &parent.name)?

@@ -229,7 +229,7 @@ impl State {
         if kind != Kind::Link {
             if features.no_xattrs {
                 if !attrs.xattrs.is_empty() {
-                    what.push("xattrs");
+                    what.push("xattr");
                 }
             } else {
                 inode.meta.xattrs = attrs.xattrs.clone();
@@ -237,7 +237,7 @@ impl State {
             inode.meta.mode = attrs.mode;
             if features.drops_setgid && attrs.mode & 0o2000 != 0 {
                 inode.meta.mode &= !0o2000;
-                what.push("setgid");
+                what.push("mode");
             }
         }
         if kind == Kind::File {

@@ -248,6 +248,7 @@ impl ModelDisk {
         if state.is_dir(obj) || state.entries(dir)?.contains_key(&name) {
             return Err(error(EEXIST));
         }
+        state.linked = true;
         state.change_names(vec![(dir, name.clone(), None, Some(obj))]);
         state.event(dir, &name, Hint::Appeared);
         state.event(from_dir, &from_name, Hint::Attributes);
