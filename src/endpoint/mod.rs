@@ -301,15 +301,21 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             // Parents first: what lies in an unknown directory makes no sense to the other side.
             let plain = How { inline: how.inline, ..How::default() };
             self.look(&above, plain, now, out)?;
+            if self.troubles.contains_key(&above) {
+                // What lies in it waits for the end of that: then all of it is scanned.
+                if how.again {
+                    self.take_back(path, out)?;
+                }
+                return Ok(());
+            }
         }
         let examined = self.replica.examine(path, how)?;
         let fine = !matches!(examined, Examined::Problem(_) | Examined::Busy);
         match examined {
             // A deletion waits for the re-creation that editors make, whoever asks.
             Examined::Changed(change) if how.again && change.after.is_none() && change.known.is_some() => {
-                self.replica.withdraw_report(path);
                 self.coalescer.event(path.clone(), Hint::Vanished, now);
-                out.push(Reply::Clean { path: path.clone() });
+                self.take_back(path, out)?;
             }
             Examined::Changed(change) => {
                 if change.after.as_ref().is_some_and(|e| e.kind() == crate::model::Kind::Dir)
@@ -325,14 +331,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 if self.coalescer.busy(path, now) {
                     self.look(path, How { despite_writers: true, ..how }, now, out)?;
                 } else if how.again {
-                    out.push(Reply::Clean { path: path.clone() });
+                    self.take_back(path, out)?;
                 }
             }
             // The directory may turn up under another name: its own deletion waits as every other.
             Examined::Above(above) => self.coalescer.event(above, Hint::Vanished, now),
             Examined::Problem(problem) => {
                 if how.again {
-                    out.push(Reply::Clean { path: path.clone() });
+                    self.take_back(path, out)?;
                 }
                 self.trouble(path, now);
                 out.push(Reply::Problem { path: path.clone(), problem: Some(problem) });
@@ -349,6 +355,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.replica.unscanned.insert(path.clone());
             out.push(Reply::Problem { path: path.clone(), problem: None });
         }
+        Ok(())
+    }
+
+    /// The brain is to forget what was reported of a path; so must the replica, or the next look would find nothing new.
+    fn take_back(&mut self, path: &RelPath, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        self.replica.withdraw_report(path)?;
+        out.push(Reply::Clean { path: path.clone() });
         Ok(())
     }
 

@@ -7,8 +7,8 @@ use super::locks::Reach;
 use super::plan::expectation;
 use super::{Engine, index};
 
-/// A move whose old name is gone on the other side waits this long for word of where it went.
-const LOST_WAIT: Millis = 1_000;
+/// What is gone on one side, and moved or edited on the other, waits this long for word of where it went.
+pub(super) const LOST_WAIT: Millis = 1_000;
 
 impl Engine {
     /// Acts on a path to which something was moved on at least one side.

@@ -9,6 +9,7 @@ use crate::model::{
 
 use super::flight::{Flight, Part};
 use super::locks::Reach;
+use super::moves::LOST_WAIT;
 use super::reconcile::{Need, Verdict, reconcile};
 use super::{DELETION_WAIT, Effect, Engine, News, index};
 
@@ -31,9 +32,15 @@ impl Engine {
             // What lies there was cut by a power failure: the other side's version replaces it, into the trash.
             [true, false] => trusting(Side::Right, left, right),
             [false, true] => trusting(Side::Left, left, right),
-            _ => reconcile(left, right, self.settings.prefer),
+            _ => reconcile(left, right, self.settings.prefer, self.old()),
         };
         self.carry_out(path, changes, verdict, now);
+    }
+
+    /// What was written before this second may be compared unread: at a first meeting what lay there before it began.
+    fn old(&self) -> i64 {
+        let clocks = self.sides.iter().filter_map(|s| s.hello.as_ref()).map(|hello| hello.clock);
+        clocks.min().filter(|_| self.first).map_or(i64::MIN, |clock| clock - 1)
     }
 
     fn changes_at(&self, path: &RelPath) -> [Option<Change>; 2] {
@@ -71,6 +78,13 @@ impl Engine {
                 return true;
             }
             if self.deletion_waits(side, change, path, now) {
+                return true;
+            }
+            // Edited on the other side meanwhile: it is restored, unless it turns up here under another name.
+            let edited = changes[index(side.other())].as_ref().is_some_and(|there| there.after.is_some());
+            let due = self.sides[index(side)].pending.get(path).map_or(0, |p| p.since + LOST_WAIT);
+            if edited && now < due {
+                self.timers.insert((due, path.clone()));
                 return true;
             }
         }

@@ -180,6 +180,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                         self.dirty.insert(parent);
                     }
                     match self.examine(&path, How { again: true, ..How::default() })? {
+                        // Its directory is gone as well, perhaps only moved: where that went tells what became of it.
+                        Examined::Changed(change) if change.parent.is_none() && change.after.is_none() => {}
                         Examined::Changed(change) => reports.push(*change),
                         Examined::Busy => outcome = Outcome::Busy,
                         Examined::Problem(problem) => outcome = Outcome::Failed(problem),

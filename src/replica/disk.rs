@@ -63,6 +63,19 @@ pub struct NotSet {
     pub what: Vec<&'static str>,
 }
 
+impl NotSet {
+    /// Whether these misses are all that keeps what was found from what was wanted. Else a user changed it meanwhile.
+    pub fn explains(&self, wanted: &Attrs, found: &Attrs) -> bool {
+        let any = |words: &[&str]| words.iter().any(|word| self.what.contains(word));
+        (wanted.user == found.user || any(&["owner"]))
+            && (wanted.group == found.group || any(&["group"]))
+            && (wanted.mtime == found.mtime || any(&["mtime"]))
+            && (wanted.xattrs == found.xattrs || any(&["xattr", "acl", "capability"]))
+            // A mode depends on the owner and on ACLs.
+            && (wanted.mode == found.mode || !self.what.is_empty())
+    }
+}
+
 /// Room on a file system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {

@@ -58,6 +58,8 @@ pub(crate) struct Live {
     pub attrs: Attrs,
     /// A link's target.
     pub target: Option<Box<[u8]>>,
+    /// See [`Seen::settled`].
+    pub settled: bool,
 }
 
 /// What reading a file while comparing gave.
@@ -76,6 +78,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let dir = match self.disk.open_dir(&parent) {
             Ok(dir) => dir,
             Err(error) if above_is_gone(&error) => {
+                self.forget_move_to(path)?;
                 return Ok(match how.again {
                     true => Examined::Changed(Box::new(self.report_nothing(path, None, None)?)),
                     false => Examined::Above(parent),
@@ -118,7 +121,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stat = match self.disk.stat(dir, name) {
             Ok(stat) => stat,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return self.examine_nothing(path, parent, under_name, reported_move, how);
+                return self.examine_nothing(path, parent, under_name, how);
             }
             Err(error) => return Ok(Examined::Problem(problem(path, "stat", &error))),
         };
@@ -197,17 +200,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         path: &RelPath,
         parent: Option<NodeId>,
         under_name: Option<Row>,
-        reported_move: Option<NodeId>,
         how: How,
     ) -> Result<Examined, ReplicaError> {
         self.copies.remove(path);
-        if let Some(node) = reported_move {
-            // What had come here is gone again: its own row speaks for itself from now on.
-            self.forget_report(path);
-            if let Some(back) = self.path_of(node)? {
-                self.dirty.insert(back);
-            }
-        }
+        self.forget_move_to(path)?;
+        self.forget_moves_below(path)?;
         let told = self.reported.get(path).is_some_and(|r| r.seen.is_none());
         match under_name {
             None if how.again => Ok(Examined::Changed(Box::new(self.report_nothing(path, parent, None)?))),
@@ -218,6 +215,21 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(_) if told && !how.again => Ok(Examined::Known),
             Some(row) => Ok(Examined::Changed(Box::new(self.report_nothing(path, parent, Some(row))?))),
         }
+    }
+
+    /// What had come here is gone again: its own row speaks for itself from now on.
+    pub(crate) fn forget_move_to(&mut self, path: &RelPath) -> Result<(), ArchiveError> {
+        if let Some(node) = self.reported.get(path).and_then(|r| r.moved) {
+            self.forget_report(path);
+            self.dirty.extend(self.path_of(node)?);
+        }
+        Ok(())
+    }
+
+    /// The same for what had come into a directory that is gone. The others' reports fall with the directory.
+    fn forget_moves_below(&mut self, top: &RelPath) -> Result<(), ArchiveError> {
+        let below: Vec<RelPath> = self.moved.values().filter(|path| path.is_below(top)).cloned().collect();
+        below.iter().try_for_each(|path| self.forget_move_to(path))
     }
 
     fn report_nothing(
@@ -281,6 +293,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         stat: Stat,
         kind: Kind,
     ) -> Result<Live, ReplicaError> {
+        // Asked before anything is read: what is written from then on has another ctime.
+        let settled = !self.disk.unsettled(&stat);
         let (user, group) = self.disk.principals(stat.uid, stat.gid);
         let xattrs = self.disk.xattrs(dir, name, kind).at(path, "read extended attributes")?;
         let target = match kind {
@@ -294,7 +308,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             mtime: if kind == Kind::File { stat.mtime } else { Time::default() },
             xattrs,
         };
-        Ok(Live { stat, kind, attrs, target })
+        Ok(Live { stat, kind, attrs, target, settled })
     }
 
     /// The row of an object that lies under another name than this, if that name is its no more.
@@ -379,7 +393,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 (Content::Link { target }, _) => live.target.as_ref() != Some(target),
                 _ => false,
             };
-        let seen = Seen { signature: Signature::of(&live.stat), content: row.entry.content.clone(), attrs: live.attrs };
+        let seen = Seen {
+            signature: Signature::of(&live.stat),
+            content: row.entry.content.clone(),
+            attrs: live.attrs,
+            settled: live.settled,
+        };
         let told = self
             .reported
             .get(path)
@@ -451,16 +470,23 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(row) if row.entry.kind() == live.kind => self.carried(row, &live),
             _ => (true, self.brought(&live.attrs)),
         };
-        let seen = Seen { signature: Signature::of(&live.stat), content: content.clone(), attrs: live.attrs };
+        let seen = Seen {
+            signature: Signature::of(&live.stat),
+            content: content.clone(),
+            attrs: live.attrs,
+            settled: live.settled,
+        };
         if let Some(row) = row.as_ref().filter(|_| !contents && !attrs_differ) {
             // Touched, or learned from the other side, and equal: only the signature is new.
             if live.kind == Kind::Dir && row.signature.is_none_or(|s| !s.same_object(&live.stat)) {
                 // Another directory than before: whatever lies in it is to be looked at.
                 self.unscanned.insert(path.clone());
             }
-            self.sync_adopted(dir, path, name, live.kind)?;
-            let fresh = Row { signature: Some(seen.signature), entry: Entry { content, attrs }, ..row.clone() };
-            self.archive.put(&fresh)?;
+            let fresh = Row { signature: Some(seen.proof()), entry: Entry { content, attrs }, ..row.clone() };
+            if fresh != *row {
+                self.sync_adopted(dir, path, name, live.kind)?;
+                self.archive.put(&fresh)?;
+            }
             return self.same(path, parent, &fresh, how);
         }
         let told = self

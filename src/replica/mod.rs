@@ -73,9 +73,19 @@ pub(crate) struct Seen {
     pub content: Content,
     /// The attributes that the object has here, not those that it stands for.
     pub attrs: Attrs,
+    /// Whether a later write would have shown: a coarse clock gives two writes in a row one ctime.
+    pub settled: bool,
 }
 
 impl Seen {
+    /// The signature as a row may hold it: a ctime that proves nothing is left out.
+    pub fn proof(&self) -> Signature {
+        match self.settled {
+            true => self.signature,
+            false => Signature { ctime: Time::default(), ..self.signature },
+        }
+    }
+
     /// Whether nothing changed that would be worth another report: a directory's own times and size do not count.
     pub(crate) fn equals(&self, other: &Seen) -> bool {
         let object = |s: &Signature| (s.ino, s.btime, s.mode, s.uid, s.gid);

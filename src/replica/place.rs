@@ -422,7 +422,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let live = self.live(&parent.dir, path, &parent.name, after, kind)?;
         let differs = live.attrs != entry.attrs;
         // What this side can hold, and holds differently, a user set this very moment.
-        let intervened = differs && not_set.what.is_empty();
+        let intervened = differs && !not_set.explains(&entry.attrs, &live.attrs);
         let signature = (whole && !intervened && (same || kind == Kind::Dir)).then(|| self.signature(&after));
         let achieved = (differs && !intervened).then_some(live.attrs);
         if let Some(row) = self.archive.child(parent.node, &parent.name)?
@@ -483,11 +483,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         touch(touched, from, &old.dir);
         touch(touched, path, &new.dir);
-        let after = self.disk.stat(&new.dir, &new.name).at(path, "stat")?;
+        // It has its new name by now: an error here must not make a failure of that.
+        let after = self.disk.stat(&new.dir, &new.name).ok();
         // A directory's attributes may have changed without a trace but its ctime.
         let settled = row.signature.is_some_and(|s| s.ctime == before.ctime);
-        let untouched = settled && self.still(&row, &before) && same_version(&before, &after);
-        let signature = if untouched { Some(self.signature(&after)) } else { row.signature };
+        let untouched = after.filter(|after| settled && self.still(&row, &before) && same_version(&before, after));
+        let signature = untouched.map(|after| self.signature(&after)).or(row.signature);
         self.forget_report(from);
         self.forget_report(path);
         self.archive.put(&Row {
@@ -500,7 +501,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         })?;
         self.forget_orphaned_moves()?;
         self.rebase_reports(from, path);
-        if !untouched {
+        if untouched.is_none() {
             self.dirty.insert(path.clone());
         }
         Ok(Placed::Done(Some(entry)))
@@ -602,6 +603,8 @@ fn still_seen(seen: &Seen, stat: &Stat) -> bool {
         Some(Kind::Dir) => {
             seen.content == Content::Dir && seen.signature.same_object(stat) && same_rights(&seen.signature, stat)
         }
+        // What may have been written once more under the same ctime must be looked at again.
+        Some(Kind::File) => seen.settled && seen.signature == Signature::of(stat),
         _ => seen.signature == Signature::of(stat),
     }
 }

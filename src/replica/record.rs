@@ -82,19 +82,27 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                             && (old.entry.kind() != Kind::File || file(&s) == file(&seen.signature))
                     });
                 row.achieved = old.achieved.clone();
-                row.signature = if pure { Some(seen.signature) } else { old.signature };
+                row.signature = if pure { Some(seen.proof()) } else { old.signature };
             }
             (_, Some(seen)) => {
                 row.achieved = (seen.attrs != entry.attrs).then(|| seen.attrs.clone());
                 // Contents that were reported but not these: the signature would claim too much.
                 let same = seen.content.compare(&entry.content) != Sameness::Differs;
-                row.signature = same.then_some(seen.signature);
+                row.signature = same.then(|| seen.proof());
             }
             (Some(old), None) if old.entry.content.compare(&entry.content) == Sameness::Same => {
                 row.achieved = old.achieved.clone();
                 row.signature = old.signature;
             }
             _ => {}
+        }
+        // Another directory took the node's place: what the archive has below it may lie elsewhere, or nowhere.
+        let replaced = old.as_ref().and_then(|old| old.signature).zip(seen).is_some_and(|(old, seen)| {
+            seen.content == Content::Dir && (old.ino, old.btime) != (seen.signature.ino, seen.signature.btime)
+        });
+        if replaced {
+            self.unscanned.insert(record.path.clone());
+            self.unscanned.extend(self.moved.get(&record.node).cloned());
         }
         if let Some(further) = self.moved.remove(&record.node).filter(|at| *at != record.path) {
             // It moved on meanwhile: that is a move from its new row.
@@ -109,7 +117,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.dirty.insert(from.clone());
         }
         // An object that was edited as well as moved does not match its row: it is reported once more.
-        let settled = seen.is_some_and(|seen| row.signature == Some(seen.signature));
+        let settled = seen.is_some_and(|seen| row.signature == Some(seen.proof()));
         if !settled {
             self.forget_report(&record.path);
         }

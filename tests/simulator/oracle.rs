@@ -204,8 +204,7 @@ impl Oracle {
     fn check_equal(&self, world: &World, disks: &[ModelDisk; 2], trees: &[Tree; 2]) {
         let states = [disks[0].state(), disks[1].state()];
         let features = [&states[0].features, &states[1].features];
-        let odd: BTreeSet<&RelPath> =
-            trees.iter().flatten().filter(|(_, view)| view.kind.is_none()).map(|(path, _)| path).collect();
+        let odd = odd_paths(trees);
         let paths: BTreeSet<&RelPath> = trees.iter().flat_map(|tree| tree.keys()).collect();
         for path in paths {
             // An unsupported kind is a reported problem, and so is what it is in the way of.
@@ -225,6 +224,7 @@ impl Oracle {
 
     /// Invariant 3: what users deleted on `side`, and nobody touched on the other, is nowhere.
     fn check_resurrection(&self, world: &World, side: Side, trees: &[Tree; 2]) {
+        let odd = odd_paths(trees);
         let concerns = |fact: &Fact, path: &RelPath| match &fact.what {
             What::Touched { path: touched, deep } => {
                 touched == path || touched.is_below(path) || (*deep && path.is_below(touched))
@@ -235,7 +235,10 @@ impl Oracle {
             let What::Deleted(path) = &fact.what else { continue };
             let again = self.facts[i + 1..].iter().any(|later| concerns(later, path));
             let other = self.facts.iter().any(|fact| fact.side != side && concerns(fact, path));
-            if fact.side != side || again || other || is_temporary(path) {
+            // Where an unsupported object took the place of a directory, that is a reported problem: what lay in the
+            // directory stays on the other side until the name is free.
+            let hidden = odd.iter().any(|odd| path.is_within(odd));
+            if fact.side != side || again || other || hidden || is_temporary(path) {
                 continue;
             }
             for (tree, where_) in trees.iter().zip(Side::BOTH) {
@@ -247,6 +250,11 @@ impl Oracle {
             }
         }
     }
+}
+
+/// Where objects lie that are of no kind that travels.
+fn odd_paths(trees: &[Tree; 2]) -> BTreeSet<&RelPath> {
+    trees.iter().flatten().filter(|(_, view)| view.kind.is_none()).map(|(path, _)| path).collect()
 }
 
 /// Whether the path is left alone, as the default filters have it.
