@@ -17,6 +17,7 @@ use super::monitor::TerminalMonitor;
 use super::options::{self, AdHoc, Parsed};
 use super::roots::{self, Allowed, Root};
 use crate::brain::Job;
+use crate::brain::desk::Mandate;
 use crate::brain::monitor::{Exit, Monitor};
 use crate::config::{self, Origins, Settings};
 use crate::service::banned;
@@ -81,8 +82,9 @@ fn start(options: &AdHoc, console: &Console, run: Run) -> Result<u8, UsageError>
     origins_in_log(&log.logger, &origins);
 
     let right = config::right_command(&settings, &pair, options.create_roots);
-    let (accept, union) = (options.accept, options.union);
-    let job = Job { settings, pair, right, accept, union, logger: log.logger.clone() };
+    let mandate = Mandate { accept: options.accept, union: options.union };
+    let logger = log.logger.clone();
+    let job = Job { settings, pair, right, mandate, persistent: false, checksum: false, logger };
     let ended = supervised(&job, Arc::new(monitor), run).unwrap_or_else(|e| {
         console.line(&format!("psync: cannot start: {}", words(&e)));
         Exit::Internal

@@ -47,6 +47,10 @@ impl Guard {
         Guard { limit, entries: 0, samples: VecDeque::new(), recent: VecDeque::new(), sum: 0 }
     }
 
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
+    }
+
     /// A session begins: the entries that the pair holds, and the first generation that it will give.
     pub fn begin(&mut self, entries: u64, generation: Generation, now: Millis) {
         self.entries = entries;
