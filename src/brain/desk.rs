@@ -75,11 +75,8 @@ impl Desk {
         let now = wall();
         let root = |path: &std::path::Path| path.display().to_string();
         let left = SideStatus { root: root(&settings.left.root), ..SideStatus::default() };
-        let right = SideStatus {
-            root: root(&settings.right.root),
-            host: settings.right.host.clone(),
-            ..SideStatus::default()
-        };
+        let right =
+            SideStatus { root: root(&settings.right.root), host: settings.right.host.clone(), ..SideStatus::default() };
         let status = Status {
             pair: pair.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -197,7 +194,8 @@ mod tests {
     fn a_line_is_told_once_and_what_matters_at_once() {
         let told = Arc::new(Mutex::new(Vec::new()));
         let listener = told.clone();
-        let desk = Desk::new("p", &Settings::default(), move |line| listener.lock().expect("lock").push(line.to_owned()));
+        let desk =
+            Desk::new("p", &Settings::default(), move |line| listener.lock().expect("lock").push(line.to_owned()));
         desk.set_state(State::Connecting);
         desk.set_state(State::Connecting);
         desk.set_state(State::InSync);

@@ -1,5 +1,6 @@
 //! The brain: the thread that feeds the engine and carries out its effects, over sessions that come and go.
 
+pub mod control;
 pub mod desk;
 pub mod monitor;
 mod session;
@@ -13,9 +14,11 @@ use std::time::{Duration, Instant};
 
 use slog::Logger;
 
-use crate::config::{AgentSettings, RightCommand, Settings};
+use crate::config::{AgentSettings, RightCommand, Settings, pair_command};
+use crate::endpoint::heartbeat::Heartbeat;
 use crate::pulse;
 use crate::service::signals::Stop;
+use crate::service::watchdog::Heart;
 use desk::{Answer, Desk, Mandate, Order, Slip};
 use monitor::{Exit, LinkState, Monitor};
 use session::{Ended, Session};
@@ -257,11 +260,12 @@ impl Brain<'_> {
     /// Takes other settings; true if the agent must hear of them, which it does with the next connection.
     fn take_settings(&mut self, settings: Settings) -> bool {
         // How much it logs is nothing to interrupt it for.
+        // An agent of another host has a file of its own.
         let shared = |settings: &Settings| AgentSettings { debug: 0, ..AgentSettings::from(settings) };
         let differs = shared(&self.job.settings) != shared(&settings);
-        self.job.right = crate::config::right_command(&settings, &self.job.pair, false);
+        self.job.right = pair_command(&settings, &self.job.pair, false);
         self.job.settings = settings;
-        differs && self.job.settings.right.proxy_command.is_none()
+        differs && matches!(self.job.right, RightCommand::Child(_))
     }
 
     /// Tells of the link, to the monitor and on the board.
@@ -286,6 +290,16 @@ impl Brain<'_> {
             };
         });
         self.monitor.link(state);
+    }
+}
+
+impl Heart for Heartbeat {
+    fn touch(&self) -> std::io::Result<()> {
+        Heartbeat::touch(self)
+    }
+
+    fn heard(&self) -> u64 {
+        Heartbeat::heard(self)
     }
 }
 

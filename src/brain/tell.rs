@@ -178,10 +178,9 @@ impl<'a> Teller<'a> {
         }
         self.synced = true;
         match self.dry_run {
-            true => self.monitor.note(&format!(
-                "{} dry run: {} actions would be done; nothing was changed",
-                self.pair, self.planned
-            )),
+            true => self
+                .monitor
+                .note(&format!("{} dry run: {} actions would be done; nothing was changed", self.pair, self.planned)),
             false => self.monitor.in_sync(files, bytes),
         }
     }

@@ -338,6 +338,7 @@ impl Engine {
                 }
                 let state = self.side(side);
                 state.distrusted.clear();
+                self.tell(News::Scanning { side, files, bytes });
                 self.release_held();
             }
             Reply::Result { generation, outcome } => self.result(side, generation, outcome, now),

@@ -25,8 +25,8 @@ use slog_async::{Async, AsyncGuard, OverflowStrategy};
 use slog_journald::JournaldDrain;
 
 use super::format;
+pub use super::format::{escape, utc};
 use crate::model::{Generation, Side};
-pub use super::format::escape;
 
 /// The tag of a record that tells of one message: only debug level 3 shows it.
 pub const MESSAGE: &str = "message";
@@ -130,7 +130,7 @@ pub struct Log {
     pub logger: Logger,
     file: Option<Arc<LogFile>>,
     debug: Arc<AtomicU8>,
-    _guard: AsyncGuard,
+    guard: Mutex<Option<AsyncGuard>>,
 }
 
 impl Log {
@@ -153,7 +153,12 @@ impl Log {
                 queued(lines, &debug, o!(PAIR => pair.to_string()))
             }
         };
-        Ok(Log { logger, file, debug, _guard: guard })
+        Ok(Log { logger, file, debug, guard: Mutex::new(Some(guard)) })
+    }
+
+    /// Writes what is left, and ends. For who cannot drop it.
+    pub fn close(&self) {
+        drop(self.guard.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Logs so much from now on.
