@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 use super::desk::{Desk, Mandate, Order};
 use super::status::Status;
 
-/// A request, as `{"command":"pause"}`.
+/// A request, as `{"command":"pause"}`. (The braces make serde refuse fields that it does not know.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    Status,
+    Status {},
     FullSync {
         #[serde(default)]
         checksum: bool,
     },
-    Pause,
+    Pause {},
     Resume {
         #[serde(default)]
         accept: bool,
@@ -48,9 +48,9 @@ pub fn answer(desk: &Desk, line: &str) -> Vec<String> {
 
 fn obey(desk: &Desk, request: Request) -> Reply {
     let order = match request {
-        Request::Status => return Reply::Status(Box::new(desk.status())),
+        Request::Status {} => return Reply::Status(Box::new(desk.status())),
         Request::FullSync { checksum } => Order::FullSync { checksum },
-        Request::Pause => Order::Pause,
+        Request::Pause {} => Order::Pause,
         Request::Resume { union: true, accept: false } => {
             return Reply::Error("union goes with accept".to_owned());
         }
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn words_on_the_wire() {
         for (line, want) in [
-            (r#"{"command":"status"}"#, Request::Status),
+            (r#"{"command":"status"}"#, Request::Status {}),
             (r#"{"command":"full-sync"}"#, Request::FullSync { checksum: false }),
             (r#"{"command":"full-sync","checksum":true}"#, Request::FullSync { checksum: true }),
             (r#"{"command":"resume","accept":true}"#, Request::Resume { accept: true, union: false }),

@@ -108,7 +108,7 @@ fn carry_out(command: Command, run: adhoc::Run) -> Result<u8, UsageError> {
     match command {
         Command::Status(options) => status::main(&options),
         Command::Fullsync { pair, checksum, json } => full_sync(&PairFile::of(&pair)?, checksum, json, run),
-        Command::Pause { pair, json } => order(&PairFile::of(&pair)?, Request::Pause, json),
+        Command::Pause { pair, json } => order(&PairFile::of(&pair)?, Request::Pause {}, json),
         Command::Resume { pair, accept, union, json } => {
             order(&PairFile::of(&pair)?, Request::Resume { accept, union }, json)
         }
@@ -173,7 +173,7 @@ fn told(pair: &PairFile, request: Request) -> Result<String, UsageError> {
 
 /// The status of a pair's brain; `None` if none runs.
 pub fn look(pair: &PairFile) -> Result<Option<Status>, UsageError> {
-    match talk(pair, Request::Status)? {
+    match talk(pair, Request::Status {})? {
         Some(Reply::Status(status)) => Ok(Some(*status)),
         Some(Reply::Error(text)) => Err(UsageError(format!("{}: {text}", pair.name))),
         Some(Reply::Ok(_)) => Err(UsageError(format!("{}: the answer makes no sense", pair.name))),

@@ -180,7 +180,8 @@ mod tests {
         agent.truncate(agent.len() - 4);
         agent[0] -= 4;
         let ours = env!("CARGO_PKG_VERSION");
-        let expected = format!("the other side runs psync 9.9 (protocol 7), this one psync {ours} (protocol 1)");
+        let expected =
+            format!("the other side runs psync 9.9 (protocol 7), this one psync {ours} (protocol {PROTOCOL})");
         assert_eq!(answer(&agent), expected);
     }
 
