@@ -16,6 +16,7 @@ use slog::Logger;
 
 use crate::config::{AgentSettings, RightCommand, Settings, pair_command};
 use crate::endpoint::heartbeat::Heartbeat;
+use crate::engine::guard::Guard;
 use crate::pulse;
 use crate::service::signals::Stop;
 use crate::service::watchdog::Heart;
@@ -75,6 +76,7 @@ pub fn run_at(desk: &Desk, job: &Job, monitor: Arc<dyn Monitor>, stop: Stop) -> 
         heard,
         incarnation: started_at(),
         paused: false,
+        guard: None,
     };
     let exit = brain.run();
     if job.persistent {
@@ -94,6 +96,8 @@ struct Brain<'a> {
     heard: Receiver<Heard>,
     incarnation: u64,
     paused: bool,
+    /// What the last session knew of deletions.
+    guard: Option<Guard>,
 }
 
 impl Brain<'_> {

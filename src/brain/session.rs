@@ -50,7 +50,11 @@ pub struct Session<'s, 'b> {
 
 impl<'s, 'b> Session<'s, 'b> {
     pub fn new(brain: &'s mut Brain<'b>, left: &'s Left, right: &'s Right, mandate: Mandate) -> Session<'s, 'b> {
-        let engine = Engine::new(rules(&brain.job));
+        let mut engine = Engine::new(rules(&brain.job));
+        // Neither a lost link nor a halt makes a mass deletion small. Only what is accepted is forgotten.
+        if let Some(guard) = brain.guard.take().filter(|_| !mandate.accept) {
+            engine.inherit(guard);
+        }
         let number = brain.incarnation;
         Session {
             brain,
@@ -68,6 +72,12 @@ impl<'s, 'b> Session<'s, 'b> {
     }
 
     pub fn run(&mut self) -> Ended {
+        let ended = self.go_on();
+        self.brain.guard = Some(self.engine.guard());
+        ended
+    }
+
+    fn go_on(&mut self) -> Ended {
         let begun = Instant::now();
         loop {
             if self.brain.stop.is_set() && self.stopping.is_none() {

@@ -3,6 +3,7 @@
 use crate::endpoint::message::Request;
 use crate::model::{Millis, RelPath, Side};
 
+use super::guard::Guard;
 use super::{Engine, Phase, Settings, index};
 
 impl Engine {
@@ -47,6 +48,17 @@ impl Engine {
         self.guard.set_limit(settings.max_delete);
         let skip_initial = self.settings.skip_initial;
         self.settings = Settings { skip_initial, ..settings };
+    }
+
+    /// What the guard has counted, for the next session.
+    pub fn guard(&self) -> Guard {
+        self.guard.clone()
+    }
+
+    /// Takes over what the guard of an earlier session has counted.
+    pub fn inherit(&mut self, guard: Guard) {
+        self.guard = guard;
+        self.guard.set_limit(self.settings.max_delete);
     }
 
     /// Whether both sides are equal, as far as is known.
