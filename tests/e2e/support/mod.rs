@@ -10,7 +10,7 @@ pub mod tree;
 pub mod users;
 pub mod versions;
 
-pub use pair::{NAME, PSYNC, Pair, debug, once, run_to_end};
+pub use pair::{NAME, Once, PSYNC, Pair, debug, once, run_to_end};
 pub use tree::{Depth, Tree, snapshot};
 
 use std::time::{Duration, Instant};
