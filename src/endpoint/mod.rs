@@ -3,6 +3,7 @@
 //! it (a thread, the agent's loop, the simulator) hands it requests, events and the time, and calls [`Endpoint::step`].
 
 pub mod agent;
+pub mod heartbeat;
 pub mod message;
 pub mod open;
 pub mod serve;

@@ -3,4 +3,5 @@
 pub mod banned;
 mod format;
 pub mod log;
+pub mod notify;
 pub mod signals;
