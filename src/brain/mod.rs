@@ -56,19 +56,23 @@ pub fn run(job: &Job, monitor: Arc<dyn Monitor>, stop: Stop) -> Exit {
     let exit = loop {
         incarnation += 1;
         monitor.link(&LinkState::Connecting);
-        let ended = match Right::start(job, incarnation, heard_in.clone()) {
+        let (ended, lost) = match Right::start(job, incarnation, heard_in.clone()) {
             Ok(right) => {
                 // What was accepted counts for the first meeting of this run.
                 let mut session = Session::new(job, &*monitor, &left, &right, incarnation, synced);
                 let ended = session.run(&heard, &stop);
                 synced |= session.synced;
-                if session.met {
+                if session.greeted {
                     (lost_since, pause) = (None, PAUSES.0);
                 }
-                right.end();
-                ended
+                let farewell = right.end();
+                let lost = if let Ended::RightLost(error) = &ended { farewell.explain(error) } else { String::new() };
+                (ended, lost)
             }
-            Err(error) => Ended::RightLost(error.to_string()),
+            Err(error) => {
+                let lost = error.to_string();
+                (Ended::RightLost(error), lost)
+            }
         };
         match ended {
             Ended::Exit(exit) => break exit,
@@ -76,7 +80,9 @@ pub fn run(job: &Job, monitor: Arc<dyn Monitor>, stop: Stop) -> Exit {
                 monitor.halted(&format!("left side: {reason}"), "");
                 break if synced { Exit::Internal } else { Exit::InitialSyncFailed };
             }
-            Ended::RightLost(reason) => {
+            Ended::RightLost(_) => {
+                let reason = lost;
+                left.part();
                 if stop.is_set() {
                     break Exit::Done;
                 }

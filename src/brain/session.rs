@@ -8,9 +8,11 @@ use super::monitor::{Exit, LinkState, Monitor};
 use super::sides::{Heard, Left, Right, filter_digest};
 use super::tell::Teller;
 use crate::config::{ConflictCopies, ConflictRule, Share};
+use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::serve::clock;
 use crate::engine::guard::Limit;
 use crate::engine::{self, Effect, Engine, Input, News, Prefer};
+use crate::link::LinkError;
 use crate::link::channel::Incoming;
 use crate::model::Side;
 use crate::service::signals::Stop;
@@ -24,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(1);
 pub enum Ended {
     Exit(Exit),
     LeftFailed(String),
-    RightLost(String),
+    RightLost(LinkError),
 }
 
 pub struct Session<'a> {
@@ -38,8 +40,10 @@ pub struct Session<'a> {
     halted: bool,
     /// Both sides were equal at some time in this run.
     pub synced: bool,
-    /// The right side answered.
-    pub met: bool,
+    /// The right side's program answered.
+    met: bool,
+    /// Its endpoint did: it serves this brain.
+    pub greeted: bool,
 }
 
 impl<'a> Session<'a> {
@@ -53,7 +57,19 @@ impl<'a> Session<'a> {
     ) -> Session<'a> {
         let engine = Engine::new(rules(job));
         let tell = Teller::new(monitor, job, synced);
-        Session { job, left, right, number, engine, tell, stopping: None, halted: false, synced, met: false }
+        Session {
+            job,
+            left,
+            right,
+            number,
+            engine,
+            tell,
+            stopping: None,
+            halted: false,
+            synced,
+            met: false,
+            greeted: false,
+        }
     }
 
     pub fn run(&mut self, heard: &Receiver<Heard>, stop: &Stop) -> Ended {
@@ -72,7 +88,7 @@ impl<'a> Session<'a> {
                 return Ended::Exit(Exit::Done);
             }
             if !self.met && begun.elapsed() > self.job.settings.itimeout {
-                return Ended::RightLost(format!("no answer for {} s", self.job.settings.itimeout.as_secs()));
+                return Ended::RightLost(LinkError::Silent(self.job.settings.itimeout));
             }
             let ended = match heard.recv_timeout(self.patience()) {
                 Ok(heard) => self.take(heard),
@@ -102,17 +118,18 @@ impl<'a> Session<'a> {
             Heard::Right(number, _) if number != self.number => None,
             Heard::Right(_, Incoming::Hello(_)) => {
                 self.met = true;
-                self.tell.monitor.link(&LinkState::Up);
                 let first = !self.synced;
                 let (accept, union) = (self.job.accept && first, self.job.union && first);
                 self.feed(Input::Start { incarnation: self.number, accept, union })
             }
-            Heard::Right(_, Incoming::Message(reply)) => self.feed(Input::Reply(Side::Right, reply)),
-            Heard::Right(_, Incoming::Ended(_)) if self.stopping.is_some() => Some(Ended::Exit(Exit::Done)),
-            Heard::Right(_, Incoming::Ended(error)) => {
-                let words = self.right.last_words();
-                Some(Ended::RightLost(if words.is_empty() { error.to_string() } else { format!("{error} ({words})") }))
+            Heard::Right(_, Incoming::Message(reply)) => {
+                if matches!(reply, Reply::Hello(_)) && !std::mem::replace(&mut self.greeted, true) {
+                    self.tell.monitor.link(&LinkState::Up);
+                }
+                self.feed(Input::Reply(Side::Right, reply))
             }
+            Heard::Right(_, Incoming::Ended(_)) if self.stopping.is_some() => Some(Ended::Exit(Exit::Done)),
+            Heard::Right(_, Incoming::Ended(error)) => Some(Ended::RightLost(error)),
         }
     }
 
@@ -121,6 +138,10 @@ impl<'a> Session<'a> {
         slog::trace!(self.job.logger, #crate::service::log::MESSAGE, "in {input:?}");
         for effect in self.engine.handle(input, clock()) {
             slog::trace!(self.job.logger, #crate::service::log::MESSAGE, "out {effect:?}");
+            if let Effect::Send(side, Request::Go { scan, .. }) = &effect {
+                let what = if *scan { "is scanned" } else { "has been watching: no scan" };
+                slog::debug!(self.job.logger, "session: the {} side {what}", side.word());
+            }
             match effect {
                 Effect::Send(Side::Left, request) => self.left.send(request),
                 Effect::Send(Side::Right, request) => self.right.send(request),

@@ -8,6 +8,7 @@ mod agent;
 mod check;
 mod later;
 mod load;
+mod locate;
 mod nearest;
 mod origin;
 mod pair;
@@ -18,9 +19,10 @@ mod values;
 pub use agent::AgentSettings;
 pub use check::Invalid;
 pub use load::{LoadError, load, parse};
+pub use locate::{Located, agent_socket, locate};
 pub use origin::{Origin, Origins};
 pub use pair::{default_pair, valid_pair};
-pub use peer::{RightCommand, quote, right_command};
+pub use peer::{RightCommand, pair_command, right_command};
 pub use settings::{Left, Right, Settings, Timers};
 pub use values::{
     Calendar, Compress, ConflictCopies, ConflictRule, Durability, Links, OpenFiles, Owner, Share, Transfer, Translate,

@@ -148,7 +148,7 @@ fn a_command_that_is_no_agent_is_quoted() {
         ("exec cat", "the other side is a brain, as this one is", 0),
     ];
     for (command, expected, status) in cases {
-        let (proxy, pipes) = proxy::spawn(command, drop).unwrap();
+        let (mut proxy, pipes) = proxy::spawn(command, drop).unwrap();
         let (channel, heard) = start::<Request, Reply>(pipes, Role::Brain, Limits::default(), 4);
         let Incoming::Ended(why) = hear(&heard) else { panic!("no end") };
         assert_eq!(why.to_string(), expected);
@@ -164,7 +164,7 @@ fn the_death_of_the_process_is_an_end() {
     Hello::new(Role::Agent, "web").send(&mut hello).unwrap();
     let octal: String = hello.iter().map(|b| format!("\\{b:03o}")).collect();
     let command = format!("printf '{octal}'; head -c {} >/dev/null; echo died >&2; kill -9 $$", hello.len() + 1);
-    let (proxy, pipes) = proxy::spawn(&command, drop).unwrap();
+    let (mut proxy, pipes) = proxy::spawn(&command, drop).unwrap();
     let (channel, heard) = start::<Request, Reply>(pipes, Role::Brain, Limits::default(), 4);
     assert!(matches!(hear(&heard), Incoming::Hello(_)));
     channel.send(&Request::Scan).unwrap();
