@@ -118,9 +118,10 @@ mod tests {
         assert_eq!(line.write.len(), 60_000);
         assert!(line.meter.rate().is_none_or(|rate| rate < 200_000));
         let mut slow = Line::new(Vec::new(), 1, outbox.clone());
-        slow.write_all(&[7; 300]).unwrap_or_default();
+        // Free again in a hundred seconds.
+        assert_eq!(slow.write(&[7; 100]).unwrap(), 100);
         std::thread::scope(|scope| {
-            let writer = scope.spawn(|| slow.write_all(&[7; 300]).unwrap_err().kind());
+            let writer = scope.spawn(|| slow.write(&[7; 100]).unwrap_err().kind());
             outbox.abort();
             assert_eq!(writer.join().unwrap(), io::ErrorKind::ConnectionAborted);
         });

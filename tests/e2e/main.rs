@@ -7,6 +7,7 @@
 
 mod support;
 
+mod agent;
 mod git;
 mod initial;
 mod input;
@@ -17,5 +18,6 @@ mod names;
 mod roots;
 mod saves;
 mod settings;
+mod ssh;
 mod syscalls;
 mod writers;
