@@ -139,14 +139,14 @@ mod tests {
         let (resting, leaning) = (channel::<()>(), channel::<()>());
         thread::spawn(move || {
             let _pulse = take("test-rest");
-            rest(Duration::from_secs(600), || drop(resting.1.recv()));
+            let _ = rest(Duration::from_secs(600), || resting.1.recv());
             loop {
                 thread::park();
             }
         });
         thread::spawn(move || {
             let _pulse = take("test-lean");
-            lean(|| drop(leaning.1.recv()));
+            let _ = lean(|| leaning.1.recv());
             loop {
                 thread::park();
             }

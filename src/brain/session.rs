@@ -123,8 +123,15 @@ impl<'a> Session<'a> {
                 self.feed(Input::Start { incarnation: self.number, accept, union })
             }
             Heard::Right(_, Incoming::Message(reply)) => {
-                if matches!(reply, Reply::Hello(_)) && !std::mem::replace(&mut self.greeted, true) {
+                if let Reply::Hello(hello) = &reply
+                    && !std::mem::replace(&mut self.greeted, true)
+                {
                     self.tell.monitor.link(&LinkState::Up);
+                    if hello.filters != filter_digest(&self.job.settings) {
+                        self.tell.monitor.note(
+                            "the two sides leave out different paths: give both the same excludes, tempfiles and safesuffix",
+                        );
+                    }
                 }
                 self.feed(Input::Reply(Side::Right, reply))
             }

@@ -398,3 +398,6 @@ fn fail(generation: Generation, error: ReplicaError, out: &mut Vec<Reply>) -> Re
     out.push(Reply::Result { generation, outcome: Outcome::Failed(problem) });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -192,7 +192,7 @@ impl Service<'_> {
             None => {
                 keep(beating, None);
                 let root = std::fs::canonicalize(self.opening.root)
-                    .map_err(|e| format!("right root {}: {e}", self.opening.root.display()))?;
+                    .map_err(|e| format!("root {}: {e}", self.opening.root.display()))?;
                 let opening = Opening { root: &root, dry_run: dry, ..self.opening.clone() };
                 let sink = events.clone();
                 let (endpoint, watcher) = open(&opening, clock(), move |event| drop(sink.send(Inbound::Event(event))))?;

@@ -127,7 +127,7 @@ impl<O> Channel<O> {
             end -= 1;
         }
         let mut frame = Vec::new();
-        if frame::write(&mut frame, Kind::Refusal, 0, reason[..end].as_bytes()).is_ok() {
+        if frame::write(&mut frame, Kind::Refusal, 0, &reason.as_bytes()[..end]).is_ok() {
             self.outbox.close_with(frame);
         }
     }

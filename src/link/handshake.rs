@@ -148,8 +148,10 @@ fn stranger(input: &mut impl BufRead, mut got: Vec<u8>) -> LinkError {
             break;
         }
     }
-    got.truncate(QUOTED);
-    LinkError::NotPsync { said: readable(got.trim_ascii()) }
+    // What follows the line may be frames of an agent behind it.
+    let line = got.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = &line[..line.len().min(QUOTED)];
+    LinkError::NotPsync { said: readable(line.trim_ascii()) }
 }
 
 #[cfg(test)]
@@ -196,11 +198,12 @@ mod tests {
     #[test]
     fn strangers_are_quoted() {
         let long = "x".repeat(1000);
-        let cases: [(&[u8], &str); 7] = [
+        let cases: [(&[u8], &str); 8] = [
             (b"", "the other side ended before it said a word"),
             (b"hi\n", "the other side is no psync; it said \"hi\""),
             (b"bash: psync-agent: command not found\n", "\"bash: psync-agent: command not found\""),
             (b"\n\nWelcome to Debian\nmore\n", "\"Welcome to Debian\""),
+            (b"Welcome\n\x1e\0\0\0\x01", "\"Welcome\""),
             (b"\x1b[1mred\xff\n", "\"\\x1b[1mred\\xff\""),
             (long.as_bytes(), &format!("\"{}\"", &long[..300])),
             (b"\x05\0\0\0\x01\0\0\0\0rsync", "rsync\""),

@@ -75,8 +75,7 @@ impl<W: Write> Write for Line<W> {
         let written = self.write.write(slice)?;
         let end = Instant::now();
         self.meter.add(written as u64, end - start);
-        if self.limit > 0 {
-            let micros = (written as u64).saturating_mul(1_000_000) / self.limit;
+        if let Some(micros) = (written as u64).saturating_mul(1_000_000).checked_div(self.limit) {
             // What was not used in the past is lost: a quiet hour earns no burst.
             self.free = self.free.max(start) + Duration::from_micros(micros);
         }

@@ -142,6 +142,11 @@ fn each_way_to_fail_has_its_words() {
         assert_eq!(once.code(), 2, "{case}: {}", once.stderr);
         assert!(once.stderr.contains(&format!("link down: {words}")), "{case}: {}", once.stderr);
     }
+    // What ssh says is in the log, line by line.
+    let log = fs::read_to_string(&pair.log).unwrap();
+    for line in ["right: Host key verification failed.", "127.0.0.1: Permission denied (publickey)."] {
+        assert!(log.contains(line), "{log}");
+    }
     // The same key and socket, but the brain means another pair.
     sshd.allow(&forced(NAME));
     let mut psync = Command::new(PSYNC);
