@@ -171,8 +171,8 @@ impl Brain<'_> {
                 Ok(right) => {
                     let mut session = Session::new(self, left, &right, *mandate);
                     let ended = session.run();
-                    let (met, settled) = (session.met, session.settled);
-                    if met {
+                    let (greeted, settled) = (session.greeted, session.settled);
+                    if greeted {
                         (lost_since, pause) = (None, PAUSES.0);
                     }
                     if settled {
@@ -180,15 +180,19 @@ impl Brain<'_> {
                         *mandate = Mandate::default();
                     }
                     // The process at the other end gets some seconds.
-                    pulse::rest(Duration::from_secs(10), || right.end());
-                    ended
+                    let farewell = pulse::rest(Duration::from_secs(10), || right.end());
+                    match ended {
+                        Ended::RightLost(error) => Err(farewell.explain(&error)),
+                        ended => Ok(ended),
+                    }
                 }
-                Err(error) => Ended::RightLost(error.to_string()),
+                Err(error) => Err(error.to_string()),
             };
+            left.part();
             let reason = match ended {
-                Ended::RightLost(reason) => reason,
-                Ended::Reconnect => continue,
-                ended => return ended,
+                Err(reason) => reason,
+                Ok(Ended::Reconnect) => continue,
+                Ok(ended) => return ended,
             };
             if self.stop.is_set() {
                 return Ended::Exit(Exit::Done);

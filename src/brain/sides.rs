@@ -2,6 +2,7 @@
 //! proxy command or in a child process.
 
 use std::os::unix::ffi::OsStrExt;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::thread::{self, JoinHandle};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use slog::{Logger, info};
 
 use super::Job;
-use crate::config::{Durability, OpenFiles, RightCommand, Settings};
+use crate::config::{Compress, Durability, OpenFiles, RightCommand, Settings};
 use crate::endpoint::heartbeat::Heartbeat;
 use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::open::{Opening, open};
@@ -19,7 +20,7 @@ use crate::filter::FilterSettings;
 use crate::link::channel::{Channel, Incoming};
 use crate::link::handshake::{Hello, Role};
 use crate::link::proxy::{self, Proxy};
-use crate::link::{Limits, LinkError};
+use crate::link::{Limits, LinkError, failure};
 use crate::model::Side;
 use crate::pulse;
 use crate::watch::coalesce::Timing;
@@ -110,6 +111,11 @@ impl Left {
         drop(self.inbox.send(Inbound::Request(request)));
     }
 
+    /// The right side is gone: nobody decides on what is reported until the next session.
+    pub fn part(&self) {
+        drop(self.inbox.send(Inbound::Part));
+    }
+
     /// Ends the thread; what it recorded is durable.
     pub fn end(self, heard: &Receiver<Heard>) {
         drop(self.inbox.send(Inbound::End));
@@ -139,8 +145,12 @@ impl Right {
             }
             RightCommand::Proxy(command) => proxy::spawn(&String::from_utf8_lossy(command.as_bytes()), log)?,
         };
-        let silence = job.settings.timeout.max(Duration::from_secs(1));
-        let limits = Limits { silence, ping_every: silence / 6, ..Limits::default() };
+        let mut limits = Limits::after_silence(job.settings.timeout);
+        if let RightCommand::Proxy(_) = &job.right {
+            (limits.compress, limits.bandwidth) = (job.settings.compress, job.settings.bandwidth_limit);
+        } else {
+            limits.compress = Compress::None;
+        }
         let deliver = move |incoming| heard.send(Heard::Right(session, incoming)).is_ok();
         let channel = Channel::start(pipes, Hello::new(Role::Brain, &job.pair), limits, deliver)?;
         let (requests, queue) = channel_of_requests();
@@ -153,7 +163,7 @@ impl Right {
                     Err(RecvTimeoutError::Disconnected) => break,
                 };
                 // The link makes room, or ends after so long a silence.
-                if pulse::rest(silence, || channel.send(&request)).is_err() {
+                if pulse::rest(limits.silence, || channel.send(&request)).is_err() {
                     return;
                 }
             }
@@ -173,15 +183,24 @@ impl Right {
         drop(self.requests.send(request));
     }
 
-    /// The last line that the proxy command said.
-    pub fn last_words(&self) -> String {
-        self.proxy.last_words()
-    }
-
-    /// Closes the link and ends the process behind it.
-    pub fn end(self) {
+    /// Closes the link and ends the process behind it. What it said last, and its status if it had ended by itself.
+    pub fn end(mut self) -> Farewell {
         drop(self.requests);
-        drop(self.proxy.end(Duration::from_secs(5)));
+        let status = self.proxy.end(Duration::from_secs(5)).ok();
+        Farewell { said: self.proxy.said(), status }
+    }
+}
+
+/// What is known of a proxy command that has ended.
+pub struct Farewell {
+    said: Vec<String>,
+    status: Option<ExitStatus>,
+}
+
+impl Farewell {
+    /// Why the right side was lost.
+    pub fn explain(&self, error: &LinkError) -> String {
+        failure::explain(error, &self.said, self.status)
     }
 }
 

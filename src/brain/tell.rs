@@ -103,6 +103,10 @@ impl<'a> Teller<'a> {
 
     /// A side is asked for something.
     pub fn asked(&mut self, side: Side, request: &Request, now: Millis) {
+        if let Request::Go { scan, .. } = request {
+            let what = if *scan { "is scanned" } else { "has been watching: no scan" };
+            debug!(self.log, "session: the {} side {what}", side.word(); SIDE => side_letter(side));
+        }
         self.patience.asked(side, request, now);
         if let Some(count) = &mut self.count {
             count.asked(request);

@@ -1,10 +1,13 @@
-//! `psync-agent --stdio --root DIR`: the right side of an ad hoc pair, on the other end of a pipe.
+//! `psync-agent`: the right side. `--stdio --root DIR` serves an ad hoc pair on the other end of a pipe, `serve PAIR` a
+//! pair as a service, and `connect PAIR` carries a brain's line to that service.
+
+mod connect;
+mod serve;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
 use slog::Logger;
 
@@ -12,7 +15,7 @@ use super::UsageError;
 use super::console::Console;
 use super::exit;
 use super::human::words;
-use super::options::{self, Agent, Parsed};
+use super::options::{self, Agent, Parsed, Serve};
 use super::roots::{self, Allowed};
 use crate::brain::monitor::Exit;
 use crate::config::{AgentSettings, Durability, OpenFiles, valid_pair};
@@ -21,7 +24,6 @@ use crate::endpoint::agent::Served;
 use crate::endpoint::open::Opening;
 use crate::endpoint::serve::Inbound;
 use crate::filter::FilterSettings;
-use crate::link::Limits;
 use crate::model::Side;
 use crate::service::log::{Log, Target};
 use crate::service::signals::{Stop, stop_on_term};
@@ -47,18 +49,33 @@ pub fn main(args: Vec<OsString>, run: Run) -> u8 {
 }
 
 fn main_on(args: Vec<OsString>, console: Console, run: Run) -> u8 {
-    let result = match options::parse::<Agent>(args) {
-        Ok(Parsed::Show(text)) => {
-            let _ = io::stdout().write_all(text.as_bytes());
-            return 0;
+    let result = match args.get(1).and_then(|word| word.to_str()) {
+        Some("connect") => connect::run(&args[2..]).map(|()| 0),
+        Some("serve") => {
+            // For clap the two words are one program.
+            let args = args.iter().skip(1).cloned().collect();
+            parsed::<Serve>(args, |options| serve::run(options, &console).map(|()| 0))
         }
-        Ok(Parsed::Run(options)) => start(&options, &console, run),
-        Err(e) => Err(e),
+        _ => parsed::<Agent>(args, |options| start(options, &console, run)),
     };
     result.unwrap_or_else(|e| {
         console.line(&format!("psync-agent: {e}"));
         exit::USAGE
     })
+}
+
+/// Parses and runs, or shows what was asked for.
+fn parsed<T: clap::Parser>(
+    args: Vec<OsString>,
+    run: impl FnOnce(&T) -> Result<u8, UsageError>,
+) -> Result<u8, UsageError> {
+    match options::parse::<T>(args)? {
+        Parsed::Run(options) => run(&options),
+        Parsed::Show(text) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            Ok(0)
+        }
+    }
 }
 
 fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError> {
@@ -92,12 +109,11 @@ fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError>
     Ok(exit::code(ended))
 }
 
-/// Serves the root of the job on stdin and stdout.
-pub fn serve(job: &Job, stop: Stop) -> Exit {
-    let settings = &job.settings;
-    let opening = Opening {
-        root: &job.root,
-        pair: job.pair.as_deref().unwrap_or_default(),
+/// How an agent with these settings opens its root.
+fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings) -> Opening<'a> {
+    Opening {
+        root,
+        pair,
         side: Side::Right,
         filter: FilterSettings {
             excludes: settings.excludes.clone(),
@@ -117,9 +133,14 @@ pub fn serve(job: &Job, stop: Stop) -> Exit {
         xattrs_from_left: settings.acl_from_left_only,
         skip_initial: settings.skip_initial_sync,
         dry_run: settings.dryrun,
-    };
-    let silence = Duration::from_millis(settings.timeout.max(1000));
-    let limits = Limits { silence, ping_every: silence / 6, ..Limits::default() };
+    }
+}
+
+/// Serves the root of the job on stdin and stdout.
+pub fn serve(job: &Job, stop: Stop) -> Exit {
+    let settings = &job.settings;
+    let opening = opening(&job.root, job.pair.as_deref().unwrap_or_default(), settings);
+    let limits = serve::limits(settings);
     let on_stop = |inbox: Sender<Inbound>| stop.on_stop(move || drop(inbox.send(Inbound::End)));
     match endpoint::agent::serve_stdio(&opening, job.pair.as_deref(), limits, on_stop) {
         Served::Done => Exit::Done,

@@ -13,7 +13,7 @@ use super::openmetrics;
 use super::pair::PairFile;
 use crate::brain::status::{LinkWord, SideStatus, State, Status, wall};
 use crate::config::CONFIGURATION;
-use crate::service::control::directory;
+use crate::service::control::{AGENT, directory};
 use crate::service::log::{escape, utc};
 
 /// A pair is not running.
@@ -57,8 +57,7 @@ pub fn main(options: &StatusOptions) -> Result<u8, UsageError> {
 /// Every pair that has a file or a socket.
 fn all() -> Result<Pairs, UsageError> {
     let mut names: Vec<String> = stems(Path::new(CONFIGURATION), "toml");
-    // An agent's socket begins with that word.
-    names.extend(stems(&directory(), "sock").into_iter().filter(|name| !name.starts_with("agent-")));
+    names.extend(stems(&directory(), "sock").into_iter().filter(|name| !name.starts_with(AGENT)));
     let mut pairs = Pairs::new();
     for name in names {
         if let Ok(pair) = PairFile::of(&name) {

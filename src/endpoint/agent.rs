@@ -11,7 +11,7 @@ use crate::watch::Event;
 
 use super::message::{Reply, Request, Start};
 use super::open::{Opening, open};
-use super::serve::{Inbound, clock, serve};
+use super::serve::{Inbound, Over, clock, serve};
 
 /// How serving a brain ended.
 #[derive(Debug)]
@@ -95,11 +95,11 @@ fn open_and_serve(
     let heard = out.into_iter().all(|reply| link.send(&reply).is_ok());
     let served = match greeted {
         Ok(()) if heard => serve(&mut endpoint, inbox, |reply| link.send(&reply).is_ok()),
-        Ok(()) => Ok(false),
+        Ok(()) => Ok(Over::End),
         Err(error) => Err(error),
     };
     watcher.stop();
-    served.map_err(|error| error.to_string())
+    served.map(|over| matches!(over, Over::Stopped)).map_err(|error| error.to_string())
 }
 
 /// The pair to be served: the name becomes that of a directory.

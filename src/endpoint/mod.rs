@@ -2,11 +2,14 @@
 //! the transfers. It is a state machine like the engine, but for the disk and the archive that it owns: whoever runs
 //! it (a thread, the agent's loop, the simulator) hands it requests, events and the time, and calls [`Endpoint::step`].
 
+pub mod admit;
 pub mod agent;
 pub mod heartbeat;
 pub mod message;
 pub mod open;
 pub mod serve;
+pub mod service;
+mod tenure;
 mod transfers;
 mod work;
 
@@ -22,7 +25,7 @@ use crate::replica::error::ReplicaError;
 use crate::replica::examine::{Examined, How};
 use crate::replica::scan::Scan;
 use crate::transfer::{Receive, Supply};
-use crate::watch::coalesce::{Coalescer, Timing};
+use crate::watch::coalesce::{self, Coalescer, Timing};
 use crate::watch::{Event, Hint};
 
 use message::{Hello, Reply, Request, Start};
@@ -154,6 +157,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     self.appeared.insert(path.clone());
                 }
                 self.coalescer.event(path, hint, now);
+                if self.appeared.len() > 2 * coalesce::DEFAULT_LIMIT {
+                    // The others lie within scopes that are scanned as a whole.
+                    self.appeared.retain(|path| self.coalescer.is_dirty(path));
+                }
             }
             Event::Lost { scope, reason } => {
                 self.doubts_root |= scope.is_root();
@@ -215,13 +222,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     fn start(&mut self, start: &Start, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         self.flush(&mut Vec::new(), 0)?;
-        self.reporting = false;
-        self.held = false;
-        self.pings.clear();
-        self.supplies.clear();
-        for (_, incoming) in std::mem::take(&mut self.incoming) {
-            self.replica.unstage(&incoming.receive.name);
-        }
+        self.forget_session();
         if start.accept {
             self.replica.adopt_root()?;
         }
@@ -241,6 +242,30 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         };
         out.push(Reply::Hello(hello));
         Ok(())
+    }
+
+    /// The brain is gone, and may come back. What it asked for is finished and recorded; what users do is kept in mind,
+    /// within bounds, and examined when a session wants reports again.
+    pub fn part(&mut self, now: Millis) -> Result<(), ReplicaError> {
+        self.flush(&mut Vec::new(), now)?;
+        self.forget_session();
+        self.replica.commit()
+    }
+
+    /// Ends reports, and contents under way in both directions.
+    fn forget_session(&mut self) {
+        self.reporting = false;
+        self.held = false;
+        self.pings.clear();
+        self.supplies.clear();
+        for (_, incoming) in std::mem::take(&mut self.incoming) {
+            self.replica.unstage(&incoming.receive.name);
+        }
+    }
+
+    /// Whether the root is still the directory that was opened, and lies where it lay.
+    pub fn root_is_there(&self) -> bool {
+        self.replica.disk.root_is_there()
     }
 
     fn hello(&self) -> Result<Hello, ReplicaError> {
@@ -403,3 +428,6 @@ fn fail(generation: Generation, error: ReplicaError, out: &mut Vec<Reply>) -> Re
     out.push(Reply::Result { generation, outcome: Outcome::Failed(problem) });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

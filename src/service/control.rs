@@ -32,6 +32,9 @@ const ANSWER_TIME: Duration = Duration::from_secs(20);
 /// However quiet it is, the server looks up so often.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// With this the names of agents' sockets begin.
+pub const AGENT: &str = "agent-";
+
 /// Where sockets lie: the first directory of `RUNTIME_DIRECTORY`, which systemd sets for a unit with one, else
 /// `/run/psync`.
 pub fn directory() -> PathBuf {
@@ -45,6 +48,11 @@ pub fn directory() -> PathBuf {
 /// The socket of a pair's brain.
 pub fn socket_of(pair: &str) -> PathBuf {
     directory().join(format!("{pair}.sock"))
+}
+
+/// The socket of a pair's agent.
+pub fn agent_socket(pair: &str) -> PathBuf {
+    directory().join(format!("{AGENT}{pair}.sock"))
 }
 
 /// A server in a thread of its own. Dropping it takes the socket away.

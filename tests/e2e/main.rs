@@ -7,6 +7,7 @@
 
 mod support;
 
+mod agent;
 mod git;
 mod initial;
 mod input;
@@ -19,6 +20,7 @@ mod saves;
 mod service;
 mod settings;
 mod space;
+mod ssh;
 mod syscalls;
 mod told;
 mod writers;

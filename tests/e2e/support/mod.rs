@@ -3,8 +3,11 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod mounts;
+pub mod line;
 mod pair;
 pub mod process;
+pub mod service;
+pub mod sshd;
 pub mod tools;
 pub mod tree;
 pub mod users;
