@@ -75,7 +75,7 @@ fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
     let logger = log.logger.clone();
     settings.moot().iter().for_each(|line| info!(logger, "{line}"));
 
-    let desk = Arc::new(Desk::new(&pair.name, &settings, |line| notify::status(line)));
+    let desk = Arc::new(Desk::new(&pair.name, &settings, notify::status));
     let right = pair_command(&settings, &pair.name, false);
     let job = Job {
         settings,
