@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use slog::Logger;
+use slog::{Logger, debug};
 
 use super::UsageError;
 use super::console::Console;
@@ -16,14 +17,14 @@ use super::options::{self, Agent, Parsed};
 use super::roots::{self, Allowed};
 use crate::brain::monitor::Exit;
 use crate::config::{AgentSettings, Durability, OpenFiles, valid_pair};
-use crate::endpoint;
 use crate::endpoint::agent::Served;
 use crate::endpoint::open::Opening;
 use crate::endpoint::serve::Inbound;
+use crate::endpoint::{self, Done};
 use crate::filter::FilterSettings;
 use crate::link::Limits;
 use crate::model::Side;
-use crate::service::log::{Log, Target};
+use crate::service::log::{EVENT_ID, Log, METHOD, PATH, SIDE, Target, event_id, method, side_letter};
 use crate::service::signals::{Stop, stop_on_term};
 use crate::watch::coalesce::Timing;
 
@@ -36,6 +37,8 @@ pub struct Job {
     pub pair: Option<String>,
     pub settings: AgentSettings,
     pub logger: Logger,
+    /// Each action goes to the log as well.
+    pub tells: bool,
 }
 
 /// Serves one brain on stdin and stdout until it says stop, the pipe ends, or `Stop` is set.
@@ -85,7 +88,9 @@ fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError>
         console.line(&format!("psync-agent: cannot start: {}", words(&e)));
         return Ok(exit::code(Exit::Internal));
     }
-    let job = Job { root: root.path, pair: options.pair.clone(), settings, logger: log.logger.clone() };
+    // What goes to stderr goes to the brain's log, which tells of both sides.
+    let tells = target != Target::Stderr;
+    let job = Job { root: root.path, pair: options.pair.clone(), settings, logger: log.logger.clone(), tells };
     let ended = run(&job, stop);
     drop(job);
     drop(log);
@@ -116,6 +121,7 @@ pub fn serve(job: &Job, stop: Stop) -> Exit {
         xattrs_from_left: settings.acl_from_left_only,
         skip_initial: settings.skip_initial_sync,
         dry_run: settings.dryrun,
+        done: job.tells.then(|| done(&job.logger)),
     };
     let silence = Duration::from_millis(settings.timeout.max(1000));
     let limits = Limits { silence, ping_every: silence / 6, ..Limits::default() };
@@ -131,6 +137,15 @@ pub fn serve(job: &Job, stop: Stop) -> Exit {
             Exit::Internal
         }
     }
+}
+
+/// Logs what was done on the right, under the numbers that the brain logs as well.
+fn done(logger: &Logger) -> Done {
+    let logger = logger.clone();
+    Done(Arc::new(move |generation, what, path| {
+        debug!(logger, "done: {what}: {path}"; METHOD => method(what), PATH => path.to_string(),
+            SIDE => side_letter(Side::Right), EVENT_ID => event_id(generation));
+    }))
 }
 
 #[cfg(test)]
