@@ -71,6 +71,8 @@ impl Left {
             xattrs_from_left: job.settings.acl_from_left_only,
             skip_initial: job.settings.skip_initial_sync,
             dry_run: job.settings.dryrun,
+            // The brain tells of both sides.
+            done: None,
         };
         let (mut endpoint, watcher) = open(&opening, clock(), sink)?;
         let its_watcher = watcher.clone();
@@ -121,6 +123,7 @@ impl Left {
         drop(self.inbox.send(Inbound::End));
         let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while !self.thread.is_finished() && std::time::Instant::now() < deadline {
+            pulse::beat();
             // It may wait for the brain to take a reply.
             while heard.try_recv().is_ok() {}
             thread::sleep(Duration::from_millis(2));

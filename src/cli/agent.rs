@@ -7,9 +7,10 @@ mod serve;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use slog::Logger;
+use slog::{Logger, debug};
 
 use super::UsageError;
 use super::console::Console;
@@ -19,13 +20,13 @@ use super::options::{self, Agent, Parsed, Serve};
 use super::roots::{self, Allowed};
 use crate::brain::monitor::Exit;
 use crate::config::{AgentSettings, Durability, OpenFiles, valid_pair};
-use crate::endpoint;
 use crate::endpoint::agent::Served;
 use crate::endpoint::open::Opening;
 use crate::endpoint::serve::Inbound;
+use crate::endpoint::{self, Done};
 use crate::filter::FilterSettings;
 use crate::model::Side;
-use crate::service::log::{Log, Target};
+use crate::service::log::{EVENT_ID, Log, METHOD, PATH, SIDE, Target, event_id, method, side_letter};
 use crate::service::signals::{Stop, stop_on_term};
 use crate::watch::coalesce::Timing;
 
@@ -38,6 +39,8 @@ pub struct Job {
     pub pair: Option<String>,
     pub settings: AgentSettings,
     pub logger: Logger,
+    /// Each action goes to the log as well.
+    pub tells: bool,
 }
 
 /// Serves one brain on stdin and stdout until it says stop, the pipe ends, or `Stop` is set.
@@ -102,7 +105,9 @@ fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError>
         console.line(&format!("psync-agent: cannot start: {}", words(&e)));
         return Ok(exit::code(Exit::Internal));
     }
-    let job = Job { root: root.path, pair: options.pair.clone(), settings, logger: log.logger.clone() };
+    // What goes to stderr goes to the brain's log, which tells of both sides.
+    let tells = target != Target::Stderr;
+    let job = Job { root: root.path, pair: options.pair.clone(), settings, logger: log.logger.clone(), tells };
     let ended = run(&job, stop);
     drop(job);
     drop(log);
@@ -110,7 +115,7 @@ fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError>
 }
 
 /// How an agent with these settings opens its root.
-fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings) -> Opening<'a> {
+fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Option<Done>) -> Opening<'a> {
     Opening {
         root,
         pair,
@@ -133,13 +138,15 @@ fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings) -> Openi
         xattrs_from_left: settings.acl_from_left_only,
         skip_initial: settings.skip_initial_sync,
         dry_run: settings.dryrun,
+        done,
     }
 }
 
 /// Serves the root of the job on stdin and stdout.
 pub fn serve(job: &Job, stop: Stop) -> Exit {
     let settings = &job.settings;
-    let opening = opening(&job.root, job.pair.as_deref().unwrap_or_default(), settings);
+    let done = job.tells.then(|| done(&job.logger));
+    let opening = opening(&job.root, job.pair.as_deref().unwrap_or_default(), settings, done);
     let limits = serve::limits(settings);
     let on_stop = |inbox: Sender<Inbound>| stop.on_stop(move || drop(inbox.send(Inbound::End)));
     match endpoint::agent::serve_stdio(&opening, job.pair.as_deref(), limits, on_stop) {
@@ -153,6 +160,15 @@ pub fn serve(job: &Job, stop: Stop) -> Exit {
             Exit::Internal
         }
     }
+}
+
+/// Logs what was done on the right, under the numbers that the brain logs as well.
+fn done(logger: &Logger) -> Done {
+    let logger = logger.clone();
+    Done(Arc::new(move |generation, what, path| {
+        debug!(logger, "done: {what}: {path}"; METHOD => method(what), PATH => path.to_string(),
+            SIDE => side_letter(Side::Right), EVENT_ID => event_id(generation));
+    }))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod transfers;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::filter::{Filter, Translate};
 use crate::model::{Apply, Data, Generation, Millis, Outcome, Record, RelPath, Source, Step};
@@ -44,6 +45,24 @@ pub struct Settings {
     pub trash_seconds: Option<u64>,
     /// Attach the contents of small files to the reports of live changes.
     pub inline_live: bool,
+    /// Hears of what was done here.
+    pub done: Option<Done>,
+}
+
+/// Told of each action that this side has carried out or recorded: its number, what was done, and where.
+#[derive(Clone)]
+pub struct Done(pub Arc<dyn Fn(Generation, &str, &RelPath) + Send + Sync>);
+
+impl Done {
+    fn tell(&self, generation: Generation, what: &str, path: &RelPath) {
+        (self.0)(generation, what, path);
+    }
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Done")
+    }
 }
 
 /// When an endpoint wants to be called again.

@@ -1,7 +1,10 @@
 //! The work of an endpoint, in bounded slices: batches first, then what users changed, then contents, then scans.
 
-use crate::model::{Millis, RelPath};
+use std::collections::BTreeMap;
+
+use crate::model::{Millis, Outcome, RelPath};
 use crate::replica::archive::Archive;
+use crate::replica::batch::Job;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 use crate::replica::examine::How;
@@ -112,7 +115,18 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     pub(super) fn flush(&mut self, out: &mut Vec<Reply>, now: Millis) -> Result<(), ReplicaError> {
         if !self.jobs.is_empty() {
             let jobs = std::mem::take(&mut self.jobs);
+            let mut doing = BTreeMap::new();
+            if self.settings.done.is_some() {
+                let what = |job: &Job<D::File>| (job.generation, (job.apply.step.word(), job.apply.path.clone()));
+                doing.extend(jobs.iter().map(what));
+            }
             for finished in self.replica.carry_out(jobs)? {
+                if let Some(done) = &self.settings.done
+                    && let Some((what, path)) = doing.get(&finished.generation)
+                    && matches!(finished.outcome, Outcome::Done { .. })
+                {
+                    done.tell(finished.generation, what, path);
+                }
                 out.extend(finished.reports.into_iter().map(Reply::Report));
                 out.push(Reply::Result { generation: finished.generation, outcome: finished.outcome });
             }
@@ -126,6 +140,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.replica.record(*generation, record)?;
             }
             self.replica.commit()?;
+            if let Some(done) = &self.settings.done {
+                records.iter().for_each(|(generation, record)| done.tell(*generation, "record", &record.path));
+            }
             out.extend(records.into_iter().map(|(generation, _)| Reply::Recorded { generation }));
             self.last_progress = now;
         }

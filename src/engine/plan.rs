@@ -342,12 +342,8 @@ impl Engine {
             .into_iter()
             .filter_map(|side| match &flight.parts[index(side)] {
                 Part::Apply(apply) => {
-                    let (what, from) = match &apply.step {
-                        Step::Put { .. } => ("put", None),
-                        Step::SetAttrs { .. } => ("attributes", None),
-                        Step::Move { from, .. } => ("move", Some(from.clone())),
-                        Step::Remove { .. } => ("delete", None),
-                    };
+                    let what = apply.step.word();
+                    let from = if let Step::Move { from, .. } = &apply.step { Some(from.clone()) } else { None };
                     let bytes = flight.entry.as_ref().map_or(0, Entry::size);
                     Some(News::Begun { generation, side, what, path: apply.path.clone(), from, bytes })
                 }

@@ -148,6 +148,7 @@ impl RealPair {
                 open_max: 8,
                 translate: None,
                 trash_seconds: None,
+                done: None,
                 inline_live: true,
             };
             let filter = Filter::new(&FilterSettings::default()).expect("the default filters");

@@ -15,7 +15,7 @@ use super::super::exit;
 use super::super::human::words;
 use super::super::options::Serve;
 use super::super::pair::PairFile;
-use super::opening;
+use super::{done, opening};
 use crate::brain::monitor::Exit;
 use crate::config::{self, AgentSettings};
 use crate::endpoint::admit::Admission;
@@ -42,7 +42,7 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
 
     let shared = AgentSettings::from(&settings);
     let service = Service {
-        opening: opening(&settings.right.root, &pair, &shared),
+        opening: opening(&settings.right.root, &pair, &shared, Some(done(&log.logger))),
         admission: Admission { user: settings.right.user.clone() },
         limits: limits(&shared),
         tell: teller(log.logger.clone()),
