@@ -4,6 +4,8 @@
 //! an ordered stream, but that other messages may overtake `Data` (whoever receives it ignores what comes after the
 //! action's end); an endpoint answers in the order of what it did, and reports before it answers.
 
+pub mod survey;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{AncestorRow, Apply, Change, Data, Generation, Outcome, Problem, Record, RelPath, Seq, Side};
@@ -44,6 +46,8 @@ pub enum Request {
     Ping { number: u64 },
     /// Make everything durable and answer with [`Reply::Stopped`].
     Stop,
+    /// The question of a check, as the first message of a link that serves nothing else. See [`survey`].
+    Check(survey::Ask),
 }
 
 /// The first words of a session.
@@ -143,4 +147,6 @@ pub enum Reply {
         number: u64,
     },
     Stopped,
+    /// A piece of the answer to a check.
+    Checked(survey::Answer),
 }

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod message;
 pub mod open;
 pub mod serve;
+pub mod survey;
 mod transfers;
 mod work;
 
@@ -24,6 +25,7 @@ use crate::transfer::{Receive, Supply};
 use crate::watch::coalesce::{Coalescer, Timing};
 use crate::watch::{Event, Hint};
 
+use message::survey::Answer;
 use message::{Hello, Reply, Request, Start};
 
 /// How an endpoint works.
@@ -186,6 +188,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Request::Confirm { upto } => self.replica.confirm(upto)?,
             Request::Scan => self.full_scan = Some(Scan::new(RelPath::root())),
             Request::Ping { number } => self.pings.push((number, now)),
+            Request::Check(_) => {
+                let reason = "this link serves a session and no check".to_owned();
+                out.push(Reply::Checked(Answer::Failed { reason }));
+            }
             Request::Stop => {
                 self.flush(out, now)?;
                 self.replica.commit()?;
