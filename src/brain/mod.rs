@@ -1,5 +1,6 @@
 //! The brain: the thread that feeds the engine and carries out its effects, over sessions that come and go.
 
+pub mod check;
 pub mod control;
 pub mod desk;
 pub mod monitor;

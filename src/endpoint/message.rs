@@ -4,6 +4,8 @@
 //! an ordered stream, but that other messages may overtake `Data` (whoever receives it ignores what comes after the
 //! action's end); an endpoint answers in the order of what it did, and reports before it answers.
 
+pub mod survey;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
@@ -85,6 +87,8 @@ pub enum Request {
     Stop,
     /// Report nothing more, or go on. Actions and contents are not held.
     Hold { on: bool },
+    /// The question of a check, as the first message of a link that serves nothing else. See [`survey`].
+    Check(survey::Ask),
 }
 
 /// The first words of a session.
@@ -194,6 +198,8 @@ pub enum Reply {
         scope: RelPath,
         reason: String,
     },
+    /// A piece of the answer to a check.
+    Checked(survey::Answer),
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod message;
 pub mod open;
 pub mod serve;
 pub mod service;
+pub mod survey;
 mod tenure;
 mod transfers;
 mod work;
@@ -29,6 +30,7 @@ use crate::transfer::{Receive, Supply};
 use crate::watch::coalesce::{self, Coalescer, Timing};
 use crate::watch::{Event, Hint};
 
+use message::survey::Answer;
 use message::{Hello, Reply, Request, Start};
 use serve::Tuning;
 
@@ -229,6 +231,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Request::Scan { checksum } => self.full_scan = Some(Scan::new(RelPath::root()).reading(checksum)),
             Request::Hold { on } => self.held = on,
             Request::Ping { number } => self.pings.push((number, now)),
+            Request::Check(_) => {
+                let reason = "this link serves a session and no check".to_owned();
+                out.push(Reply::Checked(Answer::Failed { reason }));
+            }
             Request::Stop => {
                 self.flush(out, now)?;
                 self.replica.commit()?;

@@ -383,6 +383,8 @@ impl Engine {
                     answered[index(side)] = true;
                 }
             }
+            // Of a check, which has a link of its own.
+            Reply::Checked(_) => {}
             Reply::Stopped => {
                 self.side(side).stopped = true;
                 if self.sides.iter().all(|s| s.stopped) {
