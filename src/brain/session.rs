@@ -14,7 +14,6 @@ use crate::endpoint::serve::clock;
 use crate::engine::guard::Limit;
 use crate::engine::{self, Effect, Engine, Input, News, Prefer};
 use crate::link::LinkError;
-use crate::link::LinkError;
 use crate::link::channel::Incoming;
 use crate::model::Side;
 use crate::pulse;
@@ -145,8 +144,6 @@ impl<'s, 'b> Session<'s, 'b> {
                 }
                 self.feed(Input::Reply(Side::Right, reply))
             }
-            Heard::Right(_, Incoming::Ended(_)) if self.stopping.is_some() => Some(Ended::Exit(Exit::Done)),
-            Heard::Right(_, Incoming::Ended(error)) => Some(Ended::RightLost(error)),
             Heard::Right(_, Incoming::Ended(_)) if self.stopping.is_some() => Some(Ended::Exit(Exit::Done)),
             Heard::Right(_, Incoming::Ended(error)) => Some(Ended::RightLost(error)),
         }

@@ -1,5 +1,6 @@
 use super::open::Opening;
 use super::*;
+use crate::config::Share;
 use crate::filter::FilterSettings;
 use crate::model::Side;
 use crate::watch::coalesce::DEFAULT_LIMIT;
@@ -21,10 +22,12 @@ fn what_is_kept_while_no_brain_is_there_is_bounded() {
         durable: false,
         translate: None,
         trash_days: 7,
+        trash_max: Share::Percent(10),
         wait_for_writers: true,
         xattrs_from_left: true,
         skip_initial: false,
         dry_run: false,
+        done: None,
     };
     let (mut endpoint, _watcher) = open::open(&opening, 1, |_| {}).expect("opened");
     for n in 0..3 * DEFAULT_LIMIT {

@@ -115,14 +115,15 @@ mod tests {
     #[test]
     fn a_limit_is_kept_and_a_wait_ends_with_the_link() {
         let outbox = Arc::new(Outbox::new(1000));
-        let mut line = Line::new(Vec::new(), 100_000, outbox.clone());
+        let limited = |bandwidth| Limits { bandwidth, ..Limits::default() };
+        let mut line = Line::new(Vec::new(), &limited(100_000), outbox.clone());
         let start = Instant::now();
         line.write_all(&[7; 60_000]).unwrap();
         // The last slice of 10,000 bytes went when the five before it were paid for.
         assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
         assert_eq!(line.write.len(), 60_000);
         assert!(line.meter.rate().is_none_or(|rate| rate < 200_000));
-        let mut slow = Line::new(Vec::new(), 1, outbox.clone());
+        let mut slow = Line::new(Vec::new(), &limited(1), outbox.clone());
         // Free again in a hundred seconds.
         assert_eq!(slow.write(&[7; 100]).unwrap(), 100);
         std::thread::scope(|scope| {

@@ -230,11 +230,7 @@ fn a_right_side_that_is_lost_for_too_long_ends_the_run() {
 #[test]
 fn filters_that_differ_are_told() {
     let (mut pair, mut service, _line) = pair_over_a_line("excludes = 'private'");
-    assert!(
-        pair.lines().iter().any(|line| line.contains("the filters of the two sides differ")),
-        "{}",
-        pair.story()
-    );
+    assert!(pair.lines().iter().any(|line| line.contains("the filters of the two sides differ")), "{}", pair.story());
     pair.stop();
     service.stop();
 }

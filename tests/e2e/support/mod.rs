@@ -2,8 +2,8 @@
 
 #![allow(dead_code, unused_imports)]
 
-pub mod mounts;
 pub mod line;
+pub mod mounts;
 mod pair;
 pub mod process;
 pub mod service;
