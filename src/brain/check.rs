@@ -4,6 +4,7 @@
 //! way has arrived by then.
 
 pub mod compare;
+pub mod stations;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -140,22 +140,9 @@ pub struct Right {
 
 impl Right {
     pub fn start(job: &Job, session: u64, heard: SyncSender<Heard>) -> Result<Right, LinkError> {
-        let log = said(&job.logger);
-        let (proxy, pipes) = match &job.right {
-            RightCommand::Child(args) => {
-                let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
-                proxy::spawn_self(&program, args, log)?
-            }
-            RightCommand::Proxy(command) => proxy::spawn(&String::from_utf8_lossy(command.as_bytes()), log)?,
-        };
-        let mut limits = Limits::after_silence(job.settings.timeout);
-        if let RightCommand::Proxy(_) = &job.right {
-            (limits.compress, limits.bandwidth) = (job.settings.compress, job.settings.bandwidth_limit);
-        } else {
-            limits.compress = Compress::None;
-        }
+        let limits = limits(&job.settings, &job.right);
         let deliver = move |incoming| heard.send(Heard::Right(session, incoming)).is_ok();
-        let channel = Channel::start(pipes, Hello::new(Role::Brain, &job.pair), limits, deliver)?;
+        let (proxy, channel) = call(&job.pair, &job.right, limits, said(&job.logger), deliver)?;
         let (requests, queue) = channel_of_requests();
         let pump = move || {
             let pulse = pulse::take("right");
@@ -187,10 +174,37 @@ impl Right {
     }
 
     /// Closes the link and ends the process behind it. What it said last, and its status if it had ended by itself.
-    pub fn end(mut self) -> Farewell {
+    pub fn end(self) -> Farewell {
         drop(self.requests);
-        let status = self.proxy.end(Duration::from_secs(5)).ok();
-        Farewell { said: self.proxy.said(), status }
+        Farewell::of(self.proxy)
+    }
+}
+
+/// Calls the right side: the process that leads to its agent, and the link. `log` hears what the process says on stderr.
+pub fn call(
+    pair: &str,
+    right: &RightCommand,
+    limits: Limits,
+    log: impl FnMut(String) + Send + 'static,
+    deliver: impl FnMut(Incoming<Reply>) -> bool + Send + 'static,
+) -> Result<(Proxy, Channel<Request>), LinkError> {
+    let (proxy, pipes) = match right {
+        RightCommand::Child(args) => {
+            let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
+            proxy::spawn_self(&program, args, log)?
+        }
+        RightCommand::Proxy(command) => proxy::spawn(&String::from_utf8_lossy(command.as_bytes()), log)?,
+    };
+    let channel = Channel::start(pipes, Hello::new(Role::Brain, pair), limits, deliver)?;
+    Ok((proxy, channel))
+}
+
+/// The limits of the link to the right side.
+pub fn limits(settings: &Settings, right: &RightCommand) -> Limits {
+    let limits = Limits::after_silence(settings.timeout);
+    match right {
+        RightCommand::Proxy(_) => Limits { compress: settings.compress, bandwidth: settings.bandwidth_limit, ..limits },
+        RightCommand::Child(_) => Limits { compress: Compress::None, ..limits },
     }
 }
 
@@ -201,6 +215,12 @@ pub struct Farewell {
 }
 
 impl Farewell {
+    /// Ends the process, whose pipes are closed.
+    pub fn of(mut proxy: Proxy) -> Farewell {
+        let status = proxy.end(Duration::from_secs(5)).ok();
+        Farewell { said: proxy.said(), status }
+    }
+
     /// Why the right side was lost.
     pub fn explain(&self, error: &LinkError) -> String {
         failure::explain(error, &self.said, self.status)
@@ -216,7 +236,7 @@ fn said(logger: &Logger) -> impl FnMut(String) + Send + 'static {
     move |line| info!(logger, "right: {line}")
 }
 
-fn filter(settings: &Settings) -> FilterSettings {
+pub fn filter(settings: &Settings) -> FilterSettings {
     FilterSettings {
         excludes: settings.excludes.clone(),
         tempfiles: settings.tempfiles.clone(),

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use super::check::CheckOptions;
 use super::console::Console;
 use super::human::words;
 use super::options::{self, Parsed};
 use super::pair::PairFile;
-use super::{UsageError, adhoc, config, exit, status};
+use super::{UsageError, adhoc, check, config, exit, status};
 use crate::brain::control::{Reply, Request};
 use crate::brain::status::{State, Status};
 use crate::service::control::{ask, socket_of};
@@ -62,6 +63,9 @@ enum Command {
         #[arg(long, hide = true)]
         json: bool,
     },
+
+    /// Compare both sides and change nothing: exit 0 equal, 1 could not, 2 alert, 3 notice
+    Check(CheckOptions),
 
     /// Check, show or import a pair's configuration
     Config {
@@ -118,6 +122,7 @@ fn carry_out(command: Command, console: &Console, run: adhoc::Run) -> Result<u8,
         Command::Resume { pair, accept, union, json } => {
             order(&PairFile::of(&pair)?, Request::Resume { accept, union }, json)
         }
+        Command::Check(options) => check::main(&options, console),
         Command::Config { command } => config::main(command, console),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod adhoc;
 pub mod agent;
+mod check;
 mod commands;
 mod config;
 pub mod console;

@@ -53,7 +53,9 @@ pub struct Settings {
 
 /// Told of each action that this side has carried out or recorded: its number, what was done, and where.
 #[derive(Clone)]
-pub struct Done(pub Arc<dyn Fn(Generation, &str, &RelPath) + Send + Sync>);
+pub struct Done(pub Arc<Hears>);
+
+type Hears = dyn Fn(Generation, &str, &RelPath) + Send + Sync;
 
 impl Done {
     fn tell(&self, generation: Generation, what: &str, path: &RelPath) {

@@ -9,12 +9,14 @@
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::filter::FilterSettings;
 use crate::link::channel::{Channel, Incoming};
 use crate::link::frame::{self, Kind};
 use crate::link::handshake::{Hello, Role};
@@ -24,13 +26,17 @@ use crate::watch::inotify::InotifyTree;
 
 use super::admit::Admission;
 use super::heartbeat::Heartbeat;
+use super::message::survey::Ask;
 use super::message::{Reply, Request};
 use super::open::{Opening, RealEndpoint, open};
 use super::serve::{Inbound, Over, Session, clock, serve};
+use super::survey::{Survey, attend};
 use super::tenure::Tenure;
 
 /// Connections at a time, of which one is served.
 const CALLERS: usize = 16;
+/// Checks at a time.
+const CHECKS: usize = 2;
 /// Whoever was turned away may take so long to go.
 const GO: Duration = Duration::from_secs(5);
 /// Between two tries to accept, when that fails.
@@ -116,6 +122,9 @@ impl Service<'_> {
             pair: self.opening.pair.to_owned(),
             tell: self.tell.clone(),
             callers: Arc::default(),
+            root: self.opening.root.to_owned(),
+            filter: self.opening.filter.clone(),
+            checks: Arc::default(),
         };
         thread::Builder::new().name("accept".into()).spawn(move || door.accept(&listener))?;
         let mut held = None;
@@ -249,6 +258,10 @@ struct Door {
     pair: String,
     tell: Tell,
     callers: Arc<AtomicUsize>,
+    /// What a check looks at.
+    root: PathBuf,
+    filter: FilterSettings,
+    checks: Arc<AtomicUsize>,
 }
 
 /// Counts one caller as long as it lives.
@@ -304,20 +317,26 @@ impl Door {
         let Ok(replies) = Channel::start(pipes, hello, self.limits, deliver) else { return };
         let replies = Arc::new(replies);
         let mut who = user.clone();
+        let mut begun = false;
         for incoming in &heard {
             match incoming {
                 Incoming::Hello(hello) => who = format!("{} (through {user})", hello.name),
                 Incoming::Message(Request::Start(start)) => {
+                    begun = true;
                     let named = start.pair.clone();
-                    let begun = match named == self.pair {
+                    let let_in = match named == self.pair {
                         true => self.tenure.begin(connection, &who, start, replies.clone()),
                         false => Err(format!("the pair {} is served here, not {named}", self.pair)),
                     };
-                    if let Err(why) = begun {
+                    if let Err(why) = let_in {
                         (self.tell)(News::TurnedAway { who: &who, why: &why });
                         replies.turn_away(&why);
                         break;
                     }
+                }
+                Incoming::Message(Request::Check(ask)) if !begun => {
+                    self.check(ask, &heard, &replies);
+                    break;
                 }
                 Incoming::Message(request) => {
                     if !self.tenure.pass(connection, request) {
@@ -336,6 +355,25 @@ impl Door {
         self.tenure.leave(connection);
         // Until it has heard why, and gone.
         while heard.recv_timeout(GO).is_ok_and(|incoming| !matches!(incoming, Incoming::Ended(_))) {}
+    }
+
+    /// A check, from its first question to its last, beside the session that may go on: it holds nothing and changes
+    /// nothing.
+    fn check(&self, first: Ask, heard: &Receiver<Incoming<Request>>, replies: &Channel<Reply>) {
+        let _counted = Counted(self.checks.clone());
+        if self.checks.fetch_add(1, Ordering::AcqRel) >= CHECKS {
+            return replies.turn_away(&format!("{CHECKS} checks are running already"));
+        }
+        let open = || Survey::open(&self.root, &self.pair, &self.filter);
+        let mut first = Some(first);
+        let next = || {
+            first.take().or_else(|| match heard.recv() {
+                Ok(Incoming::Message(Request::Check(ask))) => Some(ask),
+                _ => None,
+            })
+        };
+        attend(open, next, |answer| replies.send(&Reply::Checked(answer)).is_ok());
+        replies.close();
     }
 
     /// Tells a caller that it may not come in, and waits until it has gone.

@@ -1,11 +1,14 @@
 //! A side under a check: its tree is listed and read, beside whatever else goes on, and nothing is changed.
 
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
-use crate::filter::Filter;
+use crate::filter::{Filter, FilterSettings};
 use crate::model::{Hash, Kind, Name, RelPath, Time};
 use crate::replica::disk::{Disk, Stat};
 use crate::replica::error::problem;
+use crate::replica::real::{NoCover, RealDisk};
 
 use super::message::survey::{Answer, Ask, Item};
 
@@ -20,6 +23,34 @@ const BUFFER: usize = 256 * 1024;
 pub struct Survey<D> {
     disk: D,
     filter: Filter,
+}
+
+impl Survey<RealDisk> {
+    /// Opens a real root to look at it: nothing is made there, and nothing watched.
+    pub fn open(root: &Path, pair: &str, filter: &FilterSettings) -> Result<Survey<RealDisk>, String> {
+        let filter = Filter::new(filter).map_err(|e| e.to_string())?;
+        let disk = RealDisk::open_dry(root, pair, Arc::new(NoCover)).map_err(|e| format!("{}: {e}", root.display()))?;
+        Ok(Survey::new(disk, filter))
+    }
+}
+
+/// A check from its first question to its last: takes them from `next`, and answers until nobody listens any more.
+pub fn attend(
+    open: impl FnOnce() -> Result<Survey<RealDisk>, String>,
+    mut next: impl FnMut() -> Option<Ask>,
+    mut emit: impl FnMut(Answer) -> bool,
+) {
+    let survey = match open() {
+        Ok(survey) => survey,
+        Err(reason) => return drop(emit(Answer::Failed { reason })),
+    };
+    let mut heard = true;
+    while heard && let Some(ask) = next() {
+        survey.answer(&ask, |answer| {
+            heard = emit(answer);
+            heard
+        });
+    }
 }
 
 impl<D: Disk> Survey<D> {
@@ -161,10 +192,7 @@ impl<D: Disk> Survey<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filter::FilterSettings;
-    use crate::replica::real::{NoCover, RealDisk};
     use std::fs;
-    use std::sync::Arc;
 
     fn answers(survey: &Survey<RealDisk>, ask: &Ask) -> Vec<Answer> {
         let mut all = Vec::new();
