@@ -8,6 +8,7 @@
 mod support;
 
 mod agent;
+mod check;
 mod git;
 mod initial;
 mod input;

@@ -63,8 +63,8 @@ pub fn right(settings: &Settings, pair: &str) -> Result<(Station, Far), LinkErro
 impl Far {
     /// Ends it. Its station must have been dropped. Why it was lost, if it was lost before.
     pub fn end(self) -> Option<String> {
-        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
         let farewell = Farewell::of(self.proxy);
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
         lost.filter(|error| !matches!(error, LinkError::Closed)).map(|error| farewell.explain(&error))
     }
 }
