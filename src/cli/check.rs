@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::UsageError;
 use super::commands::print;
 use super::console::Console;
-use super::exit;
 use super::human;
 use super::pair::PairFile;
 use crate::brain::check::compare::{Closely, Difference, What};

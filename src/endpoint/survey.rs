@@ -42,7 +42,10 @@ pub fn attend(
 ) {
     let survey = match open() {
         Ok(survey) => survey,
-        Err(reason) => return drop(emit(Answer::Failed { reason })),
+        Err(reason) => {
+            emit(Answer::Failed { reason });
+            return;
+        }
     };
     let mut heard = true;
     while heard && let Some(ask) = next() {
