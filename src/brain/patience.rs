@@ -25,10 +25,10 @@ struct Waiting {
 /// What has become of a side.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// No progress with this path and so many others.
-    Stuck { side: Side, path: RelPath, others: usize },
+    /// No progress for so long with this path and so many others.
+    Stuck { side: Side, path: RelPath, others: usize, waited: Millis },
     /// It moves again.
-    Moves { path: RelPath },
+    Moves { side: Side, path: RelPath },
 }
 
 impl Patience {
@@ -66,7 +66,7 @@ impl Patience {
             _ => {}
         }
         waiting.moved = now;
-        waiting.told.take().map(|path| Verdict::Moves { path })
+        waiting.told.take().map(|path| Verdict::Moves { side, path })
     }
 
     /// The sides that have not moved for too long; each is told once.
@@ -81,7 +81,7 @@ impl Patience {
             {
                 waiting.told = Some(path.clone());
                 let (path, others) = (path.clone(), waiting.asked.len() - 1);
-                stuck.push(Verdict::Stuck { side, path, others });
+                stuck.push(Verdict::Stuck { side, path, others, waited: limit });
             }
         }
         stuck
@@ -119,10 +119,13 @@ mod tests {
         patience.asked(Side::Left, &apply(22, "c"), 50_500);
         assert_eq!(patience.heard(Side::Left, &done(22), 50_600), None);
         assert_eq!(patience.check(50_999), []);
-        let stuck = Verdict::Stuck { side: Side::Right, path: path("a"), others: 1 };
+        let stuck = Verdict::Stuck { side: Side::Right, path: path("a"), others: 1, waited: 1000 };
         assert_eq!(patience.check(51_000), [stuck]);
         assert_eq!(patience.check(60_000), [], "told once");
-        assert_eq!(patience.heard(Side::Right, &done(20), 61_000), Some(Verdict::Moves { path: path("a") }));
+        assert_eq!(
+            patience.heard(Side::Right, &done(20), 61_000),
+            Some(Verdict::Moves { side: Side::Right, path: path("a") })
+        );
         assert_eq!(patience.check(61_999), []);
         assert_eq!(patience.check(62_000).len(), 1, "b waits still");
         assert!(patience.heard(Side::Right, &done(21), 62_001).is_some());

@@ -45,10 +45,7 @@ impl Count {
                 }
             }
             Reply::Clean { path } => self.lose(path),
-            Reply::ScanDone { files, bytes } => {
-                self.scanned[usize::from(side == Side::Right)] = (*files, *bytes);
-                self.scans_done[usize::from(side == Side::Right)] = true;
-            }
+            Reply::ScanDone { .. } => self.scans_done[usize::from(side == Side::Right)] = true,
             _ => {}
         }
     }
@@ -171,7 +168,7 @@ mod tests {
         assert_eq!(shown(&count), (0, Some(3), 0, Some(1150), true));
 
         // Both had it: nothing is carried.
-        count.news(&News::Completed { generation: 19, path: path("equal") });
+        count.news(&News::Completed { generation: 19, path: path("equal"), bytes: 0 });
         let data = Data::Chunk { offset: 0, bytes: ByteBuf::from(vec![0; 60]) };
         count.asked(&Request::Data { generation: 20, data });
         assert_eq!(shown(&count), (0, Some(2), 60, Some(150), true));
@@ -179,7 +176,7 @@ mod tests {
         // Refused and tried again: what had passed is void.
         count.news(&begun(21, "a", 100));
         assert_eq!(shown(&count), (0, Some(2), 0, Some(150), true));
-        count.news(&News::Completed { generation: 21, path: path("a") });
+        count.news(&News::Completed { generation: 21, path: path("a"), bytes: 100 });
         count.heard(Side::Left, &Reply::Clean { path: path("b") });
         count.heard(Side::Left, &Reply::ScanDone { files: 3, bytes: 1150 });
         count.heard(Side::Right, &Reply::ScanDone { files: 3, bytes: 1150 });

@@ -2,31 +2,40 @@
 //! proxy command or in a child process.
 
 use std::os::unix::ffi::OsStrExt;
-use std::sync::mpsc::{Sender, SyncSender, channel};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use slog::{Logger, info};
 
 use super::Job;
-use crate::config::{Durability, OpenFiles, RightCommand, Settings};
+use crate::config::{Compress, Durability, OpenFiles, RightCommand, Settings};
+use crate::endpoint::heartbeat::Heartbeat;
 use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::open::{Opening, open};
-use crate::endpoint::serve::{Inbound, clock, serve};
+use crate::endpoint::serve::{Inbound, Tuning, clock, serve};
 use crate::filter::FilterSettings;
 use crate::link::channel::{Channel, Incoming};
 use crate::link::handshake::{Hello, Role};
 use crate::link::proxy::{self, Proxy};
-use crate::link::{Limits, LinkError};
+use crate::link::{Limits, LinkError, failure};
 use crate::model::Side;
+use crate::pulse;
 use crate::watch::coalesce::Timing;
+use crate::watch::inotify::{InotifyTree, Stats};
+
+/// However quiet it is, a thread shows so often that it lives.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// What the brain's one queue brings.
 #[derive(Debug)]
 pub enum Heard {
-    Left(Reply),
-    /// The left endpoint's thread has ended.
-    LeftEnded(Result<(), String>),
+    /// From the left endpoint of this number.
+    Left(u64, Reply),
+    /// The thread of that left endpoint has ended.
+    LeftEnded(u64, Result<(), String>),
     /// From the right side of this session.
     Right(u64, Incoming<Reply>),
     /// Look at the stop flag.
@@ -35,13 +44,16 @@ pub enum Heard {
 
 /// The left endpoint's thread.
 pub struct Left {
+    /// Which one it is: one that was ended may still have something to say.
+    pub number: u64,
     inbox: Sender<Inbound>,
     thread: JoinHandle<()>,
+    watcher: Arc<InotifyTree>,
 }
 
 impl Left {
     /// Opens the left root and starts its thread. The error says what could not be opened.
-    pub fn start(job: &Job, heard: SyncSender<Heard>) -> Result<Left, String> {
+    pub fn start(job: &Job, number: u64, heard: SyncSender<Heard>) -> Result<Left, String> {
         let (inbox, inbox_out) = channel();
         let events = inbox.clone();
         let sink = move |event| drop(events.send(Inbound::Event(event)));
@@ -59,15 +71,41 @@ impl Left {
             xattrs_from_left: job.settings.acl_from_left_only,
             skip_initial: job.settings.skip_initial_sync,
             dry_run: job.settings.dryrun,
+            // The brain tells of both sides.
+            done: None,
         };
         let (mut endpoint, watcher) = open(&opening, clock(), sink)?;
+        let its_watcher = watcher.clone();
         let run = move || {
-            let served = serve(&mut endpoint, &inbox_out, |reply| heard.send(Heard::Left(reply)).is_ok());
-            watcher.stop();
-            drop(heard.send(Heard::LeftEnded(served.map(drop).map_err(|e| e.to_string()))));
+            let _pulse = pulse::take("left");
+            let served = serve(&mut endpoint, &inbox_out, |reply| heard.send(Heard::Left(number, reply)).is_ok());
+            // Only now may another one open the archive: before anybody hears of the end.
+            drop(endpoint);
+            pulse::lean(|| its_watcher.stop());
+            pulse::lean(|| drop(heard.send(Heard::LeftEnded(number, served.map(drop).map_err(|e| e.to_string())))));
         };
         let thread = thread::Builder::new().name("left".into()).spawn(run).map_err(|e| e.to_string())?;
-        Ok(Left { inbox, thread })
+        Ok(Left { number, inbox, thread, watcher })
+    }
+
+    /// Its sign of life. A dry run makes no file, and has none.
+    pub fn heartbeat(&self, job: &Job) -> Result<Option<Heartbeat>, String> {
+        if job.settings.dryrun {
+            return Ok(None);
+        }
+        let opened = Heartbeat::open(&job.settings.left.root, &job.pair, self.watcher.clone());
+        opened.map(Some).map_err(|e| format!("{}: the heartbeat file: {e}", job.settings.left.root.display()))
+    }
+
+    /// What its watcher counts.
+    pub fn stats(&self) -> Stats {
+        self.watcher.stats()
+    }
+
+    /// Other delays and days of the trash.
+    pub fn tune(&self, settings: &Settings) {
+        let tuning = Tuning { timing: timing(settings), trash_days: settings.trash_days };
+        drop(self.inbox.send(Inbound::Tune(tuning)));
     }
 
     pub fn send(&self, request: Request) {
@@ -75,12 +113,19 @@ impl Left {
         drop(self.inbox.send(Inbound::Request(request)));
     }
 
+    /// The right side is gone: nobody decides on what is reported until the next session.
+    pub fn part(&self) {
+        drop(self.inbox.send(Inbound::Part));
+    }
+
     /// Ends the thread; what it recorded is durable.
-    pub fn end(self) {
+    pub fn end(self, heard: &Receiver<Heard>) {
         drop(self.inbox.send(Inbound::End));
-        // It may wait for the brain to take a reply, which will not happen any more.
-        let deadline = std::time::Instant::now() + Duration::from_secs(2);
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while !self.thread.is_finished() && std::time::Instant::now() < deadline {
+            pulse::beat();
+            // It may wait for the brain to take a reply.
+            while heard.try_recv().is_ok() {}
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -95,25 +140,24 @@ pub struct Right {
 
 impl Right {
     pub fn start(job: &Job, session: u64, heard: SyncSender<Heard>) -> Result<Right, LinkError> {
-        let log = said(&job.logger);
-        let (proxy, pipes) = match &job.right {
-            RightCommand::Child(args) => {
-                let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
-                proxy::spawn_self(&program, args, log)?
-            }
-            RightCommand::Proxy(command) => proxy::spawn(&String::from_utf8_lossy(command.as_bytes()), log)?,
-        };
-        let silence = job.settings.timeout.max(Duration::from_secs(1));
-        let limits = Limits { silence, ping_every: silence / 6, ..Limits::default() };
+        let limits = limits(&job.settings, &job.right);
         let deliver = move |incoming| heard.send(Heard::Right(session, incoming)).is_ok();
-        let channel = Channel::start(pipes, Hello::new(Role::Brain, &job.pair), limits, deliver)?;
+        let (proxy, channel) = call(&job.pair, &job.right, limits, said(&job.logger), deliver)?;
         let (requests, queue) = channel_of_requests();
         let pump = move || {
-            for request in queue {
-                if channel.send(&request).is_err() {
+            let pulse = pulse::take("right");
+            loop {
+                let request = match pulse::rest(IDLE, || queue.recv_timeout(IDLE)) {
+                    Ok(request) => request,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                };
+                // The link makes room, or ends after so long a silence.
+                if pulse::rest(limits.silence, || channel.send(&request)).is_err() {
                     return;
                 }
             }
+            drop(pulse);
             channel.close();
             // The reader says the end; until then the channel must live.
             thread::sleep(Duration::from_secs(2));
@@ -129,19 +173,61 @@ impl Right {
         drop(self.requests.send(request));
     }
 
-    /// The last line that the proxy command said.
-    pub fn last_words(&self) -> String {
-        self.proxy.last_words()
-    }
-
-    /// Closes the link and ends the process behind it.
-    pub fn end(self) {
+    /// Closes the link and ends the process behind it. What it said last, and its status if it had ended by itself.
+    pub fn end(self) -> Farewell {
         drop(self.requests);
-        drop(self.proxy.end(Duration::from_secs(5)));
+        Farewell::of(self.proxy)
     }
 }
 
-fn channel_of_requests() -> (Sender<Request>, std::sync::mpsc::Receiver<Request>) {
+/// Calls the right side: the process that leads to its agent, and the link. `log` hears what the process says on stderr.
+pub fn call(
+    pair: &str,
+    right: &RightCommand,
+    limits: Limits,
+    log: impl FnMut(String) + Send + 'static,
+    deliver: impl FnMut(Incoming<Reply>) -> bool + Send + 'static,
+) -> Result<(Proxy, Channel<Request>), LinkError> {
+    let (proxy, pipes) = match right {
+        RightCommand::Child(args) => {
+            let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
+            proxy::spawn_self(&program, args, log)?
+        }
+        RightCommand::Proxy(command) => proxy::spawn(&String::from_utf8_lossy(command.as_bytes()), log)?,
+    };
+    let channel = Channel::start(pipes, Hello::new(Role::Brain, pair), limits, deliver)?;
+    Ok((proxy, channel))
+}
+
+/// The limits of the link to the right side.
+pub fn limits(settings: &Settings, right: &RightCommand) -> Limits {
+    let limits = Limits::after_silence(settings.timeout);
+    match right {
+        RightCommand::Proxy(_) => Limits { compress: settings.compress, bandwidth: settings.bandwidth_limit, ..limits },
+        RightCommand::Child(_) => Limits { compress: Compress::None, ..limits },
+    }
+}
+
+/// What is known of a proxy command that has ended.
+pub struct Farewell {
+    said: Vec<String>,
+    status: Option<ExitStatus>,
+}
+
+impl Farewell {
+    /// Ends the process, whose pipes are closed.
+    pub fn of(mut proxy: Proxy) -> Farewell {
+        let status = proxy.end(Duration::from_secs(5)).ok();
+        Farewell { said: proxy.said(), status }
+    }
+
+    /// Why the right side was lost.
+    pub fn explain(&self, error: &LinkError) -> String {
+        failure::explain(error, &self.said, self.status)
+    }
+}
+
+fn channel_of_requests() -> (Sender<Request>, Receiver<Request>) {
     channel()
 }
 
@@ -150,7 +236,7 @@ fn said(logger: &Logger) -> impl FnMut(String) + Send + 'static {
     move |line| info!(logger, "right: {line}")
 }
 
-fn filter(settings: &Settings) -> FilterSettings {
+pub fn filter(settings: &Settings) -> FilterSettings {
     FilterSettings {
         excludes: settings.excludes.clone(),
         tempfiles: settings.tempfiles.clone(),

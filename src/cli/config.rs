@@ -2,28 +2,19 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::Subcommand;
 
 use super::UsageError;
+use super::commands::print;
 use super::console::Console;
 use super::exit;
 use super::human::words;
-use super::options::{self, Parsed};
 use crate::config::{self, Finding, Origins, Outcome, Settings};
 
-/// Check, show or import a pair's configuration
-#[derive(Debug, Parser)]
-#[command(name = "psync config", bin_name = "psync config", version, disable_help_subcommand = true)]
-struct Config {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Command {
     /// Say whether a pair's file can be used; exit 1 with file, line and key if not
     Check {
         #[arg(value_name = "FILE")]
@@ -52,29 +43,20 @@ enum Command {
     },
 }
 
-/// The whole command, `args` beginning with the program and the word `config`; the exit code.
-pub fn main(args: Vec<OsString>) -> u8 {
+/// The exit code.
+pub fn main(command: Command, console: &Console) -> Result<u8, UsageError> {
     let mut out = Vec::new();
-    let console = Console::stderr();
-    let code = run(args, &mut out, &console).unwrap_or_else(|e| {
-        console.line(&format!("psync: {e}"));
-        exit::USAGE
-    });
-    match io::stdout().write_all(&out) {
-        // Whoever reads has had enough.
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => exit::USAGE,
-        _ => code,
-    }
+    let code = run(command, &mut out, console)?;
+    print(&out);
+    Ok(code)
 }
 
-fn run(args: Vec<OsString>, out: &mut Vec<u8>, console: &Console) -> Result<u8, UsageError> {
-    match options::parse::<Config>(args.into_iter().skip(1).collect())? {
-        Parsed::Show(text) => out.extend(text.as_bytes()),
-        Parsed::Run(Config { command: Command::Check { file, json } }) => return Ok(check(&file, json, out)),
-        Parsed::Run(Config { command: Command::Show { pair, json } }) => show(&pair, json, out)?,
-        Parsed::Run(Config { command: Command::Import { file, json } }) => return import(&file, json, out, console),
+fn run(command: Command, out: &mut Vec<u8>, console: &Console) -> Result<u8, UsageError> {
+    match command {
+        Command::Check { file, json } => Ok(check(&file, json, out)),
+        Command::Show { pair, json } => show(&pair, json, out).map(|()| 0),
+        Command::Import { file, json } => import(&file, json, out, console),
     }
-    Ok(0)
 }
 
 /// The settings of a file, checked.
@@ -179,12 +161,24 @@ fn told(file: &str, finding: &Finding) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::{self, Parsed};
     use super::*;
 
+    #[derive(Debug, clap::Parser)]
+    #[command(disable_help_subcommand = true)]
+    struct Config {
+        #[command(subcommand)]
+        command: Command,
+    }
+
     fn psync(args: &[&str]) -> (u8, String) {
-        let args = ["psync", "config"].iter().chain(args).map(OsString::from).collect();
+        let args = std::iter::once(&"config").chain(args).map(OsString::from).collect();
         let mut out = Vec::new();
-        let code = run(args, &mut out, &Console::stderr()).unwrap_or_else(|e| {
+        let parsed = options::parse::<Config>(args).map(|parsed| match parsed {
+            Parsed::Run(Config { command }) => command,
+            Parsed::Show(text) => panic!("{text}"),
+        });
+        let code = parsed.and_then(|command| run(command, &mut out, &Console::stderr())).unwrap_or_else(|e| {
             out.extend(e.to_string().as_bytes());
             exit::USAGE
         });

@@ -89,6 +89,14 @@ pub struct AdHoc {
     #[arg(long, requires = "accept")]
     pub union: bool,
 
+    /// With --sync-only: read the contents of files that look unchanged as well
+    #[arg(long, requires = "sync_only", hide = true)]
+    pub checksum: bool,
+
+    /// With --config: the right host's agent is a service with the same file
+    #[arg(long, requires = "config", hide = true)]
+    pub as_service: bool,
+
     /// Take the rest from this file; options win
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -98,9 +106,25 @@ pub struct AdHoc {
     pub log: Option<String>,
 }
 
+/// A pair as a service: the left side, and the way to the right one.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "psync-brain", version, disable_help_subcommand = true)]
+pub struct Brain {
+    /// The pair's name, for /etc/psync/PAIR.toml, or the path of such a file
+    pub pair: String,
+
+    /// How much to log, 0 to 3, whatever the file says
+    #[arg(short, long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=3))]
+    pub debug: Option<u8>,
+
+    /// Where to log, whatever the file says: auto (the journal under systemd, else stderr), journal, stderr, or a file
+    #[arg(long, value_name = "TARGET")]
+    pub log: Option<String>,
+}
+
 /// The agent, as a brain or ssh starts it.
 #[derive(Debug, Parser)]
-#[command(name = "psync-agent", version, disable_help_subcommand = true)]
+#[command(name = "psync-agent", version, disable_help_subcommand = true, after_help = AGENT_COMMANDS)]
 pub struct Agent {
     /// Told by psync when it runs itself as an agent
     #[arg(long, hide = true)]
@@ -130,6 +154,24 @@ pub struct Agent {
     #[arg(long, value_name = "TARGET", default_value = "stderr")]
     pub log: String,
 }
+
+/// The agent of a pair, as systemd starts it.
+#[derive(Debug, Parser)]
+#[command(name = "psync-agent serve", version, disable_help_subcommand = true)]
+pub struct Serve {
+    /// The pair's name, for /etc/psync/PAIR.toml, or the path of such a file
+    #[arg(value_name = "PAIR")]
+    pub pair: String,
+
+    /// Where to log: auto, journal, stderr, or a file (default: as the pair's file says)
+    #[arg(long, value_name = "TARGET")]
+    pub log: Option<String>,
+}
+
+const AGENT_COMMANDS: &str = "\
+Other commands:
+  psync-agent serve PAIR    Serve a pair as a service, on the socket that systemd hands over
+  psync-agent connect PAIR  Carry stdin and stdout to the socket of that service: what ssh runs";
 
 /// What came of a command line.
 #[derive(Debug)]
@@ -254,6 +296,8 @@ mod tests {
         use clap::CommandFactory;
         AdHoc::command().debug_assert();
         Agent::command().debug_assert();
+        Brain::command().debug_assert();
+        Serve::command().debug_assert();
     }
 
     #[test]

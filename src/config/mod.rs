@@ -13,6 +13,7 @@ mod nearest;
 mod origin;
 mod pair;
 mod peer;
+mod reload;
 mod settings;
 mod values;
 
@@ -22,7 +23,8 @@ pub use import::{Finding, Imported, Outcome, import};
 pub use load::{LoadError, load, parse};
 pub use origin::{Origin, Origins};
 pub use pair::{CONFIGURATION, default_pair, pair_file, valid_pair};
-pub use peer::{RightCommand, quote, right_command};
+pub use peer::{RightCommand, pair_command, quote, right_command};
+pub use reload::Changes;
 pub use settings::{Left, Right, Settings, Timers};
 pub use values::{
     Calendar, Compress, ConflictCopies, ConflictRule, Durability, Links, OpenFiles, Owner, Share, Transfer, Translate,

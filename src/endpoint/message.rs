@@ -4,6 +4,8 @@
 //! an ordered stream, but that other messages may overtake `Data` (whoever receives it ignores what comes after the
 //! action's end); an endpoint answers in the order of what it did, and reports before it answers.
 
+pub mod survey;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
@@ -77,12 +79,16 @@ pub enum Request {
     Hash { path: RelPath },
     /// Both archives hold every generation up to this one.
     Confirm { upto: Generation },
-    /// Compare the whole tree with the archive now.
-    Scan,
+    /// Compare the whole tree with the archive now; with `checksum` also the contents of files whose stat is unchanged.
+    Scan { checksum: bool },
     /// Answer with [`Reply::Pong`] once nothing is left to look at; after two seconds in any case.
     Ping { number: u64 },
     /// Make everything durable and answer with [`Reply::Stopped`].
     Stop,
+    /// Report nothing more, or go on. Actions and contents are not held.
+    Hold { on: bool },
+    /// The question of a check, as the first message of a link that serves nothing else. See [`survey`].
+    Check(survey::Ask),
 }
 
 /// The first words of a session.
@@ -187,6 +193,13 @@ pub enum Reply {
         number: u64,
     },
     Stopped,
+    /// Events below this directory were lost: it is scanned again.
+    Lost {
+        scope: RelPath,
+        reason: String,
+    },
+    /// A piece of the answer to a check.
+    Checked(survey::Answer),
 }
 
 #[cfg(test)]
@@ -201,7 +214,7 @@ mod tests {
         let names = vec![vec![b'n'; 255]; path_bytes / 256];
         let path = RelPath::new(&names.join(&b'/')).unwrap();
         let mut entry = file_row(node, 1, "x", node).entry;
-        entry.attrs.user = Principal::Name("u".repeat(32));
+        entry.attrs.user = Principal::Name("u".repeat(32).into());
         let values = std::iter::repeat_n(60_000, xattrs / 60_000).chain([xattrs % 60_000]);
         for (n, size) in values.filter(|size| *size > 0).enumerate() {
             let name = format!("user.{n}").into_bytes().into_boxed_slice();

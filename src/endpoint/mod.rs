@@ -2,14 +2,20 @@
 //! the transfers. It is a state machine like the engine, but for the disk and the archive that it owns: whoever runs
 //! it (a thread, the agent's loop, the simulator) hands it requests, events and the time, and calls [`Endpoint::step`].
 
+pub mod admit;
 pub mod agent;
+pub mod heartbeat;
 pub mod message;
 pub mod open;
 pub mod serve;
+pub mod service;
+pub mod survey;
+mod tenure;
 mod transfers;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::filter::{Filter, Translate};
 use crate::model::{Apply, Data, Generation, Millis, Outcome, Record, RelPath, Source, Step};
@@ -21,10 +27,12 @@ use crate::replica::error::ReplicaError;
 use crate::replica::examine::{Examined, How};
 use crate::replica::scan::Scan;
 use crate::transfer::{Receive, Supply};
-use crate::watch::coalesce::{Coalescer, Timing};
+use crate::watch::coalesce::{self, Coalescer, Timing};
 use crate::watch::{Event, Hint};
 
+use message::survey::Answer;
 use message::{Hello, Reply, Request, Start};
+use serve::Tuning;
 
 /// How an endpoint works.
 #[derive(Debug, Clone)]
@@ -39,6 +47,26 @@ pub struct Settings {
     pub trash_seconds: Option<u64>,
     /// Attach the contents of small files to the reports of live changes.
     pub inline_live: bool,
+    /// Hears of what was done here.
+    pub done: Option<Done>,
+}
+
+/// Told of each action that this side has carried out or recorded: its number, what was done, and where.
+#[derive(Clone)]
+pub struct Done(pub Arc<Hears>);
+
+type Hears = dyn Fn(Generation, &str, &RelPath) + Send + Sync;
+
+impl Done {
+    fn tell(&self, generation: Generation, what: &str, path: &RelPath) {
+        (self.0)(generation, what, path);
+    }
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Done")
+    }
 }
 
 /// When an endpoint wants to be called again.
@@ -69,6 +97,10 @@ pub struct Endpoint<D: Disk, A: Archive> {
     coalescer: Coalescer,
     /// Whether a session is on and wants reports.
     reporting: bool,
+    /// Whether reports are held back for now.
+    held: bool,
+    /// Scopes whose events were lost, to be told.
+    lost: Vec<(RelPath, &'static str)>,
     /// Whether every directory is watched: a new session needs no scan.
     covered: bool,
     fresh: bool,
@@ -106,6 +138,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             coalescer: Coalescer::new(settings.timing),
             settings,
             reporting: false,
+            held: false,
+            lost: Vec::new(),
             covered: false,
             fresh,
             rebooted,
@@ -126,6 +160,15 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         })
     }
 
+    /// Takes other settings, from now on.
+    pub fn tune(&mut self, tuning: Tuning) {
+        self.coalescer.set_timing(tuning.timing);
+        if let Some(seconds) = &mut self.settings.trash_seconds {
+            *seconds = u64::from(tuning.trash_days) * 86_400;
+            self.next_expiry = 0;
+        }
+    }
+
     /// Takes in what the watcher saw.
     pub fn event(&mut self, event: Event, now: Millis) {
         match event {
@@ -137,10 +180,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     self.appeared.insert(path.clone());
                 }
                 self.coalescer.event(path, hint, now);
+                if self.appeared.len() > 2 * coalesce::DEFAULT_LIMIT {
+                    // The others lie within scopes that are scanned as a whole.
+                    self.appeared.retain(|path| self.coalescer.is_dirty(path));
+                }
             }
             Event::Lost { scope, reason } => {
                 self.doubts_root |= scope.is_root();
-                self.replica.notes.push(format!("events below {scope} were lost ({reason}): scanning it again"));
+                self.lost.push((scope.clone(), reason));
                 self.replica.unscanned.insert(scope);
             }
         }
@@ -183,8 +230,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
             }
             Request::Confirm { upto } => self.replica.confirm(upto)?,
-            Request::Scan => self.full_scan = Some(Scan::new(RelPath::root())),
+            Request::Scan { checksum } => self.full_scan = Some(Scan::new(RelPath::root()).reading(checksum)),
+            Request::Hold { on } => self.held = on,
             Request::Ping { number } => self.pings.push((number, now)),
+            Request::Check(_) => {
+                let reason = "this link serves a session and no check".to_owned();
+                out.push(Reply::Checked(Answer::Failed { reason }));
+            }
             Request::Stop => {
                 self.flush(out, now)?;
                 self.replica.commit()?;
@@ -197,12 +249,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     fn start(&mut self, start: &Start, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         self.flush(&mut Vec::new(), 0)?;
-        self.reporting = false;
-        self.pings.clear();
-        self.supplies.clear();
-        for (_, incoming) in std::mem::take(&mut self.incoming) {
-            self.replica.unstage(&incoming.receive.name);
-        }
+        self.forget_session();
         if start.accept {
             self.replica.adopt_root()?;
         }
@@ -222,6 +269,30 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         };
         out.push(Reply::Hello(hello));
         Ok(())
+    }
+
+    /// The brain is gone, and may come back. What it asked for is finished and recorded; what users do is kept in mind,
+    /// within bounds, and examined when a session wants reports again.
+    pub fn part(&mut self, now: Millis) -> Result<(), ReplicaError> {
+        self.flush(&mut Vec::new(), now)?;
+        self.forget_session();
+        self.replica.commit()
+    }
+
+    /// Ends reports, and contents under way in both directions.
+    fn forget_session(&mut self) {
+        self.reporting = false;
+        self.held = false;
+        self.pings.clear();
+        self.supplies.clear();
+        for (_, incoming) in std::mem::take(&mut self.incoming) {
+            self.replica.unstage(&incoming.receive.name);
+        }
+    }
+
+    /// Whether the root is still the directory that was opened, and lies where it lay.
+    pub fn root_is_there(&self) -> bool {
+        self.replica.disk.root_is_there()
     }
 
     fn hello(&self) -> Result<Hello, ReplicaError> {
@@ -384,3 +455,6 @@ fn fail(generation: Generation, error: ReplicaError, out: &mut Vec<Reply>) -> Re
     out.push(Reply::Result { generation, outcome: Outcome::Failed(problem) });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

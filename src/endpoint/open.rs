@@ -16,7 +16,7 @@ use crate::watch::Event;
 use crate::watch::coalesce::Timing;
 use crate::watch::inotify::InotifyTree;
 
-use super::{Endpoint, Settings};
+use super::{Done, Endpoint, Settings};
 
 /// An endpoint of a real root.
 pub type RealEndpoint = Endpoint<RealDisk, SqliteArchive>;
@@ -43,6 +43,8 @@ pub struct Opening<'a> {
     pub skip_initial: bool,
     /// Change nothing, the archive and psync's own directories included.
     pub dry_run: bool,
+    /// Hears of what was done here.
+    pub done: Option<Done>,
 }
 
 /// Opens the root; events go to `sink`, from a thread of the watcher. Errors say what could not be opened.
@@ -87,7 +89,9 @@ pub fn open(
         None => None,
     };
     let trash_seconds = (!opening.dry_run).then(|| u64::from(opening.trash_days) * 86_400);
-    let settings = Settings { replica, timing: opening.timing, open_max, inline_live: true, translate, trash_seconds };
+    let done = opening.done.clone();
+    let settings =
+        Settings { replica, timing: opening.timing, open_max, inline_live: true, translate, trash_seconds, done };
     let endpoint = Endpoint::open(disk, archive, filter, settings, now).map_err(|e| e.to_string())?;
     Ok((endpoint, watcher))
 }

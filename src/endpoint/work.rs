@@ -1,7 +1,10 @@
 //! The work of an endpoint, in bounded slices: batches first, then what users changed, then contents, then scans.
 
-use crate::model::{Millis, RelPath};
+use std::collections::BTreeMap;
+
+use crate::model::{Millis, Outcome, RelPath};
 use crate::replica::archive::Archive;
+use crate::replica::batch::Job;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 use crate::replica::examine::How;
@@ -32,10 +35,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.reporting = false;
             out.push(Reply::Halt { reason: "the root was moved, deleted or unmounted".to_owned() });
         }
-        if self.reporting {
+        if self.reports() {
             more |= self.step_dirty(now, out)?;
             self.retry_troubles(now, out)?;
+        }
+        if self.reporting {
             more |= self.step_supplies(now, out);
+        }
+        if self.reports() {
             more |= self.step_scans(now, out)?;
         }
         self.answer_pings(now, out);
@@ -47,11 +54,18 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.replica.disk.refill();
             self.next_expiry = self.replica.expire_trash(seconds, now)?;
         }
+        let lost = self.lost.drain(..);
+        out.extend(lost.map(|(scope, reason)| Reply::Lost { scope, reason: reason.to_owned() }));
         out.extend(self.replica.notes.drain(..).map(|text| Reply::Note { text }));
         if more || !self.jobs.is_empty() || !self.records.is_empty() {
             return Ok(Next::Now);
         }
         Ok(self.next_due(now))
+    }
+
+    /// Whether a session wants to know what changes, and wants it now.
+    fn reports(&self) -> bool {
+        self.reporting && !self.held
     }
 
     /// Says when nothing is left to look at. Users who write all the time must not keep that back for ever.
@@ -79,7 +93,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     fn next_due(&self, now: Millis) -> Next {
         let asked = self.pings.iter().map(|(_, since)| since + PING_WAIT).min();
         let mut due = [self.replica.next_probe(), asked].into_iter().flatten().min();
-        if self.reporting {
+        if self.reports() {
             let trouble = self.troubles.values().map(|t| t.next).min();
             let stalled = self.full_scan.is_some().then_some(now + 100);
             let expiry = self.settings.trash_seconds.map(|_| self.next_expiry);
@@ -101,7 +115,18 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     pub(super) fn flush(&mut self, out: &mut Vec<Reply>, now: Millis) -> Result<(), ReplicaError> {
         if !self.jobs.is_empty() {
             let jobs = std::mem::take(&mut self.jobs);
+            let mut doing = BTreeMap::new();
+            if self.settings.done.is_some() {
+                let what = |job: &Job<D::File>| (job.generation, (job.apply.step.word(), job.apply.path.clone()));
+                doing.extend(jobs.iter().map(what));
+            }
             for finished in self.replica.carry_out(jobs)? {
+                if let Some(done) = &self.settings.done
+                    && let Some((what, path)) = doing.get(&finished.generation)
+                    && matches!(finished.outcome, Outcome::Done { .. })
+                {
+                    done.tell(finished.generation, what, path);
+                }
                 out.extend(finished.reports.into_iter().map(Reply::Report));
                 out.push(Reply::Result { generation: finished.generation, outcome: finished.outcome });
             }
@@ -115,6 +140,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.replica.record(*generation, record)?;
             }
             self.replica.commit()?;
+            if let Some(done) = &self.settings.done {
+                records.iter().for_each(|(generation, record)| done.tell(*generation, "record", &record.path));
+            }
             out.extend(records.into_iter().map(|(generation, _)| Reply::Recorded { generation }));
             self.last_progress = now;
         }
@@ -175,7 +203,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if self.full_scan.is_none() || !self.replica.unscanned.contains(&RelPath::root()) {
             while let Some(scope) = self.replica.unscanned.pop_first() {
                 if scope.is_root() {
-                    self.full_scan = Some(Scan::new(scope));
+                    // One that was asked for is begun again as it was meant.
+                    let checksum = self.full_scan.as_ref().is_some_and(|scan| scan.checksum);
+                    self.full_scan = Some(Scan::new(scope).reading(checksum));
                     self.covered = false;
                 } else if !self.scans.iter().any(|scan| scan.is_ahead_of(&scope)) {
                     self.look(&scope, How::default(), now, out)?;

@@ -156,7 +156,9 @@ impl Engine {
         // What makes way for another object is none of the deletions that wait.
         let own = if first { 0 } else { count };
         let waiting = self.sides[index(on.other())].deleting.saturating_sub(own);
-        if !self.accept && !self.guard.admit(count, waiting, self.next_generation, now) {
+        if self.accept {
+            self.guard.gone(count);
+        } else if !self.guard.admit(count, waiting, self.next_generation, now) {
             let all = count + waiting;
             let reason = format!("{path}: {all} more deletions would be too many within ten minutes");
             let advice = format!(
@@ -211,7 +213,7 @@ impl Engine {
                 Some(Displaced::Copy(name)) => path.parent().and_then(|p| p.join(&name).ok()),
                 _ => None,
             };
-            self.tell(News::Conflict { path: path.clone(), loser, copy });
+            self.tell(News::Conflict { generation: next, path: path.clone(), loser, copy });
         }
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
         if matches!(
@@ -261,6 +263,11 @@ impl Engine {
         for path in flight.paths() {
             self.locks.take(&path, reach);
         }
+        let reported = flight.changes.iter().zip(&self.sides).filter_map(|(change, side)| {
+            change.as_ref().and_then(|change| side.pending.get(&change.path)).map(|pending| pending.since)
+        });
+        // What nobody reported (a move that is undone) has kept nobody waiting.
+        flight.since = reported.min().unwrap_or(Millis::MAX);
         for side in Side::BOTH {
             if flight.changes[index(side)].is_some() {
                 let path = flight.changes[index(side)].as_ref().map(|c| c.path.clone());
@@ -335,12 +342,8 @@ impl Engine {
             .into_iter()
             .filter_map(|side| match &flight.parts[index(side)] {
                 Part::Apply(apply) => {
-                    let (what, from) = match &apply.step {
-                        Step::Put { .. } => ("put", None),
-                        Step::SetAttrs { .. } => ("attributes", None),
-                        Step::Move { from, .. } => ("move", Some(from.clone())),
-                        Step::Remove { .. } => ("delete", None),
-                    };
+                    let what = apply.step.word();
+                    let from = if let Step::Move { from, .. } = &apply.step { Some(from.clone()) } else { None };
                     let bytes = flight.entry.as_ref().map_or(0, Entry::size);
                     Some(News::Begun { generation, side, what, path: apply.path.clone(), from, bytes })
                 }

@@ -22,6 +22,9 @@ pub struct Staged<F> {
     pub hash: Option<Hash>,
 }
 
+/// What became of a staged object's attributes: `object`, `achieved` and `not_set` of [`Staged`].
+type Dressed = ((u64, Time), Option<Attrs>, NotSet);
+
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// A stage name that no other object of this run has; recovery reads the generation from it.
     pub(crate) fn stage_name(&mut self, generation: Generation) -> Result<Name, ReplicaError> {
@@ -122,13 +125,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(Staged { name, object, file, achieved, not_set, hash })
     }
 
-    fn dress(
-        &self,
-        path: &RelPath,
-        name: &Name,
-        kind: Kind,
-        attrs: &Attrs,
-    ) -> Result<((u64, Time), Option<Attrs>, NotSet), ReplicaError> {
+    fn dress(&self, path: &RelPath, name: &Name, kind: Kind, attrs: &Attrs) -> Result<Dressed, ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let not_set = self.disk.set_attrs(&stage, name, kind, attrs).at(path, "set attributes")?;
         let stat = self.disk.stat(&stage, name).at(path, "stat the staged object")?;
