@@ -208,6 +208,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         self.forget_report(path);
         let row = Row { node, parent: parent.node, name: parent.name.clone(), generation, entry, achieved, signature };
+        self.doubt_old_place(&row)?;
         self.archive.put(&row)?;
         self.forget_orphaned_moves()?;
         if row.signature.is_none() {
@@ -247,13 +248,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             other => other.at(path, "exchange")?,
         }
         let broken = lease.as_ref().is_some_and(|file| !self.disk.lease_holds(file, Lease::Read));
-        let out = self.disk.stat(staged.0, staged.1).at(path, "stat the displaced object")?;
-        if broken || !same_version(victim, &out) {
+        // What cannot be verified is taken back as well.
+        let out = self.disk.stat(staged.0, staged.1).at(path, "stat the displaced object");
+        if broken || !out.as_ref().is_ok_and(|out| same_version(victim, out)) {
             self.disk.exchange(staged, place).at(path, "exchange back")?;
             if let Some(file) = &lease {
                 self.disk.release(file);
             }
             self.keep_stranger(path, staged, ours)?;
+            out?;
             return Ok(if broken { Swapped::Busy } else { Swapped::Refused });
         }
         if let Some(file) = &lease {
@@ -433,6 +436,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.forget_report(path);
         let row = Row { node, parent: parent.node, name: parent.name, generation, entry, achieved, signature };
+        self.doubt_old_place(&row)?;
         self.archive.put(&row)?;
         if row.signature.is_none() {
             self.dirty.insert(path.clone());

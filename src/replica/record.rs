@@ -109,6 +109,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.forget_report(&further);
             self.dirty.insert(further);
         }
+        if record.from.is_none() {
+            self.doubt_old_place(&row)?;
+        }
         self.archive.put(&row)?;
         self.copies.remove(&record.path);
         self.forget_orphaned_moves()?;
@@ -122,6 +125,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.forget_report(&record.path);
         }
         self.settle_report(&record.path, settled);
+        Ok(())
+    }
+
+    /// A node's row comes to another name though nothing was renamed: what lies under its old name has no row then, and
+    /// is to be found as new.
+    pub(crate) fn doubt_old_place(&mut self, row: &Row) -> Result<(), ReplicaError> {
+        let old = self.archive.node(row.node)?;
+        if old.is_some_and(|old| (old.parent, &old.name) != (row.parent, &row.name))
+            && let Some(path) = self.path_of(row.node)?
+        {
+            self.dirty.insert(path.clone());
+            self.unscanned.insert(path);
+        }
         Ok(())
     }
 
