@@ -312,6 +312,8 @@ impl Engine {
 
     /// What was reported before its directory was recorded, or in two different directories, is reported again.
     fn ask_for_parent(&mut self, flight: &Flight) {
+        // If the answer is no better, it waits: a directory that cannot be reported must not be asked for without end.
+        self.strike(&flight.path.clone(), self.now);
         for side in Side::BOTH {
             if let Some(change) = &flight.changes[index(side)] {
                 self.drop_pending(side, &change.path);

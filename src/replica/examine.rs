@@ -79,7 +79,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Ok(dir) => dir,
             Err(error) if above_is_gone(&error) => {
                 self.forget_move_to(path)?;
-                return Ok(match how.again {
+                let told = self.reported.get(path).is_some_and(|r| r.seen.is_some());
+                return Ok(match how.again || told {
                     true => Examined::Changed(Box::new(self.report_nothing(path, None, None)?)),
                     false => Examined::Above(parent),
                 });
@@ -351,6 +352,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         {
             return false;
         }
+        // No event tells of that if a directory above it was renamed.
+        self.vanished.insert(other.clone());
         self.waiting.entry(other).or_default().push(path.clone());
         true
     }
