@@ -54,6 +54,10 @@ impl Engine {
             self.timers.insert((not_before, path.clone()));
             return true;
         }
+        // A side is about to speak of it: what it says wakes the path. Without it the other's word would be taken alone.
+        if self.sides.iter().any(|s| s.asked.contains(path)) {
+            return true;
+        }
         if self.locks.covers(path) {
             self.blocked.insert(path.clone());
             return true;

@@ -453,7 +453,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     match self.read_for_report(dir, path, name, &live.stat, read, wants_inline, how)? {
                         None => {
                             let size = live.stat.size;
-                            (Content::File { size, hash: None }, true)
+                            (Content::File { size, hash: self.hash_told(path, &live) }, true)
                         }
                         Some(Contents::Busy) => return Ok(Examined::Busy),
                         Some(Contents::Read { hash, bytes: read }) => {
@@ -516,6 +516,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             inline: bytes.filter(|_| contents),
             below,
         })))
+    }
+
+    /// The hash that was reported of the very same file.
+    fn hash_told(&self, path: &RelPath, live: &Live) -> Option<Hash> {
+        let seen = self.reported.get(path)?.seen.as_ref()?;
+        let Content::File { hash, .. } = seen.content else { return None };
+        hash.filter(|_| seen.settled && seen.signature == Signature::of(&live.stat))
     }
 
     /// Hard links travel as files of their own; the kernel tells only of the name that a write came through.

@@ -215,7 +215,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.dirty.insert(path.clone());
         }
         if victim.is_some() {
-            self.dispose(&staged.name, path, displaced, generation, &parent)?;
+            match self.dispose(&staged.name, path, displaced, generation) {
+                // The new object has the name for good: only the old one is still to be kept.
+                Err(ReplicaError::Path { .. }) => self.clear_staged(&staged.name, staged.object, path)?,
+                other => other?,
+            }
         }
         Ok(Placed::Done(Some(row.entry)))
     }
@@ -311,12 +315,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         path: &RelPath,
         displaced: Displaced,
         generation: Generation,
-        parent: &Parent<D::Dir>,
     ) -> Result<(), ReplicaError> {
         match displaced {
-            Displaced::Trash => self.move_to_trash(stage_name, path, generation, "replaced"),
+            Displaced::Trash => match self.move_to_trash(stage_name, path, generation, "replaced") {
+                // Once more, before users are bothered with a copy of what was to go.
+                Err(ReplicaError::Path { .. }) => self.move_to_trash(stage_name, path, generation, "replaced"),
+                other => other,
+            },
             Displaced::Copy(copy) => {
-                let _ = parent;
                 let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
                 self.keep_beside((&stage, stage_name), path, Some(copy), 0, "conflict")
             }
