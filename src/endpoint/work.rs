@@ -45,6 +45,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if self.reports() {
             more |= self.step_scans(now, out)?;
         }
+        for path in std::mem::take(&mut self.replica.vanished) {
+            self.coalescer.event(path, Hint::Vanished, now);
+        }
         self.answer_pings(now, out);
         self.replica.probe_trash(now)?;
         if let Some(seconds) = self.settings.trash_seconds

@@ -196,6 +196,7 @@ pub struct Engine {
     accept: bool,
     /// Neither side had an archive: equal objects agree unread, and losers go to the trash.
     first: bool,
+    now: Millis,
     sides: [SideState; 2],
     flights: BTreeMap<Generation, Flight>,
     locks: Locks,
@@ -251,6 +252,7 @@ impl Engine {
             phase: Phase::Idle,
             accept: false,
             first: false,
+            now: 0,
             sides: Default::default(),
             flights: BTreeMap::new(),
             locks: Locks::default(),
@@ -278,6 +280,7 @@ impl Engine {
 
     /// Takes one input and returns what is to be done, in order.
     pub fn handle(&mut self, input: Input, now: Millis) -> Vec<Effect> {
+        self.now = now;
         match input {
             Input::Start { incarnation, accept, union } => self.start(incarnation, accept, union),
             Input::Reply(side, reply) => self.reply(side, reply, now),

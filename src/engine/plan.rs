@@ -54,6 +54,10 @@ impl Engine {
             self.timers.insert((not_before, path.clone()));
             return true;
         }
+        // A side is about to speak of it: what it says wakes the path. Without it the other's word would be taken alone.
+        if self.sides.iter().any(|s| s.asked.contains(path)) {
+            return true;
+        }
         if self.locks.covers(path) {
             self.blocked.insert(path.clone());
             return true;
@@ -320,6 +324,8 @@ impl Engine {
 
     /// What was reported before its directory was recorded, or in two different directories, is reported again.
     fn ask_for_parent(&mut self, flight: &Flight) {
+        // If the answer is no better, it waits: a directory that cannot be reported must not be asked for without end.
+        self.strike(&flight.path.clone(), self.now);
         for side in Side::BOTH {
             if let Some(change) = &flight.changes[index(side)] {
                 self.drop_pending(side, &change.path);

@@ -81,7 +81,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Ok(dir) => dir,
             Err(error) if above_is_gone(&error) => {
                 self.forget_move_to(path)?;
-                return Ok(match how.again {
+                let told = self.reported.get(path).is_some_and(|r| r.seen.is_some());
+                return Ok(match how.again || told {
                     true => Examined::Changed(Box::new(self.report_nothing(path, None, None)?)),
                     false => Examined::Above(parent),
                 });
@@ -353,6 +354,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         {
             return false;
         }
+        // No event tells of that if a directory above it was renamed.
+        self.vanished.insert(other.clone());
         self.waiting.entry(other).or_default().push(path.clone());
         true
     }
@@ -452,7 +455,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     match self.read_for_report(dir, path, name, &live.stat, read, wants_inline, how)? {
                         None => {
                             let size = live.stat.size;
-                            (Content::File { size, hash: None }, true)
+                            (Content::File { size, hash: self.hash_told(path, &live) }, true)
                         }
                         Some(Contents::Busy) => return Ok(Examined::Busy),
                         Some(Contents::Read { hash, bytes: read }) => {
@@ -520,6 +523,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             inline: bytes.filter(|_| contents),
             below,
         })))
+    }
+
+    /// The hash that was reported of the very same file.
+    fn hash_told(&self, path: &RelPath, live: &Live) -> Option<Hash> {
+        let seen = self.reported.get(path)?.seen.as_ref()?;
+        let Content::File { hash, .. } = seen.content else { return None };
+        hash.filter(|_| seen.settled && seen.signature == Signature::of(&live.stat))
     }
 
     /// Hard links travel as files of their own; the kernel tells only of the name that a write came through.

@@ -128,6 +128,8 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) waiting: HashMap<RelPath, Vec<RelPath>>,
     /// Paths that psync's own work made worth a look.
     pub(crate) dirty: BTreeSet<RelPath>,
+    /// Paths that were reported, and whose objects turned up under other names.
+    pub(crate) vanished: BTreeSet<RelPath>,
     /// Directories that must be scanned (they are new, or their events were lost).
     pub(crate) unscanned: BTreeSet<RelPath>,
     pub(crate) not_set: not_set::Counts,
@@ -155,6 +157,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             reported_objects: HashMap::new(),
             waiting: HashMap::new(),
             dirty: BTreeSet::new(),
+            vanished: BTreeSet::new(),
             unscanned: BTreeSet::new(),
             not_set: not_set::Counts::default(),
             notes: Vec::new(),

@@ -208,13 +208,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         self.forget_report(path);
         let row = Row { node, parent: parent.node, name: parent.name.clone(), generation, entry, achieved, signature };
+        self.doubt_old_place(&row)?;
         self.archive.put(&row)?;
         self.forget_orphaned_moves()?;
         if row.signature.is_none() {
             self.dirty.insert(path.clone());
         }
         if victim.is_some() {
-            self.dispose(&staged.name, path, displaced, generation, &parent)?;
+            match self.dispose(&staged.name, path, displaced, generation) {
+                // The new object has the name for good: only the old one is still to be kept.
+                Err(ReplicaError::Path { .. }) => self.clear_staged(&staged.name, staged.object, path)?,
+                other => other?,
+            }
         }
         Ok(Placed::Done(Some(row.entry)))
     }
@@ -247,13 +252,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             other => other.at(path, "exchange")?,
         }
         let broken = lease.as_ref().is_some_and(|file| !self.disk.lease_holds(file, Lease::Read));
-        let out = self.disk.stat(staged.0, staged.1).at(path, "stat the displaced object")?;
-        if broken || !same_version(victim, &out) {
+        // What cannot be verified is taken back as well.
+        let out = self.disk.stat(staged.0, staged.1).at(path, "stat the displaced object");
+        if broken || !out.as_ref().is_ok_and(|out| same_version(victim, out)) {
             self.disk.exchange(staged, place).at(path, "exchange back")?;
             if let Some(file) = &lease {
                 self.disk.release(file);
             }
             self.keep_stranger(path, staged, ours)?;
+            out?;
             return Ok(if broken { Swapped::Busy } else { Swapped::Refused });
         }
         if let Some(file) = &lease {
@@ -308,12 +315,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         path: &RelPath,
         displaced: Displaced,
         generation: Generation,
-        parent: &Parent<D::Dir>,
     ) -> Result<(), ReplicaError> {
         match displaced {
-            Displaced::Trash => self.move_to_trash(stage_name, path, generation, "replaced"),
+            Displaced::Trash => match self.move_to_trash(stage_name, path, generation, "replaced") {
+                // Once more, before users are bothered with a copy of what was to go.
+                Err(ReplicaError::Path { .. }) => self.move_to_trash(stage_name, path, generation, "replaced"),
+                other => other,
+            },
             Displaced::Copy(copy) => {
-                let _ = parent;
                 let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
                 self.keep_beside((&stage, stage_name), path, Some(copy), 0, "conflict")
             }
@@ -433,6 +442,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.forget_report(path);
         let row = Row { node, parent: parent.node, name: parent.name, generation, entry, achieved, signature };
+        self.doubt_old_place(&row)?;
         self.archive.put(&row)?;
         if row.signature.is_none() {
             self.dirty.insert(path.clone());

@@ -1,7 +1,9 @@
 //! Record: remember what both sides agreed on, on the side that had the object already; and what the other archive
 //! knows better.
 
-use crate::model::{AncestorRow, Content, Generation, Kind, NodeId, PATH_MAX, ROOT_NODE, Record, RelPath, Sameness};
+use crate::model::{
+    AncestorRow, Content, Generation, Kind, NodeId, PATH_MAX, ROOT_NODE, Record, RelPath, Sameness, merge,
+};
 
 use super::Replica;
 use super::archive::{Archive, Row};
@@ -48,6 +50,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.identity.generation = self.identity.generation.max(generation);
         let reported = self.reported.get(&record.path).filter(|r| r.seq == record.seq).cloned();
         let Some(entry) = &record.entry else {
+            if let Some(elsewhere) = self.path_of(record.node)?.filter(|at| *at != record.path) {
+                // It lies under another name here, and that is not what both sides agreed to forget.
+                self.dirty.insert(elsewhere.clone());
+                self.unscanned.insert(elsewhere);
+            }
             self.bury(generation, record.node)?;
             self.forget_reports_below(&record.path);
             // Something else may lie there already: it is reported anew, without an ancestor.
@@ -91,8 +98,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 row.signature = same.then(|| seen.proof());
             }
             (Some(old), None) if old.entry.content.compare(&entry.content) == Sameness::Same => {
-                row.achieved = old.achieved.clone();
-                row.signature = old.signature;
+                // What this side cannot hold it does not hold of the new attributes either.
+                let held = old.achieved.as_ref();
+                let held = held.map(|held| merge::carried(held, &old.entry.attrs, &entry.attrs));
+                row.achieved = held.filter(|held| *held != entry.attrs);
+                // Attributes of another report: the signature would claim that the object has them.
+                row.signature = old.signature.filter(|_| old.entry.attrs == entry.attrs);
             }
             _ => {}
         }
@@ -109,6 +120,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.forget_report(&further);
             self.dirty.insert(further);
         }
+        if record.from.is_none() {
+            self.doubt_old_place(&row)?;
+        }
         self.archive.put(&row)?;
         self.copies.remove(&record.path);
         self.forget_orphaned_moves()?;
@@ -122,6 +136,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.forget_report(&record.path);
         }
         self.settle_report(&record.path, settled);
+        Ok(())
+    }
+
+    /// A node's row comes to another name though nothing was renamed: what lies under its old name has no row then, and
+    /// is to be found as new.
+    pub(crate) fn doubt_old_place(&mut self, row: &Row) -> Result<(), ReplicaError> {
+        let old = self.archive.node(row.node)?;
+        if old.is_some_and(|old| (old.parent, &old.name) != (row.parent, &row.name))
+            && let Some(path) = self.path_of(row.node)?
+        {
+            self.dirty.insert(path.clone());
+            self.unscanned.insert(path);
+        }
         Ok(())
     }
 

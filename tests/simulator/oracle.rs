@@ -113,7 +113,7 @@ impl Oracle {
                     self.required.remove(contents);
                     self.seen.remove(contents);
                 }
-                What::Touched { .. } | What::Deleted(_) => {}
+                What::Touched { .. } | What::Deleted(_) | What::Renamed { .. } => {}
             }
             self.facts.push(fact);
         }
@@ -234,7 +234,10 @@ impl Oracle {
         for (i, fact) in self.facts.iter().enumerate() {
             let What::Deleted(path) = &fact.what else { continue };
             let again = self.facts[i + 1..].iter().any(|later| concerns(later, path));
-            let other = self.facts.iter().any(|fact| fact.side != side && concerns(fact, path));
+            // What the others knew it by: an edit of it wins over its deletion, under the name that it had in between.
+            let names = earlier_names(&self.facts[..i], side, path);
+            let other =
+                self.facts.iter().any(|fact| fact.side != side && names.iter().any(|name| concerns(fact, name)));
             // Where an unsupported object took the place of a directory, that is a reported problem: what lay in the
             // directory stays on the other side until the name is free.
             let hidden = odd.iter().any(|odd| path.is_within(odd));
@@ -250,6 +253,18 @@ impl Oracle {
             }
         }
     }
+}
+
+/// The names that the object at `path` had on a side, the last one first.
+fn earlier_names(facts: &[Fact], side: Side, path: &RelPath) -> Vec<RelPath> {
+    let mut names = vec![path.clone()];
+    for fact in facts.iter().rev().filter(|fact| fact.side == side) {
+        let What::Renamed { from, to } = &fact.what else { continue };
+        let now = names.last().expect("one at least");
+        let before = if now == to { Some(from.clone()) } else { now.rebase(to, from) };
+        names.extend(before.filter(|before| before != now));
+    }
+    names
 }
 
 /// Where objects lie that are of no kind that travels.

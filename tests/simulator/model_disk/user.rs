@@ -316,6 +316,7 @@ impl ModelDisk {
         state.touched(from, true);
         state.touched(to, true);
         state.note(What::Deleted(from.clone()));
+        state.note(What::Renamed { from: from.clone(), to: to.clone() });
         Ok(())
     }
 
