@@ -201,7 +201,7 @@ mod tests {
         let names = vec![vec![b'n'; 255]; path_bytes / 256];
         let path = RelPath::new(&names.join(&b'/')).unwrap();
         let mut entry = file_row(node, 1, "x", node).entry;
-        entry.attrs.user = Principal::Name("u".repeat(32));
+        entry.attrs.user = Principal::Name("u".repeat(32).into());
         let values = std::iter::repeat_n(60_000, xattrs / 60_000).chain([xattrs % 60_000]);
         for (n, size) in values.filter(|size| *size > 0).enumerate() {
             let name = format!("user.{n}").into_bytes().into_boxed_slice();
