@@ -186,3 +186,66 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::message::Reply;
+    use crate::engine::guard::Limit;
+    use crate::engine::{Effect, Input, Prefer, Settings};
+
+    fn hello(archive: u8, filters: u8, clock: i64) -> Hello {
+        Hello {
+            archive: [archive; 16],
+            peer: [0; 16],
+            generation: 0,
+            confirmed: 0,
+            fresh: true,
+            rebooted: false,
+            rows: 0,
+            top_entries: 0,
+            side: None,
+            exchanged: false,
+            filters: [filters; 32],
+            clock,
+            watching: false,
+        }
+    }
+
+    /// The warnings of a session whose sides say these words at these times.
+    fn warned(left: (Hello, Millis), right: (Hello, Millis)) -> Vec<(&'static str, String)> {
+        let mut engine = Engine::new(Settings {
+            pair: "p".into(),
+            prefer: Prefer::Newest,
+            copies: true,
+            force: false,
+            skip_initial: false,
+            max_delete: Limit::Off,
+            dry_run: false,
+            filters: [0; 32],
+        });
+        engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
+        let mut effects = engine.handle(Input::Reply(Side::Left, Reply::Hello(left.0)), left.1);
+        effects.extend(engine.handle(Input::Reply(Side::Right, Reply::Hello(right.0)), right.1));
+        assert!(effects.iter().any(|e| matches!(e, Effect::Send(_, Request::Rows { .. }))), "the session goes on");
+        let warning = |effect| match effect {
+            Effect::Tell(News::Warning { what, text }) => Some((what, text)),
+            _ => None,
+        };
+        effects.into_iter().filter_map(warning).collect()
+    }
+
+    #[test]
+    fn filters_and_clocks_are_compared() {
+        let what = |left, right| warned(left, right).into_iter().map(|(what, _)| what).collect::<Vec<_>>();
+        let left = (hello(1, 7, 1_000_000), 5_000);
+        assert!(what(left.clone(), (hello(2, 7, 1_000_060), 5_000)).is_empty());
+        assert_eq!(what(left.clone(), (hello(2, 8, 1_000_000), 5_000)), ["filters"]);
+        assert_eq!(what(left.clone(), (hello(2, 8, 999_000), 5_000)), ["filters", "clocks"]);
+        // It answered a hundred seconds later.
+        assert!(what(left.clone(), (hello(2, 7, 1_000_100), 105_000)).is_empty());
+        assert_eq!(what(left.clone(), (hello(2, 7, 1_000_000), 105_000)), ["clocks"]);
+        let text = &warned(left, (hello(2, 7, 1_000_090), 5_000))[0].1;
+        assert!(text.starts_with("the clock of the right side is 90 s ahead"), "{text}");
+    }
+}

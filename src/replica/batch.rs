@@ -99,6 +99,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.archive.set_identity(&self.identity)?;
         }
         self.archive.commit()?;
+        if self.disk.is_short() {
+            self.archive.save_room();
+        }
         Ok(())
     }
 

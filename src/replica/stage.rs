@@ -22,8 +22,12 @@ pub struct Staged<F> {
     pub hash: Option<Hash>,
 }
 
-/// What became of a staged object's attributes: `object`, `achieved` and `not_set` of [`Staged`].
-type Dressed = ((u64, Time), Option<Attrs>, NotSet);
+/// An object of the stage with its attributes.
+struct Dressed {
+    object: (u64, Time),
+    achieved: Option<Attrs>,
+    not_set: NotSet,
+}
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// A stage name that no other object of this run has; recovery reads the generation from it.
@@ -121,7 +125,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if dressed.is_err() {
             self.unstage(&name);
         }
-        let (object, achieved, not_set) = dressed?;
+        let Dressed { object, achieved, not_set } = dressed?;
         Ok(Staged { name, object, file, achieved, not_set, hash })
     }
 
@@ -130,7 +134,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let not_set = self.disk.set_attrs(&stage, name, kind, attrs).at(path, "set attributes")?;
         let stat = self.disk.stat(&stage, name).at(path, "stat the staged object")?;
         let achieved = self.achieved(&stage, path, name, kind, attrs, &stat, !not_set.what.is_empty())?;
-        Ok(((stat.ino, stat.btime), achieved, not_set))
+        Ok(Dressed { object: (stat.ino, stat.btime), achieved, not_set })
     }
 
     /// Throws a staged object away. One that cannot be removed is left to the next start.

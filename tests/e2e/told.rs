@@ -1,6 +1,7 @@
 //! What psync tells a user, and how often.
 
-use std::process::Command;
+use std::io::Read;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -82,19 +83,31 @@ fn a_terminal_shows_how_far_the_initial_sync_is() {
         return;
     }
     let pair = Pair::new();
-    for n in 0..8_000 {
+    for n in 0..20_000 {
         plant(pair.left.join(format!("dir{}/file{n}", n % 100)), noise(n, 2048));
     }
     let words: Vec<String> = [PSYNC.to_owned()].into_iter().chain(pair.arguments(&["-s"])).collect();
     let line = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
     let mut command = Command::new("script");
-    command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm");
-    let run = run_to_end(command);
-    assert_eq!(run.code(), 0, "{}", run.stdout);
+    command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut script = command.spawn().unwrap();
+    let mut terminal = script.stdout.take().unwrap();
     let parts = r"psync: copying: \d+ of \d+\+? files, [\d.]+ [KM]?i?B of [\d.]+ [KM]?i?B\+?, [\d.]+ [KM]?i?B/s, \d+:\d\d\+? left";
-    let shown = regex::Regex::new(parts).unwrap().find_iter(&run.stdout).count();
-    assert!(shown > 0, "no line with files, bytes, rate and time left:\n{}", run.stdout.replace('\r', "\n"));
-    assert!(run.stdout.contains("in sync: 8000 files, 15.6 MiB"), "{}", run.stdout.replace('\r', "\n"));
+    let parts = regex::Regex::new(parts).unwrap();
+    let (mut shown, mut piece) = (String::new(), [0; 4096]);
+    while !parts.is_match(&shown)
+        && let Ok(count @ 1..) = terminal.read(&mut piece)
+    {
+        shown += &String::from_utf8_lossy(&piece[..count]);
+    }
+    let script_id = script.id() as i32;
+    let family = [process::children(script_id), vec![script_id]].concat();
+    family.iter().for_each(|pid| process::send(*pid, Signal::SIGTERM));
+    drop(terminal);
+    script.wait().unwrap();
+    let brains: Vec<i32> = family.into_iter().filter(|pid| *pid != script_id).collect();
+    assert!(poll(PATIENCE, || !brains.iter().any(|pid| process::alive(*pid))), "psync does not end");
+    assert!(parts.is_match(&shown), "no line with files, bytes, rate and time left:\n{}", shown.replace('\r', "\n"));
 }
 
 #[test]

@@ -114,6 +114,7 @@ pub struct RealDisk {
     boot: [u8; 16],
     pace: Mutex<durable::Pace>,
     dir_pace: Mutex<durable::Pace>,
+    lister: Mutex<walk::Lister>,
     /// `None`: a dry run, or a file system that cannot tell its room.
     reserve: Mutex<Option<reserve::Reserve>>,
 }
@@ -159,6 +160,7 @@ impl RealDisk {
             boot: clock::boot_id(),
             pace: Mutex::default(),
             dir_pace: Mutex::default(),
+            lister: Mutex::default(),
             reserve: Mutex::new(reserve),
         })
     }
@@ -245,7 +247,7 @@ impl Disk for RealDisk {
     }
 
     fn list_many(&self, dirs: &[Dir]) -> Vec<io::Result<Vec<(Name, Stat)>>> {
-        walk::list_many(dirs, self.device)
+        self.lister.lock().unwrap_or_else(PoisonError::into_inner).list(dirs, self.device)
     }
 
     fn watch(&self, dir: &Dir, path: &RelPath) -> io::Result<()> {

@@ -14,8 +14,8 @@ const MOST: u64 = 16 << 20;
 const SHARE: u64 = 100;
 /// It is given up in so many parts, so that whoever fills the disk does not get all of it at once.
 const PARTS: u64 = 8;
-/// A batch of records may need so much.
-const NEED: u64 = 1 << 20;
+/// A batch of actions or records may need so much.
+const NEED: u64 = 4 << 20;
 
 /// A file that holds nothing but room.
 pub struct Reserve {
@@ -70,11 +70,10 @@ impl Reserve {
         self.given
     }
 
-    /// Room for this process.
+    /// What users can still fill: root's own share of the disk, and what the file system keeps back for itself, do not
+    /// count.
     fn free(&self) -> Option<u64> {
-        let stat = rustix::fs::fstatvfs(&self.file).ok()?;
-        let blocks = if rustix::process::geteuid().is_root() { stat.f_bfree } else { stat.f_bavail };
-        Some(blocks.saturating_mul(stat.f_frsize))
+        Some(space(self.file.as_fd())?.free)
     }
 }
 
