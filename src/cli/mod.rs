@@ -4,6 +4,7 @@ pub mod adhoc;
 pub mod agent;
 pub mod console;
 pub mod exit;
+pub mod generator;
 pub mod human;
 pub mod monitor;
 mod mounts;

@@ -122,7 +122,18 @@ impl Tracer {
     fn run(pair: &Pair, victim: Victim, kill_at: Option<usize>) -> Traced {
         // The shell waits for a line, so that it can be seized before psync starts.
         let mut command = Command::new("sh");
-        command.args(["-c", "read line; exec \"$@\" </dev/null", "sh", PSYNC, "--pair", NAME, "-d", "1", "-s", "--log"]);
+        command.args([
+            "-c",
+            "read line; exec \"$@\" </dev/null",
+            "sh",
+            PSYNC,
+            "--pair",
+            NAME,
+            "-d",
+            "1",
+            "-s",
+            "--log",
+        ]);
         command.arg(&pair.log);
         command.args(pair.sides()).stdin(Stdio::piped()).stdout(Stdio::null());
         command.stderr(fs::File::create(pair.beside("stderr")).unwrap());
