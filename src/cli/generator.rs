@@ -6,11 +6,11 @@ mod dropins;
 use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::{self, valid_pair};
+use crate::service::journal::{self, Priority};
 use crate::service::log::escape;
 use dropins::{DropIn, drop_ins};
 
@@ -105,15 +105,7 @@ fn tell(complaint: &Complaint) {
     let kernel = OpenOptions::new().write(true).open("/dev/kmsg");
     let written = kernel.and_then(|mut k| k.write_all(format!("<4>psync-generator: {line}\n").as_bytes()));
     if written.is_err() {
-        // Never blocks: systemd waits for us, and the journal may wait for systemd.
-        let record = format!(
-            "PRIORITY=4\nSYSLOG_IDENTIFIER=psync-generator\nPSYNC_PAIR={}\nMESSAGE={line}\n",
-            if valid_pair(&complaint.pair) { complaint.pair.as_str() } else { "" },
-        );
-        let _ = UnixDatagram::unbound().and_then(|socket| {
-            socket.set_nonblocking(true)?;
-            socket.send_to(record.as_bytes(), "/run/systemd/journal/socket")
-        });
+        let _ = journal::send(Priority::Warning, "psync-generator", &complaint.pair, &complaint.message);
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod adhoc;
 pub mod agent;
+pub mod alert;
 pub mod console;
 pub mod exit;
 pub mod generator;
@@ -18,7 +19,13 @@ use std::process::ExitCode;
 /// What both programs do: an agent if called `psync-agent` or told `--agent-mode`, else the ad hoc command.
 pub fn main(brain: adhoc::Run, agent: agent::Run) -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let code = if is_agent(&args) { agent::main(args, agent) } else { adhoc::main(args, brain) };
+    let code = if is_agent(&args) {
+        agent::main(args, agent)
+    } else if args.get(1).is_some_and(|a| a == "alert") {
+        alert::main(&args[2..])
+    } else {
+        adhoc::main(args, brain)
+    };
     ExitCode::from(code)
 }
 
