@@ -3,17 +3,20 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{run, until};
+use super::cgroups::Groups;
+use super::{PATIENCE, run, until};
 
 pub struct Host {
     pub name: &'static str,
     /// Everything of this host on the machine.
     directory: PathBuf,
     namespace: String,
+    groups: Groups,
     nspawn: Option<Child>,
     init: i32,
 }
@@ -29,7 +32,8 @@ impl Host {
         let part = |name: &str| directory.join(name).to_str().unwrap().to_owned();
         let layers = format!("lowerdir={},upperdir={},workdir={}", base.display(), part("upper"), part("work"));
         run("mount", &["-t", "overlay", "psync-lab", "-o", &layers, &part("disk")]);
-        let host = Host { name, directory, namespace: namespace.to_owned(), nspawn: None, init: 0 };
+        let groups = Groups::make(namespace);
+        let host = Host { name, directory, namespace: namespace.to_owned(), groups, nspawn: None, init: 0 };
         host.write("/etc/hostname", &format!("{name}\n"));
         host
     }
@@ -37,9 +41,12 @@ impl Host {
     /// Boots it, or boots it again.
     pub fn start(&mut self) {
         let console = File::options().create(true).append(true).open(self.directory.join("console")).unwrap();
-        // The host ends with the thread that has started it, whatever becomes of that.
-        let nspawn = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit"])
+        // The host is told to shut down when the thread that has started it ends, whatever becomes of that.
+        let enter = "for group in $ENTRANCES; do echo $$ > $group; done 2> /dev/null; exec setpriv \"$@\"";
+        let nspawn = Command::new("sh")
+            .args(["-c", enter, "setpriv"])
+            .env("ENTRANCES", self.groups.entrances())
+            .args(["--pdeathsig", "TERM", "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit"])
             .args(["--console=pipe", "--machine", self.name, "--directory"])
             .arg(self.directory.join("disk"))
             .arg(format!("--network-namespace-path=/run/netns/{}", self.namespace))
@@ -85,18 +92,19 @@ impl Host {
     }
 
     fn stop(&mut self) {
-        if let Some(mut nspawn) = self.nspawn.take() {
-            let _ = nspawn.kill();
-            let _ = nspawn.wait();
-            // Its init dies with it, a little later, and holds the disk until then.
-            let gone = || !Path::new(&format!("/proc/{}", self.init)).exists();
-            for _ in 0..600 {
-                if gone() {
-                    break;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(50));
-            }
+        let Some(mut nspawn) = self.nspawn.take() else { return };
+        let init = format!("/proc/{}", self.init);
+        if self.init != 0 {
+            // All processes of its namespace go with it.
+            let _ = kill(Pid::from_raw(self.init), Signal::SIGKILL);
         }
+        let end = Instant::now() + PATIENCE;
+        while self.init != 0 && Path::new(&init).exists() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = nspawn.kill();
+        let _ = nspawn.wait();
+        self.init = 0;
     }
 
     /// Lets the host change the machine's kernel parameters, as one that is a machine of its own can.

@@ -1,6 +1,7 @@
 //! The stage: a base tree, hosts made from it, the line between two of them, the package under test.
 
 mod base;
+mod cgroups;
 mod host;
 mod line;
 mod package;
