@@ -43,7 +43,9 @@ fn pair_of(unit: &str) -> Option<&str> {
 fn message(unit: &str, pair: &str, variable: impl Fn(&str) -> Option<String>) -> String {
     let status = variable("MONITOR_EXIT_STATUS");
     let how = match (variable("MONITOR_SERVICE_RESULT").as_deref(), status.as_deref()) {
-        (Some("exit-code"), Some("2")) if unit.starts_with("psync-check") => "the two sides differ".to_string(),
+        (Some("exit-code"), Some("2")) if unit.starts_with("psync-check") => {
+            "found that the two sides differ".to_string()
+        }
         (Some("exit-code"), Some(status)) => format!("failed with exit code {status}"),
         (Some("signal" | "core-dump"), Some(signal)) => format!("was killed by SIG{signal}"),
         (Some("watchdog"), _) => "made no progress, and was killed".to_string(),
@@ -81,7 +83,7 @@ mod tests {
     fn messages_say_how_it_ended() {
         for (unit, result, status, want) in [
             ("psync-brain@p.service", "exit-code", "5", "failed with exit code 5"),
-            ("psync-check@p.service", "exit-code", "2", "the two sides differ"),
+            ("psync-check@p.service", "exit-code", "2", "found that the two sides differ"),
             ("psync-checksum@p.service", "exit-code", "1", "failed with exit code 1"),
             ("psync-brain@p.service", "signal", "KILL", "was killed by SIGKILL"),
             ("psync-brain@p.service", "watchdog", "ABRT", "made no progress, and was killed"),

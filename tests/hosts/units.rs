@@ -16,7 +16,7 @@ fn systemd_finds_nothing_wrong_with_them() {
     );
     host.sh("systemctl daemon-reload");
     let units = host.sh("ls /lib/systemd/system | grep ^psync | sed 's/@/@p/' | sed 's/psync-alert@p/psync-alert@psync-brain@p.service/'");
-    assert_eq!(units.lines().count(), 12, "{units}");
+    assert_eq!(units.lines().count(), 11, "{units}");
     let words = units.replace('\n', " ");
     let said = host.sh(&format!("cd /lib/systemd/system; systemd-analyze verify --man=no {words} 2>&1"));
     assert_eq!(said, "");
@@ -58,7 +58,7 @@ fn the_pairs_file_sets_the_hours() {
     hours.sort();
     assert_eq!(hours, ["*-*-* 03:00:00", "*-*-* 13:00:00", "Sat *-*-* 22:30:00"]);
     assert_eq!(due(host, &timers[1]), ["*-*-* *:00:00"]);
-    let listed = host.sh("systemctl list-timers --all --no-legend 'psync-*'");
+    let listed = host.sh("systemctl list-timers --no-legend 'psync-*'");
     assert!(listed.contains(&timers[0]) && listed.contains(&timers[1]), "{listed}");
     assert!(!listed.contains(&timers[2]), "a timer without a time is not started: {listed}");
 
@@ -79,25 +79,34 @@ fn systemd_reads_every_root_as_it_was_meant() {
     let Some(lab) = Lab::with_psync() else { return };
     let host = &lab.left;
     for (n, root) in ODD.iter().enumerate() {
+        let (unit, quoted) = (format!("psync-brain@p{n}.service"), root.replace('\'', "'\\''"));
         host.write(&format!("/etc/psync/p{n}.toml"), &pair(root, "/srv/elsewhere", ""));
+        // In place of the brain, in its sandbox, one who writes inside and beside the root.
+        host.write(
+            &format!("/usr/lib/writer{n}"),
+            &format!("touch '{quoted}/in' && ! touch /srv/beside 2> /dev/null\n"),
+        );
+        host.write(
+            &format!("/etc/systemd/system/{unit}.d/writer.conf"),
+            &format!(
+                "[Unit]\nWants=\n[Service]\nType=oneshot\nExecStart=\nExecStart=/bin/sh /usr/lib/writer{n}\n\
+                 WatchdogSec=0\nRestart=no\n"
+            ),
+        );
+        // The root is a mount, which nothing but the unit asks for.
+        host.sh(&format!(
+            "mkdir -p '{quoted}'; name=$(systemd-escape --path --suffix=mount '{quoted}')
+             where=$(echo '{quoted}' | sed 's/%/%%/g')
+             printf '[Mount]\nWhat=tmpfs\nType=tmpfs\nWhere=%s\n' \"$where\" > \"/etc/systemd/system/$name\""
+        ));
     }
     host.write("/etc/psync/broken.toml", "[left]\nroot = 7\n");
     host.sh("systemctl daemon-reload");
     for (n, root) in ODD.iter().enumerate() {
-        let unit = format!("psync-brain@p{n}.service");
-        // In place of the brain, in its sandbox, one who writes inside and beside the root.
-        std::fs::create_dir_all(host.path(root)).unwrap();
-        let quoted = root.replace('\'', "'\\''");
-        host.write("/root/writer", &format!("#!/bin/sh\ntouch '{quoted}/in' && ! touch /srv/beside\n"));
-        host.write(
-            &format!("/etc/systemd/system/{unit}.d/writer.conf"),
-            "[Unit]\nWants=\n[Service]\nType=oneshot\nExecStart=\nExecStart=/bin/sh /run/writer\nWatchdogSec=0\nRestart=no\n",
-        );
-        host.sh("cp /root/writer /run/writer; systemctl daemon-reload");
-        assert_eq!(host.show(&unit, "RequiresMountsFor").trim_start_matches(['"']), *root, "{root}");
-        let done = host.output(&format!("systemctl start {unit}"));
-        assert!(done.good && host.path(root).join("in").exists(), "{root}: {}\n{}", done.stderr, host.journal(&unit));
-        assert!(!host.path("/srv/beside").exists());
+        let (unit, quoted) = (format!("psync-brain@p{n}.service"), root.replace('\'', "'\\''"));
+        let done = host.output(&format!("systemctl start {unit} && mountpoint '{quoted}' && test -e '{quoted}/in'"));
+        assert!(done.good, "{root}: {}{}\n{}", done.stdout, done.stderr, host.journal(&unit));
+        assert!(!host.path("/srv/beside").exists(), "{root}");
     }
     let told = host.sh("journalctl --sync; journalctl -t psync-generator -o cat --no-pager");
     assert!(told.contains("/etc/psync/broken.toml:2: left.root: "), "{told:?}");
@@ -154,7 +163,7 @@ fn a_check_that_finds_differences_is_an_alert_and_a_notice_is_none() {
     stand_in(host, "psync-check@p.service", "/bin/sh -c 'exit 2'");
     assert!(!host.output("systemctl start psync-check@p.service").good);
     until("the alert is there", || !alert().is_empty());
-    assert!(alert().starts_with("pair p: psync-check@p.service: the two sides differ"), "{}", alert());
+    assert!(alert().starts_with("pair p: psync-check@p.service found that the two sides differ"), "{}", alert());
 }
 
 #[test]

@@ -44,6 +44,7 @@ impl Lab {
             tools::missing("root");
             return None;
         }
+        make_room();
         let base = base::tree();
         let name = format!("{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let scratch = Scratch(directory().join(format!("run-{name}")));
@@ -76,6 +77,15 @@ impl Lab {
             host.write(&format!("/etc/psync/{pair}.toml"), text);
             host.sh("systemctl daemon-reload");
         }
+    }
+}
+
+/// Every systemd needs some inotify instances, and those of all hosts count as one user's.
+fn make_room() {
+    let path = "/proc/sys/fs/inotify/max_user_instances";
+    let now: u32 = fs::read_to_string(path).unwrap().trim().parse().unwrap();
+    if now < 512 {
+        fs::write(path, "512").unwrap();
     }
 }
 
