@@ -29,4 +29,5 @@ pub mod config;
 
 pub mod cli;
 
+pub mod pulse;
 pub mod sys;

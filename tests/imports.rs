@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["brain"],
     &["endpoint", "engine", "service"],
     &["replica", "transfer", "link", "watch"],
-    &["filter", "config", "model", "sys"],
+    &["filter", "config", "model", "pulse", "sys"],
 ];
 
 /// What a module may use beside what lies below it: (user, used). Each with its reason.

@@ -1,21 +1,31 @@
 //! The brain: the thread that feeds the engine and carries out its effects, over sessions that come and go.
 
+pub mod control;
+pub mod desk;
 pub mod monitor;
 mod session;
 mod sides;
+pub mod status;
 mod tell;
 
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use slog::Logger;
 
-use crate::config::{RightCommand, Settings};
+use crate::config::{AgentSettings, RightCommand, Settings, pair_command};
+use crate::endpoint::heartbeat::Heartbeat;
+use crate::engine::guard::Guard;
+use crate::pulse;
 use crate::service::signals::Stop;
+use crate::service::watchdog::Heart;
+use desk::{Answer, Desk, Mandate, Order, Slip};
 use monitor::{Exit, LinkState, Monitor};
 use session::{Ended, Session};
 use sides::{Heard, Left, Right};
+use status::{FullSync, Link, LinkWord, State, wall};
+use tell::Teller;
 
 /// What a brain needs to run a pair.
 #[derive(Debug, Clone)]
@@ -24,94 +34,277 @@ pub struct Job {
     pub settings: Settings,
     pub pair: String,
     pub right: RightCommand,
-    /// The administrator takes both roots for what they should be.
-    pub accept: bool,
-    /// With `accept`: the ancestors are unknown.
-    pub union: bool,
+    /// For the first session.
+    pub mandate: Mandate,
+    /// It does not give up when a side is lost, and a halt waits for an administrator.
+    pub persistent: bool,
+    /// Every file is read before both sides count as equal.
+    pub checksum: bool,
     pub logger: Logger,
 }
 
 /// Replies that wait for the engine; beyond that the endpoints wait.
 const WAITING: usize = 1024;
-/// The first and the longest pause before a lost right side is called again.
+/// The first and the longest pause before a lost side is called again.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// However quiet it is, the brain looks up so often.
+const IDLE: Duration = Duration::from_secs(1);
 
-/// Runs a pair until it is done, cannot go on, or `stop` is set.
+/// Runs a pair until it is done, cannot go on, or `stop` is set. Nobody stands at the desk.
 pub fn run(job: &Job, monitor: Arc<dyn Monitor>, stop: Stop) -> Exit {
+    let desk = Desk::new(&job.pair, &job.settings, |_| {});
+    run_at(&desk, job, monitor, stop)
+}
+
+/// The same, with a desk for orders.
+pub fn run_at(desk: &Desk, job: &Job, monitor: Arc<dyn Monitor>, stop: Stop) -> Exit {
+    let _pulse = pulse::take("brain");
     let (heard_in, heard) = sync_channel::<Heard>(WAITING);
-    let wake = heard_in.clone();
-    // A full queue wakes the brain as well; it looks at the flag each time.
-    stop.on_stop(move || drop(wake.try_send(Heard::Wake)));
-    let left = match Left::start(job, heard_in.clone()) {
-        Ok(left) => left,
-        Err(reason) => {
-            monitor.halted(&reason, "");
-            return Exit::InitialSyncFailed;
-        }
+    // A full queue wakes the brain as well; it looks at the flag and at the tray each time.
+    let wakes = [heard_in.clone(), heard_in.clone()];
+    let [on_stop, on_order] = wakes.map(|wake| move || drop(wake.try_send(Heard::Wake)));
+    stop.on_stop(on_stop);
+    desk.on_order(on_order);
+    let logger = job.logger.clone();
+    let brain = Brain {
+        desk,
+        monitor: &*monitor,
+        stop: &stop,
+        teller: Teller::new(&*monitor, desk, job),
+        job: job.clone(),
+        heard_in,
+        heard,
+        incarnation: started_at(),
+        paused: false,
+        guard: None,
     };
-    let mut incarnation = started_at();
-    let mut synced = false;
-    let mut lost_since: Option<Instant> = None;
-    let mut pause = PAUSES.0;
-    let exit = loop {
-        incarnation += 1;
-        monitor.link(&LinkState::Connecting);
-        let ended = match Right::start(job, incarnation, heard_in.clone()) {
-            Ok(right) => {
-                // What was accepted counts for the first meeting of this run.
-                let mut session = Session::new(job, &*monitor, &left, &right, incarnation, synced);
-                let ended = session.run(&heard, &stop);
-                synced |= session.synced;
-                if session.met {
-                    (lost_since, pause) = (None, PAUSES.0);
-                }
-                right.end();
-                ended
-            }
-            Err(error) => Ended::RightLost(error.to_string()),
-        };
-        match ended {
-            Ended::Exit(exit) => break exit,
-            Ended::LeftFailed(reason) => {
-                monitor.halted(&format!("left side: {reason}"), "");
-                break if synced { Exit::Internal } else { Exit::InitialSyncFailed };
-            }
-            Ended::RightLost(reason) => {
-                if stop.is_set() {
-                    break Exit::Done;
-                }
-                let since = *lost_since.get_or_insert_with(Instant::now);
-                if !synced {
-                    monitor.link(&LinkState::Down { reason, retry: None });
-                    break Exit::InitialSyncFailed;
-                }
-                if since.elapsed() >= job.settings.maxtimeout {
-                    monitor.link(&LinkState::Down { reason, retry: None });
-                    break Exit::RightLost;
-                }
-                monitor.link(&LinkState::Down { reason, retry: Some(pause.as_secs()) });
-                if wait(&heard, pause, &stop) {
-                    break Exit::Done;
-                }
-                pause = (pause * 2).min(PAUSES.1);
-            }
-        }
-    };
-    left.end();
+    let exit = brain.run();
+    if job.persistent {
+        slog::debug!(logger, "the brain has ended: {exit:?}");
+    }
     exit
 }
 
-/// Waits while the link is down; the left side's words are void until the next session. True if it is time to stop.
-fn wait(heard: &std::sync::mpsc::Receiver<Heard>, pause: Duration, stop: &Stop) -> bool {
-    let until = Instant::now() + pause;
-    while !stop.is_set() {
-        match heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(_) => {}
-            Err(RecvTimeoutError::Timeout) => return false,
-            Err(RecvTimeoutError::Disconnected) => return true,
+/// A brain at work.
+struct Brain<'a> {
+    desk: &'a Desk,
+    monitor: &'a dyn Monitor,
+    stop: &'a Stop,
+    teller: Teller<'a>,
+    job: Job,
+    heard_in: SyncSender<Heard>,
+    heard: Receiver<Heard>,
+    incarnation: u64,
+    paused: bool,
+    /// What the last session knew of deletions.
+    guard: Option<Guard>,
+}
+
+impl Brain<'_> {
+    fn run(mut self) -> Exit {
+        let mut mandate = self.job.mandate;
+        let mut pause = PAUSES.0;
+        let mut lefts = 0;
+        let mut opened = false;
+        loop {
+            self.desk.set_state(State::Starting);
+            lefts += 1;
+            let reason = match self.open_left(lefts) {
+                Ok(left) => {
+                    opened = true;
+                    let ended = self.serve(&left, &mut mandate);
+                    self.desk.set_heart(None);
+                    left.end(&self.heard);
+                    match ended {
+                        Ended::Exit(exit) => return exit,
+                        Ended::Resumed(next) => {
+                            mandate = next;
+                            continue;
+                        }
+                        Ended::LeftFailed(reason) => {
+                            pause = if self.teller.synced { PAUSES.0 } else { pause };
+                            reason
+                        }
+                        Ended::RightLost(_) | Ended::Reconnect => continue,
+                    }
+                }
+                Err(reason) => reason,
+            };
+            self.monitor.halted(&format!("left side: {reason}"), "");
+            // What cannot even be opened is a failed start.
+            if !self.job.persistent || !opened {
+                return if self.teller.synced { Exit::Internal } else { Exit::InitialSyncFailed };
+            }
+            self.desk.update(|status| {
+                status.state = State::Disconnected;
+                status.link.reason = Some(format!("left side: {reason}"));
+            });
+            if let Some(exit) = self.wait(pause) {
+                return exit;
+            }
+            pause = (pause * 2).min(PAUSES.1);
         }
     }
-    true
+
+    fn open_left(&mut self, number: u64) -> Result<Left, String> {
+        let left = Left::start(&self.job, number, self.heard_in.clone())?;
+        match left.heartbeat(&self.job) {
+            Ok(heart) => self.desk.set_heart(heart),
+            Err(reason) => {
+                left.end(&self.heard);
+                return Err(reason);
+            }
+        }
+        Ok(left)
+    }
+
+    /// Sessions with the right side, one after the other, until the run or the left side ends.
+    fn serve(&mut self, left: &Left, mandate: &mut Mandate) -> Ended {
+        let mut lost_since: Option<Instant> = None;
+        let mut pause = PAUSES.0;
+        loop {
+            self.incarnation += 1;
+            self.link(&LinkState::Connecting);
+            let ended = match Right::start(&self.job, self.incarnation, self.heard_in.clone()) {
+                Ok(right) => {
+                    let mut session = Session::new(self, left, &right, *mandate);
+                    let ended = session.run();
+                    let (met, settled) = (session.met, session.settled);
+                    if met {
+                        (lost_since, pause) = (None, PAUSES.0);
+                    }
+                    if settled {
+                        // What was accepted counts until both sides are equal.
+                        *mandate = Mandate::default();
+                    }
+                    // The process at the other end gets some seconds.
+                    pulse::rest(Duration::from_secs(10), || right.end());
+                    ended
+                }
+                Err(error) => Ended::RightLost(error.to_string()),
+            };
+            let reason = match ended {
+                Ended::RightLost(reason) => reason,
+                Ended::Reconnect => continue,
+                ended => return ended,
+            };
+            if self.stop.is_set() {
+                return Ended::Exit(Exit::Done);
+            }
+            let since = *lost_since.get_or_insert_with(Instant::now);
+            let given_up = match self.teller.synced {
+                _ if self.job.persistent => None,
+                false => Some(Exit::InitialSyncFailed),
+                true => (since.elapsed() >= self.job.settings.maxtimeout).then_some(Exit::RightLost),
+            };
+            let retry = given_up.is_none().then_some(pause.as_secs());
+            self.link(&LinkState::Down { reason, retry });
+            if let Some(exit) = given_up {
+                return Ended::Exit(exit);
+            }
+            if let Some(exit) = self.wait(pause) {
+                return Ended::Exit(exit);
+            }
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// Waits while a side is lost; what the left says is void until the next session.
+    fn wait(&mut self, pause: Duration) -> Option<Exit> {
+        let until = Instant::now() + pause;
+        while !self.stop.is_set() {
+            while let Some(Slip { order, answer }) = self.desk.next_order() {
+                drop(answer.send(self.obey_idle(order)));
+            }
+            let left = until.saturating_duration_since(Instant::now()).min(IDLE);
+            match pulse::rest(left, || self.heard.recv_timeout(left)) {
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= until => return None,
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        Some(Exit::Done)
+    }
+
+    /// An order while there is no session.
+    fn obey_idle(&mut self, order: Order) -> Answer {
+        match order {
+            Order::FullSync { checksum } => {
+                let number = self.want_full_sync(checksum);
+                Err(format!("a side is lost: full sync {number} runs once both can be reached"))
+            }
+            Order::Pause => {
+                self.paused = true;
+                Ok("paused".to_owned())
+            }
+            Order::Resume(mandate) if mandate.accept => Err("not halted: there is nothing to accept".to_owned()),
+            Order::Resume(_) => {
+                let was = std::mem::replace(&mut self.paused, false);
+                Ok(if was { "resumed" } else { "neither paused nor halted" }.to_owned())
+            }
+            Order::Reload(settings) => {
+                self.take_settings(*settings);
+                Ok("reloaded".to_owned())
+            }
+        }
+    }
+
+    /// Notes that a full sync is to come; its number.
+    fn want_full_sync(&mut self, checksum: bool) -> u64 {
+        let mut number = 0;
+        self.desk.update(|status| {
+            let open = status.full_sync.as_ref().filter(|sync| sync.ended.is_none() && sync.number > 0);
+            let checksum = checksum || open.is_some_and(|sync| sync.checksum);
+            number = self.teller.next_full_sync();
+            status.full_sync = Some(FullSync { number, begun: wall(), ended: None, checksum });
+        });
+        number
+    }
+
+    /// Takes other settings; true if the agent must hear of them, which it does with the next connection.
+    fn take_settings(&mut self, settings: Settings) -> bool {
+        // How much it logs is nothing to interrupt it for.
+        // An agent of another host has a file of its own.
+        let shared = |settings: &Settings| AgentSettings { debug: 0, ..AgentSettings::from(settings) };
+        let differs = shared(&self.job.settings) != shared(&settings);
+        self.job.right = pair_command(&settings, &self.job.pair, false);
+        self.job.settings = settings;
+        differs && matches!(self.job.right, RightCommand::Child(_))
+    }
+
+    /// Tells of the link, to the monitor and on the board.
+    fn link(&self, state: &LinkState) {
+        let (word, reason, next) = match state {
+            LinkState::Connecting => (LinkWord::Connecting, None, None),
+            LinkState::Up => (LinkWord::Up, None, None),
+            LinkState::Down { reason, retry } => (LinkWord::Down, Some(reason.clone()), *retry),
+        };
+        self.desk.update(|status| {
+            let now = wall();
+            let since = if status.link.state == word { status.link.since } else { now };
+            // Why it was down is worth knowing while it is called again.
+            let reason = reason.or_else(|| status.link.reason.take().filter(|_| word == LinkWord::Connecting));
+            let was_lost = status.state == State::Disconnected;
+            status.link = Link { state: word, since, reason, next_attempt: next.map(|seconds| now + seconds) };
+            status.totals.links += u64::from(word == LinkWord::Up);
+            status.state = match word {
+                LinkWord::Down => State::Disconnected,
+                LinkWord::Connecting if was_lost => State::Disconnected,
+                _ => State::Connecting,
+            };
+        });
+        self.monitor.link(state);
+    }
+}
+
+impl Heart for Heartbeat {
+    fn touch(&self) -> std::io::Result<()> {
+        Heartbeat::touch(self)
+    }
+
+    fn heard(&self) -> u64 {
+        Heartbeat::heard(self)
+    }
 }
 
 /// The start of this run: later runs have higher numbers.

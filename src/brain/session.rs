@@ -1,66 +1,88 @@
 //! One session: from the first word of both sides to the loss of one, or the end of the run.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use super::Job;
-use super::monitor::{Exit, LinkState, Monitor};
+use super::desk::{Answer, Mandate, Order, Slip};
+use super::monitor::{Exit, LinkState};
 use super::sides::{Heard, Left, Right, filter_digest};
-use super::tell::Teller;
-use crate::config::{ConflictCopies, ConflictRule, Share};
+use super::status::State;
+use super::{Brain, IDLE, Job};
+use crate::config::{ConflictCopies, ConflictRule, Settings, Share};
 use crate::endpoint::serve::clock;
 use crate::engine::guard::Limit;
 use crate::engine::{self, Effect, Engine, Input, News, Prefer};
 use crate::link::channel::Incoming;
 use crate::model::Side;
-use crate::service::signals::Stop;
+use crate::pulse;
 
 /// How long a stop waits for what is in flight.
 const STOP_WAIT: Duration = Duration::from_secs(20);
-/// Longest sleep without an input.
-const IDLE: Duration = Duration::from_secs(1);
+/// The board is written anew at most so often.
+const REFRESH: Duration = Duration::from_millis(200);
 
 /// How a session ended.
 pub enum Ended {
     Exit(Exit),
     LeftFailed(String),
     RightLost(String),
+    /// The right side is called anew, at once: it must hear of other settings.
+    Reconnect,
+    /// After a halt an administrator says to go on: everything is opened anew.
+    Resumed(Mandate),
 }
 
-pub struct Session<'a> {
-    job: &'a Job,
-    left: &'a Left,
-    right: &'a Right,
+pub struct Session<'s, 'b> {
+    brain: &'s mut Brain<'b>,
+    left: &'s Left,
+    right: &'s Right,
     number: u64,
+    mandate: Mandate,
     engine: Engine,
-    tell: Teller<'a>,
     stopping: Option<Instant>,
     halted: bool,
-    /// Both sides were equal at some time in this run.
-    pub synced: bool,
+    refreshed: Option<Instant>,
+    /// Both sides were equal at some time in this session.
+    pub settled: bool,
     /// The right side answered.
     pub met: bool,
 }
 
-impl<'a> Session<'a> {
-    pub fn new(
-        job: &'a Job,
-        monitor: &'a dyn Monitor,
-        left: &'a Left,
-        right: &'a Right,
-        number: u64,
-        synced: bool,
-    ) -> Session<'a> {
-        let engine = Engine::new(rules(job));
-        let tell = Teller::new(monitor, job, synced);
-        Session { job, left, right, number, engine, tell, stopping: None, halted: false, synced, met: false }
+impl<'s, 'b> Session<'s, 'b> {
+    pub fn new(brain: &'s mut Brain<'b>, left: &'s Left, right: &'s Right, mandate: Mandate) -> Session<'s, 'b> {
+        let mut engine = Engine::new(rules(&brain.job));
+        // Neither a lost link nor a halt makes a mass deletion small. Only what is accepted is forgotten.
+        if let Some(guard) = brain.guard.take().filter(|_| !mandate.accept) {
+            engine.inherit(guard);
+        }
+        let number = brain.incarnation;
+        Session {
+            brain,
+            left,
+            right,
+            number,
+            mandate,
+            engine,
+            stopping: None,
+            halted: false,
+            refreshed: None,
+            settled: false,
+            met: false,
+        }
     }
 
-    pub fn run(&mut self, heard: &Receiver<Heard>, stop: &Stop) -> Ended {
+    pub fn run(&mut self) -> Ended {
+        let ended = self.go_on();
+        self.brain.guard = Some(self.engine.guard());
+        ended
+    }
+
+    fn go_on(&mut self) -> Ended {
         let begun = Instant::now();
         loop {
-            if stop.is_set() && self.stopping.is_none() {
+            if self.brain.stop.is_set() && self.stopping.is_none() {
                 self.stopping = Some(Instant::now());
+                self.brain.desk.set_state(State::Stopping);
                 if !self.met {
                     return Ended::Exit(Exit::Done);
                 }
@@ -71,14 +93,20 @@ impl<'a> Session<'a> {
             if self.stopping.is_some_and(|since| since.elapsed() > STOP_WAIT) {
                 return Ended::Exit(Exit::Done);
             }
-            if !self.met && begun.elapsed() > self.job.settings.itimeout {
-                return Ended::RightLost(format!("no answer for {} s", self.job.settings.itimeout.as_secs()));
+            let itimeout = self.brain.job.settings.itimeout;
+            if !self.met && begun.elapsed() > itimeout {
+                return Ended::RightLost(format!("no answer for {} s", itimeout.as_secs()));
             }
-            let ended = match heard.recv_timeout(self.patience()) {
+            if let Some(ended) = self.take_orders() {
+                return ended;
+            }
+            let patience = self.patience();
+            let ended = match pulse::rest(patience, || self.brain.heard.recv_timeout(patience)) {
                 Ok(heard) => self.take(heard),
                 Err(RecvTimeoutError::Timeout) => self.feed(Input::Tick),
                 Err(RecvTimeoutError::Disconnected) => return Ended::LeftFailed("its thread is gone".into()),
             };
+            self.refresh();
             if let Some(ended) = ended {
                 return ended;
             }
@@ -95,18 +123,13 @@ impl<'a> Session<'a> {
     fn take(&mut self, heard: Heard) -> Option<Ended> {
         match heard {
             Heard::Wake => None,
-            Heard::Left(reply) => self.feed(Input::Reply(Side::Left, reply)),
-            Heard::LeftEnded(Ok(())) if self.stopping.is_some() => None,
-            Heard::LeftEnded(Ok(())) => Some(Ended::LeftFailed("its thread has ended".into())),
-            Heard::LeftEnded(Err(reason)) => Some(Ended::LeftFailed(reason)),
+            Heard::Left(number, _) | Heard::LeftEnded(number, _) if number != self.left.number => None,
+            Heard::Left(_, reply) => self.feed(Input::Reply(Side::Left, reply)),
+            Heard::LeftEnded(_, Ok(())) if self.stopping.is_some() => None,
+            Heard::LeftEnded(_, Ok(())) => Some(Ended::LeftFailed("its thread has ended".into())),
+            Heard::LeftEnded(_, Err(reason)) => Some(Ended::LeftFailed(reason)),
             Heard::Right(number, _) if number != self.number => None,
-            Heard::Right(_, Incoming::Hello(_)) => {
-                self.met = true;
-                self.tell.monitor.link(&LinkState::Up);
-                let first = !self.synced;
-                let (accept, union) = (self.job.accept && first, self.job.union && first);
-                self.feed(Input::Start { incarnation: self.number, accept, union })
-            }
+            Heard::Right(_, Incoming::Hello(_)) => self.begin(),
             Heard::Right(_, Incoming::Message(reply)) => self.feed(Input::Reply(Side::Right, reply)),
             Heard::Right(_, Incoming::Ended(_)) if self.stopping.is_some() => Some(Ended::Exit(Exit::Done)),
             Heard::Right(_, Incoming::Ended(error)) => {
@@ -116,34 +139,148 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The right side can be reached.
+    fn begin(&mut self) -> Option<Ended> {
+        self.met = true;
+        self.brain.link(&LinkState::Up);
+        self.brain.teller.begin();
+        if self.brain.paused {
+            drop(self.feed(Input::Pause(true)));
+        }
+        let Mandate { accept, union } = self.mandate;
+        let ended = self.feed(Input::Start { incarnation: self.number, accept, union });
+        let ordered = self.brain.desk.status().full_sync.filter(|sync| sync.ended.is_none() && sync.number > 0);
+        let at_start = (self.brain.job.checksum && !self.brain.teller.synced).then_some(true);
+        match ordered.map(|sync| sync.checksum).or(at_start) {
+            Some(checksum) if ended.is_none() => self.feed(Input::Scan { checksum }),
+            _ => ended,
+        }
+    }
+
     fn feed(&mut self, input: Input) -> Option<Ended> {
         let mut ended = None;
-        slog::trace!(self.job.logger, #crate::service::log::MESSAGE, "in {input:?}");
+        slog::trace!(self.brain.job.logger, #crate::service::log::MESSAGE, "in {input:?}");
         for effect in self.engine.handle(input, clock()) {
-            slog::trace!(self.job.logger, #crate::service::log::MESSAGE, "out {effect:?}");
+            slog::trace!(self.brain.job.logger, #crate::service::log::MESSAGE, "out {effect:?}");
             match effect {
                 Effect::Send(Side::Left, request) => self.left.send(request),
                 Effect::Send(Side::Right, request) => self.right.send(request),
                 Effect::Tell(news) => {
                     match &news {
-                        News::InSync { .. } => self.synced = true,
+                        News::InSync { .. } => self.settled = true,
                         News::Halted { .. } => self.halted = true,
-                        News::Stopped => ended = Some(Ended::Exit(self.tell.exit())),
+                        News::Stopped => ended = Some(Ended::Exit(Exit::Done)),
                         _ => {}
                     }
-                    self.tell.news(&news);
+                    self.brain.teller.news(&news);
                 }
             }
         }
-        let once = self.job.settings.first_sync_only || self.job.settings.dryrun;
+        let once = self.brain.job.settings.first_sync_only || self.brain.job.settings.dryrun;
         if self.halted && once {
             return Some(Ended::Exit(Exit::Halted));
         }
-        if once && self.synced && self.stopping.is_none() {
+        if once && self.brain.teller.synced && self.stopping.is_none() {
             self.stopping = Some(Instant::now());
             return self.feed(Input::Stop).or(ended);
         }
         ended
+    }
+
+    fn take_orders(&mut self) -> Option<Ended> {
+        while let Some(Slip { order, answer }) = self.brain.desk.next_order() {
+            let (said, ended) = self.obey(order);
+            drop(answer.send(said));
+            if ended.is_some() {
+                return ended;
+            }
+        }
+        None
+    }
+
+    fn obey(&mut self, order: Order) -> (Answer, Option<Ended>) {
+        let fine = |text: &str| Ok(text.to_owned());
+        if self.stopping.is_some() {
+            return (Err("psync is being stopped".to_owned()), None);
+        }
+        match order {
+            Order::FullSync { .. } if self.halted => (Err("halted: `psync status` says why".to_owned()), None),
+            Order::FullSync { checksum } => {
+                let number = self.brain.want_full_sync(checksum);
+                let ended = if self.met { self.feed(Input::Scan { checksum }) } else { None };
+                (fine(&format!("full sync {number} begins")), ended)
+            }
+            Order::Pause => {
+                self.brain.paused = true;
+                (fine("paused"), self.feed(Input::Pause(true)))
+            }
+            Order::Resume(mandate) if self.halted => {
+                self.brain.paused = false;
+                self.brain.teller.resumed();
+                (fine("going on: both sides are looked at again"), Some(Ended::Resumed(mandate)))
+            }
+            Order::Resume(Mandate { accept: true, .. }) => {
+                (Err("not halted: there is nothing to accept".to_owned()), None)
+            }
+            Order::Resume(_) if self.brain.paused => {
+                self.brain.paused = false;
+                (fine("resumed"), self.feed(Input::Pause(false)))
+            }
+            Order::Resume(_) => (fine("neither paused nor halted"), None),
+            Order::Reload(settings) => (fine("reloaded"), self.reload(*settings)),
+        }
+    }
+
+    fn reload(&mut self, settings: Settings) -> Option<Ended> {
+        let right_must_know = self.brain.take_settings(settings);
+        self.engine.set_settings(rules(&self.brain.job));
+        self.left.tune(&self.brain.job.settings);
+        (right_must_know && self.met && !self.halted).then_some(Ended::Reconnect)
+    }
+
+    /// Writes on the board how things stand.
+    fn refresh(&mut self) {
+        let state = self.state();
+        let desk = self.brain.desk;
+        if self.refreshed.is_some_and(|when| when.elapsed() < REFRESH) && desk.status_state() == state {
+            return;
+        }
+        self.refreshed = Some(Instant::now());
+        let (pending, flights) = self.engine.load();
+        let lag = self.engine.oldest().map_or(0, |since| clock().saturating_sub(since));
+        let scanning = Side::BOTH.map(|side| self.engine.is_scanning(side));
+        let stats = self.left.stats();
+        let rates = self.brain.teller.rates();
+        desk.update(|status| {
+            status.state = state;
+            (status.queue, status.in_flight) = (pending as u64, flights as u64);
+            status.lag_seconds = lag as f64 / 1000.0;
+            (status.left.scanning, status.right.scanning) = (scanning[0], scanning[1]);
+            status.left.watches = Some(stats.watches as u64);
+            (status.left.events, status.left.overflows) = (Some(stats.events), Some(stats.overflows));
+            status.rates = rates;
+        });
+    }
+
+    fn state(&self) -> State {
+        if self.stopping.is_some() {
+            State::Stopping
+        } else if self.halted {
+            State::Halted
+        } else if !self.met {
+            // It may have been lost before, and stays so until it answers.
+            self.brain.desk.status_state()
+        } else if self.brain.paused {
+            State::Paused
+        } else if self.engine.is_in_sync() {
+            State::InSync
+        } else if Side::BOTH.into_iter().any(|side| self.engine.is_scanning(side)) {
+            State::Scanning
+        } else if self.engine.is_running() {
+            State::Syncing
+        } else {
+            State::Connecting
+        }
     }
 }
 

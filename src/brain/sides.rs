@@ -2,7 +2,8 @@
 //! proxy command or in a child process.
 
 use std::os::unix::ffi::OsStrExt;
-use std::sync::mpsc::{Sender, SyncSender, channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -10,23 +11,30 @@ use slog::{Logger, info};
 
 use super::Job;
 use crate::config::{Durability, OpenFiles, RightCommand, Settings};
+use crate::endpoint::heartbeat::Heartbeat;
 use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::open::{Opening, open};
-use crate::endpoint::serve::{Inbound, clock, serve};
+use crate::endpoint::serve::{Inbound, Tuning, clock, serve};
 use crate::filter::FilterSettings;
 use crate::link::channel::{Channel, Incoming};
 use crate::link::handshake::{Hello, Role};
 use crate::link::proxy::{self, Proxy};
 use crate::link::{Limits, LinkError};
 use crate::model::Side;
+use crate::pulse;
 use crate::watch::coalesce::Timing;
+use crate::watch::inotify::{InotifyTree, Stats};
+
+/// However quiet it is, a thread shows so often that it lives.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// What the brain's one queue brings.
 #[derive(Debug)]
 pub enum Heard {
-    Left(Reply),
-    /// The left endpoint's thread has ended.
-    LeftEnded(Result<(), String>),
+    /// From the left endpoint of this number.
+    Left(u64, Reply),
+    /// The thread of that left endpoint has ended.
+    LeftEnded(u64, Result<(), String>),
     /// From the right side of this session.
     Right(u64, Incoming<Reply>),
     /// Look at the stop flag.
@@ -35,13 +43,16 @@ pub enum Heard {
 
 /// The left endpoint's thread.
 pub struct Left {
+    /// Which one it is: one that was ended may still have something to say.
+    pub number: u64,
     inbox: Sender<Inbound>,
     thread: JoinHandle<()>,
+    watcher: Arc<InotifyTree>,
 }
 
 impl Left {
     /// Opens the left root and starts its thread. The error says what could not be opened.
-    pub fn start(job: &Job, heard: SyncSender<Heard>) -> Result<Left, String> {
+    pub fn start(job: &Job, number: u64, heard: SyncSender<Heard>) -> Result<Left, String> {
         let (inbox, inbox_out) = channel();
         let events = inbox.clone();
         let sink = move |event| drop(events.send(Inbound::Event(event)));
@@ -60,13 +71,37 @@ impl Left {
             dry_run: job.settings.dryrun,
         };
         let (mut endpoint, watcher) = open(&opening, clock(), sink)?;
+        let its_watcher = watcher.clone();
         let run = move || {
-            let served = serve(&mut endpoint, &inbox_out, |reply| heard.send(Heard::Left(reply)).is_ok());
-            watcher.stop();
-            drop(heard.send(Heard::LeftEnded(served.map(drop).map_err(|e| e.to_string()))));
+            let _pulse = pulse::take("left");
+            let served = serve(&mut endpoint, &inbox_out, |reply| heard.send(Heard::Left(number, reply)).is_ok());
+            // Only now may another one open the archive: before anybody hears of the end.
+            drop(endpoint);
+            pulse::lean(|| its_watcher.stop());
+            pulse::lean(|| drop(heard.send(Heard::LeftEnded(number, served.map(drop).map_err(|e| e.to_string())))));
         };
         let thread = thread::Builder::new().name("left".into()).spawn(run).map_err(|e| e.to_string())?;
-        Ok(Left { inbox, thread })
+        Ok(Left { number, inbox, thread, watcher })
+    }
+
+    /// Its sign of life. A dry run makes no file, and has none.
+    pub fn heartbeat(&self, job: &Job) -> Result<Option<Heartbeat>, String> {
+        if job.settings.dryrun {
+            return Ok(None);
+        }
+        let opened = Heartbeat::open(&job.settings.left.root, &job.pair, self.watcher.clone());
+        opened.map(Some).map_err(|e| format!("{}: the heartbeat file: {e}", job.settings.left.root.display()))
+    }
+
+    /// What its watcher counts.
+    pub fn stats(&self) -> Stats {
+        self.watcher.stats()
+    }
+
+    /// Other delays and days of the trash.
+    pub fn tune(&self, settings: &Settings) {
+        let tuning = Tuning { timing: timing(settings), trash_days: settings.trash_days };
+        drop(self.inbox.send(Inbound::Tune(tuning)));
     }
 
     pub fn send(&self, request: Request) {
@@ -75,11 +110,12 @@ impl Left {
     }
 
     /// Ends the thread; what it recorded is durable.
-    pub fn end(self) {
+    pub fn end(self, heard: &Receiver<Heard>) {
         drop(self.inbox.send(Inbound::End));
-        // It may wait for the brain to take a reply, which will not happen any more.
-        let deadline = std::time::Instant::now() + Duration::from_secs(2);
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while !self.thread.is_finished() && std::time::Instant::now() < deadline {
+            // It may wait for the brain to take a reply.
+            while heard.try_recv().is_ok() {}
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -108,11 +144,19 @@ impl Right {
         let channel = Channel::start(pipes, Hello::new(Role::Brain, &job.pair), limits, deliver)?;
         let (requests, queue) = channel_of_requests();
         let pump = move || {
-            for request in queue {
-                if channel.send(&request).is_err() {
+            let pulse = pulse::take("right");
+            loop {
+                let request = match pulse::rest(IDLE, || queue.recv_timeout(IDLE)) {
+                    Ok(request) => request,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                };
+                // The link makes room, or ends after so long a silence.
+                if pulse::rest(silence, || channel.send(&request)).is_err() {
                     return;
                 }
             }
+            drop(pulse);
             channel.close();
             // The reader says the end; until then the channel must live.
             thread::sleep(Duration::from_secs(2));
@@ -140,7 +184,7 @@ impl Right {
     }
 }
 
-fn channel_of_requests() -> (Sender<Request>, std::sync::mpsc::Receiver<Request>) {
+fn channel_of_requests() -> (Sender<Request>, Receiver<Request>) {
     channel()
 }
 

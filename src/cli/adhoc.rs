@@ -17,14 +17,15 @@ use super::monitor::TerminalMonitor;
 use super::options::{self, AdHoc, Parsed};
 use super::roots::{self, Allowed, Root};
 use crate::brain::Job;
+use crate::brain::desk::Mandate;
 use crate::brain::monitor::{Exit, Monitor};
 use crate::config::{self, Origins, Settings};
-use crate::service::banned;
 use crate::service::log::{Log, Target};
 use crate::service::signals::{Stop, stop_on_signals};
+use crate::service::{banned, watchdog};
 
 /// Between two looks for a banned program.
-const BANNED_EVERY: Duration = Duration::from_secs(5);
+pub const BANNED_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs a pair until it is done, cannot go on, or `Stop` is set.
 pub type Run = fn(&Job, Arc<dyn Monitor>, Stop) -> Exit;
@@ -80,10 +81,12 @@ fn start(options: &AdHoc, console: &Console, run: Run) -> Result<u8, UsageError>
     settings.moot().iter().for_each(|line| monitor.note(line));
     origins_in_log(&log.logger, &origins);
 
-    let right = config::right_command(&settings, &pair, options.create_roots);
-    let (accept, union) = (options.accept, options.union);
-    let job = Job { settings, pair, right, accept, union, logger: log.logger.clone() };
-    let ended = supervised(&job, Arc::new(monitor), run).unwrap_or_else(|e| {
+    let command = if options.as_service { config::pair_command } else { config::right_command };
+    let right = command(&settings, &pair, options.create_roots);
+    let mandate = Mandate { accept: options.accept, union: options.union };
+    let logger = log.logger.clone();
+    let job = Job { settings, pair, right, mandate, persistent: false, checksum: options.checksum, logger };
+    let ended = supervised(&job, Arc::new(monitor), console, run).unwrap_or_else(|e| {
         console.line(&format!("psync: cannot start: {}", words(&e)));
         Exit::Internal
     });
@@ -97,18 +100,31 @@ fn start(options: &AdHoc, console: &Console, run: Run) -> Result<u8, UsageError>
 }
 
 /// The run, with the signals and the watch for a banned program around it.
-fn supervised(job: &Job, monitor: Arc<dyn Monitor>, run: Run) -> io::Result<Exit> {
+fn supervised(job: &Job, monitor: Arc<dyn Monitor>, console: &Console, run: Run) -> io::Result<Exit> {
     let stop = Stop::new();
     stop_on_signals(&stop)?;
+    let its_console = console.clone();
+    let over = Stop::new();
+    watchdog::over_threads(stuck_after(&job.settings), &over, move |names| {
+        its_console.line(&format!("psync: stuck, and given up: no sign of life of {names}"));
+        // Whoever is stuck may hold anything: what was recorded is durable, and the next start settles the rest.
+        std::process::exit(exit::code(Exit::Internal).into());
+    })?;
     let banned = match &job.settings.banned {
         Some(name) => banned::watch(name, BANNED_EVERY, &stop)?,
         None => Arc::new(AtomicBool::new(false)),
     };
     let ended = run(job, monitor, stop.clone());
     let ended = if ended == Exit::Done && banned.load(Ordering::Acquire) { Exit::Banned } else { ended };
-    // The watch for a banned program ends with the run.
+    // The watches end with the run.
     stop.set();
+    over.set();
     Ok(ended)
+}
+
+/// After how long a silence a thread counts as stuck: it may meet a disk that takes several actions' time for one.
+pub fn stuck_after(settings: &Settings) -> Duration {
+    settings.etimeout * 4
 }
 
 /// The file's settings under the command line's, checked.
@@ -137,13 +153,14 @@ fn check_given(options: &AdHoc, settings: &Settings) -> Result<(), UsageError> {
     Err(UsageError(format!("{missing} (see --help)")))
 }
 
-struct Roots {
-    left: Root,
+/// The roots of this host.
+pub struct Roots {
+    pub left: Root,
     /// `None`: on another host, whose agent looks.
-    right: Option<Root>,
+    pub right: Option<Root>,
 }
 
-fn check_roots(settings: &Settings, create: bool) -> Result<Roots, UsageError> {
+pub fn check_roots(settings: &Settings, create: bool) -> Result<Roots, UsageError> {
     let allowed = Allowed { create, dry: settings.dryrun };
     let left = roots::check("left root", &settings.left.root, allowed)?;
     let right = match settings.is_local() {

@@ -1,35 +1,18 @@
-//! `psync alert UNIT`, run by `psync-alert@UNIT.service` when a unit of a pair has failed.
-
-use std::ffi::OsString;
-use std::path::Path;
+//! `psync alert UNIT`: what is told to the administrator. Run by `psync-alert@UNIT.service` when a unit of a pair has failed.
 
 use super::UsageError;
-use super::console::Console;
-use super::exit;
+use super::pair::PairFile;
 use crate::config::{self, valid_pair};
 use crate::service::alert::alert;
 
 /// The whole command; the exit code.
-pub fn main(args: &[OsString]) -> u8 {
-    let unit = match args {
-        [unit] => unit.to_string_lossy().into_owned(),
-        _ => String::new(),
-    };
-    let variable = |name: &str| std::env::var(name).ok();
-    match pair_of(&unit) {
-        Some(pair) => {
-            // An unreadable configuration may be what the alert is about.
-            let settings = config::load(Path::new(&format!("/etc/psync/{pair}.toml")));
-            let command = settings.ok().and_then(|(settings, _)| settings.alert_command);
-            alert(command.as_deref(), pair, &message(&unit, pair, variable));
-            0
-        }
-        None => {
-            let error = UsageError(format!("alert: `{unit}` is no unit of a pair, as psync-brain@PAIR.service is"));
-            Console::stderr().line(&format!("psync: {error}"));
-            exit::USAGE
-        }
-    }
+pub fn main(unit: &str) -> Result<u8, UsageError> {
+    let none = || UsageError(format!("alert: `{unit}` is no unit of a pair, as psync-brain@PAIR.service is"));
+    let pair = PairFile::of(pair_of(unit).ok_or_else(none)?)?;
+    // An unreadable configuration may be what the alert is about.
+    let command = config::load(&pair.path).ok().and_then(|(settings, _)| settings.alert_command);
+    alert(command.as_deref(), &pair.name, &message(unit, &pair.name, |name| std::env::var(name).ok()));
+    Ok(0)
 }
 
 /// `psync-brain@PAIR.service` → `PAIR`.
@@ -103,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_no_unit_is_an_error_of_usage() {
-        assert_eq!(main(&["cron.service".into()]), 1);
-        assert_eq!(main(&[]), 1);
+        let error = main("cron.service").expect_err("no unit of ours").to_string();
+        assert_eq!(error, "alert: `cron.service` is no unit of a pair, as psync-brain@PAIR.service is");
     }
 }

@@ -9,12 +9,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::pair;
 use crate::config::{self, valid_pair};
 use crate::service::journal::{self, Priority};
 use crate::service::log::escape;
 use dropins::{DropIn, drop_ins};
 
-const CONFIGURATION: &str = "/etc/psync";
 /// Between the units' own files and an administrator's `override.conf`.
 const NAME: &str = "50-psync.conf";
 
@@ -32,7 +32,7 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let mut failed = false;
-    match generate(Path::new(CONFIGURATION), Path::new(&directory), tell) {
+    match generate(Path::new(pair::DIRECTORY), Path::new(&directory), tell) {
         Ok(()) => {}
         Err(e) => {
             tell(&Complaint { pair: String::new(), message: e.to_string() });

@@ -2,36 +2,51 @@
 
 pub mod adhoc;
 pub mod agent;
-pub mod alert;
+mod alert;
+mod commands;
 pub mod console;
 pub mod exit;
 pub mod generator;
 pub mod human;
+mod log_monitor;
 pub mod monitor;
 mod mounts;
+mod openmetrics;
 mod options;
+mod pair;
 pub mod roots;
+pub mod service;
+mod status;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What both programs do: an agent if called `psync-agent` or told `--agent-mode`, else the ad hoc command.
+/// What the program of a pair's left side is called.
+const PSYNC_BRAIN: &str = "psync-brain";
+
+/// What all programs do: an agent if called `psync-agent` or told `--agent-mode`, a service if called `psync-brain`,
+/// else a subcommand, or the ad hoc command.
 pub fn main(brain: adhoc::Run, agent: agent::Run) -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let code = if is_agent(&args) {
         agent::main(args, agent)
-    } else if args.get(1).is_some_and(|a| a == "alert") {
-        alert::main(&args[2..])
+    } else if called(&args) == Some(OsStr::new(PSYNC_BRAIN)) {
+        service::main(args)
+    } else if commands::is_one(&args) {
+        commands::main(args, brain)
     } else {
         adhoc::main(args, brain)
     };
     ExitCode::from(code)
 }
 
+fn called(args: &[OsString]) -> Option<&OsStr> {
+    args.first().and_then(|a| Path::new(a).file_name())
+}
+
 fn is_agent(args: &[OsString]) -> bool {
-    let called = args.first().and_then(|a| Path::new(a).file_name());
-    called == Some(OsStr::new("psync-agent")) || args.get(1).is_some_and(|a| a == "--agent-mode")
+    called(args) == Some(OsStr::new("psync-agent")) || args.get(1).is_some_and(|a| a == "--agent-mode")
 }
 
 /// An error of usage or configuration: nothing was touched. One line, for `psync: LINE` and exit code 1.

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use slog::{Logger, error, info, warn};
+use slog::Logger;
 
 use super::console::Console;
 use super::human;
+use super::log_monitor::{LogMonitor, link_words};
 use crate::brain::monitor::{LinkState, Monitor, Phase, Progress};
 use crate::model::{Millis, RelPath};
-use crate::service::log::{MESSAGE_ID, PATH, Target, message_id};
+use crate::service::log::Target;
 
 /// Between two drawings on a terminal.
 const REDRAW: Millis = 200;
@@ -26,7 +27,7 @@ const WINDOW_MIN: Millis = 1_000;
 pub struct TerminalMonitor {
     pair: String,
     console: Console,
-    logger: Logger,
+    log: LogMonitor,
     log_on_stderr: bool,
     start: Instant,
     meter: Mutex<Meter>,
@@ -39,7 +40,7 @@ impl TerminalMonitor {
         TerminalMonitor {
             pair: pair.to_string(),
             console,
-            logger,
+            log: LogMonitor { logger },
             log_on_stderr: *target == Target::Stderr,
             start: Instant::now(),
             meter: Mutex::new(Meter::new(every)),
@@ -76,45 +77,36 @@ impl Monitor for TerminalMonitor {
         let text = format!("{} in sync: {files} files, {}", self.pair, human::bytes(bytes));
         self.say(&text);
         if !self.log_on_stderr {
-            info!(self.logger, "in sync"; MESSAGE_ID => message_id::IN_SYNC, "files" => files, "bytes" => bytes);
+            self.log.in_sync(files, bytes);
         }
     }
 
     fn halted(&self, reason: &str, advice: &str) {
-        error!(self.logger, "halted: {}", reason; MESSAGE_ID => message_id::HALT, "advice" => advice.to_string());
+        self.log.halted(reason, advice);
         self.say_beside_log(&format!("{} halted: {reason} ({advice})", self.pair));
     }
 
     fn problem(&self, path: &RelPath, text: &str) {
-        warn!(self.logger, "not synchronised: {}", text; MESSAGE_ID => message_id::PROBLEM, PATH => path.to_string());
+        self.log.problem(path, text);
         self.say_beside_log(&format!("{path}: not synchronised: {text}"));
     }
 
     fn solved(&self, path: &RelPath) {
-        info!(self.logger, "synchronised again"; PATH => path.to_string());
+        self.log.solved(path);
         self.say_beside_log(&format!("{path}: synchronised again"));
     }
 
     fn note(&self, text: &str) {
-        info!(self.logger, "{}", text);
+        self.log.note(text);
         self.say_beside_log(text);
     }
 
     fn link(&self, state: &LinkState) {
-        let text = match state {
-            // Said by what follows.
-            LinkState::Connecting => return,
-            LinkState::Up => "link up".to_string(),
-            LinkState::Down { reason, retry: None } => format!("link down: {reason}"),
-            LinkState::Down { reason, retry: Some(seconds) } => {
-                format!("link down: {reason}; next attempt in {seconds} s")
-            }
-        };
-        match state {
-            LinkState::Down { .. } => warn!(self.logger, "{}", text; MESSAGE_ID => message_id::LINK_DOWN),
-            _ => info!(self.logger, "{}", text; MESSAGE_ID => message_id::LINK_UP),
+        self.log.link(state);
+        // What is being called is said by what follows.
+        if *state != LinkState::Connecting {
+            self.say_beside_log(&link_words(state));
         }
-        self.say_beside_log(&text);
     }
 }
 

@@ -89,11 +89,35 @@ pub struct AdHoc {
     #[arg(long, requires = "accept")]
     pub union: bool,
 
+    /// With --sync-only: read the contents of files that look unchanged as well
+    #[arg(long, requires = "sync_only", hide = true)]
+    pub checksum: bool,
+
+    /// With --config: the right host's agent is a service with the same file
+    #[arg(long, requires = "config", hide = true)]
+    pub as_service: bool,
+
     /// Take the rest from this file; options win
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
     /// Where to log: auto (the journal under systemd, else stderr), journal, stderr, or a file
+    #[arg(long, value_name = "TARGET")]
+    pub log: Option<String>,
+}
+
+/// A pair as a service: the left side, and the way to the right one.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "psync-brain", version, disable_help_subcommand = true)]
+pub struct Brain {
+    /// The pair's name, for /etc/psync/PAIR.toml, or the path of such a file
+    pub pair: String,
+
+    /// How much to log, 0 to 3, whatever the file says
+    #[arg(short, long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=3))]
+    pub debug: Option<u8>,
+
+    /// Where to log, whatever the file says: auto (the journal under systemd, else stderr), journal, stderr, or a file
     #[arg(long, value_name = "TARGET")]
     pub log: Option<String>,
 }
@@ -254,6 +278,7 @@ mod tests {
         use clap::CommandFactory;
         AdHoc::command().debug_assert();
         Agent::command().debug_assert();
+        Brain::command().debug_assert();
     }
 
     #[test]

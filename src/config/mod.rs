@@ -12,6 +12,7 @@ mod nearest;
 mod origin;
 mod pair;
 mod peer;
+mod reload;
 mod settings;
 mod values;
 
@@ -20,7 +21,8 @@ pub use check::Invalid;
 pub use load::{LoadError, load, parse};
 pub use origin::{Origin, Origins};
 pub use pair::{default_pair, valid_pair};
-pub use peer::{RightCommand, quote, right_command};
+pub use peer::{RightCommand, pair_command, quote, right_command};
+pub use reload::Changes;
 pub use settings::{Left, Right, Settings, Timers};
 pub use values::{
     Calendar, Compress, ConflictCopies, ConflictRule, Durability, Links, OpenFiles, Owner, Share, Transfer, Translate,

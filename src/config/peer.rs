@@ -31,6 +31,20 @@ pub fn right_command(settings: &Settings, pair: &str, create_roots: bool) -> Rig
     RightCommand::Proxy(ssh(settings, host, &agent_arguments(settings, pair, create_roots)))
 }
 
+/// The command of a pair that both hosts have a file of: a host's agent is a service there, with the pair's file of
+/// its own.
+pub fn pair_command(settings: &Settings, pair: &str, create_roots: bool) -> RightCommand {
+    match (&settings.right.proxy_command, &settings.right.host) {
+        (None, Some(_)) => {
+            let port = if settings.right.port.is_some() { "-p %p " } else { "" };
+            let login = if settings.right.user.is_some() { "%u@" } else { "" };
+            let template = format!("exec ssh -T %o {port}-- {login}%h psync-agent connect %i");
+            RightCommand::Proxy(expand(&template, settings, pair).into())
+        }
+        _ => right_command(settings, pair, create_roots),
+    }
+}
+
 /// The agent's side of an ad hoc run.
 fn agent_arguments(settings: &Settings, pair: &str, create_roots: bool) -> Vec<OsString> {
     let shared = serde_json::to_string(&AgentSettings::from(settings)).unwrap_or_default();

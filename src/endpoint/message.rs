@@ -38,12 +38,14 @@ pub enum Request {
     Hash { path: RelPath },
     /// Both archives hold every generation up to this one.
     Confirm { upto: Generation },
-    /// Compare the whole tree with the archive now.
-    Scan,
+    /// Compare the whole tree with the archive now; with `checksum` also the contents of files whose stat is unchanged.
+    Scan { checksum: bool },
     /// Answer with [`Reply::Pong`] once nothing is left to look at; after two seconds in any case.
     Ping { number: u64 },
     /// Make everything durable and answer with [`Reply::Stopped`].
     Stop,
+    /// Report nothing more, or go on. Actions and contents are not held.
+    Hold { on: bool },
 }
 
 /// The first words of a session.
@@ -143,4 +145,9 @@ pub enum Reply {
         number: u64,
     },
     Stopped,
+    /// Events below this directory were lost: it is scanned again.
+    Lost {
+        scope: RelPath,
+        reason: String,
+    },
 }

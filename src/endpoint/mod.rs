@@ -3,6 +3,7 @@
 //! it (a thread, the agent's loop, the simulator) hands it requests, events and the time, and calls [`Endpoint::step`].
 
 pub mod agent;
+pub mod heartbeat;
 pub mod message;
 pub mod open;
 pub mod serve;
@@ -25,6 +26,7 @@ use crate::watch::coalesce::{Coalescer, Timing};
 use crate::watch::{Event, Hint};
 
 use message::{Hello, Reply, Request, Start};
+use serve::Tuning;
 
 /// How an endpoint works.
 #[derive(Debug, Clone)]
@@ -69,6 +71,10 @@ pub struct Endpoint<D: Disk, A: Archive> {
     coalescer: Coalescer,
     /// Whether a session is on and wants reports.
     reporting: bool,
+    /// Whether reports are held back for now.
+    held: bool,
+    /// Scopes whose events were lost, to be told.
+    lost: Vec<(RelPath, &'static str)>,
     /// Whether every directory is watched: a new session needs no scan.
     covered: bool,
     fresh: bool,
@@ -106,6 +112,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             coalescer: Coalescer::new(settings.timing),
             settings,
             reporting: false,
+            held: false,
+            lost: Vec::new(),
             covered: false,
             fresh,
             rebooted,
@@ -126,6 +134,15 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         })
     }
 
+    /// Takes other settings, from now on.
+    pub fn tune(&mut self, tuning: Tuning) {
+        self.coalescer.set_timing(tuning.timing);
+        if let Some(seconds) = &mut self.settings.trash_seconds {
+            *seconds = u64::from(tuning.trash_days) * 86_400;
+            self.next_expiry = 0;
+        }
+    }
+
     /// Takes in what the watcher saw.
     pub fn event(&mut self, event: Event, now: Millis) {
         match event {
@@ -140,7 +157,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             Event::Lost { scope, reason } => {
                 self.doubts_root |= scope.is_root();
-                self.replica.notes.push(format!("events below {scope} were lost ({reason}): scanning it again"));
+                self.lost.push((scope.clone(), reason));
                 self.replica.unscanned.insert(scope);
             }
         }
@@ -184,7 +201,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
             }
             Request::Confirm { upto } => self.replica.confirm(upto)?,
-            Request::Scan => self.full_scan = Some(Scan::new(RelPath::root())),
+            Request::Scan { checksum } => self.full_scan = Some(Scan::new(RelPath::root()).reading(checksum)),
+            Request::Hold { on } => self.held = on,
             Request::Ping { number } => self.pings.push((number, now)),
             Request::Stop => {
                 self.flush(out, now)?;
@@ -199,6 +217,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     fn start(&mut self, start: &Start, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         self.flush(&mut Vec::new(), 0)?;
         self.reporting = false;
+        self.held = false;
         self.pings.clear();
         self.supplies.clear();
         for (_, incoming) in std::mem::take(&mut self.incoming) {

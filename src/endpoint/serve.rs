@@ -4,10 +4,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::model::Millis;
+use crate::pulse;
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 use crate::watch::Event;
+use crate::watch::coalesce::Timing;
 
 use super::message::{Reply, Request};
 use super::{Endpoint, Next};
@@ -17,8 +19,18 @@ use super::{Endpoint, Next};
 pub enum Inbound {
     Request(Request),
     Event(Event),
+    /// Other settings, from now on.
+    Tune(Tuning),
     /// The brain is gone.
     End,
+}
+
+/// The settings of an endpoint that may change while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    pub timing: Timing,
+    /// Days that the trash keeps an object.
+    pub trash_days: u32,
 }
 
 /// Inputs taken in before work goes on.
@@ -51,7 +63,7 @@ pub fn serve<D: Disk, A: Archive>(
             Next::At(due) => Duration::from_millis(due.saturating_sub(now)).min(IDLE),
             Next::Idle => IDLE,
         };
-        let mut input = match inbox.recv_timeout(wait) {
+        let mut input = match pulse::rest(wait, || inbox.recv_timeout(wait)) {
             Ok(input) => Some(input),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return Ok(false),
@@ -62,6 +74,7 @@ pub fn serve<D: Disk, A: Archive>(
             let now = clock();
             match one {
                 Inbound::Event(event) => endpoint.event(event, now),
+                Inbound::Tune(tuning) => endpoint.tune(tuning),
                 Inbound::Request(request) => {
                     stopped |= request == Request::Stop;
                     endpoint.handle(request, now, &mut out)?;
@@ -73,7 +86,7 @@ pub fn serve<D: Disk, A: Archive>(
         }
         next = endpoint.step(clock(), &mut out)?;
         for reply in out.drain(..) {
-            if !send(reply) {
+            if !pulse::lean(|| send(reply)) {
                 return Ok(stopped);
             }
         }

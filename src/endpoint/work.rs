@@ -34,10 +34,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.reporting = false;
             out.push(Reply::Halt { reason: "the root was moved, deleted or unmounted".to_owned() });
         }
-        if self.reporting {
+        if self.reports() {
             more |= self.step_dirty(now, out)?;
             self.retry_troubles(now, out)?;
+        }
+        if self.reporting {
             more |= self.step_supplies(now, out);
+        }
+        if self.reports() {
             more |= self.step_scans(now, out)?;
         }
         self.answer_pings(now, out);
@@ -50,11 +54,18 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             // Zero days: gone as soon as nobody can write into it any more.
             self.next_expiry = now + if more || seconds == 0 { 1_000 } else { EXPIRY };
         }
+        let lost = self.lost.drain(..);
+        out.extend(lost.map(|(scope, reason)| Reply::Lost { scope, reason: reason.to_owned() }));
         out.extend(self.replica.notes.drain(..).map(|text| Reply::Note { text }));
         if more || !self.jobs.is_empty() || !self.records.is_empty() {
             return Ok(Next::Now);
         }
         Ok(self.next_due(now))
+    }
+
+    /// Whether a session wants to know what changes, and wants it now.
+    fn reports(&self) -> bool {
+        self.reporting && !self.held
     }
 
     /// Says when nothing is left to look at. Users who write all the time must not keep that back for ever.
@@ -77,7 +88,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     fn next_due(&self, now: Millis) -> Next {
         let asked = self.pings.iter().map(|(_, since)| since + PING_WAIT).min();
         let mut due = [self.replica.next_probe(), asked].into_iter().flatten().min();
-        if self.reporting {
+        if self.reports() {
             let trouble = self.troubles.values().map(|t| t.next).min();
             let stalled = self.full_scan.is_some().then_some(now + 100);
             due = [due, self.coalescer.next_due(), trouble, stalled].into_iter().flatten().min();
@@ -171,7 +182,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if self.full_scan.is_none() || !self.replica.unscanned.contains(&RelPath::root()) {
             while let Some(scope) = self.replica.unscanned.pop_first() {
                 if scope.is_root() {
-                    self.full_scan = Some(Scan::new(scope));
+                    // One that was asked for is begun again as it was meant.
+                    let checksum = self.full_scan.as_ref().is_some_and(|scan| scan.checksum);
+                    self.full_scan = Some(Scan::new(scope).reading(checksum));
                     self.covered = false;
                 } else if !self.scans.iter().any(|scan| scan.is_ahead_of(&scope)) {
                     self.look(&scope, How::default(), now, out)?;

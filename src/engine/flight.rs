@@ -48,6 +48,8 @@ pub(super) struct Flight {
     /// Both sides have something to do, and this one waits until the other has done it: it holds the contents, and its
     /// row must not say that they are agreed on before they are.
     pub last: Option<Side>,
+    /// When what it carries was reported.
+    pub since: Millis,
 }
 
 impl Flight {
@@ -76,6 +78,7 @@ impl Flight {
             supply: None,
             reach,
             last: None,
+            since: 0,
         }
     }
 
@@ -116,6 +119,13 @@ impl Flight {
     /// Whether it removes what users have.
     fn removes(&self) -> bool {
         self.parts.iter().any(|part| matches!(part, Part::Apply(apply) if matches!(apply.step, Step::Remove { .. })))
+    }
+
+    /// The size of the contents that it places, on each side where it does.
+    fn contents(&self) -> u64 {
+        let size = self.entry.as_ref().map_or(0, Entry::size);
+        let puts = |part: &&Part| matches!(part, Part::Apply(Apply { step: Step::Put { .. }, .. }));
+        size * self.parts.iter().filter(puts).count() as u64
     }
 
     /// Every path that it concerns.
@@ -197,7 +207,8 @@ impl Engine {
                 self.guard.grow();
             }
             self.land(&flight);
-            self.tell(News::Completed { generation, path: flight.path.clone() });
+            let bytes = flight.contents();
+            self.tell(News::Completed { generation, path: flight.path.clone(), bytes });
             self.go_on_after_removal(&flight);
             for path in paths {
                 self.strikes.remove(&path);

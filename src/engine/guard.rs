@@ -31,7 +31,7 @@ pub enum Limit {
 }
 
 /// Counts deletions in sliding ten minutes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Guard {
     limit: Limit,
     /// What the pair holds now.
@@ -47,7 +47,12 @@ impl Guard {
         Guard { limit, entries: 0, samples: VecDeque::new(), recent: VecDeque::new(), sum: 0 }
     }
 
-    /// A session begins: the entries that the pair holds, and the first generation that it will give.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
+    }
+
+    /// A session begins: the entries that the pair holds, and the first generation that it will give. What an earlier
+    /// session counted counts on.
     pub fn begin(&mut self, entries: u64, generation: Generation, now: Millis) {
         self.entries = entries;
         self.samples.push_back(Sample { when: now, generation, entries });
@@ -139,6 +144,16 @@ mod tests {
         let mut small = Guard::new(HALF);
         small.begin(20, 50, 0);
         assert!(small.admit(20, 0, 50, 0), "few deletions are nobody's disaster");
+    }
+
+    #[test]
+    fn another_session_is_no_fresh_start() {
+        let mut guard = Guard::new(HALF);
+        guard.begin(160, 50, 0);
+        assert!(guard.admit(96, 0, 50, 0) && !guard.admit(16, 0, 50, 1));
+        guard.begin(64, 200, 2);
+        assert!(!guard.admit(16, 0, 200, 3) && guard.weigh(60, 1) == 0);
+        assert!(guard.admit(16, 0, 200, WINDOW + 1), "the window is over");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod flight;
 pub mod guard;
 pub mod locks;
 mod moves;
+mod orders;
 mod plan;
 pub mod reconcile;
 mod session;
@@ -53,8 +54,12 @@ pub enum Input {
     Reply(Side, Reply),
     /// The clock moved.
     Tick,
-    /// Rescan both sides.
-    Scan,
+    /// Rescan both sides; with `checksum` read the contents of files that look unchanged as well.
+    Scan {
+        checksum: bool,
+    },
+    /// Stop propagation, or go on.
+    Pause(bool),
     /// Finish what is under way and end.
     Stop,
 }
@@ -93,8 +98,11 @@ pub enum News {
     Completed {
         generation: Generation,
         path: RelPath,
+        /// Contents that were placed.
+        bytes: u64,
     },
     Conflict {
+        generation: Generation,
         path: RelPath,
         loser: Side,
         copy: Option<RelPath>,
@@ -112,6 +120,12 @@ pub enum News {
     Note {
         side: Side,
         text: String,
+    },
+    /// Events were lost, and what they spoke of is looked for.
+    Lost {
+        side: Side,
+        scope: RelPath,
+        reason: String,
     },
     Stopped,
 }
@@ -190,6 +204,9 @@ pub struct Engine {
     moving: [BTreeMap<NodeId, RelPath>; 2],
     streams: usize,
     in_sync: bool,
+    paused: bool,
+    /// A full scan is to come, with checksums or without.
+    scan_wanted: Option<bool>,
     /// The number of the question whether anything is left to look at, and which side said no.
     settling: Option<(u64, [bool; 2])>,
     pings: u64,
@@ -236,6 +253,8 @@ impl Engine {
             moving: Default::default(),
             streams: 0,
             in_sync: false,
+            paused: false,
+            scan_wanted: None,
             settling: None,
             pings: 0,
             holds: (0, 0),
@@ -249,13 +268,8 @@ impl Engine {
             Input::Start { incarnation, accept, union } => self.start(incarnation, accept, union),
             Input::Reply(side, reply) => self.reply(side, reply, now),
             Input::Tick => {}
-            Input::Scan => {
-                for side in Side::BOTH {
-                    self.send(side, Request::Scan);
-                    self.sides[index(side)].cursor = Some(RelPath::root());
-                }
-                self.in_sync = false;
-            }
+            Input::Scan { checksum } => self.want_scan(checksum),
+            Input::Pause(on) => self.pause(on),
             Input::Stop => self.stop(),
         }
         self.pump(now);
@@ -324,6 +338,7 @@ impl Engine {
                 }
                 let state = self.side(side);
                 state.distrusted.clear();
+                self.tell(News::Scanning { side, files, bytes });
                 self.release_held();
             }
             Reply::Result { generation, outcome } => self.result(side, generation, outcome, now),
@@ -345,6 +360,7 @@ impl Engine {
                 self.tell(News::Problem { side, path, problem });
             }
             Reply::Note { text } => self.tell(News::Note { side, text }),
+            Reply::Lost { scope, reason } => self.tell(News::Lost { side, scope, reason }),
             Reply::Pong { number } => {
                 if let Some((asked, answered)) = &mut self.settling
                     && *asked == number
@@ -437,7 +453,8 @@ impl Engine {
             self.ready.insert(path);
         }
         if self.phase == Phase::Running {
-            while self.flights.len() < FLIGHTS_MAX && self.streams < STREAMS_MAX {
+            self.begin_wanted_scan();
+            while !self.paused && self.flights.len() < FLIGHTS_MAX && self.streams < STREAMS_MAX {
                 let Some(path) = self.ready.pop_first() else { break };
                 self.consider(&path, now);
                 if self.phase != Phase::Running {
@@ -456,7 +473,7 @@ impl Engine {
         let quiet = self.flights.is_empty()
             && self.sides.iter().all(|s| s.cursor.is_none() && s.asked.is_empty())
             && self.sides.iter().all(|s| s.pending.keys().all(|path| self.has_problem(path)));
-        if !quiet || self.in_sync {
+        if !quiet || self.in_sync || self.paused || self.scan_wanted.is_some() {
             self.settling = None;
             return;
         }
@@ -474,6 +491,8 @@ impl Engine {
             self.settling = None;
             self.in_sync = true;
             self.first = false;
+            // What was accepted has been dealt with.
+            self.accept = false;
             let (files, bytes) = self.holds;
             self.tell(News::InSync { files, bytes });
         }

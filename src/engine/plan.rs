@@ -141,7 +141,9 @@ impl Engine {
         // What makes way for another object is none of the deletions that wait.
         let own = if first { 0 } else { count };
         let waiting = self.sides[index(on.other())].deleting.saturating_sub(own);
-        if !self.accept && !self.guard.admit(count, waiting, self.next_generation, now) {
+        if self.accept {
+            self.guard.gone(count);
+        } else if !self.guard.admit(count, waiting, self.next_generation, now) {
             let all = count + waiting;
             let reason = format!("{path}: {all} more deletions would be too many within ten minutes");
             let advice = format!(
@@ -196,7 +198,7 @@ impl Engine {
                 Some(Displaced::Copy(name)) => path.parent().and_then(|p| p.join(&name).ok()),
                 _ => None,
             };
-            self.tell(News::Conflict { path: path.clone(), loser, copy });
+            self.tell(News::Conflict { generation: next, path: path.clone(), loser, copy });
         }
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
         if matches!(
@@ -246,6 +248,11 @@ impl Engine {
         for path in flight.paths() {
             self.locks.take(&path, reach);
         }
+        let reported = flight.changes.iter().zip(&self.sides).filter_map(|(change, side)| {
+            change.as_ref().and_then(|change| side.pending.get(&change.path)).map(|pending| pending.since)
+        });
+        // What nobody reported (a move that is undone) has kept nobody waiting.
+        flight.since = reported.min().unwrap_or(Millis::MAX);
         for side in Side::BOTH {
             if flight.changes[index(side)].is_some() {
                 let path = flight.changes[index(side)].as_ref().map(|c| c.path.clone());

@@ -126,6 +126,9 @@ impl Engine {
             self.send(side, Request::Go { peer, scan });
             self.side(side).cursor = scan.then(RelPath::root);
         }
+        if self.paused {
+            self.hold(true);
+        }
     }
 
     /// Tells one side the ancestors that only the other has.

@@ -20,6 +20,7 @@ use super::handshake::Hello;
 use super::outbox::{Next, Outbox};
 use super::timed::{Timed, Waker, Woken};
 use super::{Limits, LinkError};
+use crate::pulse;
 
 /// After a failed write the other side's last words are read for so long at most.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -65,7 +66,8 @@ impl<O: Serialize + Lane> Channel<O> {
 
         let (its_outbox, its_waker, hello) = (outbox.clone(), waker.clone(), ours.clone());
         let writer = move || {
-            if let Err(error) = write_all(write, &hello, &its_outbox, limits.ping_every) {
+            let _pulse = pulse::take("link-write");
+            if let Err(error) = write_all(write, &hello, &its_outbox, limits) {
                 its_outbox.fail(error);
                 its_waker.wake();
             }
@@ -73,6 +75,7 @@ impl<O: Serialize + Lane> Channel<O> {
         thread::Builder::new().name("link-write".into()).spawn(writer).map_err(&start)?;
 
         let reader = move || {
+            let _pulse = pulse::take("link-read");
             let asked = outbox.clone();
             let woken = move || match asked.has_failed() {
                 true => Woken::Hurry(LAST_WORDS.min(limits.silence)),
@@ -83,7 +86,7 @@ impl<O: Serialize + Lane> Channel<O> {
             drop(input);
             let why = explain(error, &outbox, limits.silence);
             outbox.abort();
-            deliver(Incoming::Ended(why));
+            pulse::lean(|| deliver(Incoming::Ended(why)));
         };
         thread::Builder::new().name("link-read".into()).spawn(reader).map_err(&start)?;
         Ok(channel)
@@ -128,21 +131,32 @@ pub fn stdio() -> io::Result<(File, File)> {
 }
 
 /// The writer's life: the first frame, then what waits, a ping when nothing does.
-fn write_all(write: impl Write, ours: &Hello, outbox: &Outbox, ping_every: Duration) -> Result<(), LinkError> {
+fn write_all(write: impl Write, ours: &Hello, outbox: &Outbox, limits: Limits) -> Result<(), LinkError> {
     let mut out = BufWriter::with_capacity(64 << 10, write);
-    ours.send(&mut out)?;
-    let io = LinkError::io("write to the link");
+    // Who is not read for that long has fallen silent as well, and the link ends.
+    pulse::rest(limits.silence, || ours.send(&mut out))?;
     loop {
-        match outbox.next(ping_every) {
-            Next::Frame(frame) => out.write_all(&frame).map_err(&io)?,
-            Next::Pong => frame::write(&mut out, Kind::Pong, 0, &[])?,
-            Next::Idle => frame::write(&mut out, Kind::Ping, 0, &[])?,
-            Next::End => return out.flush().map_err(&io),
-        }
-        if outbox.is_empty() {
-            out.flush().map_err(&io)?;
+        let next = pulse::rest(limits.ping_every, || outbox.next(limits.ping_every));
+        if pulse::rest(limits.silence, || write_one(&mut out, next, outbox))? {
+            return Ok(());
         }
     }
+}
+
+/// Writes one thing; true if it was the end.
+fn write_one(out: &mut BufWriter<impl Write>, next: Next, outbox: &Outbox) -> Result<bool, LinkError> {
+    let io = LinkError::io("write to the link");
+    let end = next == Next::End;
+    match next {
+        Next::Frame(frame) => out.write_all(&frame).map_err(&io)?,
+        Next::Pong => frame::write(out, Kind::Pong, 0, &[])?,
+        Next::Idle => frame::write(out, Kind::Ping, 0, &[])?,
+        Next::End => {}
+    }
+    if end || outbox.is_empty() {
+        out.flush().map_err(&io)?;
+    }
+    Ok(end)
 }
 
 /// The reader's life. Ends with the reason, or without one when nobody wants to know any more.
@@ -152,12 +166,16 @@ fn read_all<I: DeserializeOwned>(
     outbox: &Outbox,
     deliver: &mut impl FnMut(Incoming<I>) -> bool,
 ) -> Result<(), LinkError> {
-    let mut wanted = deliver(Incoming::Hello(ours.receive(input)?));
+    let hello = ours.receive(input)?;
+    let mut wanted = pulse::lean(|| deliver(Incoming::Hello(hello)));
     let mut payload = Vec::new();
     while wanted {
         let head = frame::read(input, &mut payload)?.ok_or(LinkError::Ended)?;
         match head.kind {
-            Kind::Message => wanted = deliver(Incoming::Message(codec::decode(&payload)?)),
+            Kind::Message => {
+                let message = codec::decode(&payload)?;
+                wanted = pulse::lean(|| deliver(Incoming::Message(message)));
+            }
             Kind::Ping => outbox.pong(),
             Kind::Pong => {}
             Kind::Hello => return Err(LinkError::Unexpected(Kind::Hello)),

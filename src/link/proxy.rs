@@ -126,6 +126,10 @@ pub fn spawn_self(
 fn start(command: &mut Command, log: impl FnMut(String) + Send + 'static) -> Result<Started, LinkError> {
     let name = command.get_program().to_string_lossy().into_owned();
     let failed = |error: io::Error| LinkError::Proxy(format!("{name}: {error}"));
+    // What systemd wants to hear, it wants to hear from this process.
+    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        command.env_remove(name);
+    }
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());

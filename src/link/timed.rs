@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use crate::pulse;
+
 /// Interrupts a [`Timed`] reader from another thread, for good.
 pub struct Waker(OwnedFd);
 
@@ -55,7 +57,7 @@ impl<R: Read + AsFd, F: FnOnce() -> Woken> Timed<R, F> {
             let time = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
             let mut fds = [PollFd::new(&self.input, PollFlags::IN), PollFd::new(&*self.waker, PollFlags::IN)];
             let watched = if self.woken.is_some() { 2 } else { 1 };
-            match poll(&mut fds[..watched], Some(&time)) {
+            match pulse::rest(left, || poll(&mut fds[..watched], Some(&time))) {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(e) => return Err(e.into()),
                 Ok(0) => return Err(io::ErrorKind::TimedOut.into()),

@@ -31,6 +31,8 @@ pub struct How {
     pub despite_writers: bool,
     /// Read the whole file for its hash, whatever its size.
     pub hash: bool,
+    /// Believe no stat: a file that looks unchanged is compared by its hash.
+    pub verify: bool,
 }
 
 /// What a look at a path found.
@@ -122,7 +124,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             Err(error) => return Ok(Examined::Problem(problem(path, "stat", &error))),
         };
-        if let Some(unchanged) = under_name.as_ref().filter(|row| self.unchanged(row, &stat)) {
+        if let Some(unchanged) = under_name.as_ref().filter(|row| !how.verify && self.unchanged(row, &stat)) {
             let row = unchanged.clone();
             return self.same(path, parent, &row, how);
         }
@@ -438,7 +440,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                             bytes = read;
                             let content = Content::File { size: live.stat.size, hash: Some(hash) };
                             let same = row.as_ref().map(|r| r.entry.content.compare(&content));
-                            (content, same != Some(Sameness::Same))
+                            // A row without a hash, of a file that looks unchanged, takes this one.
+                            let adopted = same == Some(Sameness::Unknown) && doubt == Doubt::Unchanged;
+                            (content, same != Some(Sameness::Same) && !adopted)
                         }
                     }
                 } else {
@@ -453,6 +457,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let seen = Seen { signature: Signature::of(&live.stat), content: content.clone(), attrs: live.attrs };
         if let Some(row) = row.as_ref().filter(|_| !contents && !attrs_differ) {
+            if how.verify && row.signature == Some(seen.signature) && row.entry.content == content {
+                return self.same(path, parent, &row.clone(), how);
+            }
             // Touched, or learned from the other side, and equal: only the signature is new.
             if live.kind == Kind::Dir && row.signature.is_none_or(|s| !s.same_object(&live.stat)) {
                 // Another directory than before: whatever lies in it is to be looked at.

@@ -17,6 +17,8 @@ pub struct Scan<Dir> {
     /// Rows without an object. Looked at last: their objects may turn up under other names.
     gone: Vec<RelPath>,
     started: bool,
+    /// Files are read even if their stat is unchanged.
+    pub checksum: bool,
     /// Everything before this path was looked at.
     pub cursor: RelPath,
     pub files: u64,
@@ -44,7 +46,12 @@ pub struct Found {
 impl<Dir> Scan<Dir> {
     pub fn new(scope: RelPath) -> Scan<Dir> {
         let cursor = scope.clone();
-        Scan { scope, levels: vec![], gone: vec![], started: false, cursor, files: 0, bytes: 0 }
+        Scan { scope, levels: vec![], gone: vec![], started: false, checksum: false, cursor, files: 0, bytes: 0 }
+    }
+
+    /// The same, by checksums if `checksum` is set.
+    pub fn reading(self, checksum: bool) -> Scan<Dir> {
+        Scan { checksum, ..self }
     }
 
     /// Whether this scan will still look at all below `path`.
@@ -84,10 +91,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 scan.files += 1;
                 scan.bytes += stat.size;
             }
-            let unchanged = row.as_ref().is_some_and(|row| self.unchanged(row, &stat));
+            let read = scan.checksum && stat.kind == Some(Kind::File);
+            let unchanged = !read && row.as_ref().is_some_and(|row| self.unchanged(row, &stat));
             let mut descend = stat.kind == Some(Kind::Dir) && !stat.foreign;
             if !unchanged || self.reported.contains_key(&path) {
-                descend &= self.examine_found(&dir, node, &path, &name, found)?;
+                let how = How { hash: read, verify: read, ..How::default() };
+                descend &= self.examine_found((&dir, node), &path, &name, how, found)?;
             }
             if descend {
                 let node = self.node_of(&path)?;
@@ -100,16 +109,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Examines one name; false if it is not to be descended into.
     fn examine_found(
         &mut self,
-        dir: &D::Dir,
-        node: Option<NodeId>,
+        (dir, node): (&D::Dir, Option<NodeId>),
         path: &RelPath,
         name: &Name,
+        how: How,
         found: &mut Found,
     ) -> Result<bool, ReplicaError> {
         if self.filter.excluded(path) || self.filter.temporary(path) {
             return Ok(false);
         }
-        match self.examine_in(dir, node, path, name, How::default()) {
+        match self.examine_in(dir, node, path, name, how) {
             Ok(Examined::Changed(change)) => found.changes.push(*change),
             Ok(Examined::Busy) => found.busy.push(path.clone()),
             Ok(Examined::Problem(problem)) => found.problems.push(problem),

@@ -66,6 +66,12 @@ pub fn timestamp(since: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
 }
 
+/// `2025-01-31 23:59:59Z`, of seconds since 1970.
+pub fn utc(seconds: u64) -> String {
+    let text = timestamp(Duration::from_secs(seconds));
+    format!("{} {}Z", &text[..10], &text[11..19])
+}
+
 /// Year, month and day of a number of days since 1970. Years are counted from March, so that the leap day is last.
 fn civil(days: u64) -> (u64, u64, u64) {
     const ERA: u64 = 146_097; // days in 400 years
@@ -104,6 +110,11 @@ mod tests {
         ] {
             assert_eq!(timestamp(Duration::from_millis(millis)), want);
         }
+    }
+
+    #[test]
+    fn seconds_for_people() {
+        assert_eq!(utc(951_782_400), "2000-02-29 00:00:00Z");
     }
 
     #[test]

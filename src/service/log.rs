@@ -16,6 +16,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -24,7 +25,8 @@ use slog_async::{Async, AsyncGuard, OverflowStrategy};
 use slog_journald::JournaldDrain;
 
 use super::format;
-pub use super::format::escape;
+pub use super::format::{escape, utc};
+use crate::model::{Generation, Side};
 
 /// The tag of a record that tells of one message: only debug level 3 shows it.
 pub const MESSAGE: &str = "message";
@@ -42,13 +44,53 @@ pub const EVENT_ID: &str = "PSYNC_EVENT_ID";
 /// The key of a fixed identity, one of [`message_id`], of a kind of record; only the journal shows it.
 pub const MESSAGE_ID: &str = "MESSAGE_ID";
 
-/// What operators act on.
+/// Five hex digits of an action's number, the same on both sides.
+pub fn event_id(generation: Generation) -> String {
+    format!("{:05x}", generation & 0xf_ffff)
+}
+
+/// The value of [`SIDE`].
+pub fn side_letter(side: Side) -> &'static str {
+    match side {
+        Side::Left => "L",
+        Side::Right => "R",
+    }
+}
+
+/// The value of [`METHOD`] for what an action does.
+pub fn method(what: &str) -> &'static str {
+    match what {
+        "put" => "RSYNC",
+        "move" => "MOVE",
+        "delete" => "DELETE",
+        _ => "META",
+    }
+}
+
+/// What operators act on. packaging/psync.catalog explains each.
 pub mod message_id {
     pub const IN_SYNC: &str = "6b0d0a7c3f1e4b0f9a53c1d5a1e6f201";
     pub const LINK_UP: &str = "6b0d0a7c3f1e4b0f9a53c1d5a1e6f202";
     pub const LINK_DOWN: &str = "6b0d0a7c3f1e4b0f9a53c1d5a1e6f203";
     pub const HALT: &str = "6b0d0a7c3f1e4b0f9a53c1d5a1e6f204";
     pub const PROBLEM: &str = "6b0d0a7c3f1e4b0f9a53c1d5a1e6f205";
+    pub const CONFLICT: &str = "6b0d0a7c3f1e4b0f9a53c1d5a1e6f206";
+    pub const FULL_SYNC: &str = "6b0d0a7c3f1e4b0f9a53c1d5a1e6f207";
+    pub const CHECK: &str = "6b0d0a7c3f1e4b0f9a53c1d5a1e6f208";
+    pub const OVERFLOW: &str = "6b0d0a7c3f1e4b0f9a53c1d5a1e6f209";
+
+    /// All of them, by name.
+    pub const ALL: &[(&str, &str)] = &[
+        ("in sync", IN_SYNC),
+        ("link up", LINK_UP),
+        ("link down", LINK_DOWN),
+        ("halt", HALT),
+        ("problem", PROBLEM),
+        ("conflict", CONFLICT),
+        ("full sync", FULL_SYNC),
+        ("check result", CHECK),
+        ("overflow", OVERFLOW),
+    ];
 }
 
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
@@ -87,7 +129,8 @@ fn stderr_is_journal() -> bool {
 pub struct Log {
     pub logger: Logger,
     file: Option<Arc<LogFile>>,
-    _guard: AsyncGuard,
+    debug: Arc<AtomicU8>,
+    guard: Mutex<Option<AsyncGuard>>,
 }
 
 impl Log {
@@ -95,27 +138,45 @@ impl Log {
     /// progress first. Fails if the file cannot be opened or there is no journal.
     pub fn start(target: &Target, debug: u8, pair: &str, stderr: Box<dyn Write + Send>) -> io::Result<Log> {
         let mut file = None;
+        let debug = Arc::new(AtomicU8::new(debug));
         let (logger, guard) = match target {
             Target::Journal => {
                 std::fs::metadata(JOURNAL_SOCKET)?;
-                let values = o!("SYSLOG_IDENTIFIER" => "psync", PAIR => pair.to_string());
-                queued(JournaldDrain::default().ignore_res(), debug, values)
+                let values = o!("SYSLOG_IDENTIFIER" => identifier(), PAIR => pair.to_string());
+                queued(JournaldDrain::default().ignore_res(), &debug, values)
             }
-            Target::Stderr => queued(Lines(Mutex::new(stderr)), debug, o!()),
+            Target::Stderr => queued(Lines(Mutex::new(stderr)), &debug, o!()),
             Target::File(path) => {
                 let opened = Arc::new(LogFile::open(path)?);
                 file = Some(opened.clone());
                 let lines = Lines(Mutex::new(Box::new(SharedFile(opened))));
-                queued(lines, debug, o!(PAIR => pair.to_string()))
+                queued(lines, &debug, o!(PAIR => pair.to_string()))
             }
         };
-        Ok(Log { logger, file, _guard: guard })
+        Ok(Log { logger, file, debug, guard: Mutex::new(Some(guard)) })
+    }
+
+    /// Writes what is left, and ends. For who cannot drop it.
+    pub fn close(&self) {
+        drop(self.guard.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Logs so much from now on.
+    pub fn set_debug(&self, debug: u8) {
+        self.debug.store(debug, Ordering::Relaxed);
     }
 
     /// Opens the file anew, under the name it had: it was rotated away. Nothing for the other targets.
     pub fn reopen(&self) -> io::Result<()> {
         self.file.as_ref().map_or(Ok(()), |file| file.reopen())
     }
+}
+
+/// What `journalctl -t` finds: the name by which this program was called.
+fn identifier() -> String {
+    let called = env::args_os().next().map(PathBuf::from);
+    let name = called.and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+    name.filter(|name| name.starts_with("psync")).unwrap_or_else(|| "psync".to_owned())
 }
 
 fn shown(record: &Record, debug: u8) -> bool {
@@ -129,14 +190,15 @@ fn shown(record: &Record, debug: u8) -> bool {
 }
 
 /// The logger in front, the drain behind a queue. What is not shown never enters the queue.
-fn queued<D, V>(drain: D, debug: u8, values: OwnedKV<V>) -> (Logger, AsyncGuard)
+fn queued<D, V>(drain: D, debug: &Arc<AtomicU8>, values: OwnedKV<V>) -> (Logger, AsyncGuard)
 where
     D: Drain<Ok = (), Err = Never> + Send + UnwindSafe + RefUnwindSafe + 'static,
     V: SendSyncRefUnwindSafeKV + 'static,
 {
     let builder = Async::new(drain).chan_size(QUEUE).overflow_strategy(OverflowStrategy::Block);
     let (queue, guard) = builder.thread_name("log".into()).build_with_guard();
-    let shown = queue.filter(move |record| shown(record, debug)).ignore_res();
+    let debug = debug.clone();
+    let shown = queue.filter(move |record| shown(record, debug.load(Ordering::Relaxed))).ignore_res();
     (Logger::root(shown, values), guard)
 }
 

@@ -2,7 +2,10 @@
 
 pub mod alert;
 pub mod banned;
+pub mod control;
 mod format;
 pub mod journal;
 pub mod log;
+pub mod notify;
 pub mod signals;
+pub mod watchdog;

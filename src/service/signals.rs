@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
@@ -87,6 +87,14 @@ pub fn stop_on_signals(stop: &Stop) -> io::Result<()> {
 pub fn stop_on_term(stop: &Stop) -> io::Result<()> {
     flag::register(SIGINT, Arc::new(AtomicBool::new(false)))?;
     stop_on(stop, &[SIGTERM])
+}
+
+/// Calls `reload` at every SIGHUP, in a thread of its own.
+pub fn on_hangup(reload: impl Fn() + Send + 'static) -> io::Result<()> {
+    let mut arrivals = Signals::new([SIGHUP])?;
+    let run = move || arrivals.forever().for_each(|_| reload());
+    thread::Builder::new().name("reload".into()).spawn(run)?;
+    Ok(())
 }
 
 fn stop_on(stop: &Stop, signals: &[i32]) -> io::Result<()> {

@@ -9,7 +9,7 @@ mod tree;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -40,6 +40,9 @@ pub struct InotifyTree {
     reader: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// No watch descriptor of the kernel; an overflow is told under -1.
+const NO_WATCH: i32 = i32::MIN;
+
 type Excluded = dyn Fn(&RelPath) -> bool + Send + Sync;
 
 struct Shared {
@@ -51,6 +54,9 @@ struct Shared {
     running: AtomicBool,
     events: AtomicU64,
     overflows: AtomicU64,
+    /// The watch of the heartbeat file, and how many of its events were read.
+    heartbeat: AtomicI32,
+    heartbeats: AtomicU64,
 }
 
 /// What is watched.
@@ -79,6 +85,8 @@ impl InotifyTree {
             running: AtomicBool::new(true),
             events: AtomicU64::new(0),
             overflows: AtomicU64::new(0),
+            heartbeat: AtomicI32::new(NO_WATCH),
+            heartbeats: AtomicU64::new(0),
         });
         let reader = Reader::new(inotify, shared.clone(), sink);
         let thread = std::thread::Builder::new().name("psync-watch".into()).spawn(move || reader.run())?;
@@ -100,6 +108,18 @@ impl InotifyTree {
             return Ok(());
         }
         self.shared.covered().cover(path, dir)
+    }
+
+    /// Counts the changes of one file's times, which make no [`Event`].
+    pub fn watch_heartbeat(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        let watch = self.shared.covered().kernel.add(link(file), WatchMask::ATTRIB)?;
+        self.shared.heartbeat.store(watch.get_watch_descriptor_id(), Ordering::Release);
+        Ok(())
+    }
+
+    /// How many changes of the heartbeat file were read.
+    pub fn heartbeats(&self) -> u64 {
+        self.shared.heartbeats.load(Ordering::Acquire)
     }
 
     pub fn stats(&self) -> Stats {

@@ -16,6 +16,7 @@ mod merges;
 mod names;
 mod roots;
 mod saves;
+mod service;
 mod settings;
 mod syscalls;
 mod writers;

@@ -81,7 +81,7 @@ fn a_dropped_side_is_an_end_for_the_other() {
     drop(agent);
     assert!(matches!(hear(&from_brain), Incoming::Ended(LinkError::Closed)));
     assert!(matches!(hear(&from_agent), Incoming::Ended(LinkError::Ended)));
-    assert!(matches!(brain.send(&Request::Scan), Err(LinkError::Closed)));
+    assert!(matches!(brain.send(&Request::Scan { checksum: false }), Err(LinkError::Closed)));
     assert_eq!(from_agent.recv_timeout(LONG).unwrap_err(), RecvTimeoutError::Disconnected);
 }
 
@@ -167,7 +167,7 @@ fn the_death_of_the_process_is_an_end() {
     let (proxy, pipes) = proxy::spawn(&command, drop).unwrap();
     let (channel, heard) = start::<Request, Reply>(pipes, Role::Brain, Limits::default(), 4);
     assert!(matches!(hear(&heard), Incoming::Hello(_)));
-    channel.send(&Request::Scan).unwrap();
+    channel.send(&Request::Scan { checksum: false }).unwrap();
     let Incoming::Ended(why) = hear(&heard) else { panic!("no end") };
     assert!(matches!(why, LinkError::Ended), "{why}");
     let status = proxy.end(LONG).unwrap();
@@ -193,7 +193,7 @@ fn last_words_are_heard_when_the_other_side_reads_no_more() {
     assert!(matches!(hear(&from_agent), Incoming::Hello(_)));
     right.shutdown(std::net::Shutdown::Read).unwrap();
     let start = Instant::now();
-    while brain.send(&Request::Scan).is_ok() {
+    while brain.send(&Request::Scan { checksum: false }).is_ok() {
         assert!(start.elapsed() < LONG);
     }
     right.write_all(&codec::encode(&Reply::Halt { reason: "disk gone".into() }).unwrap()).unwrap();

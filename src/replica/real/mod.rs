@@ -26,6 +26,7 @@ use rustix::fs::{Mode, OFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::model::{Attrs, Kind, Name, Principal, RelPath, Xattrs};
+use crate::pulse;
 use crate::sys::lease;
 
 use super::disk::{Disk, Lease, Leased, NotSet, Own, Stat};
@@ -234,6 +235,7 @@ impl Disk for RealDisk {
     }
 
     fn list(&self, dir: &Dir) -> io::Result<Vec<(Name, Stat)>> {
+        pulse::beat();
         walk::list(dir, self.device)
     }
 
@@ -255,6 +257,8 @@ impl Disk for RealDisk {
     }
 
     fn read_at(&self, file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        // A large file is read in one go.
+        pulse::beat();
         let mut done = 0;
         while done < buffer.len() {
             match file.0.read_at(&mut buffer[done..], offset + done as u64) {
@@ -349,11 +353,13 @@ impl Disk for RealDisk {
     }
 
     fn sync_files(&self, files: &[&File]) -> io::Result<()> {
+        pulse::beat();
         let files: Vec<BorrowedFd<'_>> = files.iter().map(|file| file.as_fd()).collect();
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).sync(self.root.as_fd(), &files)
     }
 
     fn sync_dirs(&self, dirs: &[&Dir]) -> io::Result<()> {
+        pulse::beat();
         let mut seen = HashSet::with_capacity(dirs.len());
         let fresh = dirs.iter().filter(|dir| seen.insert(Arc::as_ptr(&dir.0)));
         let dirs: Vec<BorrowedFd<'_>> = fresh.map(|dir| dir.as_fd()).collect();
@@ -369,6 +375,7 @@ impl Disk for RealDisk {
     }
 
     fn discard(&self, dir: &Dir, name: &Name) -> io::Result<()> {
+        pulse::beat();
         dir.own_only()?;
         discard::discard(dir.as_fd(), name.as_bytes())
     }

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{Covered, Shared};
 use crate::model::{Name, RelPath};
+use crate::pulse;
 use crate::watch::{Event, Hint};
 
 const BUFFER: usize = 256 * 1024;
@@ -22,6 +23,8 @@ const RENAME_WAIT: Duration = Duration::from_millis(10);
 /// After something was deleted in the root, the root itself is looked at when it has been silent so long: the kernel
 /// does not tell of its end while anybody, such as ourselves, has it open.
 const ROOT_WAIT: Duration = Duration::from_secs(1);
+/// However quiet it is, the reader shows so often that it lives.
+const IDLE: Duration = Duration::from_secs(2);
 const ROOT_GONE: &str = "root moved or deleted";
 
 /// One event as it was read.
@@ -49,6 +52,7 @@ impl<S: Fn(Event)> Reader<S> {
 
     /// Reads until told to stop.
     pub fn run(mut self) {
+        let _pulse = pulse::take("watch");
         while !self.is_stopped() {
             match self.batch() {
                 Ok(events) => self.send(events),
@@ -70,14 +74,14 @@ impl<S: Fn(Event)> Reader<S> {
             if self.is_stopped() {
                 return;
             }
-            (self.sink)(event);
+            pulse::lean(|| (self.sink)(event));
         }
     }
 
     /// Waits for events, takes them in, and returns what they say.
     fn batch(&mut self) -> io::Result<Vec<Event>> {
         let mut raw = Vec::new();
-        self.wait(self.doubts_root.then_some(ROOT_WAIT))?;
+        self.wait(if self.doubts_root { ROOT_WAIT } else { IDLE })?;
         // Before the read, so that a rename's first half counts as seen since.
         let start = Instant::now();
         self.read(&mut raw)?;
@@ -94,7 +98,7 @@ impl<S: Fn(Event)> Reader<S> {
         };
         let first = raw.len();
         if unsettled {
-            self.wait(Some(RENAME_WAIT))?;
+            self.wait(RENAME_WAIT)?;
             self.read(&mut raw)?;
         }
         let mut covered = shared.covered();
@@ -105,10 +109,10 @@ impl<S: Fn(Event)> Reader<S> {
         Ok(lost)
     }
 
-    fn wait(&self, limit: Option<Duration>) -> io::Result<()> {
+    fn wait(&self, limit: Duration) -> io::Result<()> {
         let mut fds = [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(&self.shared.wake, PollFlags::IN)];
-        let limit = limit.and_then(|d| Timespec::try_from(d).ok());
-        match rustix::event::poll(&mut fds, limit.as_ref()) {
+        let time = Timespec::try_from(limit).ok();
+        match pulse::rest(limit, || rustix::event::poll(&mut fds, time.as_ref())) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(e) => Err(e.into()),
         }
@@ -155,6 +159,10 @@ fn take_in_one(covered: &mut Covered, shared: &Shared, event: &Raw) -> Option<&'
         shared.overflows.fetch_add(1, Ordering::Relaxed);
         covered.tree.forget_renames();
         return Some("the kernel's event queue overflowed");
+    }
+    if wd == shared.heartbeat.load(Ordering::Acquire) {
+        shared.heartbeats.fetch_add(u64::from(mask.contains(EventMask::ATTRIB)), Ordering::Release);
+        return None;
     }
     if !covered.tree.contains(wd) {
         return None;

@@ -9,7 +9,7 @@ pub mod tree;
 pub mod users;
 pub mod versions;
 
-pub use pair::{NAME, PSYNC, Pair, once, run_to_end};
+pub use pair::{NAME, Once, PSYNC, Pair, once, run_to_end};
 pub use tree::{Depth, Tree, snapshot};
 
 use std::time::{Duration, Instant};

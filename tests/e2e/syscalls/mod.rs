@@ -4,7 +4,7 @@
 //! enters its n-th changing call; then psync runs undisturbed, and the result must be exactly what it would have
 //! been. `PSYNC_KILL_AT=N` does it for one n only.
 
-mod trace;
+pub mod trace;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -1,0 +1,90 @@
+//! The language of the control socket: what a line asks of a brain, and what it is answered.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::desk::{Desk, Mandate, Order};
+use super::status::Status;
+
+/// A request, as `{"command":"pause"}`. (The braces make serde refuse fields that it does not know.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    Status {},
+    FullSync {
+        #[serde(default)]
+        checksum: bool,
+    },
+    Pause {},
+    Resume {
+        #[serde(default)]
+        accept: bool,
+        #[serde(default)]
+        union: bool,
+    },
+}
+
+/// An answer, one line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    Status(Box<Status>),
+    Ok(String),
+    Error(String),
+}
+
+/// How long the brain's thread may take for an order.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Answers a line of the control socket.
+pub fn answer(desk: &Desk, line: &str) -> Vec<String> {
+    let reply = match serde_json::from_str::<Request>(line) {
+        Ok(request) => obey(desk, request),
+        Err(error) => Reply::Error(format!("no request: {error}")),
+    };
+    vec![serde_json::to_string(&reply).unwrap_or_default()]
+}
+
+fn obey(desk: &Desk, request: Request) -> Reply {
+    let order = match request {
+        Request::Status {} => return Reply::Status(Box::new(desk.status())),
+        Request::FullSync { checksum } => Order::FullSync { checksum },
+        Request::Pause {} => Order::Pause,
+        Request::Resume { union: true, accept: false } => {
+            return Reply::Error("union goes with accept".to_owned());
+        }
+        Request::Resume { accept, union } => Order::Resume(Mandate { accept, union }),
+    };
+    let Some(answers) = desk.ask(order) else { return Reply::Error("too many orders wait".to_owned()) };
+    match answers.recv_timeout(PATIENCE) {
+        Ok(Ok(text)) => Reply::Ok(text),
+        Ok(Err(text)) => Reply::Error(text),
+        Err(_) => Reply::Error(format!("the brain does not answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn words_on_the_wire() {
+        for (line, want) in [
+            (r#"{"command":"status"}"#, Request::Status {}),
+            (r#"{"command":"full-sync"}"#, Request::FullSync { checksum: false }),
+            (r#"{"command":"full-sync","checksum":true}"#, Request::FullSync { checksum: true }),
+            (r#"{"command":"resume","accept":true}"#, Request::Resume { accept: true, union: false }),
+        ] {
+            assert_eq!(serde_json::from_str::<Request>(line).expect("a request"), want);
+        }
+        let desk = Desk::new("p", &Settings::default(), |_| {});
+        for line in ["", "{}", "[]", r#"{"command":"rm"}"#, r#"{"command":"pause","x":1}"#] {
+            assert!(answer(&desk, line)[0].starts_with(r#"{"error":"no request: "#), "{line}");
+        }
+        let status = answer(&desk, r#"{"command":"status"}"#).remove(0);
+        let Reply::Status(status) = serde_json::from_str(&status).expect("a reply") else { panic!("no status") };
+        assert_eq!(*status, desk.status());
+    }
+}

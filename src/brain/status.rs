@@ -1,0 +1,231 @@
+//! What a brain says of itself when it is asked: plain data, the same for people, scripts and metrics.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Side;
+
+/// The state of a pair, and how it came to it. Times are seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub pair: String,
+    pub version: String,
+    pub pid: u32,
+    pub started: u64,
+    pub state: State,
+    /// Since when the state is what it is.
+    pub since: u64,
+    pub halt: Option<Halt>,
+    pub link: Link,
+    pub left: SideStatus,
+    pub right: SideStatus,
+    /// Changes that were reported and wait.
+    pub queue: u64,
+    /// Actions under way.
+    pub in_flight: u64,
+    /// How long the oldest change waits that is not on both sides yet.
+    pub lag_seconds: f64,
+    pub rates: Rates,
+    pub totals: Totals,
+    /// Files of the pair and their bytes, when it was last in sync.
+    pub files: u64,
+    pub bytes: u64,
+    pub last_in_sync: Option<u64>,
+    pub full_sync: Option<FullSync>,
+    /// Paths that are not synchronised now.
+    pub problems_now: u64,
+    /// The first hundred of them, by side and path.
+    pub problems: Vec<ProblemStatus>,
+    /// The last twenty.
+    pub conflicts: Vec<ConflictStatus>,
+}
+
+/// What a pair is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The left root is being opened.
+    Starting,
+    /// The right side is called, or both sides compare what they know.
+    Connecting,
+    /// A tree is being read.
+    Scanning,
+    /// Changes are being carried over.
+    Syncing,
+    InSync,
+    /// By an administrator's word.
+    Paused,
+    /// It waits for an administrator.
+    Halted,
+    /// A side is lost; it is called again.
+    Disconnected,
+    Stopping,
+}
+
+impl State {
+    pub const ALL: [State; 9] = [
+        State::Starting,
+        State::Connecting,
+        State::Scanning,
+        State::Syncing,
+        State::InSync,
+        State::Paused,
+        State::Halted,
+        State::Disconnected,
+        State::Stopping,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Connecting => "connecting",
+            State::Scanning => "scanning",
+            State::Syncing => "syncing",
+            State::InSync => "in sync",
+            State::Paused => "paused",
+            State::Halted => "halted",
+            State::Disconnected => "disconnected",
+            State::Stopping => "stopping",
+        }
+    }
+}
+
+/// Why nothing is propagated, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Halt {
+    pub reason: String,
+    pub advice: String,
+    pub since: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkWord {
+    Connecting,
+    Up,
+    Down,
+}
+
+/// The way to the right side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub state: LinkWord,
+    pub since: u64,
+    /// Why it is down.
+    pub reason: Option<String>,
+    /// When it is called again.
+    pub next_attempt: Option<u64>,
+}
+
+/// One side.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SideStatus {
+    /// `None`: this host.
+    pub host: Option<String>,
+    pub root: String,
+    pub scanning: bool,
+    /// Seen by the scan that runs, or by the last one.
+    pub files: u64,
+    pub bytes: u64,
+    /// Only of the left side: directories watched, events read, times that the kernel's queue overflowed.
+    pub watches: Option<u64>,
+    pub events: Option<u64>,
+    pub overflows: Option<u64>,
+}
+
+/// Of the last minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    pub actions_per_second: f64,
+    pub bytes_per_second: f64,
+}
+
+/// Since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    pub actions: u64,
+    /// Contents that were placed.
+    pub bytes: u64,
+    pub conflicts: u64,
+    pub problems: u64,
+    pub links: u64,
+    pub full_syncs: u64,
+}
+
+/// The last scan of both sides, or the one that is wanted or runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullSync {
+    /// 0: the one at the start.
+    pub number: u64,
+    pub begun: u64,
+    pub ended: Option<u64>,
+    pub checksum: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemStatus {
+    pub side: String,
+    pub path: String,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictStatus {
+    pub when: u64,
+    pub path: String,
+    pub loser: String,
+    /// Where it is kept; `None`: in the trash.
+    pub copy: Option<String>,
+}
+
+impl Status {
+    pub fn side(&mut self, side: Side) -> &mut SideStatus {
+        match side {
+            Side::Left => &mut self.left,
+            Side::Right => &mut self.right,
+        }
+    }
+
+    /// The status in one line, for systemd.
+    pub fn line(&self) -> String {
+        let state = self.state.word();
+        match self.state {
+            State::Halted => {
+                let why = self.halt.as_ref().map(|halt| format!(": {} ({})", halt.reason, halt.advice));
+                format!("{state}{}", why.unwrap_or_default())
+            }
+            State::Disconnected => {
+                let why = self.link.reason.as_ref().map(|reason| format!(": {reason}"));
+                format!("{state}{}; trying again", why.unwrap_or_default())
+            }
+            State::Scanning => {
+                format!("{state}: {} files on the left, {} on the right", self.left.files, self.right.files)
+            }
+            State::Syncing => format!("{state}: {} waiting, {} under way", self.queue, self.in_flight),
+            State::InSync => match self.problems_now {
+                0 => format!("{state}: {} files", self.files),
+                n => format!("{state}: {} files, {n} with problems", self.files),
+            },
+            State::Paused => format!("{state} (`psync resume {}` goes on)", self.pair),
+            State::Starting | State::Connecting | State::Stopping => state.to_owned(),
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub fn wall() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map(|d| d.as_secs()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_has_its_word() {
+        for state in State::ALL {
+            let kebab = serde_json::to_value(state).expect("a word");
+            assert_eq!(kebab.as_str().expect("text").replace('-', " "), state.word());
+        }
+    }
+}

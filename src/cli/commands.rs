@@ -1,0 +1,231 @@
+//! `psync SUBCOMMAND`: what is asked of a running brain.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+
+use super::console::Console;
+use super::human::words;
+use super::options::{self, Parsed};
+use super::pair::PairFile;
+use super::{UsageError, adhoc, alert, exit, status};
+use crate::brain::control::{Reply, Request};
+use crate::brain::status::{State, Status};
+use crate::service::control::{ask, socket_of};
+
+/// A subcommand of psync.
+#[derive(Debug, Parser)]
+#[command(name = "psync", version, disable_help_subcommand = true)]
+struct Psync {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What the pairs are doing: exit 0 in sync or on the way to it, 1 not running, 2 halted or disconnected
+    Status(StatusOptions),
+
+    /// Rescan both sides and reconcile now, by the running brain or without one
+    Fullsync {
+        /// The pair's name, or the path of its file
+        pair: String,
+        /// Read the contents of files that look unchanged as well
+        #[arg(long)]
+        checksum: bool,
+        /// Tell what came of it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Stop propagation until `psync resume`, or until the brain is started again
+    Pause {
+        /// The pair's name, or the path of its file
+        pair: String,
+        #[arg(long, hide = true)]
+        json: bool,
+    },
+
+    /// Go on after a pause or a halt
+    Resume {
+        /// The pair's name, or the path of its file
+        pair: String,
+        /// Both trees are as they should be, and deletions are meant
+        #[arg(long)]
+        accept: bool,
+        /// With --accept: take both trees as if they had never met; what is on one side only is copied
+        #[arg(long, requires = "accept")]
+        union: bool,
+        #[arg(long, hide = true)]
+        json: bool,
+    },
+
+    /// What psync-alert@UNIT.service runs when a unit has failed
+    #[command(hide = true)]
+    Alert { unit: String },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StatusOptions {
+    /// The pair's name, or the path of its file; without it all pairs of this host
+    pub pair: Option<String>,
+    /// As JSON, an object for each pair
+    #[arg(long, conflicts_with = "openmetrics")]
+    pub json: bool,
+    /// As OpenMetrics
+    #[arg(long)]
+    pub openmetrics: bool,
+    /// Show it again whenever it changes, until interrupted
+    #[arg(long, conflicts_with = "openmetrics")]
+    pub watch: bool,
+}
+
+/// Between two looks at a full sync that runs.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Whether the first word is a subcommand. A directory of that name is `./NAME`.
+pub fn is_one(args: &[OsString]) -> bool {
+    args.get(1).is_some_and(|word| ["status", "fullsync", "pause", "resume", "alert"].iter().any(|name| word == name))
+}
+
+/// The whole command; the exit code.
+pub fn main(args: Vec<OsString>, run: adhoc::Run) -> u8 {
+    let console = Console::stderr();
+    let result = match options::parse::<Psync>(args) {
+        Ok(Parsed::Show(text)) => {
+            print(&text);
+            return 0;
+        }
+        Ok(Parsed::Run(Psync { command })) => carry_out(command, run),
+        Err(e) => Err(e),
+    };
+    result.unwrap_or_else(|e| {
+        console.line(&format!("psync: {e}"));
+        exit::USAGE
+    })
+}
+
+fn carry_out(command: Command, run: adhoc::Run) -> Result<u8, UsageError> {
+    match command {
+        Command::Status(options) => status::main(&options),
+        Command::Fullsync { pair, checksum, json } => full_sync(&PairFile::of(&pair)?, checksum, json, run),
+        Command::Pause { pair, json } => order(&PairFile::of(&pair)?, Request::Pause {}, json),
+        Command::Resume { pair, accept, union, json } => {
+            order(&PairFile::of(&pair)?, Request::Resume { accept, union }, json)
+        }
+        Command::Alert { unit } => alert::main(&unit),
+    }
+}
+
+/// An order that is done when it is answered.
+fn order(pair: &PairFile, request: Request, json: bool) -> Result<u8, UsageError> {
+    let text = told(pair, request)?;
+    tell(pair, &text, json, true);
+    Ok(0)
+}
+
+/// Asks for a full sync and waits for its end; without a brain it is done here.
+fn full_sync(pair: &PairFile, checksum: bool, json: bool, run: adhoc::Run) -> Result<u8, UsageError> {
+    let before = match look(pair)? {
+        Some(status) => status,
+        None => return Ok(alone(pair, checksum, run)),
+    };
+    told(pair, Request::FullSync { checksum })?;
+    let earlier = before.full_sync.map_or(0, |sync| sync.number);
+    let begun = Instant::now();
+    loop {
+        thread::sleep(LOOK);
+        let Some(status) = look(pair)? else {
+            return Err(UsageError(format!("{}: the brain has ended before the full sync did", pair.name)));
+        };
+        let done = status.full_sync.as_ref().is_some_and(|sync| sync.number > earlier && sync.ended.is_some());
+        if done {
+            let text = format!("full sync done: {} files in {} s", status.files, begun.elapsed().as_secs());
+            tell(pair, &text, json, true);
+            return Ok(0);
+        }
+        if matches!(status.state, State::Halted | State::Disconnected | State::Paused) {
+            tell(pair, &format!("the full sync does not end: {}", status.line()), json, false);
+            return Ok(status::LOST);
+        }
+    }
+}
+
+/// `psync -s` on the pair's file.
+fn alone(pair: &PairFile, checksum: bool, run: adhoc::Run) -> u8 {
+    let mut args: Vec<OsString> = ["psync", "-s", "--as-service", "--pair", &pair.name].map(OsString::from).to_vec();
+    if checksum {
+        args.push("--checksum".into());
+    }
+    args.extend(["--config".into(), pair.path.clone().into()]);
+    adhoc::main(args, run)
+}
+
+/// What the brain says to a request; its refusal is an error.
+fn told(pair: &PairFile, request: Request) -> Result<String, UsageError> {
+    match talk(pair, request)? {
+        Some(Reply::Ok(text)) => Ok(text),
+        Some(Reply::Error(text)) => Err(UsageError(format!("{}: {text}", pair.name))),
+        Some(Reply::Status(_)) => Err(UsageError(format!("{}: the answer makes no sense", pair.name))),
+        None => {
+            Err(UsageError(format!("{}: not running (no answer at {})", pair.name, socket_of(&pair.name).display())))
+        }
+    }
+}
+
+/// The status of a pair's brain; `None` if none runs.
+pub fn look(pair: &PairFile) -> Result<Option<Status>, UsageError> {
+    match talk(pair, Request::Status {})? {
+        Some(Reply::Status(status)) => Ok(Some(*status)),
+        Some(Reply::Error(text)) => Err(UsageError(format!("{}: {text}", pair.name))),
+        Some(Reply::Ok(_)) => Err(UsageError(format!("{}: the answer makes no sense", pair.name))),
+        None => Ok(None),
+    }
+}
+
+fn talk(pair: &PairFile, request: Request) -> Result<Option<Reply>, UsageError> {
+    let named = |what: String| UsageError(format!("{}: {what}", pair.name));
+    let line = serde_json::to_string(&request).map_err(|e| named(e.to_string()))?;
+    let lines = match ask(&socket_of(&pair.name), &line) {
+        Ok(lines) => lines,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(e) => return Err(named(format!("{}: {}", socket_of(&pair.name).display(), words(&e)))),
+    };
+    let reply = lines.first().and_then(|line| serde_json::from_str(line).ok());
+    reply.map(Some).ok_or_else(|| named("the answer makes no sense".to_owned()))
+}
+
+fn tell(pair: &PairFile, text: &str, json: bool, ok: bool) {
+    let line = match json {
+        true => serde_json::json!({ "pair": pair.name, "ok": ok, "text": text }).to_string(),
+        false => format!("{}: {text}", pair.name),
+    };
+    print(&format!("{line}\n"));
+}
+
+/// Writes to stdout; a closed pipe is no matter.
+pub fn print(text: &str) -> bool {
+    let mut out = io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_itself_is_content() {
+        use clap::CommandFactory;
+        Psync::command().debug_assert();
+    }
+
+    #[test]
+    fn subcommands_are_told_by_the_first_word() {
+        let args = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        assert!(is_one(&args(&["psync", "status"])) && is_one(&args(&["psync", "resume", "p", "--accept"])));
+        assert!(!is_one(&args(&["psync", "./status", "b"])) && !is_one(&args(&["psync"])));
+    }
+}

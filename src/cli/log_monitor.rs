@@ -1,0 +1,59 @@
+//! What the brain does, as records of the log.
+
+use slog::{Logger, error, info, warn};
+
+use crate::brain::monitor::{LinkState, Monitor, Progress};
+use crate::model::RelPath;
+use crate::service::log::{MESSAGE_ID, PATH, SIDE, message_id};
+
+/// The monitor of a service; that of a terminal logs by it as well.
+pub struct LogMonitor {
+    pub logger: Logger,
+}
+
+impl Monitor for LogMonitor {
+    fn progress(&self, _: &Progress) {}
+
+    fn in_sync(&self, files: u64, bytes: u64) {
+        info!(self.logger, "in sync";
+            MESSAGE_ID => message_id::IN_SYNC, SIDE => "B", "files" => files, "bytes" => bytes);
+    }
+
+    fn halted(&self, reason: &str, advice: &str) {
+        error!(self.logger, "halted: {}", reason;
+            MESSAGE_ID => message_id::HALT, SIDE => "B", "advice" => advice.to_string());
+    }
+
+    fn problem(&self, path: &RelPath, text: &str) {
+        warn!(self.logger, "not synchronised: {}", text; MESSAGE_ID => message_id::PROBLEM, PATH => path.to_string());
+    }
+
+    fn solved(&self, path: &RelPath) {
+        info!(self.logger, "synchronised again"; PATH => path.to_string());
+    }
+
+    fn note(&self, text: &str) {
+        info!(self.logger, "{}", text);
+    }
+
+    fn link(&self, state: &LinkState) {
+        match state {
+            // Said by what follows.
+            LinkState::Connecting => {}
+            LinkState::Up => info!(self.logger, "{}", link_words(state); MESSAGE_ID => message_id::LINK_UP),
+            LinkState::Down { .. } => {
+                warn!(self.logger, "{}", link_words(state); MESSAGE_ID => message_id::LINK_DOWN);
+            }
+        }
+    }
+}
+
+/// The link's state as it is told; nothing while it is called.
+pub fn link_words(state: &LinkState) -> String {
+    match state {
+        LinkState::Connecting => String::new(),
+        LinkState::Up => "link up".to_string(),
+        LinkState::Down { reason, retry: None } => format!("link down: {reason}"),
+        LinkState::Down { reason, retry: Some(seconds) } => format!("link down: {reason}; next attempt in {seconds} s"),
+    }
+}

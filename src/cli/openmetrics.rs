@@ -1,0 +1,134 @@
+//! The status as OpenMetrics, for Prometheus and its like.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::brain::status::{LinkWord, SideStatus, State, Status};
+
+/// What a metric is.
+#[derive(Clone, Copy)]
+enum Kind {
+    Gauge,
+    Counter,
+    StateSet,
+}
+
+/// One line of a family: more labels, and the value.
+type Sample = (String, f64);
+
+/// All pairs, `None` those that are not running.
+pub fn text(pairs: &BTreeMap<String, Option<Status>>) -> String {
+    let mut out = String::new();
+    for (name, kind, help, samples) in families() {
+        let word = match kind {
+            Kind::Gauge => "gauge",
+            Kind::Counter => "counter",
+            Kind::StateSet => "stateset",
+        };
+        let _ = writeln!(out, "# HELP psync_{name} {help}");
+        let _ = writeln!(out, "# TYPE psync_{name} {word}");
+        let suffix = if matches!(kind, Kind::Counter) { "_total" } else { "" };
+        for (pair, status) in pairs {
+            for (labels, value) in samples(status.as_ref()) {
+                let _ = writeln!(out, "psync_{name}{suffix}{{pair=\"{}\"{labels}}} {value}", label(pair));
+            }
+        }
+    }
+    out.push_str("# EOF\n");
+    out
+}
+
+type Family = (&'static str, Kind, &'static str, fn(Option<&Status>) -> Vec<Sample>);
+
+fn families() -> Vec<Family> {
+    use Kind::*;
+    vec![
+        ("up", Gauge, "Whether the pair's brain runs.", |s| vec![plain(f64::from(u8::from(s.is_some())))]),
+        ("state", StateSet, "What the pair is doing.", |s| {
+            let state = |s: &Status, state: State| {
+                (format!(",psync_state=\"{}\"", state.word()), f64::from(u8::from(s.state == state)))
+            };
+            s.map(|s| State::ALL.map(|one| state(s, one)).to_vec()).unwrap_or_default()
+        }),
+        ("link_up", Gauge, "Whether the right side is reached.", |s| {
+            of(s, |s| f64::from(u8::from(s.link.state == LinkWord::Up)))
+        }),
+        ("start_time_seconds", Gauge, "When the brain started, since 1970.", |s| of(s, |s| s.started as f64)),
+        ("queue", Gauge, "Changes that wait.", |s| of(s, |s| s.queue as f64)),
+        ("in_flight", Gauge, "Actions under way.", |s| of(s, |s| s.in_flight as f64)),
+        ("lag_seconds", Gauge, "Age of the oldest change that is not on both sides.", |s| of(s, |s| s.lag_seconds)),
+        ("files", Gauge, "Files of the pair when it was last in sync.", |s| of(s, |s| s.files as f64)),
+        ("bytes", Gauge, "Their contents.", |s| of(s, |s| s.bytes as f64)),
+        ("problems", Gauge, "Paths that are not synchronised now.", |s| of(s, |s| s.problems_now as f64)),
+        ("last_in_sync_seconds", Gauge, "When the pair was last found in sync, since 1970.", |s| {
+            s.and_then(|s| s.last_in_sync).map(|when| plain(when as f64)).into_iter().collect()
+        }),
+        ("last_full_sync_seconds", Gauge, "When the last full sync ended, since 1970.", |s| {
+            let ended = s.and_then(|s| s.full_sync.as_ref()).and_then(|sync| sync.ended);
+            ended.map(|when| plain(when as f64)).into_iter().collect()
+        }),
+        ("watches", Gauge, "Directories watched on this host.", |s| side(s, |side| side.watches)),
+        ("actions", Counter, "Actions recorded on both sides.", |s| of(s, |s| s.totals.actions as f64)),
+        ("placed_bytes", Counter, "Contents placed.", |s| of(s, |s| s.totals.bytes as f64)),
+        ("conflicts", Counter, "Conflicts.", |s| of(s, |s| s.totals.conflicts as f64)),
+        ("problems_met", Counter, "Problems met.", |s| of(s, |s| s.totals.problems as f64)),
+        ("full_syncs", Counter, "Full syncs done.", |s| of(s, |s| s.totals.full_syncs as f64)),
+        ("links", Counter, "Times that the right side was reached.", |s| of(s, |s| s.totals.links as f64)),
+        ("events", Counter, "Events read from the kernel.", |s| side(s, |side| side.events)),
+        ("overflows", Counter, "Overflows of the kernel's queue of events.", |s| side(s, |side| side.overflows)),
+    ]
+}
+
+fn plain(value: f64) -> Sample {
+    (String::new(), value)
+}
+
+fn of(status: Option<&Status>, value: impl Fn(&Status) -> f64) -> Vec<Sample> {
+    status.map(|status| plain(value(status))).into_iter().collect()
+}
+
+fn side(status: Option<&Status>, value: impl Fn(&SideStatus) -> Option<u64>) -> Vec<Sample> {
+    let sides = status.map(|s| [("left", &s.left), ("right", &s.right)]).into_iter().flatten();
+    let told = sides.filter_map(|(word, side)| Some((format!(",side=\"{word}\""), value(side)? as f64)));
+    told.collect()
+}
+
+/// A label's value.
+fn label(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::brain::desk::Desk;
+    use crate::config::Settings;
+
+    #[test]
+    fn every_family_is_whole() {
+        let mut status = Desk::new("web", &Settings::default(), |_| {}).status();
+        status.left.watches = Some(3);
+        status.totals.actions = 7;
+        let text = text(&BTreeMap::from([("web".to_owned(), Some(status)), ("mail".to_owned(), None)]));
+        assert!(text.ends_with("\n# EOF\n"));
+        for line in [
+            "# TYPE psync_state stateset",
+            "psync_up{pair=\"web\"} 1",
+            "psync_up{pair=\"mail\"} 0",
+            "psync_state{pair=\"web\",psync_state=\"starting\"} 1",
+            "psync_state{pair=\"web\",psync_state=\"in sync\"} 0",
+            "psync_actions_total{pair=\"web\"} 7",
+            "psync_watches{pair=\"web\",side=\"left\"} 3",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
+        }
+        // HELP and TYPE come before the samples of each family, and no family twice.
+        let names: Vec<&str> = families().iter().map(|family| family.0).collect();
+        for (n, name) in names.iter().enumerate() {
+            assert!(!names[..n].contains(name), "{name} twice");
+            let at = |what: &str| text.find(&format!("# {what} psync_{name} ")).expect(name);
+            assert!(at("HELP") < at("TYPE"));
+        }
+        assert_eq!(text.matches("mail").count(), 1, "nothing is known of what does not run");
+    }
+}

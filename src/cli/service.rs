@@ -1,0 +1,211 @@
+//! `psync-brain PAIR`: a pair as a service, in the foreground.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use slog::{Logger, error, info, warn};
+
+use super::adhoc::{BANNED_EVERY, Roots, check_roots, stuck_after};
+use super::console::Console;
+use super::exit;
+use super::human::words;
+use super::log_monitor::LogMonitor;
+use super::options::{self, Brain, Parsed};
+use super::pair::PairFile;
+use super::roots;
+use super::{PSYNC_BRAIN, UsageError};
+use crate::brain::desk::{Desk, Mandate, Order};
+use crate::brain::monitor::Exit;
+use crate::brain::status::State;
+use crate::brain::{self, Job, control};
+use crate::config::{self, Settings, pair_command};
+use crate::service::control::{Server, socket_of};
+use crate::service::log::{Log, Target};
+use crate::service::signals::{Stop, on_hangup, stop_on_signals};
+use crate::service::watchdog::Watch;
+use crate::service::{banned, notify};
+
+/// How long the brain's thread may take to apply other settings.
+const RELOAD: Duration = Duration::from_secs(20);
+
+/// The whole command; the exit code.
+pub fn main(args: Vec<OsString>) -> u8 {
+    let console = Console::stderr();
+    let result = match options::parse::<Brain>(args) {
+        Ok(Parsed::Show(text)) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            return 0;
+        }
+        Ok(Parsed::Run(options)) => start(&options, &console),
+        Err(e) => Err(e),
+    };
+    result.unwrap_or_else(|e| {
+        console.line(&format!("{PSYNC_BRAIN}: {e}"));
+        notify::status(&e.0);
+        exit::USAGE
+    })
+}
+
+fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
+    let pair = PairFile::of(&options.pair)?;
+    let written = read(&pair, options)?;
+    let mut settings = written.clone();
+    let Roots { left, right } = check_roots(&settings, false)?;
+    settings.left.root.clone_from(&left.path);
+    if let Some(right) = &right {
+        settings.right.root.clone_from(&right.path);
+    }
+    if let Some(name) = &settings.banned
+        && banned::running(name).map_err(|e| UsageError(format!("banned: /proc cannot be read: {}", words(&e))))?
+    {
+        console.line(&format!("{PSYNC_BRAIN}: {name} is running: nothing is done"));
+        return Ok(exit::code(Exit::Banned));
+    }
+    let target = Target::of(&settings.log);
+    if let Target::File(path) = &target {
+        let local: Vec<_> = std::iter::once(&left).chain(&right).collect();
+        roots::check_log_apart(path, &local)?;
+    }
+    let log = Log::start(&target, settings.debug, &pair.name, console.writer())
+        .map_err(|e| UsageError(format!("log: {}: {}", settings.log, words(&e))))?;
+    let logger = log.logger.clone();
+    settings.moot().iter().for_each(|line| info!(logger, "{line}"));
+
+    let desk = Arc::new(Desk::new(&pair.name, &settings, notify::status));
+    let right = pair_command(&settings, &pair.name, false);
+    let job = Job {
+        settings,
+        pair: pair.name.clone(),
+        right,
+        mandate: Mandate::default(),
+        persistent: true,
+        checksum: false,
+        logger,
+    };
+    let socket = socket_of(&pair.name);
+    let stop = Stop::new();
+    let at_desk = desk.clone();
+    let server = Server::start(&socket, &stop, move |line| control::answer(&at_desk, line)).map_err(|e| {
+        UsageError(format!("{}: {} (RUNTIME_DIRECTORY names another place)", socket.display(), words(&e)))
+    })?;
+    let reload = Reload { pair, options: options.clone(), in_force: Mutex::new(written), desk: desk.clone(), log };
+    let ended = supervised(&desk, &job, reload, &stop).unwrap_or_else(|e| {
+        error!(job.logger, "cannot start: {}", words(&e));
+        Exit::Internal
+    });
+    drop(server);
+    if ended == Exit::Banned {
+        warn!(job.logger, "stopped: a banned program is running");
+    }
+    Ok(exit::code(ended))
+}
+
+/// The run, with all that watches over it.
+fn supervised(desk: &Arc<Desk>, job: &Job, reload: Reload, stop: &Stop) -> io::Result<Exit> {
+    stop_on_signals(stop)?;
+    stop.on_stop(notify::stopping);
+    let (at_heart, at_board) = (desk.clone(), desk.clone());
+    let watch = Watch {
+        heart: move || at_heart.heart(),
+        started: move || at_board.status().state != State::Starting,
+        patience: stuck_after(&job.settings),
+        logger: job.logger.clone(),
+    };
+    // With a watchdog of systemd's the silence says it.
+    watch.start(stop, |_| std::process::exit(exit::code(Exit::Internal).into()))?;
+    let reload = Arc::new(reload);
+    let again = reload.clone();
+    on_hangup(move || again.run())?;
+    let banned = match &job.settings.banned {
+        Some(name) => banned::watch(name, BANNED_EVERY, stop)?,
+        None => Arc::new(AtomicBool::new(false)),
+    };
+    let monitor = Arc::new(LogMonitor { logger: job.logger.clone() });
+    let ended = brain::run_at(desk, job, monitor, stop.clone());
+    // All that waits for it ends with the run.
+    stop.set();
+    let ended = if ended == Exit::Done && banned.load(Ordering::Acquire) { Exit::Banned } else { ended };
+    reload.end();
+    Ok(ended)
+}
+
+/// The pair's file under the options, checked.
+fn read(pair: &PairFile, options: &Brain) -> Result<Settings, UsageError> {
+    let (mut settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
+    if let Some(level) = options.debug {
+        settings.debug = level;
+    }
+    if let Some(target) = &options.log {
+        settings.log.clone_from(target);
+    }
+    settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
+    Ok(settings)
+}
+
+/// Reads the configuration again.
+struct Reload {
+    pair: PairFile,
+    options: Brain,
+    /// As it was read, not as it was completed.
+    in_force: Mutex<Settings>,
+    desk: Arc<Desk>,
+    log: Log,
+}
+
+impl Reload {
+    /// Applies what has changed, or nothing at all.
+    fn run(&self) {
+        notify::reloading();
+        let logger = &self.log.logger;
+        if let Err(e) = self.log.reopen() {
+            error!(logger, "the log cannot be opened anew: {}", words(&e));
+        }
+        match self.apply(logger) {
+            Ok(text) => info!(logger, "reloaded: {text}"),
+            Err(text) => error!(logger, "not reloaded, all settings stay as they were: {text}"),
+        }
+        notify::ready();
+        // The line of the status is still what it was.
+        notify::status(&self.desk.status().line());
+    }
+
+    fn apply(&self, logger: &Logger) -> Result<String, String> {
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = read(&self.pair, &self.options).map_err(|e| e.to_string())?;
+        let changes = in_force.changes(&new);
+        if !changes.restart.is_empty() {
+            let keys = changes.restart.join(", ");
+            return Err(format!("{keys} cannot change while psync runs: restart psync-brain@{}", self.pair.name));
+        }
+        if !changes.units.is_empty() {
+            warn!(logger, "{} has changed: `systemctl daemon-reload` makes the timers anew", changes.units.join(", "));
+        }
+        if changes.keys.is_empty() {
+            return Ok("nothing has changed".to_owned());
+        }
+        let status = self.desk.status();
+        let mut settings = new.clone();
+        settings.left.root = status.left.root.into();
+        if settings.is_local() {
+            settings.right.root = status.right.root.into();
+        }
+        let answers = self.desk.ask(Order::Reload(Box::new(settings))).ok_or("too many orders wait")?;
+        match answers.recv_timeout(RELOAD) {
+            Ok(answer) => answer?,
+            Err(RecvTimeoutError::Timeout) => return Err("the brain does not answer".to_owned()),
+            Err(RecvTimeoutError::Disconnected) => return Err("the brain has ended".to_owned()),
+        };
+        self.log.set_debug(new.debug);
+        *in_force = new;
+        Ok(changes.keys.join(", "))
+    }
+
+    /// Writes what is left of the log, though a thread for the next reload still waits.
+    fn end(&self) {
+        self.log.close();
+    }
+}

@@ -1,0 +1,86 @@
+//! What an administrator asks of a running session: a full sync, a pause, other rules.
+
+use crate::endpoint::message::Request;
+use crate::model::{Millis, RelPath, Side};
+
+use super::guard::Guard;
+use super::{Engine, Phase, Settings, index};
+
+impl Engine {
+    /// Both sides are to be scanned, once the scans that run are over. With `checksum` every file is read.
+    pub(super) fn want_scan(&mut self, checksum: bool) {
+        self.scan_wanted = Some(checksum || self.scan_wanted == Some(true));
+        self.in_sync = false;
+        // An explicit full sync deals with what differed at the start as well.
+        self.settings.skip_initial = false;
+    }
+
+    /// Begins the scan that is wanted. A scan that still runs must end first: its end would be taken for this one's.
+    pub(super) fn begin_wanted_scan(&mut self) {
+        if self.phase != Phase::Running || self.paused || self.sides.iter().any(|s| s.cursor.is_some()) {
+            return;
+        }
+        let Some(checksum) = self.scan_wanted.take() else { return };
+        for side in Side::BOTH {
+            self.send(side, Request::Scan { checksum });
+            self.sides[index(side)].cursor = Some(RelPath::root());
+        }
+    }
+
+    /// Stops or starts propagation. What is under way is finished; what users change meanwhile waits on their side.
+    pub(super) fn pause(&mut self, on: bool) {
+        self.paused = on;
+        self.in_sync = false;
+        if self.phase == Phase::Running {
+            self.hold(on);
+        }
+    }
+
+    /// Tells both sides whether they may report.
+    pub(super) fn hold(&mut self, on: bool) {
+        for side in Side::BOTH {
+            self.send(side, Request::Hold { on });
+        }
+    }
+
+    /// Other rules, from now on.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.guard.set_limit(settings.max_delete);
+        let skip_initial = self.settings.skip_initial;
+        self.settings = Settings { skip_initial, ..settings };
+    }
+
+    /// What the guard has counted, for the next session.
+    pub fn guard(&self) -> Guard {
+        self.guard.clone()
+    }
+
+    /// Takes over what the guard of an earlier session has counted.
+    pub fn inherit(&mut self, guard: Guard) {
+        self.guard = guard;
+        self.guard.set_limit(self.settings.max_delete);
+    }
+
+    /// Whether both sides are equal, as far as is known.
+    pub fn is_in_sync(&self) -> bool {
+        self.in_sync
+    }
+
+    /// Whether changes are carried over, once the sides have exchanged what they know.
+    pub fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// Whether this side is being scanned.
+    pub fn is_scanning(&self, side: Side) -> bool {
+        self.phase == Phase::Running && self.sides[index(side)].cursor.is_some()
+    }
+
+    /// When the oldest change was reported that is not on both sides yet; those with a problem do not count. Looks at
+    /// all of them.
+    pub fn oldest(&self) -> Option<Millis> {
+        let waiting = self.sides.iter().flat_map(|s| &s.pending);
+        let waiting = waiting.filter(|(path, _)| !self.has_problem(path)).map(|(_, pending)| pending.since);
+        waiting.chain(self.flights.values().map(|flight| flight.since)).min()
+    }
+}

@@ -1,0 +1,126 @@
+//! The files that are installed beside the programs, in step with the code.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+
+use psync::config::{Settings, parse};
+use psync::service::log::message_id;
+
+fn file(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// A key of the example, dotted below a table; whether it stands behind a `#`, and whether that is no default.
+struct Key {
+    name: String,
+    commented: bool,
+    unset: bool,
+}
+
+/// The keys of a commented example, and the same text with every key alive.
+fn example(text: &str) -> (Vec<Key>, String) {
+    let (mut keys, mut alive, mut table) = (Vec::new(), String::new(), String::new());
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            table = format!("{}.", name.trim_end_matches(']'));
+        }
+        // A comment has a blank behind its `#`, a key has none.
+        let bare = line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') && !rest.is_empty());
+        let code = bare.unwrap_or(line);
+        let key = code.split_once(" = ").filter(|_| !code.starts_with('#'));
+        if let Some((name, _)) = key {
+            let unset = code.ends_with("# not set by default");
+            keys.push(Key { name: format!("{table}{name}"), commented: bare.is_some(), unset });
+        }
+        alive += if key.is_some() { code } else { line };
+        alive.push('\n');
+    }
+    (keys, alive)
+}
+
+/// All keys that a file may have.
+fn known() -> Vec<String> {
+    let serde_json::Value::Object(all) = serde_json::to_value(Settings::default()).unwrap() else { panic!() };
+    let mut keys = Vec::new();
+    for (key, value) in all {
+        match value {
+            serde_json::Value::Object(below) => keys.extend(below.keys().map(|below| format!("{key}.{below}"))),
+            _ => keys.push(key),
+        }
+    }
+    keys.sort();
+    keys
+}
+
+#[test]
+fn the_example_configuration_has_every_key_with_its_default() {
+    let text = file("conf/psync.toml");
+    let (keys, alive) = example(&text);
+    let mut names: Vec<String> = keys.iter().map(|key| key.name.clone()).collect();
+    names.sort();
+    assert_eq!(names, known(), "each key once");
+    let live: Vec<&str> = keys.iter().filter(|key| !key.commented).map(|key| key.name.as_str()).collect();
+    assert_eq!(live, ["left.root", "right.root"]);
+
+    // As it stands: the defaults, and two roots.
+    let (as_is, _) = parse(Path::new("conf/psync.toml"), &text).unwrap();
+    as_is.check().unwrap();
+    let mut defaults = Settings::default();
+    defaults.left.root = "/srv/data".into();
+    defaults.right.root = "/srv/data".into();
+    assert_eq!(as_is, defaults);
+
+    // With every key alive it is good, and differs only where it says that there is no default.
+    let (all, _) = parse(Path::new("conf/psync.toml"), &alive).unwrap();
+    all.check().unwrap();
+    let mut differ = defaults.changes(&all).keys;
+    let mut unset: Vec<String> = keys.iter().filter(|key| key.unset).map(|key| key.name.clone()).collect();
+    (differ.sort(), unset.sort());
+    assert_eq!(differ, unset);
+}
+
+#[test]
+fn the_catalog_explains_every_message() {
+    let text = file("packaging/psync.catalog");
+    let entries: Vec<&str> = text.split("\n-- ").skip(1).collect();
+    let ids: Vec<&str> = entries.iter().map(|entry| entry.lines().next().unwrap().trim()).collect();
+    let known: Vec<&str> = message_id::ALL.iter().map(|(_, id)| *id).collect();
+    assert_eq!(ids, known);
+    for (entry, (name, id)) in entries.iter().zip(message_id::ALL) {
+        assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{name}");
+        let (head, body) = entry.split_once("\n\n").unwrap_or_else(|| panic!("{name}: no text"));
+        for field in ["Subject: ", "Defined-By: psync", "Documentation: "] {
+            assert!(head.lines().any(|line| line.starts_with(field)), "{name}: no {field}");
+        }
+        assert!(body.trim().len() > 60, "{name}: nothing is explained");
+    }
+}
+
+/// systemd's own reader takes the catalog.
+#[test]
+fn journalctl_reads_the_catalog() {
+    let program = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+        .map(|directory| directory.join("journalctl"))
+        .find(|path| path.exists());
+    let Some(program) = program else {
+        assert!(std::env::var_os("CI").is_none(), "journalctl is missing, and no test may be skipped here");
+        return eprintln!("skipped: journalctl_reads_the_catalog needs journalctl");
+    };
+    let root = tempfile::tempdir().unwrap();
+    let place = root.path().join("usr/lib/systemd/catalog");
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join("psync.catalog"), file("packaging/psync.catalog")).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = std::process::Command::new(&program);
+        let output = command.arg("--root").arg(root.path()).args(words).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "journalctl {words:?}: {said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    run(&["--update-catalog"]);
+    let listed = run(&["--list-catalog"]);
+    for (name, id) in message_id::ALL {
+        assert!(listed.contains(id), "{name} is not in:\n{listed}");
+    }
+}
