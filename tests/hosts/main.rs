@@ -13,4 +13,6 @@ mod support;
 
 mod lab;
 mod package;
+mod pair;
+mod umbrella;
 mod units;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use crate::support::{Host, Lab, newer, package, run};
+use crate::tools;
 
 const PAIR: &str = "[left]\nroot = \"/srv/data\"\n[right]\nroot = \"/srv/data\"\nhost = \"right\"\n";
 
@@ -26,6 +27,16 @@ impl Drop for Limits {
             let _ = fs::write(path, value);
         }
     }
+}
+
+#[test]
+fn lintian_finds_neither_errors_nor_warnings() {
+    if !["lintian", "dpkg-buildpackage", "dh"].into_iter().all(tools::has) {
+        return;
+    }
+    let changes = package().with_extension("changes");
+    let said = run("lintian", &["--allow-root", "--fail-on", "error,warning", changes.to_str().unwrap()]);
+    assert_eq!(said, "");
 }
 
 #[test]
