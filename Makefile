@@ -1,6 +1,6 @@
-# The five commands that people need.
+# The commands that people need.
 
-.PHONY: build test lint bench sim
+.PHONY: build test lint bench sim deb
 
 build: ## both programs, in target/release
 	cargo build --release --locked
@@ -14,6 +14,9 @@ lint: ## style and warnings, as the build server checks them
 
 bench: ## the figures in docs/, measured here and now
 	cargo bench --locked --bench live
+
+deb: ## the Debian package, in target/deb
+	packaging/build-deb
 
 SEEDS ?= 1000000
 sim: ## the simulator for long; `make sim SEEDS=5000000`

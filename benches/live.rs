@@ -323,6 +323,7 @@ fn scan_alone(root: &Path, pair: &str) -> f64 {
         xattrs_from_left: true,
         skip_initial: false,
         dry_run: false,
+        done: None,
     };
     let (mut endpoint, watcher) = open(&opening, clock(), drop).expect("the root opens");
     let start =

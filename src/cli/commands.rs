@@ -12,7 +12,7 @@ use super::console::Console;
 use super::human::words;
 use super::options::{self, Parsed};
 use super::pair::PairFile;
-use super::{UsageError, adhoc, check, config, exit, status};
+use super::{UsageError, adhoc, alert, check, config, exit, status};
 use crate::brain::control::{Reply, Request};
 use crate::brain::status::{State, Status};
 use crate::service::control::{ask, socket_of};
@@ -72,6 +72,10 @@ enum Command {
         #[command(subcommand)]
         command: config::Command,
     },
+
+    /// What psync-alert@UNIT.service runs when a unit has failed
+    #[command(hide = true)]
+    Alert { unit: String },
 }
 
 #[derive(Debug, clap::Args)]
@@ -124,6 +128,7 @@ fn carry_out(command: Command, console: &Console, run: adhoc::Run) -> Result<u8,
         }
         Command::Check(options) => check::main(&options, console),
         Command::Config { command } => config::main(command, console),
+        Command::Alert { unit } => alert::main(&unit),
     }
 }
 

@@ -2,11 +2,13 @@
 
 pub mod adhoc;
 pub mod agent;
+mod alert;
 mod check;
 mod commands;
 mod config;
 pub mod console;
 pub mod exit;
+pub mod generator;
 pub mod human;
 mod log_monitor;
 pub mod monitor;

@@ -1,6 +1,6 @@
 //! What the contract promises and this version cannot do yet. It is refused, never ignored.
 
-use super::{Invalid, Settings, Timers, Transfer};
+use super::{Invalid, Settings, Transfer};
 
 impl Settings {
     /// The first setting that asks an ad hoc run for something it cannot do. A line goes when its feature comes.
@@ -16,9 +16,6 @@ impl Settings {
             ("owner", self.owner != standard.owner, "owners travel by name"),
             ("samba_acls", self.samba_acls, "Samba's ACLs are not kept"),
             ("inotify_extra", !self.inotify_extra.is_empty(), "every directory is watched"),
-            ("fullsync", self.fullsync != standard.fullsync, "full syncs do not run by the clock"),
-            ("timers", self.timers != Timers::default(), "checks do not run by the clock"),
-            ("alert_command", self.alert_command.is_some(), "no command is run on an alert"),
         ];
         match asked.into_iter().find(|(_, asked, _)| *asked) {
             Some((key, _, why)) => Err(Invalid::new(key, format!("not available in this version: {why}"))),

@@ -1,8 +1,10 @@
 //! What a service needs: logging, signals, systemd.
 
+pub mod alert;
 pub mod banned;
 pub mod control;
 mod format;
+pub mod journal;
 pub mod log;
 pub mod notify;
 pub mod signals;

@@ -1,0 +1,153 @@
+//! The drop-ins of one pair's units, from its settings. Pure text.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{Calendar, Settings};
+
+/// An addition to one unit.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DropIn {
+    pub unit: String,
+    pub text: String,
+}
+
+/// The services that work on the left root, as the brain does.
+const LEFT: [&str; 4] = ["psync-brain", "psync-fullsync", "psync-check", "psync-checksum"];
+
+/// All drop-ins of the pair. The file is the same on both hosts, and which side this host is shows only in what the
+/// administrator enables; so both sides get theirs. What cannot be written into a unit is told and left out.
+pub fn drop_ins(pair: &str, file: &Path, settings: &Settings, complain: &mut impl FnMut(String)) -> Vec<DropIn> {
+    let mut made = Vec::new();
+    let mut add = |unit: String, unit_lines: String, section: &str, lines: String| {
+        let source = file.display();
+        let text = format!("# From {source}\n\n[Unit]\nSourcePath={source}\n{unit_lines}\n[{section}]\n{lines}");
+        made.push(DropIn { unit, text });
+    };
+
+    let mut complain_of = |message: String| complain(format!("{}: {message}", file.display()));
+    let mut left = vec![settings.left.root.as_path()];
+    if settings.is_local() {
+        left.push(&settings.right.root);
+    }
+    let left = sandbox(&left, settings, &mut complain_of);
+    for name in LEFT {
+        add(format!("{name}@{pair}.service"), left.mounts.clone(), "Service", left.service.clone());
+    }
+    let right = sandbox(&[&settings.right.root], settings, &mut complain_of);
+    add(format!("psync-agent@{pair}.service"), right.mounts, "Service", right.service);
+
+    let expression = |text: &String| vec![Calendar::Expression(text.clone())];
+    for (key, name, due) in [
+        ("fullsync", "psync-fullsync", settings.fullsync.clone()),
+        ("timers.check", "psync-check", expression(&settings.timers.check)),
+        ("timers.checksum", "psync-checksum", expression(&settings.timers.checksum)),
+    ] {
+        let times: Vec<String> = due
+            .iter()
+            .filter_map(|calendar| {
+                on_calendar(calendar).unwrap_or_else(|why| {
+                    complain_of(format!("{key}: {why}"));
+                    None
+                })
+            })
+            .collect();
+        // A timer without any time is an error to systemd; one whose condition fails is simply not started.
+        let never =
+            if times.is_empty() { "# No time is given: it never starts.\nConditionPathExists=!/\n" } else { "" };
+        // The first line takes the unit's own calendar away.
+        let mut lines = if times.is_empty() { String::new() } else { "OnCalendar=\n".to_string() };
+        lines.extend(times.iter().map(|time| format!("OnCalendar={time}\n")));
+        add(format!("{name}@{pair}.timer"), never.to_string(), "Timer", lines);
+    }
+    made
+}
+
+/// What a service needs to reach its roots.
+struct Sandbox {
+    mounts: String,
+    service: String,
+}
+
+fn sandbox(roots: &[&Path], settings: &Settings, complain: &mut impl FnMut(String)) -> Sandbox {
+    let (mut mounts, mut service) = (String::new(), String::new());
+    for root in roots {
+        match quoted("", root) {
+            Ok(word) => mounts.push_str(&format!("RequiresMountsFor={word}\n")),
+            Err(why) => complain(why),
+        }
+    }
+    let mut written: Vec<PathBuf> = roots.iter().map(|r| r.to_path_buf()).collect();
+    // The file may be rotated away, so it is the directory that must be writable.
+    if settings.log.starts_with('/') {
+        written.extend(Path::new(&settings.log).parent().map(Path::to_path_buf));
+    }
+    for path in &written {
+        // With a dash: psync itself says what is missing, in words better than those of a failed mount.
+        if let Ok(word) = quoted("-", path) {
+            service.push_str(&format!("ReadWritePaths={word}\n"));
+        }
+    }
+    service.extend(uncovered(&written).into_iter().map(|line| line + "\n"));
+    if settings.samba_acls {
+        // The kernel asks for it when security.NTACL is written.
+        service.push_str("CapabilityBoundingSet=CAP_SYS_ADMIN\n");
+    }
+    Sandbox { mounts, service }
+}
+
+/// What the units hide, taken back where a path lies in it.
+fn uncovered(paths: &[PathBuf]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let below = |hidden: &[&str]| paths.iter().any(|p| hidden.iter().any(|h| p.starts_with(h)));
+    let above = |hidden: &[&str]| paths.iter().any(|p| hidden.iter().any(|h| Path::new(h).starts_with(p)));
+    let homes = ["/home", "/root", "/run/user"];
+    if above(&homes) {
+        lines.push("ProtectHome=no".to_string());
+    } else if below(&homes) {
+        lines.push("ProtectHome=read-only".to_string());
+    }
+    for (hidden, line) in [(["/tmp", "/var/tmp"].as_slice(), "PrivateTmp=no"), (&["/dev"], "PrivateDevices=no")] {
+        if above(hidden) || below(hidden) {
+            lines.push(line.to_string());
+        }
+    }
+    lines
+}
+
+/// A path as one word of a unit's list, after a prefix.
+fn quoted(prefix: &str, path: &Path) -> Result<String, String> {
+    let text = path.to_str().ok_or_else(|| format!("{}: is not UTF-8", path.display()))?;
+    if text.chars().any(char::is_control) {
+        return Err(format!("{text:?}: no unit can name a path with a control character in it"));
+    }
+    // systemd takes no path that it would have to resolve.
+    if text.split('/').any(|part| part == "..") {
+        return Err(format!("{text}: contains `..`"));
+    }
+    let mut word = format!("\"{prefix}");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => word.extend(['\\', c]),
+            '%' => word.push_str("%%"),
+            _ => word.push(c),
+        }
+    }
+    word.push('"');
+    Ok(word)
+}
+
+/// The value of `OnCalendar=`; `None`: never.
+fn on_calendar(calendar: &Calendar) -> Result<Option<String>, String> {
+    match calendar {
+        Calendar::Hour(hour) => Ok((*hour < 24).then(|| format!("*-*-* {hour:02}:00:00"))),
+        Calendar::Expression(text) => {
+            let text = text.trim();
+            let known = |c: char| c.is_ascii_alphanumeric() || " *:,./~_+-".contains(c);
+            match text {
+                "" => Ok(None),
+                t if t.chars().all(known) => Ok(Some(t.to_string())),
+                t => Err(format!("{t:?} is no calendar expression")),
+            }
+        }
+    }
+}

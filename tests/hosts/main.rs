@@ -1,0 +1,18 @@
+//! Two hosts with systemd of their own, joined by a line, with the built package on both.
+//!
+//! They know nothing of how psync works, only what it promises its administrators. Needs root, systemd-nspawn and
+//! debootstrap (docs/testing.md).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../e2e/support/tools.rs"]
+#[allow(dead_code)]
+mod tools;
+
+mod support;
+
+mod lab;
+mod package;
+mod pair;
+mod umbrella;
+mod units;
