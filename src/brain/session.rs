@@ -21,7 +21,7 @@ use crate::pulse;
 /// How long a stop waits for what is in flight.
 const STOP_WAIT: Duration = Duration::from_secs(20);
 /// The board is written anew at most so often.
-const REFRESH: Duration = Duration::from_millis(200);
+const REFRESH: Duration = Duration::from_millis(500);
 
 /// How a session ended.
 pub enum Ended {

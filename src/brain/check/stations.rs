@@ -56,7 +56,11 @@ pub fn right(settings: &Settings, pair: &str) -> Result<(Station, Far), LinkErro
     let command = pair_command(settings, pair, false);
     // What the process says is told if the link is lost.
     let (proxy, link) = call(pair, &command, limits(settings, &command), |_| {}, deliver)?;
-    let ask = move |ask| link.send(&Request::Check(ask)).map_err(|error| error.to_string());
+    let ask = move |ask| match link.send(&Request::Check(ask)) {
+        Err(error @ LinkError::TooLong(_)) => Err(error.to_string()),
+        // A link that has ended says why in the place of the answers.
+        Ok(()) | Err(_) => Ok(()),
+    };
     Ok((Station { ask: Box::new(ask), answers }, Far { proxy, lost }))
 }
 
