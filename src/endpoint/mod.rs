@@ -51,11 +51,12 @@ pub struct Settings {
     pub done: Option<Done>,
 }
 
-/// Told of each action that this side has carried out or recorded: its number, what was done, and where.
+/// Hears the number of an action, what was done, and where.
+type Hears = dyn Fn(Generation, &str, &RelPath) + Send + Sync;
+
+/// Told of each action that this side has carried out or recorded.
 #[derive(Clone)]
 pub struct Done(pub Arc<Hears>);
-
-type Hears = dyn Fn(Generation, &str, &RelPath) + Send + Sync;
 
 impl Done {
     fn tell(&self, generation: Generation, what: &str, path: &RelPath) {
