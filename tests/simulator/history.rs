@@ -268,6 +268,9 @@ fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String>
         }
         stage.oracle.borrow_mut().check_quiet(&stage.world, &stage.disks);
         check_echo(stage, history);
+        if !(history.profile.power || history.profile.snapshots || history.profile.disks || history.profile.features) {
+            stage.oracle.borrow_mut().check_copies(&stage.world, &stage.disks);
+        }
         if let Some(violation) = stage.world.violations().into_iter().next() {
             return Some(violation);
         }
