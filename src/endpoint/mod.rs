@@ -51,12 +51,11 @@ pub struct Settings {
     pub done: Option<Done>,
 }
 
-/// Hears the number of an action, what was done, and where.
-type Hears = dyn Fn(Generation, &str, &RelPath) + Send + Sync;
-
-/// Told of each action that this side has carried out or recorded.
+/// Told of each action that this side has carried out or recorded: its number, what was done, and where.
 #[derive(Clone)]
 pub struct Done(pub Arc<Hears>);
+
+type Hears = dyn Fn(Generation, &str, &RelPath) + Send + Sync;
 
 impl Done {
     fn tell(&self, generation: Generation, what: &str, path: &RelPath) {

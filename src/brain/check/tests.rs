@@ -10,7 +10,8 @@ use crate::endpoint::survey::Survey;
 use crate::filter::{Filter, FilterSettings};
 use crate::replica::real::{NoCover, RealDisk};
 
-/// A side that answers in a thread of its own; `meddle` runs before each answer.
+/// A side that answers in a thread of its own; `meddle` runs before each answer, and changes this side at most: the other
+/// one may have answered by then.
 fn station(root: &Path, meddle: impl Fn(&Ask) + Send + 'static) -> Station {
     let disk = RealDisk::open_dry(root, "p", Arc::new(NoCover)).expect("a root");
     let survey = Survey::new(disk, Filter::new(&FilterSettings::default()).expect("filters"));
@@ -45,7 +46,7 @@ impl Roots {
     }
 
     fn check_with(&self, wanted: &Wanted, meddle: impl Fn(&Ask) + Send + 'static) -> Vec<(String, What)> {
-        let sides = [station(self.left.path(), meddle), station(self.right.path(), |_| {})];
+        let sides = [station(self.left.path(), |_| {}), station(self.right.path(), meddle)];
         let findings = check(sides, wanted).expect("both answer");
         assert!(findings.problems.is_empty(), "{:?}", findings.problems);
         findings.differences.into_iter().map(|d| (d.path.to_string(), d.what)).collect()
