@@ -96,7 +96,7 @@ fn systemd_reads_every_root_as_it_was_meant() {
         // The root is a mount, which nothing but the unit asks for.
         host.sh(&format!(
             "mkdir -p '{quoted}'; name=$(systemd-escape --path --suffix=mount '{quoted}')
-             where=$(echo '{quoted}' | sed 's/%/%%/g')
+             where=$(printf %s '{quoted}' | sed 's/%/%%/g')
              printf '[Mount]\nWhat=tmpfs\nType=tmpfs\nWhere=%s\n' \"$where\" > \"/etc/systemd/system/$name\""
         ));
     }
