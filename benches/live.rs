@@ -1,6 +1,6 @@
 //! What psync takes on this machine, in one run with `cp` and `rsync` on the same trees; only ratios within one run count.
 //!
-//! `cargo bench --bench live` measures all; `cargo bench --bench live -- latency` one of latency, burst, memory.
+//! `cargo bench --bench live` measures all; `cargo bench --bench live -- latency` one of latency, burst, memory, scan.
 //! Prints tables in Markdown. `TMPDIR` says on which file system.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -15,16 +15,23 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use inotify::{Inotify, WatchMask};
+use psync::endpoint::message::{Reply, Request, Start};
+use psync::endpoint::open::{Opening, open};
+use psync::endpoint::serve::clock;
+use psync::filter::FilterSettings;
+use psync::model::Side;
+use psync::watch::coalesce::Timing;
 use support::users::{mkdir, mkdirs, noise, remove, remove_tree, rename, write};
-use support::{Depth, Pair, process, snapshot, tools};
+use support::{Depth, NAME, Pair, process, snapshot, tools};
 
 const ROUNDS: usize = 500;
 const BURST: usize = 10_000;
 const MANY: usize = 100_000;
+const ENTRIES: usize = 200_000;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    for (name, measure) in [("latency", latency as fn()), ("burst", burst), ("memory", memory)] {
+    for (name, measure) in [("latency", latency as fn()), ("burst", burst), ("memory", memory), ("scan", scan)] {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
             measure();
         }
@@ -270,4 +277,67 @@ fn memory() {
         pair.stop();
     }
     pair.assert_equal();
+}
+
+// --- scan
+
+/// A restart with nothing changed: both sides at once, as `psync -s` has it, and the scan of one side by itself.
+fn scan() {
+    println!("\n## Scan of {ENTRIES} entries, nothing changed\n");
+    println!("| | s |\n|---|---|");
+    let mut pair = Pair::new();
+    for n in 0..ENTRIES / 50 {
+        let dir = pair.left.join(format!("{}/{}/{n}", n % 20, n / 20 % 20));
+        mkdirs(&dir);
+        (0..49).for_each(|file| write(dir.join(format!("file{file}")), noise(file, 10)));
+    }
+    pair.spawn();
+    let synced = pair.wait_said(Duration::from_secs(900), |line| line.contains(" in sync: "));
+    assert!(synced, "never in sync{}", pair.story());
+    pair.stop();
+    for _ in 0..5 {
+        let start = Instant::now();
+        pair.spawn();
+        let synced = pair.wait_said(Duration::from_secs(900), |line| line.contains(" in sync: "));
+        assert!(synced, "never in sync{}", pair.story());
+        println!("| both sides, from the start to \"in sync\" | {:.3} |", start.elapsed().as_secs_f64());
+        pair.stop();
+        println!("| one side alone | {:.3} |", scan_alone(&pair.left, NAME));
+    }
+}
+
+/// Seconds from `Go` to the end of the scan, in this process.
+fn scan_alone(root: &Path, pair: &str) -> f64 {
+    let timing = Timing { event_interval: 1000, delete_delay: 300, open_wait: 60_000 };
+    let opening = Opening {
+        root,
+        pair,
+        side: Side::Left,
+        filter: FilterSettings::default(),
+        timing,
+        durable: true,
+        translate: None,
+        trash_days: 7,
+        trash_max: psync::config::Share::Percent(10),
+        wait_for_writers: true,
+        xattrs_from_left: true,
+        skip_initial: false,
+        dry_run: false,
+        done: None,
+    };
+    let (mut endpoint, watcher) = open(&opening, clock(), drop).expect("the root opens");
+    let start =
+        Start { pair: pair.to_owned(), incarnation: 1, accept: false, union: false, filters: [0; 32], dry_run: false };
+    let mut out = Vec::new();
+    endpoint.handle(Request::Start(start), clock(), &mut out).expect("start");
+    let Some(Reply::Hello(hello)) = out.pop() else { panic!("no Hello: {out:?}") };
+    let begun = Instant::now();
+    endpoint.handle(Request::Go { peer: hello.peer, scan: true }, clock(), &mut out).expect("go");
+    while !out.iter().any(|reply| matches!(reply, Reply::ScanDone { .. })) {
+        out.clear();
+        endpoint.step(clock(), &mut out).expect("a step");
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    watcher.stop();
+    seconds
 }

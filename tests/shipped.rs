@@ -76,7 +76,8 @@ fn the_example_configuration_has_every_key_with_its_default() {
     all.check().unwrap();
     let mut differ = defaults.changes(&all).keys;
     let mut unset: Vec<String> = keys.iter().filter(|key| key.unset).map(|key| key.name.clone()).collect();
-    (differ.sort(), unset.sort());
+    differ.sort();
+    unset.sort();
     assert_eq!(differ, unset);
 }
 

@@ -1,8 +1,11 @@
 //! The brain: the thread that feeds the engine and carries out its effects, over sessions that come and go.
 
+pub mod check;
 pub mod control;
 pub mod desk;
 pub mod monitor;
+mod patience;
+mod progress;
 mod session;
 mod sides;
 pub mod status;
@@ -130,16 +133,13 @@ impl Brain<'_> {
                 }
                 Err(reason) => reason,
             };
-            self.monitor.halted(&format!("left side: {reason}"), "");
             // What cannot even be opened is a failed start.
             if !self.job.persistent || !opened {
+                self.monitor.halted(&format!("left side: {reason}"), "");
                 return if self.teller.synced { Exit::Internal } else { Exit::InitialSyncFailed };
             }
-            self.desk.update(|status| {
-                status.state = State::Disconnected;
-                status.link.reason = Some(format!("left side: {reason}"));
-            });
-            if let Some(exit) = self.wait(pause) {
+            self.link(&LinkState::Down { reason: format!("left side: {reason}"), retry: Some(pause.as_secs()) });
+            if let Some(Ended::Exit(exit)) = self.wait(pause, None) {
                 return exit;
             }
             pause = (pause * 2).min(PAUSES.1);
@@ -169,8 +169,8 @@ impl Brain<'_> {
                 Ok(right) => {
                     let mut session = Session::new(self, left, &right, *mandate);
                     let ended = session.run();
-                    let (met, settled) = (session.met, session.settled);
-                    if met {
+                    let (greeted, settled) = (session.greeted, session.settled);
+                    if greeted {
                         (lost_since, pause) = (None, PAUSES.0);
                     }
                     if settled {
@@ -178,15 +178,19 @@ impl Brain<'_> {
                         *mandate = Mandate::default();
                     }
                     // The process at the other end gets some seconds.
-                    pulse::rest(Duration::from_secs(10), || right.end());
-                    ended
+                    let farewell = pulse::rest(Duration::from_secs(10), || right.end());
+                    match ended {
+                        Ended::RightLost(error) => Err(farewell.explain(&error)),
+                        ended => Ok(ended),
+                    }
                 }
-                Err(error) => Ended::RightLost(error.to_string()),
+                Err(error) => Err(error.to_string()),
             };
+            left.part();
             let reason = match ended {
-                Ended::RightLost(reason) => reason,
-                Ended::Reconnect => continue,
-                ended => return ended,
+                Err(reason) => reason,
+                Ok(Ended::Reconnect) => continue,
+                Ok(ended) => return ended,
             };
             if self.stop.is_set() {
                 return Ended::Exit(Exit::Done);
@@ -202,28 +206,31 @@ impl Brain<'_> {
             if let Some(exit) = given_up {
                 return Ended::Exit(exit);
             }
-            if let Some(exit) = self.wait(pause) {
-                return Ended::Exit(exit);
+            if let Some(ended) = self.wait(pause, Some(left.number)) {
+                return ended;
             }
             pause = (pause * 2).min(PAUSES.1);
         }
     }
 
-    /// Waits while a side is lost; what the left says is void until the next session.
-    fn wait(&mut self, pause: Duration) -> Option<Exit> {
+    /// Waits while a side is lost; what the left says is void until the next session, but for its end.
+    fn wait(&mut self, pause: Duration, left: Option<u64>) -> Option<Ended> {
         let until = Instant::now() + pause;
         while !self.stop.is_set() {
             while let Some(Slip { order, answer }) = self.desk.next_order() {
                 drop(answer.send(self.obey_idle(order)));
             }
-            let left = until.saturating_duration_since(Instant::now()).min(IDLE);
-            match pulse::rest(left, || self.heard.recv_timeout(left)) {
+            let rest = until.saturating_duration_since(Instant::now()).min(IDLE);
+            match pulse::rest(rest, || self.heard.recv_timeout(rest)) {
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) if Instant::now() >= until => return None,
+                Ok(Heard::LeftEnded(number, served)) if left == Some(number) => {
+                    return Some(Ended::LeftFailed(served.err().unwrap_or_else(|| "its thread has ended".to_owned())));
+                }
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
             }
         }
-        Some(Exit::Done)
+        Some(Ended::Exit(Exit::Done))
     }
 
     /// An order while there is no session.

@@ -18,6 +18,8 @@ pub trait Monitor: Send + Sync {
     fn solved(&self, path: &RelPath);
     /// Something that a user should know.
     fn note(&self, text: &str);
+    /// Something that a user should mend.
+    fn warning(&self, text: &str);
     fn link(&self, state: &LinkState);
 }
 
@@ -40,6 +42,8 @@ pub struct Progress {
     pub bytes: u64,
     pub files_total: Option<u64>,
     pub bytes_total: Option<u64>,
+    /// The totals will grow: the trees are still being read.
+    pub more: bool,
 }
 
 /// The state of the way to the right side.

@@ -9,9 +9,11 @@ use super::sides::{Heard, Left, Right, filter_digest};
 use super::status::State;
 use super::{Brain, IDLE, Job};
 use crate::config::{ConflictCopies, ConflictRule, Settings, Share};
+use crate::endpoint::message::Reply;
 use crate::endpoint::serve::clock;
 use crate::engine::guard::Limit;
 use crate::engine::{self, Effect, Engine, Input, News, Prefer};
+use crate::link::LinkError;
 use crate::link::channel::Incoming;
 use crate::model::Side;
 use crate::pulse;
@@ -19,13 +21,13 @@ use crate::pulse;
 /// How long a stop waits for what is in flight.
 const STOP_WAIT: Duration = Duration::from_secs(20);
 /// The board is written anew at most so often.
-const REFRESH: Duration = Duration::from_millis(200);
+const REFRESH: Duration = Duration::from_millis(500);
 
 /// How a session ended.
 pub enum Ended {
     Exit(Exit),
     LeftFailed(String),
-    RightLost(String),
+    RightLost(LinkError),
     /// The right side is called anew, at once: it must hear of other settings.
     Reconnect,
     /// After a halt an administrator says to go on: everything is opened anew.
@@ -44,8 +46,10 @@ pub struct Session<'s, 'b> {
     refreshed: Option<Instant>,
     /// Both sides were equal at some time in this session.
     pub settled: bool,
-    /// The right side answered.
-    pub met: bool,
+    /// The right side's program answered.
+    met: bool,
+    /// Its endpoint did: it serves this brain.
+    pub greeted: bool,
 }
 
 impl<'s, 'b> Session<'s, 'b> {
@@ -68,6 +72,7 @@ impl<'s, 'b> Session<'s, 'b> {
             refreshed: None,
             settled: false,
             met: false,
+            greeted: false,
         }
     }
 
@@ -95,7 +100,10 @@ impl<'s, 'b> Session<'s, 'b> {
             }
             let itimeout = self.brain.job.settings.itimeout;
             if !self.met && begun.elapsed() > itimeout {
-                return Ended::RightLost(format!("no answer for {} s", itimeout.as_secs()));
+                return Ended::RightLost(LinkError::Silent(itimeout));
+            }
+            if self.met {
+                self.brain.teller.look(clock());
             }
             if let Some(ended) = self.take_orders() {
                 return ended;
@@ -130,20 +138,21 @@ impl<'s, 'b> Session<'s, 'b> {
             Heard::LeftEnded(_, Err(reason)) => Some(Ended::LeftFailed(reason)),
             Heard::Right(number, _) if number != self.number => None,
             Heard::Right(_, Incoming::Hello(_)) => self.begin(),
-            Heard::Right(_, Incoming::Message(reply)) => self.feed(Input::Reply(Side::Right, reply)),
-            Heard::Right(_, Incoming::Ended(_)) if self.stopping.is_some() => Some(Ended::Exit(Exit::Done)),
-            Heard::Right(_, Incoming::Ended(error)) => {
-                let words = self.right.last_words();
-                Some(Ended::RightLost(if words.is_empty() { error.to_string() } else { format!("{error} ({words})") }))
+            Heard::Right(_, Incoming::Message(reply)) => {
+                if matches!(reply, Reply::Hello(_)) && !std::mem::replace(&mut self.greeted, true) {
+                    self.brain.link(&LinkState::Up);
+                }
+                self.feed(Input::Reply(Side::Right, reply))
             }
+            Heard::Right(_, Incoming::Ended(_)) if self.stopping.is_some() => Some(Ended::Exit(Exit::Done)),
+            Heard::Right(_, Incoming::Ended(error)) => Some(Ended::RightLost(error)),
         }
     }
 
     /// The right side can be reached.
     fn begin(&mut self) -> Option<Ended> {
         self.met = true;
-        self.brain.link(&LinkState::Up);
-        self.brain.teller.begin();
+        self.brain.teller.begin(&self.brain.job.settings);
         if self.brain.paused {
             drop(self.feed(Input::Pause(true)));
         }
@@ -160,8 +169,14 @@ impl<'s, 'b> Session<'s, 'b> {
     fn feed(&mut self, input: Input) -> Option<Ended> {
         let mut ended = None;
         slog::trace!(self.brain.job.logger, #crate::service::log::MESSAGE, "in {input:?}");
+        if let Input::Reply(side, reply) = &input {
+            self.brain.teller.heard(*side, reply, clock());
+        }
         for effect in self.engine.handle(input, clock()) {
             slog::trace!(self.brain.job.logger, #crate::service::log::MESSAGE, "out {effect:?}");
+            if let Effect::Send(side, request) = &effect {
+                self.brain.teller.asked(*side, request, clock());
+            }
             match effect {
                 Effect::Send(Side::Left, request) => self.left.send(request),
                 Effect::Send(Side::Right, request) => self.right.send(request),
@@ -267,7 +282,7 @@ impl<'s, 'b> Session<'s, 'b> {
             State::Stopping
         } else if self.halted {
             State::Halted
-        } else if !self.met {
+        } else if !self.greeted {
             // It may have been lost before, and stays so until it answers.
             self.brain.desk.status_state()
         } else if self.brain.paused {

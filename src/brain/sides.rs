@@ -2,6 +2,7 @@
 //! proxy command or in a child process.
 
 use std::os::unix::ffi::OsStrExt;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::thread::{self, JoinHandle};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use slog::{Logger, info};
 
 use super::Job;
-use crate::config::{Durability, OpenFiles, RightCommand, Settings};
+use crate::config::{Compress, Durability, OpenFiles, RightCommand, Settings};
 use crate::endpoint::heartbeat::Heartbeat;
 use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::open::{Opening, open};
@@ -19,7 +20,7 @@ use crate::filter::FilterSettings;
 use crate::link::channel::{Channel, Incoming};
 use crate::link::handshake::{Hello, Role};
 use crate::link::proxy::{self, Proxy};
-use crate::link::{Limits, LinkError};
+use crate::link::{Limits, LinkError, failure};
 use crate::model::Side;
 use crate::pulse;
 use crate::watch::coalesce::Timing;
@@ -66,9 +67,12 @@ impl Left {
             wait_for_writers: job.settings.open_files == OpenFiles::Wait,
             translate: job.settings.translate.as_ref().map(ToString::to_string),
             trash_days: job.settings.trash_days,
+            trash_max: job.settings.trash_max,
             xattrs_from_left: job.settings.acl_from_left_only,
             skip_initial: job.settings.skip_initial_sync,
             dry_run: job.settings.dryrun,
+            // The brain tells of both sides.
+            done: None,
         };
         let (mut endpoint, watcher) = open(&opening, clock(), sink)?;
         let its_watcher = watcher.clone();
@@ -109,11 +113,17 @@ impl Left {
         drop(self.inbox.send(Inbound::Request(request)));
     }
 
+    /// The right side is gone: nobody decides on what is reported until the next session.
+    pub fn part(&self) {
+        drop(self.inbox.send(Inbound::Part));
+    }
+
     /// Ends the thread; what it recorded is durable.
     pub fn end(self, heard: &Receiver<Heard>) {
         drop(self.inbox.send(Inbound::End));
         let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while !self.thread.is_finished() && std::time::Instant::now() < deadline {
+            pulse::beat();
             // It may wait for the brain to take a reply.
             while heard.try_recv().is_ok() {}
             thread::sleep(Duration::from_millis(2));
@@ -130,18 +140,9 @@ pub struct Right {
 
 impl Right {
     pub fn start(job: &Job, session: u64, heard: SyncSender<Heard>) -> Result<Right, LinkError> {
-        let log = said(&job.logger);
-        let (proxy, pipes) = match &job.right {
-            RightCommand::Child(args) => {
-                let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
-                proxy::spawn_self(&program, args, log)?
-            }
-            RightCommand::Proxy(command) => proxy::spawn(&String::from_utf8_lossy(command.as_bytes()), log)?,
-        };
-        let silence = job.settings.timeout.max(Duration::from_secs(1));
-        let limits = Limits { silence, ping_every: silence / 6, ..Limits::default() };
+        let limits = limits(&job.settings, &job.right);
         let deliver = move |incoming| heard.send(Heard::Right(session, incoming)).is_ok();
-        let channel = Channel::start(pipes, Hello::new(Role::Brain, &job.pair), limits, deliver)?;
+        let (proxy, channel) = call(&job.pair, &job.right, limits, said(&job.logger), deliver)?;
         let (requests, queue) = channel_of_requests();
         let pump = move || {
             let pulse = pulse::take("right");
@@ -152,7 +153,7 @@ impl Right {
                     Err(RecvTimeoutError::Disconnected) => break,
                 };
                 // The link makes room, or ends after so long a silence.
-                if pulse::rest(silence, || channel.send(&request)).is_err() {
+                if pulse::rest(limits.silence, || channel.send(&request)).is_err() {
                     return;
                 }
             }
@@ -172,15 +173,57 @@ impl Right {
         drop(self.requests.send(request));
     }
 
-    /// The last line that the proxy command said.
-    pub fn last_words(&self) -> String {
-        self.proxy.last_words()
+    /// Closes the link and ends the process behind it. What it said last, and its status if it had ended by itself.
+    pub fn end(self) -> Farewell {
+        drop(self.requests);
+        Farewell::of(self.proxy)
+    }
+}
+
+/// Calls the right side: the process that leads to its agent, and the link. `log` hears what the process says on stderr.
+pub fn call(
+    pair: &str,
+    right: &RightCommand,
+    limits: Limits,
+    log: impl FnMut(String) + Send + 'static,
+    deliver: impl FnMut(Incoming<Reply>) -> bool + Send + 'static,
+) -> Result<(Proxy, Channel<Request>), LinkError> {
+    let (proxy, pipes) = match right {
+        RightCommand::Child(args) => {
+            let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
+            proxy::spawn_self(&program, args, log)?
+        }
+        RightCommand::Proxy(command) => proxy::spawn(&String::from_utf8_lossy(command.as_bytes()), log)?,
+    };
+    let channel = Channel::start(pipes, Hello::new(Role::Brain, pair), limits, deliver)?;
+    Ok((proxy, channel))
+}
+
+/// The limits of the link to the right side.
+pub fn limits(settings: &Settings, right: &RightCommand) -> Limits {
+    let limits = Limits::after_silence(settings.timeout);
+    match right {
+        RightCommand::Proxy(_) => Limits { compress: settings.compress, bandwidth: settings.bandwidth_limit, ..limits },
+        RightCommand::Child(_) => Limits { compress: Compress::None, ..limits },
+    }
+}
+
+/// What is known of a proxy command that has ended.
+pub struct Farewell {
+    said: Vec<String>,
+    status: Option<ExitStatus>,
+}
+
+impl Farewell {
+    /// Ends the process, whose pipes are closed.
+    pub fn of(mut proxy: Proxy) -> Farewell {
+        let status = proxy.end(Duration::from_secs(5)).ok();
+        Farewell { said: proxy.said(), status }
     }
 
-    /// Closes the link and ends the process behind it.
-    pub fn end(self) {
-        drop(self.requests);
-        drop(self.proxy.end(Duration::from_secs(5)));
+    /// Why the right side was lost.
+    pub fn explain(&self, error: &LinkError) -> String {
+        failure::explain(error, &self.said, self.status)
     }
 }
 
@@ -193,7 +236,7 @@ fn said(logger: &Logger) -> impl FnMut(String) + Send + 'static {
     move |line| info!(logger, "right: {line}")
 }
 
-fn filter(settings: &Settings) -> FilterSettings {
+pub fn filter(settings: &Settings) -> FilterSettings {
     FilterSettings {
         excludes: settings.excludes.clone(),
         tempfiles: settings.tempfiles.clone(),

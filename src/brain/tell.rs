@@ -1,16 +1,20 @@
 //! From the engine's news to the monitor, the log and the board.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use slog::{Logger, debug, info, warn};
 
 use super::Job;
 use super::desk::Desk;
-use super::monitor::{Monitor, Phase, Progress};
+use super::monitor::Monitor;
+use super::patience::{Patience, Verdict};
+use super::progress::Count;
 use super::status::{ConflictStatus, FullSync, Halt, ProblemStatus, Rates, wall};
+use crate::config::Settings;
+use crate::endpoint::message::{Reply, Request};
 use crate::engine::News;
-use crate::model::{RelPath, Side};
+use crate::model::{Millis, RelPath, Side};
 use crate::service::log::{EVENT_ID, MESSAGE_ID, METHOD, PATH, SIDE, event_id, message_id, method, side_letter};
 
 /// Problems that are known by path; of more only the number of tellings counts.
@@ -28,8 +32,13 @@ pub struct Teller<'a> {
     dry_run: bool,
     /// Both sides were equal at some time in this run.
     pub synced: bool,
-    scanned: [(u64, u64); 2],
-    copied: (u64, u64),
+    /// How far the initial sync is, in a session before its end.
+    count: Option<Count>,
+    patience: Patience,
+    /// Attributes that could not be set, by side and kind.
+    not_set: BTreeMap<(Side, String), u64>,
+    /// What is told once in a run, over all its sessions.
+    told_once: BTreeSet<String>,
     /// Actions told of in a dry run.
     planned: u64,
     unsynced: BTreeMap<(Side, RelPath), String>,
@@ -47,8 +56,10 @@ impl<'a> Teller<'a> {
             pair: job.pair.clone(),
             dry_run: job.settings.dryrun,
             synced: false,
-            scanned: [(0, 0); 2],
-            copied: (0, 0),
+            count: None,
+            patience: Patience::new(etimeout(&job.settings)),
+            not_set: BTreeMap::new(),
+            told_once: BTreeSet::new(),
             planned: 0,
             unsynced: BTreeMap::new(),
             full_syncs: 0,
@@ -57,8 +68,10 @@ impl<'a> Teller<'a> {
     }
 
     /// A session begins: both sides tell their problems anew, and those that both scan are a full sync.
-    pub fn begin(&mut self) {
-        self.scanned = [(0, 0); 2];
+    pub fn begin(&mut self, settings: &Settings) {
+        self.count = (!self.synced).then(Count::default);
+        self.patience = Patience::new(etimeout(settings));
+        self.not_set.clear();
         self.unsynced.clear();
         self.show_problems();
         self.desk.update(|status| {
@@ -78,13 +91,59 @@ impl<'a> Teller<'a> {
         self.full_syncs
     }
 
+    /// A side said something.
+    pub fn heard(&mut self, side: Side, reply: &Reply, now: Millis) {
+        if let Some(verdict) = self.patience.heard(side, reply, now) {
+            self.verdict(verdict);
+        }
+        if let Some(count) = &mut self.count {
+            count.heard(side, reply);
+        }
+    }
+
+    /// A side is asked for something.
+    pub fn asked(&mut self, side: Side, request: &Request, now: Millis) {
+        if let Request::Go { scan, .. } = request {
+            let what = if *scan { "is scanned" } else { "has been watching: no scan" };
+            debug!(self.log, "session: the {} side {what}", side.word(); SIDE => side_letter(side));
+        }
+        self.patience.asked(side, request, now);
+        if let Some(count) = &mut self.count {
+            count.asked(request);
+        }
+    }
+
+    /// Shows how far the initial sync is, and looks for a side that has not moved for too long.
+    pub fn look(&mut self, now: Millis) {
+        if let Some(count) = &self.count {
+            self.monitor.progress(&count.progress());
+        }
+        for verdict in self.patience.check(now) {
+            self.verdict(verdict);
+        }
+    }
+
+    fn verdict(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Stuck { side, path, others, waited } => {
+                let (word, seconds) = (side.word(), waited as f64 / 1000.0);
+                let others = if others > 0 { format!(" ({others} more actions wait)") } else { String::new() };
+                self.problem(side, &path, Some(format!("{word} side: no progress for {seconds} s{others}")));
+            }
+            Verdict::Moves { side, path } => self.problem(side, &path, None),
+        }
+    }
+
     pub fn news(&mut self, news: &News) {
+        if let Some(count) = &mut self.count {
+            count.news(news);
+        }
         match news {
             News::Scanning { side, files, bytes } => self.scanning(*side, *files, *bytes),
             News::InSync { files, bytes } => self.in_sync(*files, *bytes),
             News::Begun { .. } => self.begun(news),
             News::Completed { generation, path, bytes } => {
-                self.count(*bytes);
+                self.completed(*bytes);
                 slog::trace!(self.log, "recorded {path}"; PATH => path.to_string(), EVENT_ID => event_id(*generation));
             }
             News::Conflict { generation, path, loser, copy } => {
@@ -112,6 +171,10 @@ impl<'a> Teller<'a> {
                 let text = problem.as_ref().map(|problem| format!("{} side: {}", side.word(), problem.detail));
                 self.problem(*side, path, text);
             }
+            News::NotSet { side, counts } => {
+                self.not_set.extend(counts.iter().map(|(what, count)| ((*side, what.clone()), *count)));
+            }
+            News::Warning { what, text } => self.warn_once((*what).to_owned(), text),
             News::Halted { reason, advice } => {
                 let halt = Halt { reason: reason.clone(), advice: advice.clone(), since: wall() };
                 self.desk.update(|status| status.halt = Some(halt));
@@ -137,7 +200,7 @@ impl<'a> Teller<'a> {
         Rates { actions_per_second: actions as f64 / seconds, bytes_per_second: bytes as f64 / seconds }
     }
 
-    fn count(&mut self, bytes: u64) {
+    fn completed(&mut self, bytes: u64) {
         match self.done.back_mut().filter(|(when, ..)| when.elapsed() < Duration::from_secs(1)) {
             Some((_, actions, sum)) => (*actions, *sum) = (*actions + 1, *sum + bytes),
             None => self.done.push_back((Instant::now(), 1, bytes)),
@@ -148,13 +211,11 @@ impl<'a> Teller<'a> {
         });
     }
 
-    fn scanning(&mut self, side: Side, files: u64, bytes: u64) {
-        self.scanned[usize::from(side == Side::Right)] = (files, bytes);
+    fn scanning(&self, side: Side, files: u64, bytes: u64) {
         self.desk.update(|status| {
             let side = status.side(side);
             (side.files, side.bytes) = (files, bytes);
         });
-        self.progress();
     }
 
     fn in_sync(&mut self, files: u64, bytes: u64) {
@@ -173,10 +234,12 @@ impl<'a> Teller<'a> {
             info!(self.log, "full sync done{how}: {files} files, {} s", now.saturating_sub(sync.begun);
                 MESSAGE_ID => message_id::FULL_SYNC, SIDE => "B");
         }
+        self.tell_not_set();
         if self.synced {
             return;
         }
         self.synced = true;
+        self.count = None;
         match self.dry_run {
             true => self
                 .monitor
@@ -186,12 +249,7 @@ impl<'a> Teller<'a> {
     }
 
     fn begun(&mut self, news: &News) {
-        let News::Begun { generation, side, what, path, from, bytes } = news else { return };
-        if !self.synced {
-            self.copied.0 += u64::from(*what == "put");
-            self.copied.1 += bytes;
-            self.progress();
-        }
+        let News::Begun { generation, side, what, path, from, .. } = news else { return };
         let from = from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
         let word = side.word();
         if self.dry_run {
@@ -238,14 +296,39 @@ impl<'a> Teller<'a> {
         self.desk.update(|status| (status.problems, status.problems_now) = (shown, number));
     }
 
-    fn progress(&self) {
-        if self.synced {
-            return;
+    /// As rsync does: once for each kind, with the count, and never for each file.
+    fn tell_not_set(&mut self) {
+        for ((side, what), count) in std::mem::take(&mut self.not_set) {
+            let side = side.word();
+            let key = format!("not set: {side} {what}");
+            let objects = if count == 1 { "1 object".to_owned() } else { format!("{count} objects") };
+            let what = attribute(&what);
+            let text = format!("{side} side: {what} of {objects} could not be set and stay as they are there");
+            self.warn_once(key, &text);
         }
-        let [left, right] = self.scanned;
-        let copying = self.copied.0 > 0;
-        let (files, bytes) = if copying { self.copied } else { left.max(right) };
-        let phase = if copying { Phase::Copy } else { Phase::Scan };
-        self.monitor.progress(&Progress { phase, files, bytes, files_total: None, bytes_total: None });
+    }
+
+    fn warn_once(&mut self, key: String, text: &str) {
+        if self.told_once.insert(key) {
+            self.monitor.warning(text);
+        }
+    }
+}
+
+fn etimeout(settings: &Settings) -> Millis {
+    u64::try_from(settings.etimeout.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The attribute that an endpoint names, in a user's words.
+fn attribute(what: &str) -> &str {
+    match what {
+        "owner" => "the owners",
+        "group" => "the groups",
+        "mode" => "the modes",
+        "mtime" => "the times",
+        "acl" => "the ACLs",
+        "xattr" => "extended attributes",
+        "capability" => "the capabilities",
+        other => other,
     }
 }

@@ -1,29 +1,32 @@
-//! `psync-agent --stdio --root DIR`: the right side of an ad hoc pair, on the other end of a pipe.
+//! `psync-agent`: the right side. `--stdio --root DIR` serves an ad hoc pair on the other end of a pipe, `serve PAIR` a
+//! pair as a service, and `connect PAIR` carries a brain's line to that service.
+
+mod connect;
+mod serve;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
-use slog::Logger;
+use slog::{Logger, debug};
 
 use super::UsageError;
 use super::console::Console;
 use super::exit;
 use super::human::words;
-use super::options::{self, Agent, Parsed};
+use super::options::{self, Agent, Parsed, Serve};
 use super::roots::{self, Allowed};
 use crate::brain::monitor::Exit;
 use crate::config::{AgentSettings, Durability, OpenFiles, valid_pair};
-use crate::endpoint;
 use crate::endpoint::agent::Served;
 use crate::endpoint::open::Opening;
 use crate::endpoint::serve::Inbound;
+use crate::endpoint::{self, Done};
 use crate::filter::FilterSettings;
-use crate::link::Limits;
 use crate::model::Side;
-use crate::service::log::{Log, Target};
+use crate::service::log::{EVENT_ID, Log, METHOD, PATH, SIDE, Target, event_id, method, side_letter};
 use crate::service::signals::{Stop, stop_on_term};
 use crate::watch::coalesce::Timing;
 
@@ -36,6 +39,8 @@ pub struct Job {
     pub pair: Option<String>,
     pub settings: AgentSettings,
     pub logger: Logger,
+    /// Each action goes to the log as well.
+    pub tells: bool,
 }
 
 /// Serves one brain on stdin and stdout until it says stop, the pipe ends, or `Stop` is set.
@@ -47,18 +52,33 @@ pub fn main(args: Vec<OsString>, run: Run) -> u8 {
 }
 
 fn main_on(args: Vec<OsString>, console: Console, run: Run) -> u8 {
-    let result = match options::parse::<Agent>(args) {
-        Ok(Parsed::Show(text)) => {
-            let _ = io::stdout().write_all(text.as_bytes());
-            return 0;
+    let result = match args.get(1).and_then(|word| word.to_str()) {
+        Some("connect") => connect::run(&args[2..]).map(|()| 0),
+        Some("serve") => {
+            // For clap the two words are one program.
+            let args = args.iter().skip(1).cloned().collect();
+            parsed::<Serve>(args, |options| serve::run(options, &console).map(|()| 0))
         }
-        Ok(Parsed::Run(options)) => start(&options, &console, run),
-        Err(e) => Err(e),
+        _ => parsed::<Agent>(args, |options| start(options, &console, run)),
     };
     result.unwrap_or_else(|e| {
         console.line(&format!("psync-agent: {e}"));
         exit::USAGE
     })
+}
+
+/// Parses and runs, or shows what was asked for.
+fn parsed<T: clap::Parser>(
+    args: Vec<OsString>,
+    run: impl FnOnce(&T) -> Result<u8, UsageError>,
+) -> Result<u8, UsageError> {
+    match options::parse::<T>(args)? {
+        Parsed::Run(options) => run(&options),
+        Parsed::Show(text) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            Ok(0)
+        }
+    }
 }
 
 fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError> {
@@ -85,19 +105,20 @@ fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError>
         console.line(&format!("psync-agent: cannot start: {}", words(&e)));
         return Ok(exit::code(Exit::Internal));
     }
-    let job = Job { root: root.path, pair: options.pair.clone(), settings, logger: log.logger.clone() };
+    // What goes to stderr goes to the brain's log, which tells of both sides.
+    let tells = target != Target::Stderr;
+    let job = Job { root: root.path, pair: options.pair.clone(), settings, logger: log.logger.clone(), tells };
     let ended = run(&job, stop);
     drop(job);
     drop(log);
     Ok(exit::code(ended))
 }
 
-/// Serves the root of the job on stdin and stdout.
-pub fn serve(job: &Job, stop: Stop) -> Exit {
-    let settings = &job.settings;
-    let opening = Opening {
-        root: &job.root,
-        pair: job.pair.as_deref().unwrap_or_default(),
+/// How an agent with these settings opens its root.
+fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Option<Done>) -> Opening<'a> {
+    Opening {
+        root,
+        pair,
         side: Side::Right,
         filter: FilterSettings {
             excludes: settings.excludes.clone(),
@@ -113,12 +134,20 @@ pub fn serve(job: &Job, stop: Stop) -> Exit {
         wait_for_writers: settings.open_files == OpenFiles::Wait,
         translate: settings.translate.as_ref().map(ToString::to_string),
         trash_days: settings.trash_days,
+        trash_max: settings.trash_max,
         xattrs_from_left: settings.acl_from_left_only,
         skip_initial: settings.skip_initial_sync,
         dry_run: settings.dryrun,
-    };
-    let silence = Duration::from_millis(settings.timeout.max(1000));
-    let limits = Limits { silence, ping_every: silence / 6, ..Limits::default() };
+        done,
+    }
+}
+
+/// Serves the root of the job on stdin and stdout.
+pub fn serve(job: &Job, stop: Stop) -> Exit {
+    let settings = &job.settings;
+    let done = job.tells.then(|| done(&job.logger));
+    let opening = opening(&job.root, job.pair.as_deref().unwrap_or_default(), settings, done);
+    let limits = serve::limits(settings);
     let on_stop = |inbox: Sender<Inbound>| stop.on_stop(move || drop(inbox.send(Inbound::End)));
     match endpoint::agent::serve_stdio(&opening, job.pair.as_deref(), limits, on_stop) {
         Served::Done => Exit::Done,
@@ -131,6 +160,15 @@ pub fn serve(job: &Job, stop: Stop) -> Exit {
             Exit::Internal
         }
     }
+}
+
+/// Logs what was done on the right, under the numbers that the brain logs as well.
+fn done(logger: &Logger) -> Done {
+    let logger = logger.clone();
+    Done(Arc::new(move |generation, what, path| {
+        debug!(logger, "done: {what}: {path}"; METHOD => method(what), PATH => path.to_string(),
+            SIDE => side_letter(Side::Right), EVENT_ID => event_id(generation));
+    }))
 }
 
 #[cfg(test)]

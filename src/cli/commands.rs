@@ -1,17 +1,18 @@
-//! `psync SUBCOMMAND`: what is asked of a running brain.
+//! `psync SUBCOMMAND`: one dispatch for all; here too what is asked of a running brain.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+use super::check::CheckOptions;
 use super::console::Console;
 use super::human::words;
 use super::options::{self, Parsed};
 use super::pair::PairFile;
-use super::{UsageError, adhoc, alert, exit, status};
+use super::{UsageError, adhoc, alert, check, config, exit, status};
 use crate::brain::control::{Reply, Request};
 use crate::brain::status::{State, Status};
 use crate::service::control::{ask, socket_of};
@@ -63,6 +64,15 @@ enum Command {
         json: bool,
     },
 
+    /// Compare both sides and change nothing: exit 0 equal, 1 could not, 2 alert, 3 notice
+    Check(CheckOptions),
+
+    /// Check, show or import a pair's configuration
+    Config {
+        #[command(subcommand)]
+        command: config::Command,
+    },
+
     /// What psync-alert@UNIT.service runs when a unit has failed
     #[command(hide = true)]
     Alert { unit: String },
@@ -88,7 +98,7 @@ const LOOK: Duration = Duration::from_millis(300);
 
 /// Whether the first word is a subcommand. A directory of that name is `./NAME`.
 pub fn is_one(args: &[OsString]) -> bool {
-    args.get(1).is_some_and(|word| ["status", "fullsync", "pause", "resume", "alert"].iter().any(|name| word == name))
+    args.get(1).is_some_and(|word| Psync::command().get_subcommands().any(|command| word == command.get_name()))
 }
 
 /// The whole command; the exit code.
@@ -96,10 +106,10 @@ pub fn main(args: Vec<OsString>, run: adhoc::Run) -> u8 {
     let console = Console::stderr();
     let result = match options::parse::<Psync>(args) {
         Ok(Parsed::Show(text)) => {
-            print(&text);
+            print(text);
             return 0;
         }
-        Ok(Parsed::Run(Psync { command })) => carry_out(command, run),
+        Ok(Parsed::Run(Psync { command })) => carry_out(command, &console, run),
         Err(e) => Err(e),
     };
     result.unwrap_or_else(|e| {
@@ -108,7 +118,7 @@ pub fn main(args: Vec<OsString>, run: adhoc::Run) -> u8 {
     })
 }
 
-fn carry_out(command: Command, run: adhoc::Run) -> Result<u8, UsageError> {
+fn carry_out(command: Command, console: &Console, run: adhoc::Run) -> Result<u8, UsageError> {
     match command {
         Command::Status(options) => status::main(&options),
         Command::Fullsync { pair, checksum, json } => full_sync(&PairFile::of(&pair)?, checksum, json, run),
@@ -116,6 +126,8 @@ fn carry_out(command: Command, run: adhoc::Run) -> Result<u8, UsageError> {
         Command::Resume { pair, accept, union, json } => {
             order(&PairFile::of(&pair)?, Request::Resume { accept, union }, json)
         }
+        Command::Check(options) => check::main(&options, console),
+        Command::Config { command } => config::main(command, console),
         Command::Alert { unit } => alert::main(&unit),
     }
 }
@@ -203,13 +215,13 @@ fn tell(pair: &PairFile, text: &str, json: bool, ok: bool) {
         true => serde_json::json!({ "pair": pair.name, "ok": ok, "text": text }).to_string(),
         false => format!("{}: {text}", pair.name),
     };
-    print(&format!("{line}\n"));
+    print(format!("{line}\n"));
 }
 
 /// Writes to stdout; a closed pipe is no matter.
-pub fn print(text: &str) -> bool {
+pub fn print(text: impl AsRef<[u8]>) -> bool {
     let mut out = io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+    out.write_all(text.as_ref()).and_then(|()| out.flush()).is_ok()
 }
 
 #[cfg(test)]
@@ -218,7 +230,6 @@ mod tests {
 
     #[test]
     fn clap_itself_is_content() {
-        use clap::CommandFactory;
         Psync::command().debug_assert();
     }
 

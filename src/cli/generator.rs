@@ -9,8 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::pair;
-use crate::config::{self, valid_pair};
+use crate::config::{self, CONFIGURATION, valid_pair};
 use crate::service::journal::{self, Priority};
 use crate::service::log::escape;
 use dropins::{DropIn, drop_ins};
@@ -32,7 +31,7 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let mut failed = false;
-    match generate(Path::new(pair::DIRECTORY), Path::new(&directory), tell) {
+    match generate(Path::new(CONFIGURATION), Path::new(&directory), tell) {
         Ok(()) => {}
         Err(e) => {
             tell(&Complaint { pair: String::new(), message: e.to_string() });

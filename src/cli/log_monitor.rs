@@ -36,6 +36,10 @@ impl Monitor for LogMonitor {
         info!(self.logger, "{}", text);
     }
 
+    fn warning(&self, text: &str) {
+        warn!(self.logger, "{}", text);
+    }
+
     fn link(&self, state: &LinkState) {
         match state {
             // Said by what follows.

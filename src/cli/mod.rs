@@ -3,7 +3,9 @@
 pub mod adhoc;
 pub mod agent;
 mod alert;
+mod check;
 mod commands;
+mod config;
 pub mod console;
 pub mod exit;
 pub mod generator;

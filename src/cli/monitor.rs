@@ -101,6 +101,11 @@ impl Monitor for TerminalMonitor {
         self.say_beside_log(text);
     }
 
+    fn warning(&self, text: &str) {
+        self.log.warning(text);
+        self.say_beside_log(text);
+    }
+
     fn link(&self, state: &LinkState) {
         self.log.link(state);
         // What is being called is said by what follows.
@@ -164,7 +169,9 @@ impl Meter {
 }
 
 fn describe(p: &Progress, rate: Option<u64>) -> String {
-    let of = |done: String, total: Option<String>| total.map_or(done.clone(), |total| format!("{done} of {total}"));
+    let more = if p.more { "+" } else { "" };
+    let of =
+        |done: String, total: Option<String>| total.map_or(done.clone(), |total| format!("{done} of {total}{more}"));
     let files = of(p.files.to_string(), p.files_total.map(|n| n.to_string()));
     let size = of(human::bytes(p.bytes), p.bytes_total.map(human::bytes));
     let mut line = match p.phase {
@@ -176,7 +183,7 @@ fn describe(p: &Progress, rate: Option<u64>) -> String {
         if let Some(total) = p.bytes_total
             && rate > 0
         {
-            line += &format!(", {} left", human::duration(total.saturating_sub(p.bytes).div_ceil(rate)));
+            line += &format!(", {}{more} left", human::duration(total.saturating_sub(p.bytes).div_ceil(rate)));
         }
     }
     line
@@ -192,7 +199,7 @@ mod tests {
 
     fn copying(bytes: u64) -> Progress {
         let (files_total, bytes_total) = (Some(10), Some(100 * MIB));
-        Progress { phase: Phase::Copy, files: bytes / (10 * MIB), bytes, files_total, bytes_total }
+        Progress { phase: Phase::Copy, files: bytes / (10 * MIB), bytes, files_total, bytes_total, more: false }
     }
 
     fn monitor(written: &Written, terminal: bool, target: Target) -> TerminalMonitor {
@@ -223,7 +230,14 @@ mod tests {
         let written = Written::default();
         let monitor = monitor(&written, false, Target::Stderr);
         for now in (0..=25_000).step_by(50) {
-            let scan = Progress { phase: Phase::Scan, files: now, bytes: now, files_total: None, bytes_total: None };
+            let scan = Progress {
+                phase: Phase::Scan,
+                files: now,
+                bytes: now,
+                files_total: None,
+                bytes_total: None,
+                more: true,
+            };
             monitor.progress_at(now, &scan);
         }
         let want = ["psync: reading: 10000 files, 9.8 KiB", "psync: reading: 20000 files, 19.5 KiB"];
@@ -240,6 +254,13 @@ mod tests {
         assert_eq!(meter.rate(), Some(0));
         assert!(meter.samples.len() < 110);
         assert_eq!(describe(&copying(MIB), Some(0)), "psync: copying: 0 of 10 files, 1.0 MiB of 100.0 MiB, 0 B/s");
+    }
+
+    #[test]
+    fn while_the_trees_are_read_the_totals_are_no_more_than_known() {
+        let progress = Progress { more: true, ..copying(20 * MIB) };
+        let want = "psync: copying: 2 of 10+ files, 20.0 MiB of 100.0 MiB+, 1.0 MiB/s, 1:20+ left";
+        assert_eq!(describe(&progress, Some(MIB)), want);
     }
 
     #[test]

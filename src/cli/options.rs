@@ -124,7 +124,7 @@ pub struct Brain {
 
 /// The agent, as a brain or ssh starts it.
 #[derive(Debug, Parser)]
-#[command(name = "psync-agent", version, disable_help_subcommand = true)]
+#[command(name = "psync-agent", version, disable_help_subcommand = true, after_help = AGENT_COMMANDS)]
 pub struct Agent {
     /// Told by psync when it runs itself as an agent
     #[arg(long, hide = true)]
@@ -154,6 +154,24 @@ pub struct Agent {
     #[arg(long, value_name = "TARGET", default_value = "stderr")]
     pub log: String,
 }
+
+/// The agent of a pair, as systemd starts it.
+#[derive(Debug, Parser)]
+#[command(name = "psync-agent serve", version, disable_help_subcommand = true)]
+pub struct Serve {
+    /// The pair's name, for /etc/psync/PAIR.toml, or the path of such a file
+    #[arg(value_name = "PAIR")]
+    pub pair: String,
+
+    /// Where to log: auto, journal, stderr, or a file (default: as the pair's file says)
+    #[arg(long, value_name = "TARGET")]
+    pub log: Option<String>,
+}
+
+const AGENT_COMMANDS: &str = "\
+Other commands:
+  psync-agent serve PAIR    Serve a pair as a service, on the socket that systemd hands over
+  psync-agent connect PAIR  Carry stdin and stdout to the socket of that service: what ssh runs";
 
 /// What came of a command line.
 #[derive(Debug)]
@@ -279,6 +297,7 @@ mod tests {
         AdHoc::command().debug_assert();
         Agent::command().debug_assert();
         Brain::command().debug_assert();
+        Serve::command().debug_assert();
     }
 
     #[test]

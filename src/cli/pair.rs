@@ -1,12 +1,10 @@
 //! A pair by its name or its file.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::PathBuf;
 
 use super::UsageError;
-use crate::config::valid_pair;
-
-/// Where the files of pairs lie.
-pub const DIRECTORY: &str = "/etc/psync";
+use crate::config::{pair_file, valid_pair};
 
 /// A pair's name and its file, which need not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,17 +14,11 @@ pub struct PairFile {
 }
 
 impl PairFile {
-    /// From PAIR: a name stands for `/etc/psync/NAME.toml`; what holds a slash or ends in `.toml` is a file's path, and
-    /// its stem the pair's name.
+    /// From PAIR: a name, or the path of a file whose stem is the pair's name.
     pub fn of(word: &str) -> Result<PairFile, UsageError> {
-        let (name, path) = match word.contains('/') || word.ends_with(".toml") {
-            false => (word.to_owned(), Path::new(DIRECTORY).join(format!("{word}.toml"))),
-            true => {
-                let path = std::path::absolute(word).map_err(|e| UsageError(format!("{word}: {e}")))?;
-                let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-                (stem.unwrap_or_default(), path)
-            }
-        };
+        let file = pair_file(OsStr::new(word)).map_err(UsageError)?;
+        let path = std::path::absolute(file).map_err(|e| UsageError(format!("{word}: {e}")))?;
+        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         match valid_pair(&name) {
             true => Ok(PairFile { name, path }),
             false => Err(UsageError(format!(

@@ -10,9 +10,10 @@ use super::UsageError;
 use super::commands::{StatusOptions, look, print};
 use super::human;
 use super::openmetrics;
-use super::pair::{DIRECTORY, PairFile};
+use super::pair::PairFile;
 use crate::brain::status::{LinkWord, SideStatus, State, Status, wall};
-use crate::service::control::directory;
+use crate::config::CONFIGURATION;
+use crate::service::control::{AGENT, directory};
 use crate::service::log::{escape, utc};
 
 /// A pair is not running.
@@ -55,9 +56,8 @@ pub fn main(options: &StatusOptions) -> Result<u8, UsageError> {
 
 /// Every pair that has a file or a socket.
 fn all() -> Result<Pairs, UsageError> {
-    let mut names: Vec<String> = stems(Path::new(DIRECTORY), "toml");
-    // An agent's socket begins with that word.
-    names.extend(stems(&directory(), "sock").into_iter().filter(|name| !name.starts_with("agent-")));
+    let mut names: Vec<String> = stems(Path::new(CONFIGURATION), "toml");
+    names.extend(stems(&directory(), "sock").into_iter().filter(|name| !name.starts_with(AGENT)));
     let mut pairs = Pairs::new();
     for name in names {
         if let Ok(pair) = PairFile::of(&name) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::check::check_filters;
-use super::{Durability, Invalid, Links, OpenFiles, Owner, Settings, Share, Translate};
+use super::{Compress, Durability, Invalid, Links, OpenFiles, Owner, Settings, Share, Translate};
 
 /// The settings that both sides must share, as the brain hands them to an agent that it starts itself:
 /// `psync-agent --settings JSON`. An agent with a configuration of its own makes it from that.
@@ -40,6 +40,10 @@ pub struct AgentSettings {
     pub timeout: u64,
     /// One action without progress.
     pub etimeout: u64,
+    /// What the agent sends.
+    pub compress: Compress,
+    /// Bytes per second that the agent sends at most; 0: as many as the line takes.
+    pub bandwidth_limit: u64,
 }
 
 impl From<&Settings> for AgentSettings {
@@ -66,6 +70,8 @@ impl From<&Settings> for AgentSettings {
             trash_max: s.trash_max,
             timeout: millis(s.timeout),
             etimeout: millis(s.etimeout),
+            compress: s.compress,
+            bandwidth_limit: s.bandwidth_limit,
         }
     }
 }

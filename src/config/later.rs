@@ -1,6 +1,6 @@
 //! What the contract promises and this version cannot do yet. It is refused, never ignored.
 
-use super::{Compress, Invalid, Settings, Transfer};
+use super::{Invalid, Settings, Transfer};
 
 impl Settings {
     /// The first setting that asks an ad hoc run for something it cannot do. A line goes when its feature comes.
@@ -12,11 +12,8 @@ impl Settings {
             ("rsync_excludes", self.rsync_excludes != standard.rsync_excludes, "patterns of rsync are not understood"),
             ("rsync_event_recurse", self.rsync_event_recurse, "changes of directories are not examined in depth"),
             ("rsync_style", self.rsync_style != standard.rsync_style, "only style 2 exists"),
-            ("compress", self.compress == Compress::Always, "the link is not compressed"),
-            ("bandwidth_limit", self.bandwidth_limit != 0, "the bandwidth cannot be limited"),
             ("links", self.links != standard.links, "links travel as links"),
             ("owner", self.owner != standard.owner, "owners travel by name"),
-            ("trash_max", self.trash_max != standard.trash_max, "the trash is bounded by trash_days alone"),
             ("samba_acls", self.samba_acls, "Samba's ACLs are not kept"),
             ("inotify_extra", !self.inotify_extra.is_empty(), "every directory is watched"),
         ];

@@ -6,6 +6,7 @@
 
 mod agent;
 mod check;
+mod import;
 mod later;
 mod load;
 mod nearest;
@@ -18,9 +19,10 @@ mod values;
 
 pub use agent::AgentSettings;
 pub use check::Invalid;
+pub use import::{Finding, Imported, Outcome, import};
 pub use load::{LoadError, load, parse};
 pub use origin::{Origin, Origins};
-pub use pair::{default_pair, valid_pair};
+pub use pair::{CONFIGURATION, default_pair, pair_file, valid_pair};
 pub use peer::{RightCommand, pair_command, quote, right_command};
 pub use reload::Changes;
 pub use settings::{Left, Right, Settings, Timers};

@@ -1,7 +1,24 @@
 //! The name of a pair.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Where the pairs' files lie.
+pub const CONFIGURATION: &str = "/etc/psync";
+
+/// The file of a pair that is given by its name or by the path of such a file: what holds a slash or ends in `.toml`
+/// is a path.
+pub fn pair_file(pair: &OsStr) -> Result<PathBuf, String> {
+    let path = Path::new(pair);
+    if pair.as_bytes().contains(&b'/') || path.extension().is_some_and(|e| e == "toml") {
+        return Ok(path.to_path_buf());
+    }
+    match pair.to_str().filter(|name| valid_pair(name)) {
+        Some(name) => Ok(Path::new(CONFIGURATION).join(format!("{name}.toml"))),
+        None => Err(format!("`{}` is no name of a pair and no path of its file", pair.display())),
+    }
+}
 
 /// Whether this can name a pair: 1 to 64 of `A-Z a-z 0-9 . _ -`, not beginning with a dot or a dash.
 /// It is the name of a directory and a part of units' names.
@@ -35,6 +52,21 @@ fn short(root: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pair_is_named_or_its_file_is() {
+        for (given, want) in [
+            ("web", Some("/etc/psync/web.toml")),
+            ("./web", Some("./web")),
+            ("web.toml", Some("web.toml")),
+            ("/x/web.toml", Some("/x/web.toml")),
+            ("a b", None),
+            ("", None),
+            ("..", None),
+        ] {
+            assert_eq!(pair_file(OsStr::new(given)).ok(), want.map(PathBuf::from), "{given:?}");
+        }
+    }
 
     #[test]
     fn names() {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::{AgentSettings, Settings};
+use super::{AgentSettings, Compress, Settings};
 
 /// What the brain runs to reach the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,40 +14,53 @@ pub enum RightCommand {
     Proxy(OsString),
 }
 
-/// The command for these settings, which have been checked.
+/// The command of an ad hoc run with these settings, which have been checked.
 ///
 /// A pair on one host runs the agent in a child; a host is reached by ssh, where the agent gets the settings as
 /// an option; a proxy command of the user's own is taken as it is, and the agent behind it has settings of its own.
 pub fn right_command(settings: &Settings, pair: &str, create_roots: bool) -> RightCommand {
-    let right = &settings.right;
-    if let Some(template) = &right.proxy_command {
-        return RightCommand::Proxy(expand(template, settings, pair).into());
+    match (&settings.right.proxy_command, &settings.right.host) {
+        (None, Some(_)) => {
+            let mut remote = b"psync-agent".to_vec();
+            for word in agent_arguments(settings, pair, create_roots) {
+                remote.push(b' ');
+                remote.extend(quote(word.as_bytes()));
+            }
+            let mut line = ssh(settings, pair).into_bytes();
+            line.push(b' ');
+            // Through two shells: ours and the host's.
+            line.extend(quote(&remote));
+            RightCommand::Proxy(OsString::from_vec(line))
+        }
+        _ => pair_command(settings, pair, create_roots),
     }
-    let Some(host) = &right.host else {
-        let mut args: Vec<OsString> = vec!["--agent-mode".into()];
-        args.extend(agent_arguments(settings, pair, create_roots));
-        return RightCommand::Child(args);
-    };
-    RightCommand::Proxy(ssh(settings, host, &agent_arguments(settings, pair, create_roots)))
 }
 
 /// The command of a pair that both hosts have a file of: a host's agent is a service there, with the pair's file of
 /// its own.
 pub fn pair_command(settings: &Settings, pair: &str, create_roots: bool) -> RightCommand {
     match (&settings.right.proxy_command, &settings.right.host) {
+        (Some(template), _) => RightCommand::Proxy(expand(template, settings, pair).into()),
         (None, Some(_)) => {
-            let port = if settings.right.port.is_some() { "-p %p " } else { "" };
-            let login = if settings.right.user.is_some() { "%u@" } else { "" };
-            let template = format!("exec ssh -T %o {port}-- {login}%h psync-agent connect %i");
-            RightCommand::Proxy(expand(&template, settings, pair).into())
+            let line = format!("{} psync-agent connect {}", ssh(settings, pair), expand("%i", settings, pair));
+            RightCommand::Proxy(line.into())
         }
-        _ => right_command(settings, pair, create_roots),
+        (None, None) => {
+            let mut args: Vec<OsString> = vec!["--agent-mode".into()];
+            args.extend(agent_arguments(settings, pair, create_roots));
+            RightCommand::Child(args)
+        }
     }
 }
 
 /// The agent's side of an ad hoc run.
 fn agent_arguments(settings: &Settings, pair: &str, create_roots: bool) -> Vec<OsString> {
-    let shared = serde_json::to_string(&AgentSettings::from(settings)).unwrap_or_default();
+    let mut shared = AgentSettings::from(settings);
+    if settings.is_local() {
+        // A pipe is faster than any compressor, and not what a bandwidth is limited for.
+        (shared.compress, shared.bandwidth_limit) = (Compress::None, 0);
+    }
+    let shared = serde_json::to_string(&shared).unwrap_or_default();
     let mut args: Vec<OsString> = vec!["--stdio".into(), "--root".into(), settings.right.root.clone().into()];
     args.extend(["--pair".into(), pair.into(), "--settings".into(), shared.into()]);
     if create_roots {
@@ -56,51 +69,46 @@ fn agent_arguments(settings: &Settings, pair: &str, create_roots: bool) -> Vec<O
     args
 }
 
-/// `ssh -T OPTIONS -- [USER@]HOST psync-agent …`. The agent's words go through two shells, ours and the host's.
-fn ssh(settings: &Settings, host: &str, agent: &[OsString]) -> OsString {
-    let mut remote = b"psync-agent".to_vec();
-    for word in agent {
-        remote.push(b' ');
-        remote.extend(quote(word.as_bytes()));
-    }
-    let mut line = b"exec ssh -T".to_vec();
-    let mut words: Vec<Vec<u8>> = settings.ssh_options.iter().map(|o| o.clone().into_bytes()).collect();
-    if let Some(port) = settings.right.port {
-        words.extend([b"-p".to_vec(), port.to_string().into_bytes()]);
-    }
-    let login = settings.right.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
-    words.extend([b"--".to_vec(), format!("{login}{host}").into_bytes(), remote]);
-    for word in &words {
-        line.push(b' ');
-        line.extend(quote(word));
-    }
-    OsString::from_vec(line)
+/// `ssh` with all that comes before the command that it runs on the host.
+///
+/// It runs in a process group of its own, behind the terminal's: a question for a password or an unknown host would
+/// stop it for ever, so it must not ask. An option of the user's own comes first, and in ssh the first one counts.
+fn ssh(settings: &Settings, pair: &str) -> String {
+    let port = if settings.right.port.is_some() { "-p %p " } else { "" };
+    expand(&format!("exec ssh -T %o -o BatchMode=yes {port}-- %u@%h"), settings, pair)
 }
 
-/// Puts the pair's words into a proxy command, each as one word of the shell.
+/// Puts the pair's words into a proxy command, each as one word of the shell. Without a user `%u@` stands for nothing,
+/// and `%u` for who runs this.
 fn expand(template: &str, settings: &Settings, pair: &str) -> String {
     let right = &settings.right;
     let me = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|u| u.name);
     let word = |text: &str| String::from_utf8_lossy(&quote(text.as_bytes())).into_owned();
     let mut line = String::new();
-    let mut chars = template.chars();
-    while let Some(c) = chars.next() {
-        match (c, c == '%') {
-            (_, false) => line.push(c),
-            (_, true) => match chars.next() {
-                Some('h') => line.push_str(&word(right.host.as_deref().unwrap_or("localhost"))),
-                Some('u') => line.push_str(&word(&right.user.clone().or_else(me).unwrap_or_default())),
-                Some('p') => line.push_str(&right.port.unwrap_or(22).to_string()),
-                Some('i') => line.push_str(&word(pair)),
-                Some('o') => {
-                    let options: Vec<String> = settings.ssh_options.iter().map(|o| word(o)).collect();
-                    line.push_str(&options.join(" "));
-                }
-                Some('%') | None => line.push('%'),
-                Some(other) => line.extend(['%', other]),
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('%') {
+        line.push_str(before);
+        let mut letters = after.chars();
+        let letter = letters.next();
+        rest = letters.as_str();
+        match letter {
+            Some('h') => line.push_str(&word(right.host.as_deref().unwrap_or("localhost"))),
+            Some('u') => match (&right.user, rest.strip_prefix('@')) {
+                (None, Some(after)) => rest = after,
+                (user, _) => line.push_str(&word(&user.clone().or_else(me).unwrap_or_default())),
             },
+            Some('p') => line.push_str(&right.port.unwrap_or(22).to_string()),
+            Some('i') => line.push_str(&word(pair)),
+            Some('o') => {
+                let options: Vec<String> = settings.ssh_options.iter().map(|o| word(o)).collect();
+                line.push_str(&options.join(" "));
+            }
+            Some('%') | None => line.push('%'),
+            // Refused by the check of the settings.
+            Some(other) => line.extend(['%', other]),
         }
     }
+    line.push_str(rest);
     line
 }
 
@@ -118,7 +126,10 @@ pub(super) fn check_template(template: &str) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    match template.contains('\0') {
+        true => Err("it holds a NUL".into()),
+        false => Ok(()),
+    }
 }
 
 /// One word of the shell, whatever is in it.
@@ -162,7 +173,8 @@ mod tests {
         assert_eq!(args[..6], ["--agent-mode", "--stdio", "--root", "/it's here", "--pair", "p"].map(OsString::from));
         assert_eq!(args.last().expect("args"), "--create-roots");
         let json = args[7].to_str().expect("text");
-        assert_eq!(serde_json::from_str::<AgentSettings>(json).expect("json"), AgentSettings::from(&settings()));
+        let settings = Settings { compress: Compress::None, ..settings() };
+        assert_eq!(serde_json::from_str::<AgentSettings>(json).expect("json"), AgentSettings::from(&settings));
     }
 
     /// The words that the far shell makes of the line are those that were meant.
@@ -173,7 +185,9 @@ mod tests {
         settings.right.user = Some("me".into());
         settings.right.port = Some(2222);
         let line = proxy(right_command(&settings, "p", false));
-        assert!(line.starts_with("exec ssh -T -o ConnectTimeout=10 -p 2222 -- me@host 'psync-agent --stdio --root "));
+        assert!(line.starts_with(
+            "exec ssh -T -o ConnectTimeout=10 -o BatchMode=yes -p 2222 -- me@host 'psync-agent --stdio --root "
+        ));
         // An ssh that hands its last word to another shell, as sshd does, which prints the agent's words.
         let fake = r#"
             ssh() {
@@ -190,18 +204,54 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_command_gets_the_words_of_the_pair() {
+    fn a_pair_with_a_host_is_reached_at_its_service() {
         let mut settings = settings();
-        settings.right.host = Some("h;x".into());
-        settings.right.user = Some("u".into());
-        settings.right.proxy_command = Some("ssh %o -p %p %u@%h agent %i 100%%".into());
-        let line = proxy(right_command(&settings, "p", false));
-        assert_eq!(line, "ssh -o ConnectTimeout=10 -p 22 u@'h;x' agent p 100%");
+        settings.right.host = Some("files2".into());
+        let ssh = "exec ssh -T -o ConnectTimeout=10 -o BatchMode=yes";
+        assert_eq!(proxy(pair_command(&settings, "web", false)), format!("{ssh} -- files2 psync-agent connect web"));
+        settings.right.user = Some("psync".into());
+        settings.right.port = Some(2222);
+        let want = format!("{ssh} -p 2222 -- psync@files2 psync-agent connect web");
+        assert_eq!(proxy(pair_command(&settings, "web", false)), want);
+        settings.right.host = None;
+        assert!(matches!(pair_command(&settings, "web", false), RightCommand::Child(_)));
+    }
+
+    #[test]
+    fn a_proxy_command_gets_the_words_of_the_pair_each_as_one_word() {
+        let mut all = settings();
+        all.right.host = Some("h;x".into());
+        all.right.user = Some("u".into());
+        all.right.port = Some(2222);
+        all.ssh_options = vec!["-o".into(), "ProxyCommand=nc %h 22; x".into(), "-4".into()];
+        let nobody = settings();
+        let odd = {
+            let mut odd = settings();
+            odd.right.host = Some("a b'c".into());
+            odd
+        };
+        for (template, settings, want) in [
+            (
+                "ssh %o -p %p %u@%h agent %i 100%%",
+                &all,
+                "ssh -o 'ProxyCommand=nc %h 22; x' -4 -p 2222 u@'h;x' agent p 100%",
+            ),
+            ("ssh -p %p %u@%h", &nobody, "ssh -p 22 localhost"),
+            ("ssh %h", &odd, r"ssh 'a b'\''c'"),
+            ("true", &all, "true"),
+        ] {
+            let mut settings = settings.clone();
+            settings.right.proxy_command = Some(template.into());
+            assert_eq!(proxy(right_command(&settings, "p", false)), want);
+            assert_eq!(proxy(pair_command(&settings, "p", false)), want);
+        }
     }
 
     #[test]
     fn templates() {
-        for (template, good) in [("a %h %%", true), ("", true), ("%x", false), ("%", false), ("100%", false)] {
+        for (template, good) in
+            [("a %h %%", true), ("", true), ("%x", false), ("%", false), ("100%", false), ("a\0", false)]
+        {
             assert_eq!(check_template(template).is_ok(), good, "{template:?}");
         }
     }

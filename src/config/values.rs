@@ -77,8 +77,8 @@ words! {
     Compress {
         /// When the line is slow enough for it to pay.
         Auto,
-        Always,
-        Never,
+        Zstd,
+        None,
     }
 }
 

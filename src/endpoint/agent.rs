@@ -9,9 +9,11 @@ use crate::link::{Limits, LinkError};
 use crate::model::readable;
 use crate::watch::Event;
 
+use super::message::survey::Ask;
 use super::message::{Reply, Request, Start};
 use super::open::{Opening, open};
-use super::serve::{Inbound, clock, serve};
+use super::serve::{Inbound, Over, clock, serve};
+use super::survey::{Survey, attend};
 
 /// How serving a brain ended.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ pub fn serve_stdio(
         let _ = events.send(Inbound::Event(event));
     };
     let (lost_in, lost) = channel();
+    let (named_in, named) = channel();
     let pipes = match crate::link::channel::stdio() {
         Ok(pipes) => pipes,
         Err(error) => return Served::Failed(format!("stdin and stdout: {error}")),
@@ -45,7 +48,7 @@ pub fn serve_stdio(
     stop(inbox_in.clone());
     let deliver = move |incoming: Incoming<Request>| {
         let inbound = match incoming {
-            Incoming::Hello(_) => return true,
+            Incoming::Hello(hello) => return named_in.send(hello.pair).is_ok(),
             Incoming::Message(request) => Inbound::Request(request),
             Incoming::Ended(error) => {
                 let _ = lost_in.send(error);
@@ -61,6 +64,10 @@ pub fn serve_stdio(
     };
     let first = match inbox.recv() {
         Ok(Inbound::Request(Request::Start(start))) => start,
+        Ok(Inbound::Request(Request::Check(ask))) => {
+            survey(opening, pair, &named, ask, &link, &inbox);
+            return finish(link, &lost, Served::Done);
+        }
         _ => return finish(link, &lost, Served::Done),
     };
     let served = open_and_serve(opening, pair, first, &link, &inbox, sink);
@@ -76,6 +83,29 @@ pub fn serve_stdio(
             finish(link, &lost, Served::Failed(reason))
         }
     }
+}
+
+/// A check from its first question to its last.
+fn survey(
+    opening: &Opening<'_>,
+    pair: Option<&str>,
+    named: &Receiver<String>,
+    first: Ask,
+    link: &Channel<Reply>,
+    inbox: &Receiver<Inbound>,
+) {
+    let open = || {
+        let named = named.recv().map_err(|e| e.to_string())?;
+        Survey::open(opening.root, served_pair(pair, &named)?, &opening.filter)
+    };
+    let mut first = Some(first);
+    let next = || {
+        first.take().or_else(|| match inbox.recv() {
+            Ok(Inbound::Request(Request::Check(ask))) => Some(ask),
+            _ => None,
+        })
+    };
+    attend(open, next, |answer| link.send(&Reply::Checked(answer)).is_ok());
 }
 
 /// From the brain's first word to its last. True: it said stop.
@@ -95,11 +125,11 @@ fn open_and_serve(
     let heard = out.into_iter().all(|reply| link.send(&reply).is_ok());
     let served = match greeted {
         Ok(()) if heard => serve(&mut endpoint, inbox, |reply| link.send(&reply).is_ok()),
-        Ok(()) => Ok(false),
+        Ok(()) => Ok(Over::End),
         Err(error) => Err(error),
     };
     watcher.stop();
-    served.map_err(|error| error.to_string())
+    served.map(|over| matches!(over, Over::Stopped)).map_err(|error| error.to_string())
 }
 
 /// The pair to be served: the name becomes that of a directory.

@@ -2,15 +2,20 @@
 //! the transfers. It is a state machine like the engine, but for the disk and the archive that it owns: whoever runs
 //! it (a thread, the agent's loop, the simulator) hands it requests, events and the time, and calls [`Endpoint::step`].
 
+pub mod admit;
 pub mod agent;
 pub mod heartbeat;
 pub mod message;
 pub mod open;
 pub mod serve;
+pub mod service;
+pub mod survey;
+mod tenure;
 mod transfers;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::filter::{Filter, Translate};
 use crate::model::{Apply, Data, Generation, Millis, Outcome, Record, RelPath, Source, Step};
@@ -22,9 +27,10 @@ use crate::replica::error::ReplicaError;
 use crate::replica::examine::{Examined, How};
 use crate::replica::scan::Scan;
 use crate::transfer::{Receive, Supply};
-use crate::watch::coalesce::{Coalescer, Timing};
+use crate::watch::coalesce::{self, Coalescer, Timing};
 use crate::watch::{Event, Hint};
 
+use message::survey::Answer;
 use message::{Hello, Reply, Request, Start};
 use serve::Tuning;
 
@@ -41,6 +47,27 @@ pub struct Settings {
     pub trash_seconds: Option<u64>,
     /// Attach the contents of small files to the reports of live changes.
     pub inline_live: bool,
+    /// Hears of what was done here.
+    pub done: Option<Done>,
+}
+
+/// Hears the number of an action, what was done, and where.
+type Hears = dyn Fn(Generation, &str, &RelPath) + Send + Sync;
+
+/// Told of each action that this side has carried out or recorded.
+#[derive(Clone)]
+pub struct Done(pub Arc<Hears>);
+
+impl Done {
+    fn tell(&self, generation: Generation, what: &str, path: &RelPath) {
+        (self.0)(generation, what, path);
+    }
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Done")
+    }
 }
 
 /// When an endpoint wants to be called again.
@@ -154,6 +181,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     self.appeared.insert(path.clone());
                 }
                 self.coalescer.event(path, hint, now);
+                if self.appeared.len() > 2 * coalesce::DEFAULT_LIMIT {
+                    // The others lie within scopes that are scanned as a whole.
+                    self.appeared.retain(|path| self.coalescer.is_dirty(path));
+                }
             }
             Event::Lost { scope, reason } => {
                 self.doubts_root |= scope.is_root();
@@ -168,9 +199,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         match request {
             Request::Start(start) => self.start(&start, out)?,
             Request::Rows { above } => {
-                for rows in self.replica.rows_above(above)?.chunks(500) {
-                    out.push(Reply::Rows { rows: rows.to_vec() });
-                }
+                let lists = message::cut(self.replica.rows_above(above)?);
+                out.extend(lists.into_iter().map(|rows| Reply::Rows { rows }));
                 out.push(Reply::RowsEnd);
             }
             Request::Learn { rows } => {
@@ -204,6 +234,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Request::Scan { checksum } => self.full_scan = Some(Scan::new(RelPath::root()).reading(checksum)),
             Request::Hold { on } => self.held = on,
             Request::Ping { number } => self.pings.push((number, now)),
+            Request::Check(_) => {
+                let reason = "this link serves a session and no check".to_owned();
+                out.push(Reply::Checked(Answer::Failed { reason }));
+            }
             Request::Stop => {
                 self.flush(out, now)?;
                 self.replica.commit()?;
@@ -216,13 +250,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     fn start(&mut self, start: &Start, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         self.flush(&mut Vec::new(), 0)?;
-        self.reporting = false;
-        self.held = false;
-        self.pings.clear();
-        self.supplies.clear();
-        for (_, incoming) in std::mem::take(&mut self.incoming) {
-            self.replica.unstage(&incoming.receive.name);
-        }
+        self.forget_session();
         if start.accept {
             self.replica.adopt_root()?;
         }
@@ -242,6 +270,30 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         };
         out.push(Reply::Hello(hello));
         Ok(())
+    }
+
+    /// The brain is gone, and may come back. What it asked for is finished and recorded; what users do is kept in mind,
+    /// within bounds, and examined when a session wants reports again.
+    pub fn part(&mut self, now: Millis) -> Result<(), ReplicaError> {
+        self.flush(&mut Vec::new(), now)?;
+        self.forget_session();
+        self.replica.commit()
+    }
+
+    /// Ends reports, and contents under way in both directions.
+    fn forget_session(&mut self) {
+        self.reporting = false;
+        self.held = false;
+        self.pings.clear();
+        self.supplies.clear();
+        for (_, incoming) in std::mem::take(&mut self.incoming) {
+            self.replica.unstage(&incoming.receive.name);
+        }
+    }
+
+    /// Whether the root is still the directory that was opened, and lies where it lay.
+    pub fn root_is_there(&self) -> bool {
+        self.replica.disk.root_is_there()
     }
 
     fn hello(&self) -> Result<Hello, ReplicaError> {
@@ -321,15 +373,21 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             // Parents first: what lies in an unknown directory makes no sense to the other side.
             let plain = How { inline: how.inline, ..How::default() };
             self.look(&above, plain, now, out)?;
+            if self.troubles.contains_key(&above) {
+                // What lies in it waits for the end of that: then all of it is scanned.
+                if how.again {
+                    self.take_back(path, out)?;
+                }
+                return Ok(());
+            }
         }
         let examined = self.replica.examine(path, how)?;
         let fine = !matches!(examined, Examined::Problem(_) | Examined::Busy);
         match examined {
             // A deletion waits for the re-creation that editors make, whoever asks.
             Examined::Changed(change) if how.again && change.after.is_none() && change.known.is_some() => {
-                self.replica.withdraw_report(path);
                 self.coalescer.event(path.clone(), Hint::Vanished, now);
-                out.push(Reply::Clean { path: path.clone() });
+                self.take_back(path, out)?;
             }
             Examined::Changed(change) => {
                 if change.after.as_ref().is_some_and(|e| e.kind() == crate::model::Kind::Dir)
@@ -345,14 +403,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 if self.coalescer.busy(path, now) {
                     self.look(path, How { despite_writers: true, ..how }, now, out)?;
                 } else if how.again {
-                    out.push(Reply::Clean { path: path.clone() });
+                    self.take_back(path, out)?;
                 }
             }
             // The directory may turn up under another name: its own deletion waits as every other.
             Examined::Above(above) => self.coalescer.event(above, Hint::Vanished, now),
             Examined::Problem(problem) => {
                 if how.again {
-                    out.push(Reply::Clean { path: path.clone() });
+                    self.take_back(path, out)?;
                 }
                 self.trouble(path, now);
                 out.push(Reply::Problem { path: path.clone(), problem: Some(problem) });
@@ -369,6 +427,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.replica.unscanned.insert(path.clone());
             out.push(Reply::Problem { path: path.clone(), problem: None });
         }
+        Ok(())
+    }
+
+    /// The brain is to forget what was reported of a path; so must the replica, or the next look would find nothing new.
+    fn take_back(&mut self, path: &RelPath, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        self.replica.withdraw_report(path)?;
+        out.push(Reply::Clean { path: path.clone() });
         Ok(())
     }
 
@@ -391,3 +456,6 @@ fn fail(generation: Generation, error: ReplicaError, out: &mut Vec<Reply>) -> Re
     out.push(Reply::Result { generation, outcome: Outcome::Failed(problem) });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,15 +6,17 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::config::Share;
 use crate::filter::{Filter, FilterSettings, Translate};
 use crate::model::{Millis, RelPath, Side};
+use crate::replica::disk::Disk;
 use crate::replica::real::{Cover, RealDisk};
 use crate::replica::sqlite::SqliteArchive;
 use crate::watch::Event;
 use crate::watch::coalesce::Timing;
 use crate::watch::inotify::InotifyTree;
 
-use super::{Endpoint, Settings};
+use super::{Done, Endpoint, Settings};
 
 /// An endpoint of a real root.
 pub type RealEndpoint = Endpoint<RealDisk, SqliteArchive>;
@@ -32,6 +34,8 @@ pub struct Opening<'a> {
     pub translate: Option<String>,
     /// Days that the trash keeps an object.
     pub trash_days: u32,
+    /// The most that the trash holds.
+    pub trash_max: Share,
     pub wait_for_writers: bool,
     /// ACLs and extended attributes travel from left to right only.
     pub xattrs_from_left: bool,
@@ -39,6 +43,8 @@ pub struct Opening<'a> {
     pub skip_initial: bool,
     /// Change nothing, the archive and psync's own directories included.
     pub dry_run: bool,
+    /// Hears of what was done here.
+    pub done: Option<Done>,
 }
 
 /// Opens the root; events go to `sink`, from a thread of the watcher. Errors say what could not be opened.
@@ -58,6 +64,8 @@ pub fn open(
     let identity = disk.root_identity().map_err(|e| format!("{root}: {e}"))?;
     let path = disk.own_path().join("archive.db");
     let root = (identity.ino, identity.btime);
+    // Even to be opened the archive takes some room.
+    disk.ease();
     let none = opening.dry_run && std::fs::metadata(&path).is_err_and(|e| e.kind() == ErrorKind::NotFound);
     let archive = match none {
         true => SqliteArchive::in_memory(root),
@@ -69,6 +77,7 @@ pub fn open(
         durable: opening.durable,
         wait_for_writers: opening.wait_for_writers,
         dry_run: opening.dry_run,
+        trash_max: Some(opening.trash_max),
         keeps_xattrs: opening.xattrs_from_left && opening.side == Side::Right,
         ..Default::default()
     };
@@ -80,7 +89,9 @@ pub fn open(
         None => None,
     };
     let trash_seconds = (!opening.dry_run).then(|| u64::from(opening.trash_days) * 86_400);
-    let settings = Settings { replica, timing: opening.timing, open_max, inline_live: true, translate, trash_seconds };
+    let done = opening.done.clone();
+    let settings =
+        Settings { replica, timing: opening.timing, open_max, inline_live: true, translate, trash_seconds, done };
     let endpoint = Endpoint::open(disk, archive, filter, settings, now).map_err(|e| e.to_string())?;
     Ok((endpoint, watcher))
 }

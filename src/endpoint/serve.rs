@@ -1,8 +1,10 @@
 //! The thread that runs an endpoint: requests and events in, replies out, work in between.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crate::link::channel::Channel;
 use crate::model::Millis;
 use crate::pulse;
 use crate::replica::archive::Archive;
@@ -11,7 +13,7 @@ use crate::replica::error::ReplicaError;
 use crate::watch::Event;
 use crate::watch::coalesce::Timing;
 
-use super::message::{Reply, Request};
+use super::message::{Reply, Request, Start};
 use super::{Endpoint, Next};
 
 /// What reaches the thread of an endpoint.
@@ -21,7 +23,11 @@ pub enum Inbound {
     Event(Event),
     /// Other settings, from now on.
     Tune(Tuning),
-    /// The brain is gone.
+    /// The brain is gone, and may come back: what happens until then is kept in mind.
+    Part,
+    /// Another brain, or the same over another connection, takes over.
+    Begin(Session),
+    /// The brain is gone for good.
     End,
 }
 
@@ -31,6 +37,27 @@ pub struct Tuning {
     pub timing: Timing,
     /// Days that the trash keeps an object.
     pub trash_days: u32,
+}
+
+/// The beginning of a session that came over a connection of its own.
+#[derive(Debug)]
+pub struct Session {
+    /// Who begins it, for people.
+    pub name: String,
+    pub start: Start,
+    /// Where its replies go.
+    pub replies: Arc<Channel<Reply>>,
+}
+
+/// Why [`serve`] returned.
+#[derive(Debug)]
+pub enum Over {
+    /// The brain said stop.
+    Stopped,
+    /// Nobody listens any more, or it is time to end.
+    End,
+    /// A session begins.
+    Begin(Session),
 }
 
 /// Inputs taken in before work goes on.
@@ -47,13 +74,13 @@ pub fn clock() -> Millis {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
 }
 
-/// Runs an endpoint until its brain is gone, or says stop, or the endpoint fails. `send` returns false if nobody listens.
-/// True: the brain said stop.
+/// Runs an endpoint until its brain is gone, or says stop, or another session begins, or the endpoint fails. `send`
+/// returns false if nobody listens.
 pub fn serve<D: Disk, A: Archive>(
     endpoint: &mut Endpoint<D, A>,
     inbox: &Receiver<Inbound>,
     mut send: impl FnMut(Reply) -> bool,
-) -> Result<bool, ReplicaError> {
+) -> Result<Over, ReplicaError> {
     let mut out = Vec::new();
     let mut next = Next::Now;
     loop {
@@ -66,7 +93,7 @@ pub fn serve<D: Disk, A: Archive>(
         let mut input = match pulse::rest(wait, || inbox.recv_timeout(wait)) {
             Ok(input) => Some(input),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return Ok(false),
+            Err(RecvTimeoutError::Disconnected) => return Ok(Over::End),
         };
         let mut stopped = false;
         let mut taken = 0;
@@ -79,7 +106,13 @@ pub fn serve<D: Disk, A: Archive>(
                     stopped |= request == Request::Stop;
                     endpoint.handle(request, now, &mut out)?;
                 }
-                Inbound::End => return Ok(false),
+                Inbound::Part => {
+                    // What was to be told of the session has no hearer.
+                    out.clear();
+                    endpoint.part(now)?;
+                }
+                Inbound::Begin(session) => return Ok(Over::Begin(session)),
+                Inbound::End => return Ok(Over::End),
             }
             taken += 1;
             input = if taken < INPUTS && !endpoint.is_full() { inbox.try_recv().ok() } else { None };
@@ -87,11 +120,11 @@ pub fn serve<D: Disk, A: Archive>(
         next = endpoint.step(clock(), &mut out)?;
         for reply in out.drain(..) {
             if !pulse::lean(|| send(reply)) {
-                return Ok(stopped);
+                return Ok(if stopped { Over::Stopped } else { Over::End });
             }
         }
         if stopped {
-            return Ok(true);
+            return Ok(Over::Stopped);
         }
     }
 }

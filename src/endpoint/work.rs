@@ -1,7 +1,10 @@
 //! The work of an endpoint, in bounded slices: batches first, then what users changed, then contents, then scans.
 
-use crate::model::{Millis, RelPath};
+use std::collections::BTreeMap;
+
+use crate::model::{Millis, Outcome, RelPath};
 use crate::replica::archive::Archive;
+use crate::replica::batch::Job;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 use crate::replica::examine::How;
@@ -20,8 +23,6 @@ const SCAN_SLICE: usize = 512;
 const BATCH: usize = 512;
 /// A question whether anything is left waits at most so long, in milliseconds.
 const PING_WAIT: Millis = 2_000;
-/// The trash is looked through so often, in milliseconds.
-const EXPIRY: Millis = 3_600_000;
 /// A scan that waits for the brain goes on after this time all the same, in milliseconds.
 const STALL: Millis = 5_000;
 
@@ -44,15 +45,17 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if self.reports() {
             more |= self.step_scans(now, out)?;
         }
+        for path in std::mem::take(&mut self.replica.vanished) {
+            self.coalescer.event(path, Hint::Vanished, now);
+        }
         self.answer_pings(now, out);
         self.replica.probe_trash(now)?;
         if let Some(seconds) = self.settings.trash_seconds
             && self.reporting
             && now >= self.next_expiry
         {
-            let more = self.replica.expire_trash(seconds)?;
-            // Zero days: gone as soon as nobody can write into it any more.
-            self.next_expiry = now + if more || seconds == 0 { 1_000 } else { EXPIRY };
+            self.replica.disk.refill();
+            self.next_expiry = self.replica.expire_trash(seconds, now)?;
         }
         let lost = self.lost.drain(..);
         out.extend(lost.map(|(scope, reason)| Reply::Lost { scope, reason: reason.to_owned() }));
@@ -76,6 +79,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             || !self.replica.unscanned.is_empty()
             || !self.scans.is_empty()
             || !self.coalescer.is_empty();
+        if !self.pings.is_empty()
+            && let Some(counts) = self.replica.not_set.take_news()
+        {
+            out.push(Reply::NotSet { counts });
+        }
         self.pings.retain(|(number, since)| {
             let wait = busy && now < since + PING_WAIT;
             if !wait {
@@ -91,7 +99,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if self.reports() {
             let trouble = self.troubles.values().map(|t| t.next).min();
             let stalled = self.full_scan.is_some().then_some(now + 100);
-            due = [due, self.coalescer.next_due(), trouble, stalled].into_iter().flatten().min();
+            let expiry = self.settings.trash_seconds.map(|_| self.next_expiry);
+            due = [due, self.coalescer.next_due(), trouble, stalled, expiry].into_iter().flatten().min();
         }
         match due {
             Some(due) if due <= now => Next::At(now + 1),
@@ -109,7 +118,18 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     pub(super) fn flush(&mut self, out: &mut Vec<Reply>, now: Millis) -> Result<(), ReplicaError> {
         if !self.jobs.is_empty() {
             let jobs = std::mem::take(&mut self.jobs);
+            let mut doing = BTreeMap::new();
+            if self.settings.done.is_some() {
+                let what = |job: &Job<D::File>| (job.generation, (job.apply.step.word(), job.apply.path.clone()));
+                doing.extend(jobs.iter().map(what));
+            }
             for finished in self.replica.carry_out(jobs)? {
+                if let Some(done) = &self.settings.done
+                    && let Some((what, path)) = doing.get(&finished.generation)
+                    && matches!(finished.outcome, Outcome::Done { .. })
+                {
+                    done.tell(finished.generation, what, path);
+                }
                 out.extend(finished.reports.into_iter().map(Reply::Report));
                 out.push(Reply::Result { generation: finished.generation, outcome: finished.outcome });
             }
@@ -117,11 +137,15 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         if !self.records.is_empty() {
             let records = std::mem::take(&mut self.records);
+            self.replica.disk.ease();
             self.replica.sync_sources(&records)?;
             for (generation, record) in &records {
                 self.replica.record(*generation, record)?;
             }
             self.replica.commit()?;
+            if let Some(done) = &self.settings.done {
+                records.iter().for_each(|(generation, record)| done.tell(*generation, "record", &record.path));
+            }
             out.extend(records.into_iter().map(|(generation, _)| Reply::Recorded { generation }));
             self.last_progress = now;
         }

@@ -356,6 +356,8 @@ impl Engine {
                 }
             }
         }
+        // Refused again and again: what it was decided by may be out of date on the side that said so.
+        let outdated = outcome == Outcome::Refused && self.strikes.get(&path).is_some_and(|(strikes, _)| *strikes >= 3);
         for own in Side::BOTH {
             let Some(change) = flight.changes[index(own)].clone() else { continue };
             let at = change.path.clone();
@@ -369,6 +371,7 @@ impl Engine {
                 // What cannot be renamed there is a new object, with its own problem, and a deletion.
                 self.ask(own, at.clone(), true);
             } else if stale
+                || outdated
                 || (change.moved.is_some() && outcome == Outcome::Refused)
                 || (own == side && outcome == Outcome::Refused)
             {
@@ -394,7 +397,7 @@ impl Engine {
         if change.after.is_some() {
             self.sides[i].creating.insert(change.seq);
         }
-        let deletes = self.deletions(&change);
+        let deletes = self.deletions(side, &change);
         self.sides[i].deleting += deletes;
         self.sides[i].pending.insert(path, Pending { change, since: now, not_before: 0, deletes });
     }

@@ -12,6 +12,8 @@ mod orders;
 mod plan;
 pub mod reconcile;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -117,6 +119,16 @@ pub enum News {
         reason: String,
         advice: String,
     },
+    /// Something to be mended, told once in a run for each `what`.
+    Warning {
+        what: &'static str,
+        text: String,
+    },
+    /// On so many objects an attribute of this kind could not be set on this side so far.
+    NotSet {
+        side: Side,
+        counts: Vec<(String, u64)>,
+    },
     Note {
         side: Side,
         text: String,
@@ -155,6 +167,8 @@ struct Pending {
 #[derive(Debug, Default)]
 struct SideState {
     hello: Option<Hello>,
+    /// When the Hello came.
+    greeted: Millis,
     rows: Vec<AncestorRow>,
     rows_done: bool,
     pending: BTreeMap<RelPath, Pending>,
@@ -182,6 +196,7 @@ pub struct Engine {
     accept: bool,
     /// Neither side had an archive: equal objects agree unread, and losers go to the trash.
     first: bool,
+    now: Millis,
     sides: [SideState; 2],
     flights: BTreeMap<Generation, Flight>,
     locks: Locks,
@@ -237,6 +252,7 @@ impl Engine {
             phase: Phase::Idle,
             accept: false,
             first: false,
+            now: 0,
             sides: Default::default(),
             flights: BTreeMap::new(),
             locks: Locks::default(),
@@ -264,6 +280,7 @@ impl Engine {
 
     /// Takes one input and returns what is to be done, in order.
     pub fn handle(&mut self, input: Input, now: Millis) -> Vec<Effect> {
+        self.now = now;
         match input {
             Input::Start { incarnation, accept, union } => self.start(incarnation, accept, union),
             Input::Reply(side, reply) => self.reply(side, reply, now),
@@ -359,6 +376,7 @@ impl Engine {
                 };
                 self.tell(News::Problem { side, path, problem });
             }
+            Reply::NotSet { counts } => self.tell(News::NotSet { side, counts }),
             Reply::Note { text } => self.tell(News::Note { side, text }),
             Reply::Lost { scope, reason } => self.tell(News::Lost { side, scope, reason }),
             Reply::Pong { number } => {
@@ -368,6 +386,8 @@ impl Engine {
                     answered[index(side)] = true;
                 }
             }
+            // Of a check, which has a link of its own.
+            Reply::Checked(_) => {}
             Reply::Stopped => {
                 self.side(side).stopped = true;
                 if self.sides.iter().all(|s| s.stopped) {
@@ -390,11 +410,16 @@ impl Engine {
         if let Some(moved) = &change.moved {
             self.moving[i].insert(moved.known.node, path.clone());
             self.wake_node(side, moved.known.node);
+            // What is gone from its old name is not deleted: the guard need not fear for it.
+            if let Some(old) = self.sides[i].pending.get_mut(&moved.from) {
+                let deletes = std::mem::take(&mut old.deletes);
+                self.sides[i].deleting = self.sides[i].deleting.saturating_sub(deletes);
+            }
         }
         if change.after.is_some() {
             self.sides[i].creating.insert(change.seq);
         }
-        let deletes = self.deletions(&change);
+        let deletes = self.deletions(side, &change);
         self.sides[i].deleting += deletes;
         // After a second refusal even fresh words wait: two sides that misunderstand each other must not spin.
         let not_before = self.strikes.get(&path).map_or(0, |(_, due)| *due);
@@ -414,8 +439,9 @@ impl Engine {
     }
 
     /// How many objects a change says to be gone, as far as the guard counts them.
-    fn deletions(&self, change: &Change) -> u64 {
+    fn deletions(&self, side: Side, change: &Change) -> u64 {
         match (&change.after, &change.known) {
+            (None, Some(known)) if self.moving[index(side)].contains_key(&known.node) => 0,
             (None, Some(known)) => self.guard.weigh(known.node, 1 + change.below),
             _ => 0,
         }

@@ -7,8 +7,8 @@ use super::locks::Reach;
 use super::plan::expectation;
 use super::{Engine, index};
 
-/// A move whose old name is gone on the other side waits this long for word of where it went.
-const LOST_WAIT: Millis = 1_000;
+/// What is gone on one side, and moved or edited on the other, waits this long for word of where it went.
+pub(super) const LOST_WAIT: Millis = 1_000;
 
 impl Engine {
     /// Acts on a path to which something was moved on at least one side.
@@ -20,7 +20,7 @@ impl Engine {
             return self.agree_on_move(path, changes, left);
         }
         // Two different objects came to one name: each is a copy there, and the conflict rule decides.
-        let taken = changes.iter().flatten().all(|c| c.after.is_some()) && changes.iter().all(Option::is_some);
+        let taken = changes.iter().all(|c| c.as_ref().is_some_and(is_new));
         let mover = if sides[0].is_some() { Side::Left } else { Side::Right };
         let Some(moved) = sides[index(mover)].clone() else { return };
         let over_dir = changes[index(mover)]
@@ -143,4 +143,10 @@ impl Engine {
         self.drop_pending(side, path);
         self.ask(side, path.clone(), true);
     }
+}
+
+/// Whether a report speaks of an object that is not the ancestor: a refusal tells of what it found unchanged, too.
+fn is_new(change: &Change) -> bool {
+    let as_known = || change.known.as_ref().map(|known| &known.entry) == change.after.as_ref();
+    change.after.is_some() && (change.moved.is_some() || change.contents || !as_known())
 }

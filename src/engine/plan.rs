@@ -9,6 +9,7 @@ use crate::model::{
 
 use super::flight::{Flight, Part};
 use super::locks::Reach;
+use super::moves::LOST_WAIT;
 use super::reconcile::{Need, Verdict, reconcile};
 use super::{DELETION_WAIT, Effect, Engine, News, index};
 
@@ -31,9 +32,15 @@ impl Engine {
             // What lies there was cut by a power failure: the other side's version replaces it, into the trash.
             [true, false] => trusting(Side::Right, left, right),
             [false, true] => trusting(Side::Left, left, right),
-            _ => reconcile(left, right, self.settings.prefer),
+            _ => reconcile(left, right, self.settings.prefer, self.old()),
         };
         self.carry_out(path, changes, verdict, now);
+    }
+
+    /// What was written before this second may be compared unread: at a first meeting what lay there before it began.
+    fn old(&self) -> i64 {
+        let clocks = self.sides.iter().filter_map(|s| s.hello.as_ref()).map(|hello| hello.clock);
+        clocks.min().filter(|_| self.first).map_or(i64::MIN, |clock| clock - 1)
     }
 
     fn changes_at(&self, path: &RelPath) -> [Option<Change>; 2] {
@@ -45,6 +52,10 @@ impl Engine {
         let not_before = self.sides.iter().filter_map(|s| s.pending.get(path)).map(|p| p.not_before).max().unwrap_or(0);
         if not_before > now {
             self.timers.insert((not_before, path.clone()));
+            return true;
+        }
+        // A side is about to speak of it: what it says wakes the path. Without it the other's word would be taken alone.
+        if self.sides.iter().any(|s| s.asked.contains(path)) {
             return true;
         }
         if self.locks.covers(path) {
@@ -64,12 +75,20 @@ impl Engine {
                 return true;
             }
             let Some(known) = change.known.as_ref().filter(|_| change.after.is_none()) else { continue };
-            // The other side moved it: the move decides what becomes of the deletion.
-            if self.moving[index(side.other())].contains_key(&known.node) {
+            // Either side moved it: the move decides what becomes of the deletion. On this very side it is but the
+            // old name of what moved, and to delete that on the other side would take what users do there along.
+            if Side::BOTH.iter().any(|s| self.moving[index(*s)].get(&known.node).is_some_and(|to| to != path)) {
                 self.blocked_moves.insert(path.clone());
                 return true;
             }
             if self.deletion_waits(side, change, path, now) {
+                return true;
+            }
+            // Edited on the other side meanwhile: it is restored, unless it turns up here under another name.
+            let edited = changes[index(side.other())].as_ref().is_some_and(|there| there.after.is_some());
+            let due = self.sides[index(side)].pending.get(path).map_or(0, |p| p.since + LOST_WAIT);
+            if edited && now < due {
+                self.timers.insert((due, path.clone()));
                 return true;
             }
         }
@@ -305,6 +324,8 @@ impl Engine {
 
     /// What was reported before its directory was recorded, or in two different directories, is reported again.
     fn ask_for_parent(&mut self, flight: &Flight) {
+        // If the answer is no better, it waits: a directory that cannot be reported must not be asked for without end.
+        self.strike(&flight.path.clone(), self.now);
         for side in Side::BOTH {
             if let Some(change) = &flight.changes[index(side)] {
                 self.drop_pending(side, &change.path);
@@ -327,12 +348,8 @@ impl Engine {
             .into_iter()
             .filter_map(|side| match &flight.parts[index(side)] {
                 Part::Apply(apply) => {
-                    let (what, from) = match &apply.step {
-                        Step::Put { .. } => ("put", None),
-                        Step::SetAttrs { .. } => ("attributes", None),
-                        Step::Move { from, .. } => ("move", Some(from.clone())),
-                        Step::Remove { .. } => ("delete", None),
-                    };
+                    let what = apply.step.word();
+                    let from = if let Step::Move { from, .. } = &apply.step { Some(from.clone()) } else { None };
                     let bytes = flight.entry.as_ref().map_or(0, Entry::size);
                     Some(News::Begun { generation, side, what, path: apply.path.clone(), from, bytes })
                 }

@@ -81,8 +81,9 @@ impl<'a> View<'a> {
 }
 
 /// Decides one path. A side without a change is taken to be at the ancestor that the other side names.
+/// Where nothing was ever agreed on, equal size and an equal mtime before `old` (seconds since 1970) count as equal.
 /// Moves are not decided here.
-pub fn reconcile(left: Option<&Change>, right: Option<&Change>, prefer: Prefer) -> Verdict {
+pub fn reconcile(left: Option<&Change>, right: Option<&Change>, prefer: Prefer, old: i64) -> Verdict {
     let ancestor = [left, right].into_iter().flatten().filter_map(|c| c.known.as_ref()).max_by_key(|k| k.generation);
     let (l, r) = (View::new(left, ancestor), View::new(right, ancestor));
     let agreed = left.is_none() || right.is_none() || l.generation() == r.generation();
@@ -95,7 +96,7 @@ pub fn reconcile(left: Option<&Change>, right: Option<&Change>, prefer: Prefer) 
         (Some(entry), None) => one_sided(&l, &r, Side::Left, entry),
         (None, Some(entry)) => one_sided(&r, &l, Side::Right, entry),
         (Some(a), Some(b)) if a.kind() != b.kind() => different_kinds(&l, &r, a, b, prefer),
-        (Some(a), Some(b)) => same_kind(&l, &r, a, b, ancestor, prefer),
+        (Some(a), Some(b)) => same_kind(&l, &r, a, b, ancestor, prefer, old),
     }
 }
 
@@ -140,7 +141,7 @@ fn different_kinds(l: &View, r: &View, a: &Entry, b: &Entry, prefer: Prefer) -> 
     settle(won.clone(), winner, [winner == Side::Left, winner == Side::Right], [Some(a), Some(b)], loser)
 }
 
-fn same_kind(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>, prefer: Prefer) -> Verdict {
+fn same_kind(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>, prefer: Prefer, old: i64) -> Verdict {
     let alike = a.content.compare(&b.content);
     let (from, conflict) = match (l.contents, r.contents, alike) {
         (_, _, Sameness::Same) => (with_hash(a, b), false),
@@ -150,7 +151,7 @@ fn same_kind(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>,
         // The archives disagree: the later agreement counts.
         (false, false, Sameness::Differs) if l.generation() >= r.generation() => (Side::Left, false),
         (false, false, Sameness::Differs) => (Side::Right, false),
-        (true, true, Sameness::Unknown) => match unread_agreement(l, r, a, b) {
+        (true, true, Sameness::Unknown) => match unread_agreement(l, r, a, b, old) {
             true => (Side::Left, false),
             false => return Verdict::Compare,
         },
@@ -185,9 +186,12 @@ fn merge_attrs(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: &Known) -> At
     merge::merged(&left_base, &a.attrs, &right)
 }
 
-/// Ancestor unknown, equal size and mtime: taken for equal without reading.
-fn unread_agreement(l: &View, r: &View, a: &Entry, b: &Entry) -> bool {
-    l.known.is_none() && r.known.is_none() && a.attrs.mtime == b.attrs.mtime
+/// Ancestor unknown, equal size and mtime: taken for equal without reading. But for what was written of late, or has
+/// a hash for that reason: where times have whole seconds, two users' files of this moment easily have the same.
+fn unread_agreement(l: &View, r: &View, a: &Entry, b: &Entry, old: i64) -> bool {
+    let unread = a.hash().is_none() && b.hash().is_none();
+    let times = a.attrs.mtime == b.attrs.mtime && a.attrs.mtime.secs < old;
+    unread && times && l.known.is_none() && r.known.is_none()
 }
 
 fn with_hash(a: &Entry, b: &Entry) -> Side {

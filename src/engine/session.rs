@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::endpoint::message::{Hello, Request, Start};
+use crate::endpoint::message::{Hello, Request, Start, cut};
 use crate::model::{AncestorRow, Millis, NodeId, RelPath, Side};
 
-use super::{Engine, Phase, index};
+use super::{Engine, News, Phase, index};
 
 /// Generations and nodes below this are psync's own (the root is node 1).
 const FIRST_GENERATION: u64 = 16;
+
+/// Seconds by which the clocks may differ without a word.
+const CLOCKS_APART: i64 = 60;
 
 impl Engine {
     pub(super) fn start(&mut self, incarnation: u64, accept: bool, union: bool) {
@@ -32,10 +35,12 @@ impl Engine {
             return;
         }
         self.side(side).hello = Some(hello);
+        self.side(side).greeted = now;
         let [Some(left), Some(right)] = self.sides.each_ref().map(|s| s.hello.clone()) else { return };
         if let Some((reason, advice)) = self.disaster(&left, &right) {
             return self.halt(reason, advice);
         }
+        self.compare(&left, &right);
         self.first = left.rows == 0 && right.rows == 0;
         let highest = [left.generation, right.generation, left.confirmed, right.confirmed].into_iter().max();
         self.next_generation = highest.unwrap_or(0).max(FIRST_GENERATION) + 1;
@@ -45,6 +50,25 @@ impl Engine {
         let above = if self.first { 0 } else { self.confirmed };
         for side in Side::BOTH {
             self.send(side, Request::Rows { above });
+        }
+    }
+
+    /// What differs between the sides and should not, though the pair can work with it.
+    fn compare(&mut self, left: &Hello, right: &Hello) {
+        if left.filters != right.filters {
+            let text = "the filters of the two sides differ: excludes, tempfiles and safesuffix must be the same on both, \
+                        or names that one side leaves out become problems";
+            self.tell(News::Warning { what: "filters", text: text.to_owned() });
+        }
+        // One side may have answered long after the other.
+        let [first, second] = self.sides.each_ref().map(|s| i64::try_from(s.greeted / 1000).unwrap_or(0));
+        let ahead = (right.clock - second) - (left.clock - first);
+        if ahead.abs() > CLOCKS_APART {
+            let (seconds, word) = (ahead.abs(), if ahead > 0 { "ahead" } else { "behind" });
+            let text = format!(
+                "the clock of the right side is {seconds} s {word}: of two versions the newer one wins, so set both clocks"
+            );
+            self.tell(News::Warning { what: "clocks", text });
         }
     }
 
@@ -142,8 +166,8 @@ impl Engine {
             let placed = missing.iter().filter(|row| row.entry.is_some());
             self.side(pupil).distrusted.extend(placed.map(|row| row.path.clone()));
         }
-        for rows in missing.chunks(500) {
-            self.send(pupil, Request::Learn { rows: rows.to_vec() });
+        for rows in cut(missing) {
+            self.send(pupil, Request::Learn { rows });
         }
     }
 
@@ -160,5 +184,68 @@ impl Engine {
         for side in Side::BOTH {
             self.send(side, Request::Stop);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::message::Reply;
+    use crate::engine::guard::Limit;
+    use crate::engine::{Effect, Input, Prefer, Settings};
+
+    fn hello(archive: u8, filters: u8, clock: i64) -> Hello {
+        Hello {
+            archive: [archive; 16],
+            peer: [0; 16],
+            generation: 0,
+            confirmed: 0,
+            fresh: true,
+            rebooted: false,
+            rows: 0,
+            top_entries: 0,
+            side: None,
+            exchanged: false,
+            filters: [filters; 32],
+            clock,
+            watching: false,
+        }
+    }
+
+    /// The warnings of a session whose sides say these words at these times.
+    fn warned(left: (Hello, Millis), right: (Hello, Millis)) -> Vec<(&'static str, String)> {
+        let mut engine = Engine::new(Settings {
+            pair: "p".into(),
+            prefer: Prefer::Newest,
+            copies: true,
+            force: false,
+            skip_initial: false,
+            max_delete: Limit::Off,
+            dry_run: false,
+            filters: [0; 32],
+        });
+        engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
+        let mut effects = engine.handle(Input::Reply(Side::Left, Reply::Hello(left.0)), left.1);
+        effects.extend(engine.handle(Input::Reply(Side::Right, Reply::Hello(right.0)), right.1));
+        assert!(effects.iter().any(|e| matches!(e, Effect::Send(_, Request::Rows { .. }))), "the session goes on");
+        let warning = |effect| match effect {
+            Effect::Tell(News::Warning { what, text }) => Some((what, text)),
+            _ => None,
+        };
+        effects.into_iter().filter_map(warning).collect()
+    }
+
+    #[test]
+    fn filters_and_clocks_are_compared() {
+        let what = |left, right| warned(left, right).into_iter().map(|(what, _)| what).collect::<Vec<_>>();
+        let left = (hello(1, 7, 1_000_000), 5_000);
+        assert!(what(left.clone(), (hello(2, 7, 1_000_060), 5_000)).is_empty());
+        assert_eq!(what(left.clone(), (hello(2, 8, 1_000_000), 5_000)), ["filters"]);
+        assert_eq!(what(left.clone(), (hello(2, 8, 999_000), 5_000)), ["filters", "clocks"]);
+        // It answered a hundred seconds later.
+        assert!(what(left.clone(), (hello(2, 7, 1_000_100), 105_000)).is_empty());
+        assert_eq!(what(left.clone(), (hello(2, 7, 1_000_000), 105_000)), ["clocks"]);
+        let text = &warned(left, (hello(2, 7, 1_000_090), 5_000))[0].1;
+        assert!(text.starts_with("the clock of the right side is 90 s ahead"), "{text}");
     }
 }

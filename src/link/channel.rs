@@ -17,11 +17,16 @@ use serde::de::DeserializeOwned;
 use super::codec::{self, Lane};
 use super::frame::{self, Kind};
 use super::handshake::Hello;
+use super::line::Line;
 use super::outbox::{Next, Outbox};
+use super::pack::{Packer, Unpacker};
 use super::timed::{Timed, Waker, Woken};
 use super::{Limits, LinkError};
+use crate::model::readable;
 use crate::pulse;
 
+/// The longest reason that is given for turning the other side away.
+const MAX_REASON: usize = 1024;
 /// After a failed write the other side's last words are read for so long at most.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -67,7 +72,7 @@ impl<O: Serialize + Lane> Channel<O> {
         let (its_outbox, its_waker, hello) = (outbox.clone(), waker.clone(), ours.clone());
         let writer = move || {
             let _pulse = pulse::take("link-write");
-            if let Err(error) = write_all(write, &hello, &its_outbox, limits) {
+            if let Err(error) = write_all(write, &hello, &its_outbox, &limits) {
                 its_outbox.fail(error);
                 its_waker.wake();
             }
@@ -116,10 +121,36 @@ impl<O> Channel<O> {
     }
 }
 
-impl<O> Drop for Channel<O> {
-    fn drop(&mut self) {
+impl<O> Channel<O> {
+    /// Ends the link in favour of a last word: what waits is dropped, the other side sees
+    /// [`LinkError::TurnedAway`] with this reason.
+    pub fn turn_away(&self, reason: &str) {
+        let mut end = reason.len().min(MAX_REASON);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut frame = Vec::new();
+        if frame::write(&mut frame, Kind::Refusal, 0, &reason.as_bytes()[..end]).is_ok() {
+            self.outbox.close_with(frame);
+        }
+    }
+
+    /// Ends the link at once; whoever waits in [`Channel::send`] goes on with an error.
+    pub fn abort(&self) {
         self.outbox.abort();
         self.waker.wake();
+    }
+}
+
+impl<O> std::fmt::Debug for Channel<O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Channel")
+    }
+}
+
+impl<O> Drop for Channel<O> {
+    fn drop(&mut self) {
+        self.abort();
     }
 }
 
@@ -131,24 +162,33 @@ pub fn stdio() -> io::Result<(File, File)> {
 }
 
 /// The writer's life: the first frame, then what waits, a ping when nothing does.
-fn write_all(write: impl Write, ours: &Hello, outbox: &Outbox, limits: Limits) -> Result<(), LinkError> {
-    let mut out = BufWriter::with_capacity(64 << 10, write);
-    // Who is not read for that long has fallen silent as well, and the link ends.
-    pulse::rest(limits.silence, || ours.send(&mut out))?;
+fn write_all(write: impl Write, ours: &Hello, outbox: &Arc<Outbox>, limits: &Limits) -> Result<(), LinkError> {
+    let line = Line::new(write, limits, outbox.clone());
+    let mut out = BufWriter::with_capacity(64 << 10, line);
+    let mut packer = Packer::new(limits.compress);
+    ours.send(&mut out)?;
     loop {
         let next = pulse::rest(limits.ping_every, || outbox.next(limits.ping_every));
-        if pulse::rest(limits.silence, || write_one(&mut out, next, outbox))? {
+        if write_one(&mut out, next, outbox, &mut packer)? {
             return Ok(());
         }
     }
 }
 
 /// Writes one thing; true if it was the end.
-fn write_one(out: &mut BufWriter<impl Write>, next: Next, outbox: &Outbox) -> Result<bool, LinkError> {
+fn write_one<W: Write>(
+    out: &mut BufWriter<Line<W>>,
+    next: Next,
+    outbox: &Outbox,
+    packer: &mut Packer,
+) -> Result<bool, LinkError> {
     let io = LinkError::io("write to the link");
     let end = next == Next::End;
     match next {
-        Next::Frame(frame) => out.write_all(&frame).map_err(&io)?,
+        Next::Frame(frame) => {
+            let frame = packer.pack(frame, out.get_ref().meter.rate());
+            out.write_all(&frame).map_err(&io)?;
+        }
         Next::Pong => frame::write(out, Kind::Pong, 0, &[])?,
         Next::Idle => frame::write(out, Kind::Ping, 0, &[])?,
         Next::End => {}
@@ -169,13 +209,16 @@ fn read_all<I: DeserializeOwned>(
     let hello = ours.receive(input)?;
     let mut wanted = pulse::lean(|| deliver(Incoming::Hello(hello)));
     let mut payload = Vec::new();
+    let mut unpacker = Unpacker::default();
     while wanted {
         let head = frame::read(input, &mut payload)?.ok_or(LinkError::Ended)?;
         match head.kind {
-            Kind::Message => {
-                let message = codec::decode(&payload)?;
+            Kind::Message | Kind::Packed => {
+                let plain = if head.kind == Kind::Packed { unpacker.unpack(&payload)? } else { &payload };
+                let message = codec::decode(plain)?;
                 wanted = pulse::lean(|| deliver(Incoming::Message(message)));
             }
+            Kind::Refusal => return Err(LinkError::TurnedAway(readable(&payload))),
             Kind::Ping => outbox.pong(),
             Kind::Pong => {}
             Kind::Hello => return Err(LinkError::Unexpected(Kind::Hello)),

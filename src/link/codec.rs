@@ -85,7 +85,7 @@ impl<R: Read, T: DeserializeOwned> Receiver<R, T> {
                 None => return Ok(None),
                 Some(Kind::Message) => return decode(&self.payload).map(Some),
                 Some(Kind::Ping | Kind::Pong) => {}
-                Some(Kind::Hello) => return Err(LinkError::Unexpected(Kind::Hello)),
+                Some(kind) => return Err(LinkError::Unexpected(kind)),
             }
         }
     }

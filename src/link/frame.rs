@@ -20,11 +20,15 @@ pub enum Kind {
     /// A sign of life; the answer is [`Kind::Pong`].
     Ping = 3,
     Pong = 4,
+    /// A message in zstd, see [`super::pack`].
+    Packed = 5,
+    /// The last of a direction: why the sender wants no more of the other, as text.
+    Refusal = 6,
 }
 
 impl Kind {
     fn of(byte: u8) -> Result<Kind, LinkError> {
-        [Kind::Hello, Kind::Message, Kind::Ping, Kind::Pong]
+        [Kind::Hello, Kind::Message, Kind::Ping, Kind::Pong, Kind::Packed, Kind::Refusal]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
             .ok_or(LinkError::UnknownKind(byte))

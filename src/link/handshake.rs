@@ -1,7 +1,7 @@
 //! The first frame of either direction: who speaks, and which psync.
 //!
 //! Payload: `"psync", protocol u16 LE, length u8 and program version`, which every protocol must keep so that the
-//! two versions can be named; then of this protocol `role u8, pair` to the payload's end.
+//! two versions can be named; then of this protocol `role u8, length u8 and name, pair` to the payload's end.
 
 use std::io::{self, BufRead, Write};
 
@@ -40,6 +40,8 @@ pub struct Hello {
     /// The version of the program, for people.
     pub program: String,
     pub role: Role,
+    /// Who speaks, for people: the host and the process.
+    pub name: String,
     /// Empty: an agent that was started for one session and serves whoever started it.
     pub pair: String,
 }
@@ -47,17 +49,22 @@ pub struct Hello {
 impl Hello {
     /// This program in that role.
     pub fn new(role: Role, pair: &str) -> Hello {
-        Hello { program: env!("CARGO_PKG_VERSION").into(), role, pair: pair.into() }
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name = format!("{host}, process {}", std::process::id());
+        Hello { program: env!("CARGO_PKG_VERSION").into(), role, name, pair: pair.into() }
     }
 
     /// Writes the first frame and flushes it.
     pub fn send(&self, out: &mut impl Write) -> Result<(), LinkError> {
-        let program = &self.program.as_bytes()[..self.program.len().min(usize::from(u8::MAX))];
+        let short = |text: &str| text.as_bytes()[..text.len().min(usize::from(u8::MAX))].to_vec();
+        let (program, name) = (short(&self.program), short(&self.name));
         let mut payload = MAGIC.to_vec();
         payload.extend_from_slice(&PROTOCOL.to_le_bytes());
         payload.push(program.len() as u8);
-        payload.extend_from_slice(program);
+        payload.extend_from_slice(&program);
         payload.push(self.role as u8);
+        payload.push(name.len() as u8);
+        payload.extend_from_slice(&name);
         payload.extend_from_slice(self.pair.as_bytes());
         if payload.len() > MAX_HELLO {
             return Err(LinkError::TooLong(payload.len()));
@@ -96,7 +103,9 @@ impl Hello {
             let our_program = self.program.clone();
             return Err(LinkError::Version { ours: PROTOCOL, our_program, theirs, their_program });
         }
-        let (role, pair) = rest.split_first().ok_or_else(short)?;
+        let (role, rest) = rest.split_first().ok_or_else(short)?;
+        let (length, rest) = rest.split_first().ok_or_else(short)?;
+        let (name, pair) = rest.split_at_checked(usize::from(*length)).ok_or_else(short)?;
         let role = [Role::Brain, Role::Agent].into_iter().find(|known| *known as u8 == *role);
         let role = role.ok_or_else(|| LinkError::Malformed("neither a brain nor an agent".into()))?;
         if role == self.role {
@@ -106,7 +115,7 @@ impl Hello {
         if pair != self.pair && !pair.is_empty() && !self.pair.is_empty() {
             return Err(LinkError::OtherPair { ours: self.pair.clone(), theirs: readable(pair.as_bytes()) });
         }
-        Ok(Hello { program: their_program, role, pair })
+        Ok(Hello { program: their_program, role, name: readable(name), pair })
     }
 }
 
@@ -139,8 +148,10 @@ fn stranger(input: &mut impl BufRead, mut got: Vec<u8>) -> LinkError {
             break;
         }
     }
-    got.truncate(QUOTED);
-    LinkError::NotPsync { said: readable(got.trim_ascii()) }
+    // What follows the line may be frames of an agent behind it.
+    let line = got.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = &line[..line.len().min(QUOTED)];
+    LinkError::NotPsync { said: readable(line.trim_ascii()) }
 }
 
 #[cfg(test)]
@@ -188,11 +199,12 @@ mod tests {
     #[test]
     fn strangers_are_quoted() {
         let long = "x".repeat(1000);
-        let cases: [(&[u8], &str); 7] = [
+        let cases: [(&[u8], &str); 8] = [
             (b"", "the other side ended before it said a word"),
             (b"hi\n", "the other side is no psync; it said \"hi\""),
             (b"bash: psync-agent: command not found\n", "\"bash: psync-agent: command not found\""),
             (b"\n\nWelcome to Debian\nmore\n", "\"Welcome to Debian\""),
+            (b"Welcome\n\x1e\0\0\0\x01", "\"Welcome\""),
             (b"\x1b[1mred\xff\n", "\"\\x1b[1mred\\xff\""),
             (long.as_bytes(), &format!("\"{}\"", &long[..300])),
             (b"\x05\0\0\0\x01\0\0\0\0rsync", "rsync\""),

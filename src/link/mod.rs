@@ -1,20 +1,26 @@
 //! The line to the other host: frames over any pair of pipes, and the command that makes the pipes.
 //!
 //! ```text
-//! send ─▶ codec ─▶ outbox (messages before data) ─▶ writer thread ─▶ proxy command's stdin ┄▶ agent
-//! deliver ◀─ codec ◀─ frame ◀─ timed (silence) ◀── reader thread ◀─ proxy command's stdout ◀┄ agent
+//! send ─▶ codec ─▶ outbox (messages before data) ─▶ pack ─▶ line (limit) ─▶ proxy command's stdin ┄▶ agent
+//! deliver ◀─ codec ◀─ unpack ◀─ frame ◀─ timed (silence) ◀── proxy command's stdout ◀┄ agent
 //! ```
 
 pub mod channel;
 pub mod codec;
+pub mod failure;
 pub mod frame;
 pub mod handshake;
+mod line;
 mod outbox;
+mod pack;
 pub mod proxy;
+pub mod relay;
 mod timed;
 
 use std::io;
 use std::time::Duration;
+
+use crate::config::Compress;
 
 /// Why a link cannot be had, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +50,9 @@ pub enum LinkError {
     OtherPair { ours: String, theirs: String },
     #[error("nothing was heard of the other side for {} s", .0.as_secs())]
     Silent(Duration),
+    /// The other side wants no more of this one, in its words.
+    #[error("{0}")]
+    TurnedAway(String),
     /// The stream ended between two frames.
     #[error("the other side ended the connection")]
     Ended,
@@ -75,10 +84,28 @@ pub struct Limits {
     pub silence: Duration,
     /// Bytes that wait to be written, of messages and of data each.
     pub waiting: usize,
+    /// What this side sends.
+    pub compress: Compress,
+    /// Bytes per second that this side sends at most; 0: as many as the line takes.
+    pub bandwidth: u64,
+}
+
+impl Limits {
+    /// Those of a link that counts as ended after such a silence.
+    pub fn after_silence(silence: Duration) -> Limits {
+        let silence = silence.max(Duration::from_secs(1));
+        Limits { silence, ping_every: silence / 6, ..Limits::default() }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { ping_every: Duration::from_secs(10), silence: Duration::from_secs(60), waiting: 4 << 20 }
+        Limits {
+            ping_every: Duration::from_secs(10),
+            silence: Duration::from_secs(60),
+            waiting: 4 << 20,
+            compress: Compress::Auto,
+            bandwidth: 0,
+        }
     }
 }

@@ -139,6 +139,32 @@ impl Outbox {
         self.changed.notify_all();
     }
 
+    /// Drops what waits in favour of this last frame.
+    pub fn close_with(&self, last: Vec<u8>) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        state.closed = true;
+        (state.messages, state.data) = (Queue::default(), Queue::default());
+        state.messages.push(last);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits so long; at once true if the link is or was ended meanwhile.
+    pub fn is_aborted_within(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        let mut state = self.lock();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if state.aborted || left.is_zero() {
+                return state.aborted;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     pub fn abort(&self) {
         let mut state = self.lock();
         (state.closed, state.aborted) = (true, true);

@@ -1,5 +1,6 @@
 //! The process whose stdin and stdout reach an agent: a proxy command, or psync itself.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -18,82 +19,14 @@ use crate::model::readable;
 
 use super::LinkError;
 
-/// What the words of a proxy command stand for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Values {
-    /// `%h`
-    pub host: String,
-    /// `%u`; without one, `%u@` stands for nothing.
-    pub user: Option<String>,
-    /// `%p`; 22 if there is none.
-    pub port: Option<u16>,
-    /// `%i`
-    pub pair: String,
-    /// `%o`, several words.
-    pub ssh_options: Vec<String>,
-}
-
-/// The shell command that a template stands for; `%%` is a percent sign. Every value is one word for the shell.
-///
-/// # Errors
-/// An unknown `%x`; a host, user or pair that a command would take for an option.
-pub fn expand(template: &str, values: &Values) -> Result<String, LinkError> {
-    let mut command = String::new();
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once('%') {
-        command.push_str(before);
-        let mut letters = after.chars();
-        let letter = letters.next();
-        rest = letters.as_str();
-        match (letter, &values.user) {
-            (Some('%'), _) => command.push('%'),
-            (Some('h'), _) => command.push_str(&word("host", &values.host)?),
-            (Some('i'), _) => command.push_str(&word("pair", &values.pair)?),
-            (Some('p'), _) => command.push_str(&values.port.unwrap_or(22).to_string()),
-            (Some('u'), Some(user)) => command.push_str(&word("user", user)?),
-            (Some('u'), None) => rest = rest.strip_prefix('@').unwrap_or(rest),
-            (Some('o'), _) => {
-                let words = values.ssh_options.iter().map(|option| quote(option));
-                command.push_str(&words.collect::<Vec<_>>().join(" "));
-            }
-            (letter, _) => {
-                let unknown: String = letter.into_iter().collect();
-                let known = "%h (host), %u (user), %p (port), %i (pair), %o (ssh options) and %% are known";
-                return Err(LinkError::Proxy(format!("'%{unknown}' in '{template}': {known}")));
-            }
-        }
-    }
-    command.push_str(rest);
-    if command.contains('\0') {
-        return Err(LinkError::Proxy("it holds a NUL".into()));
-    }
-    Ok(command)
-}
-
-/// A value as one word that no command takes for an option.
-fn word(what: &str, value: &str) -> Result<String, LinkError> {
-    match value.bytes().next() {
-        None => Err(LinkError::Proxy(format!("the {what} is empty"))),
-        Some(b'-') => Err(LinkError::Proxy(format!("the {what} '{value}' begins with a dash"))),
-        Some(_) => Ok(quote(value)),
-    }
-}
-
-/// One word for the shell.
-fn quote(value: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:@%+=,".contains(&b);
-    if !value.is_empty() && value.bytes().all(plain) {
-        return value.into();
-    }
-    format!("'{}'", value.replace('\'', r"'\''"))
-}
-
 /// How a process is ended that does not end by itself.
 const TERM: Duration = Duration::from_secs(2);
 /// How long its last words are waited for, once it has ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// The longest line of a process's words that is logged as one.
 const LINE: u64 = 4096;
+/// So many of its last lines are kept: ssh's longest warning.
+const KEPT: usize = 20;
 
 /// A running process in a process group of its own, so that the terminal's interrupt reaches only the brain.
 /// Dropping it ends it, kindly and then by force, with whatever else is in its group.
@@ -101,9 +34,9 @@ pub struct Proxy {
     child: Child,
     pidfd: OwnedFd,
     group: Pid,
-    last_words: Arc<Mutex<String>>,
+    said: Arc<Mutex<VecDeque<String>>>,
     silent: Receiver<()>,
-    ended: bool,
+    ended: Option<ExitStatus>,
 }
 
 /// A process, and the pipes from its stdout and to its stdin.
@@ -142,11 +75,11 @@ fn start(command: &mut Command, log: impl FnMut(String) + Send + 'static) -> Res
         _ = child.wait();
         return Err(LinkError::Proxy(format!("{name}: no descriptor of the process (pidfd_open)")));
     };
-    let last_words = Arc::new(Mutex::new(String::new()));
+    let said = Arc::new(Mutex::new(VecDeque::new()));
     let (done, silent) = sync_channel(1);
-    let words = last_words.clone();
+    let words = said.clone();
     // From here on the process ends with this value.
-    let proxy = Proxy { child, pidfd, group, last_words, silent, ended: false };
+    let proxy = Proxy { child, pidfd, group, said, silent, ended: None };
     let listen = move || {
         listen(stderr, &words, log);
         _ = done.try_send(());
@@ -156,7 +89,7 @@ fn start(command: &mut Command, log: impl FnMut(String) + Send + 'static) -> Res
 }
 
 /// Logs line by line until the pipe ends; a longer line comes in pieces.
-fn listen(stderr: impl Read, last_words: &Mutex<String>, mut log: impl FnMut(String)) {
+fn listen(stderr: impl Read, said: &Mutex<VecDeque<String>>, mut log: impl FnMut(String)) {
     let mut stderr = BufReader::new(stderr);
     let mut line = Vec::new();
     loop {
@@ -169,7 +102,12 @@ fn listen(stderr: impl Read, last_words: &Mutex<String>, mut log: impl FnMut(Str
         if text.is_empty() {
             continue;
         }
-        last_words.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&text);
+        let mut kept = said.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(text.clone());
+        drop(kept);
         log(text);
     }
 }
@@ -180,19 +118,21 @@ impl Proxy {
         self.child.id()
     }
 
-    /// The last line that it said on stderr; empty if it said nothing.
-    pub fn last_words(&self) -> String {
-        self.last_words.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The last lines that it said on stderr.
+    pub fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Waits so long for the process to end by itself (which most do when their stdin ends), then ends it.
-    /// When this returns, its words have been logged.
-    pub fn end(mut self, patience: Duration) -> Result<ExitStatus, LinkError> {
+    /// When this returns, its words have been logged, and [`Proxy::said`] has them.
+    pub fn end(&mut self, patience: Duration) -> Result<ExitStatus, LinkError> {
         self.finish(patience)
     }
 
     fn finish(&mut self, patience: Duration) -> Result<ExitStatus, LinkError> {
-        self.ended = true;
+        if let Some(status) = self.ended {
+            return Ok(status);
+        }
         if !self.has_ended(patience) {
             _ = kill_process_group(self.group, Signal::TERM);
             self.has_ended(TERM);
@@ -200,6 +140,7 @@ impl Proxy {
         // Not reaped yet, so the group's number is still its own.
         _ = kill_process_group(self.group, Signal::KILL);
         let status = self.child.wait().map_err(LinkError::io("wait for the proxy command"))?;
+        self.ended = Some(status);
         // Somebody else may hold its stderr open (ssh's ControlPersist), so this is no join.
         _ = self.silent.recv_timeout(LAST_WORDS);
         Ok(status)
@@ -221,9 +162,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        if !self.ended {
-            _ = self.finish(Duration::ZERO);
-        }
+        _ = self.finish(Duration::ZERO);
     }
 }
 
@@ -235,43 +174,6 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    #[test]
-    fn templates_become_commands() {
-        let values = Values {
-            host: "files.example.org".into(),
-            user: Some("psync".into()),
-            port: Some(2222),
-            pair: "web".into(),
-            ssh_options: vec!["-o".into(), "ProxyCommand=nc %h 22; x".into(), "-4".into()],
-        };
-        let nobody = Values { user: None, port: None, ssh_options: vec![], ..values.clone() };
-        let odd = Values { host: "a b'c".into(), ..values.clone() };
-        let option = Values { host: "-oProxyCommand=x".into(), ..values.clone() };
-        let cases = [
-            (
-                "ssh -T %o %u@%h psync-agent connect %i",
-                &values,
-                Ok("ssh -T -o 'ProxyCommand=nc %h 22; x' -4 psync@files.example.org psync-agent connect web"),
-            ),
-            ("ssh -T %o %u@%h agent %i", &nobody, Ok("ssh -T  files.example.org agent web")),
-            ("nc %h %p # 100%%", &values, Ok("nc files.example.org 2222 # 100%")),
-            ("nc %h %p", &nobody, Ok("nc files.example.org 22")),
-            ("ssh %h", &odd, Ok(r"ssh 'a b'\''c'")),
-            ("ssh %h", &option, Err("begins with a dash")),
-            ("ssh %x", &values, Err("'%x' in 'ssh %x'")),
-            ("ssh %\u{e9}", &values, Err("'%\u{e9}'")),
-            ("ssh 100%", &values, Err("'%' in")),
-            ("true", &values, Ok("true")),
-        ];
-        for (template, values, expected) in cases {
-            match (expand(template, values), expected) {
-                (Ok(command), Ok(expected)) => assert_eq!(command, expected),
-                (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
-                (got, _) => panic!("{template}: {got:?}"),
-            }
-        }
-    }
-
     fn logged(command: &str) -> (Started, Receiver<String>) {
         let (say, said) = sync_channel(100);
         (spawn(command, move |line| _ = say.try_send(line)).unwrap(), said)
@@ -279,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_process_echoes_and_ends_with_its_stdin() {
-        let ((proxy, (mut stdout, mut stdin)), _) = logged("exec cat");
+        let ((mut proxy, (mut stdout, mut stdin)), _) = logged("exec cat");
         stdin.write_all(b"hello").unwrap();
         drop(stdin);
         let mut back = String::new();
@@ -290,9 +192,9 @@ mod tests {
 
     #[test]
     fn its_words_and_status_are_told() {
-        let ((proxy, _), said) = logged("printf 'one\\n\\ntwo \\377\\nthree' >&2; exit 7");
+        let ((mut proxy, _), said) = logged("printf 'one\\n\\ntwo \\377\\nthree' >&2; exit 7");
         let start = Instant::now();
-        while proxy.last_words() != "three" {
+        while proxy.said().last().is_none_or(|line| line != "three") {
             assert!(start.elapsed() < LONG);
             thread::yield_now();
         }
@@ -303,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_stubborn_process_is_killed_with_its_children() {
-        let ((proxy, (mut stdout, _stdin)), _) =
+        let ((mut proxy, (mut stdout, _stdin)), _) =
             logged("trap '' TERM; sleep 1000 & echo ready; while :; do wait; sleep 1000; done");
         stdout.read_exact(&mut [0; 6]).unwrap();
         let start = Instant::now();

@@ -54,6 +54,18 @@ pub enum Step {
     Remove { expect: Expect, force: bool },
 }
 
+impl Step {
+    /// What it does, in one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Step::Put { .. } => "put",
+            Step::SetAttrs { .. } => "attributes",
+            Step::Move { .. } => "move",
+            Step::Remove { .. } => "delete",
+        }
+    }
+}
+
 /// One step for one side, with the row that it makes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Apply {

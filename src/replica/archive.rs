@@ -207,6 +207,9 @@ pub trait Archive {
 
     /// Makes all changes since the last commit durable, as one.
     fn commit(&mut self) -> Result<(), ArchiveError>;
+    /// On a full disk, after a commit: brings what it stores into as little room as it can, so that the next commit needs
+    /// no more.
+    fn save_room(&mut self) {}
 }
 
 /// Where the archive has a node: the root for [`ROOT_NODE`]; `None` if the node or a directory above it has no row,

@@ -42,6 +42,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Carries out a batch, in order. Only the archive's errors, and a disk that cannot sync names, are errors here.
     pub fn carry_out(&mut self, mut jobs: Vec<Job<D::File>>) -> Result<Vec<Finished>, ReplicaError> {
         let mut finished = Vec::with_capacity(jobs.len());
+        self.disk.ease();
         if let Err((detail, kind)) = self.sync_staged(&jobs) {
             for job in jobs.drain(..) {
                 let broken = Problem { path: job.apply.path.clone(), kind: kind.clone(), detail: detail.clone() };
@@ -64,10 +65,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let mut touched = Touched::new();
         for job in jobs {
             let (generation, path) = (job.generation, job.apply.path.clone());
+            let not_set = job.staged.as_ref().map(|staged| staged.not_set.clone()).unwrap_or_default();
             let placed = match self.place(job, &mut touched) {
                 Err(error) => Placed::Failed(error.into_problem()?),
                 Ok(placed) => placed,
             };
+            if matches!(placed, Placed::Done(_)) {
+                self.not_set.count(&not_set);
+            }
             finished.push(self.finish_placed(generation, &path, placed)?);
         }
         if self.settings.durable {
@@ -88,11 +93,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if self.settings.dry_run {
             return Ok(());
         }
+        self.disk.ease();
         self.identity.boot = self.disk.boot_id();
         if self.archive.identity()? != self.identity {
             self.archive.set_identity(&self.identity)?;
         }
         self.archive.commit()?;
+        if self.disk.is_short() {
+            self.archive.save_room();
+        }
         Ok(())
     }
 
@@ -174,6 +183,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                         self.dirty.insert(parent);
                     }
                     match self.examine(&path, How { again: true, ..How::default() })? {
+                        // Its directory is gone as well, perhaps only moved: where that went tells what became of it.
+                        Examined::Changed(change) if change.parent.is_none() && change.after.is_none() => {}
                         Examined::Changed(change) => reports.push(*change),
                         Examined::Busy => outcome = Outcome::Busy,
                         Examined::Problem(problem) => outcome = Outcome::Failed(problem),

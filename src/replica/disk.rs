@@ -63,6 +63,27 @@ pub struct NotSet {
     pub what: Vec<&'static str>,
 }
 
+impl NotSet {
+    /// Whether these misses are all that keeps what was found from what was wanted. Else a user changed it meanwhile.
+    pub fn explains(&self, wanted: &Attrs, found: &Attrs) -> bool {
+        let any = |words: &[&str]| words.iter().any(|word| self.what.contains(word));
+        (wanted.user == found.user || any(&["owner"]))
+            && (wanted.group == found.group || any(&["group"]))
+            && (wanted.mtime == found.mtime || any(&["mtime"]))
+            && (wanted.xattrs == found.xattrs || any(&["xattr", "acl", "capability"]))
+            // A mode depends on the owner and on ACLs.
+            && (wanted.mode == found.mode || !self.what.is_empty())
+    }
+}
+
+/// Room on a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    pub total: u64,
+    /// What users can still fill.
+    pub free: u64,
+}
+
 /// One root's file system. Paths lead from the root down; no symbolic link is ever followed and no
 /// mount point crossed. Errors are the system's, `NotFound` for a name that is not there.
 pub trait Disk {
@@ -136,6 +157,19 @@ pub trait Disk {
     fn exchange(&self, a: (&Self::Dir, &Name), b: (&Self::Dir, &Name)) -> io::Result<()>;
     /// Removes an object and all below it. Only in own directories.
     fn discard(&self, dir: &Self::Dir, name: &Name) -> io::Result<()>;
+
+    /// The file system's room; `None` where it is not known.
+    fn space(&self) -> Option<Space> {
+        None
+    }
+    /// Gives up as much of the archive's reserve as it takes to write the archive on a full disk.
+    fn ease(&self) {}
+    /// Takes the reserve back, if there is room.
+    fn refill(&self) {}
+    /// Whether some of the reserve was given up: what room is left is for the archive, not for new objects.
+    fn is_short(&self) -> bool {
+        false
+    }
 
     /// The user's or group's travelling form, and back to this side's number.
     fn principals(&self, uid: u32, gid: u32) -> (crate::model::Principal, crate::model::Principal);

@@ -60,6 +60,8 @@ pub(crate) struct Live {
     pub attrs: Attrs,
     /// A link's target.
     pub target: Option<Box<[u8]>>,
+    /// See [`Seen::settled`].
+    pub settled: bool,
 }
 
 /// What reading a file while comparing gave.
@@ -78,7 +80,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let dir = match self.disk.open_dir(&parent) {
             Ok(dir) => dir,
             Err(error) if above_is_gone(&error) => {
-                return Ok(match how.again {
+                self.forget_move_to(path)?;
+                let told = self.reported.get(path).is_some_and(|r| r.seen.is_some());
+                return Ok(match how.again || told {
                     true => Examined::Changed(Box::new(self.report_nothing(path, None, None)?)),
                     false => Examined::Above(parent),
                 });
@@ -120,7 +124,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stat = match self.disk.stat(dir, name) {
             Ok(stat) => stat,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return self.examine_nothing(path, parent, under_name, reported_move, how);
+                return self.examine_nothing(path, parent, under_name, how);
             }
             Err(error) => return Ok(Examined::Problem(problem(path, "stat", &error))),
         };
@@ -199,17 +203,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         path: &RelPath,
         parent: Option<NodeId>,
         under_name: Option<Row>,
-        reported_move: Option<NodeId>,
         how: How,
     ) -> Result<Examined, ReplicaError> {
         self.copies.remove(path);
-        if let Some(node) = reported_move {
-            // What had come here is gone again: its own row speaks for itself from now on.
-            self.forget_report(path);
-            if let Some(back) = self.path_of(node)? {
-                self.dirty.insert(back);
-            }
-        }
+        self.forget_move_to(path)?;
+        self.forget_moves_below(path)?;
         let told = self.reported.get(path).is_some_and(|r| r.seen.is_none());
         match under_name {
             None if how.again => Ok(Examined::Changed(Box::new(self.report_nothing(path, parent, None)?))),
@@ -220,6 +218,21 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(_) if told && !how.again => Ok(Examined::Known),
             Some(row) => Ok(Examined::Changed(Box::new(self.report_nothing(path, parent, Some(row))?))),
         }
+    }
+
+    /// What had come here is gone again: its own row speaks for itself from now on.
+    pub(crate) fn forget_move_to(&mut self, path: &RelPath) -> Result<(), ArchiveError> {
+        if let Some(node) = self.reported.get(path).and_then(|r| r.moved) {
+            self.forget_report(path);
+            self.dirty.extend(self.path_of(node)?);
+        }
+        Ok(())
+    }
+
+    /// The same for what had come into a directory that is gone. The others' reports fall with the directory.
+    fn forget_moves_below(&mut self, top: &RelPath) -> Result<(), ArchiveError> {
+        let below: Vec<RelPath> = self.moved.values().filter(|path| path.is_below(top)).cloned().collect();
+        below.iter().try_for_each(|path| self.forget_move_to(path))
     }
 
     fn report_nothing(
@@ -283,6 +296,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         stat: Stat,
         kind: Kind,
     ) -> Result<Live, ReplicaError> {
+        // Asked before anything is read: what is written from then on has another ctime.
+        let settled = !self.disk.unsettled(&stat);
         let (user, group) = self.disk.principals(stat.uid, stat.gid);
         let xattrs = self.disk.xattrs(dir, name, kind).at(path, "read extended attributes")?;
         let target = match kind {
@@ -296,7 +311,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             mtime: if kind == Kind::File { stat.mtime } else { Time::default() },
             xattrs,
         };
-        Ok(Live { stat, kind, attrs, target })
+        Ok(Live { stat, kind, attrs, target, settled })
     }
 
     /// The row of an object that lies under another name than this, if that name is its no more.
@@ -339,6 +354,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         {
             return false;
         }
+        // No event tells of that if a directory above it was renamed.
+        self.vanished.insert(other.clone());
         self.waiting.entry(other).or_default().push(path.clone());
         true
     }
@@ -381,7 +398,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 (Content::Link { target }, _) => live.target.as_ref() != Some(target),
                 _ => false,
             };
-        let seen = Seen { signature: Signature::of(&live.stat), content: row.entry.content.clone(), attrs: live.attrs };
+        let seen = Seen {
+            signature: Signature::of(&live.stat),
+            content: row.entry.content.clone(),
+            attrs: live.attrs,
+            settled: live.settled,
+        };
         let told = self
             .reported
             .get(path)
@@ -433,7 +455,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     match self.read_for_report(dir, path, name, &live.stat, read, wants_inline, how)? {
                         None => {
                             let size = live.stat.size;
-                            (Content::File { size, hash: None }, true)
+                            (Content::File { size, hash: self.hash_told(path, &live) }, true)
                         }
                         Some(Contents::Busy) => return Ok(Examined::Busy),
                         Some(Contents::Read { hash, bytes: read }) => {
@@ -455,7 +477,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(row) if row.entry.kind() == live.kind => self.carried(row, &live),
             _ => (true, self.brought(&live.attrs)),
         };
-        let seen = Seen { signature: Signature::of(&live.stat), content: content.clone(), attrs: live.attrs };
+        let seen = Seen {
+            signature: Signature::of(&live.stat),
+            content: content.clone(),
+            attrs: live.attrs,
+            settled: live.settled,
+        };
         if let Some(row) = row.as_ref().filter(|_| !contents && !attrs_differ) {
             if how.verify && row.signature == Some(seen.signature) && row.entry.content == content {
                 return self.same(path, parent, &row.clone(), how);
@@ -465,9 +492,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 // Another directory than before: whatever lies in it is to be looked at.
                 self.unscanned.insert(path.clone());
             }
-            self.sync_adopted(dir, path, name, live.kind)?;
-            let fresh = Row { signature: Some(seen.signature), entry: Entry { content, attrs }, ..row.clone() };
-            self.archive.put(&fresh)?;
+            let fresh = Row { signature: Some(seen.proof()), entry: Entry { content, attrs }, ..row.clone() };
+            if fresh != *row {
+                self.sync_adopted(dir, path, name, live.kind)?;
+                self.archive.put(&fresh)?;
+            }
             return self.same(path, parent, &fresh, how);
         }
         let told = self
@@ -494,6 +523,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             inline: bytes.filter(|_| contents),
             below,
         })))
+    }
+
+    /// The hash that was reported of the very same file.
+    fn hash_told(&self, path: &RelPath, live: &Live) -> Option<Hash> {
+        let seen = self.reported.get(path)?.seen.as_ref()?;
+        let Content::File { hash, .. } = seen.content else { return None };
+        hash.filter(|_| seen.settled && seen.signature == Signature::of(&live.stat))
     }
 
     /// Hard links travel as files of their own; the kernel tells only of the name that a write came through.

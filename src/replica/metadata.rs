@@ -12,6 +12,10 @@ pub const CAPABILITY: &[u8] = b"security.capability";
 /// Samba's Windows ACLs.
 pub const NTACL: &[u8] = b"security.NTACL";
 
+/// The most bytes, names and values, that the extended attributes of one object may have: a message holds an object's
+/// up to three times.
+pub const XATTRS_MAX: usize = 256 * 1024;
+
 /// Whether this extended attribute travels. Labels and seals of the machine itself (selinux, ima, evm, trusted) never do.
 pub fn travels(name: &[u8]) -> bool {
     matches!(name, ACL_ACCESS | ACL_DEFAULT | CAPABILITY | NTACL)

@@ -3,13 +3,16 @@
 //! In the order of a change: [`examine`] and [`scan`] find it; [`stage`], [`place`], [`remove`] and [`batch`] carry
 //! out an action; [`record`] remembers; [`recover`] settles what a crash left open.
 
+mod ahead;
 pub mod archive;
 pub mod batch;
 pub mod disk;
 pub mod error;
 pub mod examine;
+pub mod expire;
 pub mod memory;
 pub mod metadata;
+pub mod not_set;
 pub mod place;
 pub mod real;
 pub mod record;
@@ -24,6 +27,7 @@ pub mod trash;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::config::Share;
 use crate::filter::Filter;
 use crate::model::{Attrs, Content, NodeId, RelPath, Sameness, Seq, Side, Time};
 
@@ -42,6 +46,8 @@ pub struct Settings {
     pub keeps_xattrs: bool,
     /// Wait for writers that still have a file open.
     pub wait_for_writers: bool,
+    /// The most that the trash holds, in bytes or as a share of the file system; `None`: whatever comes.
+    pub trash_max: Option<Share>,
     /// Nothing may change: neither is a crash settled nor anything committed.
     pub dry_run: bool,
 }
@@ -54,6 +60,7 @@ impl Default for Settings {
             durable: true,
             keeps_xattrs: false,
             wait_for_writers: true,
+            trash_max: None,
             dry_run: false,
         }
     }
@@ -66,9 +73,19 @@ pub(crate) struct Seen {
     pub content: Content,
     /// The attributes that the object has here, not those that it stands for.
     pub attrs: Attrs,
+    /// Whether a later write would have shown: a coarse clock gives two writes in a row one ctime.
+    pub settled: bool,
 }
 
 impl Seen {
+    /// The signature as a row may hold it: a ctime that proves nothing is left out.
+    pub fn proof(&self) -> Signature {
+        match self.settled {
+            true => self.signature,
+            false => Signature { ctime: Time::default(), ..self.signature },
+        }
+    }
+
     /// Whether nothing changed that would be worth another report: a directory's own times and size do not count.
     pub(crate) fn equals(&self, other: &Seen) -> bool {
         let object = |s: &Signature| (s.ino, s.btime, s.mode, s.uid, s.gid);
@@ -111,11 +128,15 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) waiting: HashMap<RelPath, Vec<RelPath>>,
     /// Paths that psync's own work made worth a look.
     pub(crate) dirty: BTreeSet<RelPath>,
+    /// Paths that were reported, and whose objects turned up under other names.
+    pub(crate) vanished: BTreeSet<RelPath>,
     /// Directories that must be scanned (they are new, or their events were lost).
     pub(crate) unscanned: BTreeSet<RelPath>,
+    pub(crate) not_set: not_set::Counts,
     /// Lines for the log.
     pub(crate) notes: Vec<String>,
     pub(crate) trash_probes: trash::Probes,
+    pub(crate) expiry: expire::Expiry,
     pub(crate) stage_counter: u64,
     pub(crate) next_seq: Seq,
 }
@@ -136,9 +157,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             reported_objects: HashMap::new(),
             waiting: HashMap::new(),
             dirty: BTreeSet::new(),
+            vanished: BTreeSet::new(),
             unscanned: BTreeSet::new(),
+            not_set: not_set::Counts::default(),
             notes: Vec::new(),
             trash_probes: trash::Probes::default(),
+            expiry: expire::Expiry::default(),
             stage_counter: 0,
             next_seq: 1,
         };

@@ -208,13 +208,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         self.forget_report(path);
         let row = Row { node, parent: parent.node, name: parent.name.clone(), generation, entry, achieved, signature };
+        self.doubt_old_place(&row)?;
         self.archive.put(&row)?;
         self.forget_orphaned_moves()?;
         if row.signature.is_none() {
             self.dirty.insert(path.clone());
         }
         if victim.is_some() {
-            self.dispose(&staged.name, path, displaced, generation, &parent)?;
+            match self.dispose(&staged.name, path, displaced, generation) {
+                // The new object has the name for good: only the old one is still to be kept.
+                Err(ReplicaError::Path { .. }) => self.clear_staged(&staged.name, staged.object, path)?,
+                other => other?,
+            }
         }
         Ok(Placed::Done(Some(row.entry)))
     }
@@ -247,13 +252,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             other => other.at(path, "exchange")?,
         }
         let broken = lease.as_ref().is_some_and(|file| !self.disk.lease_holds(file, Lease::Read));
-        let out = self.disk.stat(staged.0, staged.1).at(path, "stat the displaced object")?;
-        if broken || !same_version(victim, &out) {
+        // What cannot be verified is taken back as well.
+        let out = self.disk.stat(staged.0, staged.1).at(path, "stat the displaced object");
+        if broken || !out.as_ref().is_ok_and(|out| same_version(victim, out)) {
             self.disk.exchange(staged, place).at(path, "exchange back")?;
             if let Some(file) = &lease {
                 self.disk.release(file);
             }
             self.keep_stranger(path, staged, ours)?;
+            out?;
             return Ok(if broken { Swapped::Busy } else { Swapped::Refused });
         }
         if let Some(file) = &lease {
@@ -308,12 +315,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         path: &RelPath,
         displaced: Displaced,
         generation: Generation,
-        parent: &Parent<D::Dir>,
     ) -> Result<(), ReplicaError> {
         match displaced {
-            Displaced::Trash => self.move_to_trash(stage_name, path, generation, "replaced"),
+            Displaced::Trash => match self.move_to_trash(stage_name, path, generation, "replaced") {
+                // Once more, before users are bothered with a copy of what was to go.
+                Err(ReplicaError::Path { .. }) => self.move_to_trash(stage_name, path, generation, "replaced"),
+                other => other,
+            },
             Displaced::Copy(copy) => {
-                let _ = parent;
                 let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
                 self.keep_beside((&stage, stage_name), path, Some(copy), 0, "conflict")
             }
@@ -422,7 +431,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let live = self.live(&parent.dir, path, &parent.name, after, kind)?;
         let differs = live.attrs != entry.attrs;
         // What this side can hold, and holds differently, a user set this very moment.
-        let intervened = differs && not_set.what.is_empty();
+        let intervened = differs && !not_set.explains(&entry.attrs, &live.attrs);
         let signature = (whole && !intervened && (same || kind == Kind::Dir)).then(|| self.signature(&after));
         let achieved = (differs && !intervened).then_some(live.attrs);
         if let Some(row) = self.archive.child(parent.node, &parent.name)?
@@ -433,10 +442,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.forget_report(path);
         let row = Row { node, parent: parent.node, name: parent.name, generation, entry, achieved, signature };
+        self.doubt_old_place(&row)?;
         self.archive.put(&row)?;
         if row.signature.is_none() {
             self.dirty.insert(path.clone());
         }
+        self.not_set.count(&not_set);
         Ok(Placed::Done(Some(row.entry)))
     }
 
@@ -482,11 +493,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         touch(touched, from, &old.dir);
         touch(touched, path, &new.dir);
-        let after = self.disk.stat(&new.dir, &new.name).at(path, "stat")?;
+        // It has its new name by now: an error here must not make a failure of that.
+        let after = self.disk.stat(&new.dir, &new.name).ok();
         // A directory's attributes may have changed without a trace but its ctime.
         let settled = row.signature.is_some_and(|s| s.ctime == before.ctime);
-        let untouched = settled && self.still(&row, &before) && same_version(&before, &after);
-        let signature = if untouched { Some(self.signature(&after)) } else { row.signature };
+        let untouched = after.filter(|after| settled && self.still(&row, &before) && same_version(&before, after));
+        let signature = untouched.map(|after| self.signature(&after)).or(row.signature);
         self.forget_report(from);
         self.forget_report(path);
         self.archive.put(&Row {
@@ -499,7 +511,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         })?;
         self.forget_orphaned_moves()?;
         self.rebase_reports(from, path);
-        if !untouched {
+        if untouched.is_none() {
             self.dirty.insert(path.clone());
         }
         Ok(Placed::Done(Some(entry)))
@@ -601,6 +613,8 @@ fn still_seen(seen: &Seen, stat: &Stat) -> bool {
         Some(Kind::Dir) => {
             seen.content == Content::Dir && seen.signature.same_object(stat) && same_rights(&seen.signature, stat)
         }
+        // What may have been written once more under the same ctime must be looked at again.
+        Some(Kind::File) => seen.settled && seen.signature == Signature::of(stat),
         _ => seen.signature == Signature::of(stat),
     }
 }

@@ -1,7 +1,9 @@
 //! Record: remember what both sides agreed on, on the side that had the object already; and what the other archive
 //! knows better.
 
-use crate::model::{AncestorRow, Content, Generation, Kind, NodeId, PATH_MAX, ROOT_NODE, Record, RelPath, Sameness};
+use crate::model::{
+    AncestorRow, Content, Generation, Kind, NodeId, PATH_MAX, ROOT_NODE, Record, RelPath, Sameness, merge,
+};
 
 use super::Replica;
 use super::archive::{Archive, Row};
@@ -48,6 +50,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.identity.generation = self.identity.generation.max(generation);
         let reported = self.reported.get(&record.path).filter(|r| r.seq == record.seq).cloned();
         let Some(entry) = &record.entry else {
+            if let Some(elsewhere) = self.path_of(record.node)?.filter(|at| *at != record.path) {
+                // It lies under another name here, and that is not what both sides agreed to forget.
+                self.dirty.insert(elsewhere.clone());
+                self.unscanned.insert(elsewhere);
+            }
             self.bury(generation, record.node)?;
             self.forget_reports_below(&record.path);
             // Something else may lie there already: it is reported anew, without an ancestor.
@@ -82,24 +89,39 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                             && (old.entry.kind() != Kind::File || file(&s) == file(&seen.signature))
                     });
                 row.achieved = old.achieved.clone();
-                row.signature = if pure { Some(seen.signature) } else { old.signature };
+                row.signature = if pure { Some(seen.proof()) } else { old.signature };
             }
             (_, Some(seen)) => {
                 row.achieved = (seen.attrs != entry.attrs).then(|| seen.attrs.clone());
                 // Contents that were reported but not these: the signature would claim too much.
                 let same = seen.content.compare(&entry.content) != Sameness::Differs;
-                row.signature = same.then_some(seen.signature);
+                row.signature = same.then(|| seen.proof());
             }
             (Some(old), None) if old.entry.content.compare(&entry.content) == Sameness::Same => {
-                row.achieved = old.achieved.clone();
-                row.signature = old.signature;
+                // What this side cannot hold it does not hold of the new attributes either.
+                let held = old.achieved.as_ref();
+                let held = held.map(|held| merge::carried(held, &old.entry.attrs, &entry.attrs));
+                row.achieved = held.filter(|held| *held != entry.attrs);
+                // Attributes of another report: the signature would claim that the object has them.
+                row.signature = old.signature.filter(|_| old.entry.attrs == entry.attrs);
             }
             _ => {}
+        }
+        // Another directory took the node's place: what the archive has below it may lie elsewhere, or nowhere.
+        let replaced = old.as_ref().and_then(|old| old.signature).zip(seen).is_some_and(|(old, seen)| {
+            seen.content == Content::Dir && (old.ino, old.btime) != (seen.signature.ino, seen.signature.btime)
+        });
+        if replaced {
+            self.unscanned.insert(record.path.clone());
+            self.unscanned.extend(self.moved.get(&record.node).cloned());
         }
         if let Some(further) = self.moved.remove(&record.node).filter(|at| *at != record.path) {
             // It moved on meanwhile: that is a move from its new row.
             self.forget_report(&further);
             self.dirty.insert(further);
+        }
+        if record.from.is_none() {
+            self.doubt_old_place(&row)?;
         }
         self.archive.put(&row)?;
         self.copies.remove(&record.path);
@@ -109,11 +131,24 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.dirty.insert(from.clone());
         }
         // An object that was edited as well as moved does not match its row: it is reported once more.
-        let settled = seen.is_some_and(|seen| row.signature == Some(seen.signature));
+        let settled = seen.is_some_and(|seen| row.signature == Some(seen.proof()));
         if !settled {
             self.forget_report(&record.path);
         }
         self.settle_report(&record.path, settled);
+        Ok(())
+    }
+
+    /// A node's row comes to another name though nothing was renamed: what lies under its old name has no row then, and
+    /// is to be found as new.
+    pub(crate) fn doubt_old_place(&mut self, row: &Row) -> Result<(), ReplicaError> {
+        let old = self.archive.node(row.node)?;
+        if old.is_some_and(|old| (old.parent, &old.name) != (row.parent, &row.name))
+            && let Some(path) = self.path_of(row.node)?
+        {
+            self.dirty.insert(path.clone());
+            self.unscanned.insert(path);
+        }
         Ok(())
     }
 

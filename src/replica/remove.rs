@@ -6,10 +6,11 @@ use std::io;
 use crate::model::{Expect, Generation, Kind, Name, NodeId, RelPath};
 
 use super::Replica;
-use super::archive::{Archive, Tombstone};
+use super::archive::{Archive, Row, Tombstone};
 use super::batch::{Placed, Touched};
 use super::disk::{Disk, Lease, Own, Stat};
 use super::error::{At, ReplicaError};
+use super::examine::{Examined, How};
 use super::place::{Guarded, Met, Parent, same_version, touch};
 
 /// What a walk through a directory that is to be removed found.
@@ -177,7 +178,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Looks through an open directory for what the archive does not know in this state.
-    fn walk_known(&self, dir: &D::Dir, path: &RelPath, node: Option<NodeId>) -> Result<Below, ReplicaError> {
+    fn walk_known(&mut self, dir: &D::Dir, path: &RelPath, node: Option<NodeId>) -> Result<Below, ReplicaError> {
         let mut found = Below::Known;
         for (name, stat) in self.disk.list(dir).at(path, "list the directory")? {
             let Ok(below) = path.join(&name) else { return Ok(Below::Survivors) };
@@ -200,7 +201,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     let inside = self.disk.open_child(dir, &name, &below).at(&below, "open the directory")?;
                     self.walk_known(&inside, &below, Some(row.node))?
                 }
-                _ if !self.unchanged(&row, &stat) => Below::Survivors,
+                _ if !self.is_as_recorded(dir, &row, &stat, &below)? => Below::Survivors,
                 Some(Kind::File) => match self.guard(&below, (dir, &name), &stat)? {
                     Guarded::Busy => Below::Busy,
                     Guarded::Refused => Below::Survivors,
@@ -219,6 +220,26 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         }
         Ok(found)
+    }
+
+    /// Whether an object is its row's: by its stat, or by its contents where the stat proves nothing.
+    fn is_as_recorded(&mut self, dir: &D::Dir, row: &Row, stat: &Stat, path: &RelPath) -> Result<bool, ReplicaError> {
+        if self.unchanged(row, stat) {
+            return Ok(true);
+        }
+        if stat.kind != Some(row.entry.kind()) || stat.foreign {
+            return Ok(false);
+        }
+        match self.examine_in(dir, Some(row.parent), path, &row.name, How::default()) {
+            Ok(Examined::Same) => Ok(true),
+            Err(error @ ReplicaError::Archive(_)) => Err(error),
+            _ => {
+                // Nobody is told from here: it is looked at again.
+                self.forget_report(path);
+                self.dirty.insert(path.clone());
+                Ok(false)
+            }
+        }
     }
 
     /// Whether an object never holds a directory: it goes to the trash with it.
@@ -243,7 +264,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let inner = Parent { dir: dir.clone(), node, name };
             if stat.kind == Some(Kind::Dir) && row.entry.kind() == Kind::Dir && !stat.foreign {
                 self.remove_known(generation, &inner, &below, row.node, touched)?;
-            } else if self.unchanged(&row, &stat) {
+            } else if self.is_as_recorded(&dir, &row, &stat, &below)? {
                 self.remove_one(generation, &inner, &below, &stat)?;
                 touch(touched, &below, &dir);
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::{Change, Kind, Name, NodeId, Problem, ProblemKind, RelPath};
 
 use super::Replica;
+use super::ahead::{Ahead, Entries};
 use super::archive::{Archive, Row};
 use super::disk::{Disk, Stat};
 use super::error::{ReplicaError, problem};
@@ -14,6 +15,7 @@ use super::examine::{Examined, How, above_is_gone};
 pub struct Scan<Dir> {
     pub scope: RelPath,
     levels: Vec<Level<Dir>>,
+    ahead: Ahead,
     /// Rows without an object. Looked at last: their objects may turn up under other names.
     gone: Vec<RelPath>,
     started: bool,
@@ -30,7 +32,7 @@ struct Level<Dir> {
     dir: Dir,
     node: Option<NodeId>,
     rows: BTreeMap<Name, Row>,
-    entries: std::vec::IntoIter<(Name, Stat)>,
+    entries: Entries,
 }
 
 /// What a slice of a scan found.
@@ -46,7 +48,17 @@ pub struct Found {
 impl<Dir> Scan<Dir> {
     pub fn new(scope: RelPath) -> Scan<Dir> {
         let cursor = scope.clone();
-        Scan { scope, levels: vec![], gone: vec![], started: false, checksum: false, cursor, files: 0, bytes: 0 }
+        Scan {
+            scope,
+            levels: vec![],
+            ahead: Ahead::default(),
+            gone: vec![],
+            started: false,
+            checksum: false,
+            cursor,
+            files: 0,
+            bytes: 0,
+        }
     }
 
     /// The same, by checksums if `checksum` is set.
@@ -100,10 +112,21 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             if descend {
                 let node = self.node_of(&path)?;
+                if !scan.ahead.holds(&path) {
+                    self.read_ahead(scan, &[(name, stat)]);
+                }
                 self.enter(scan, path, node, found)?;
             }
         }
         Ok(false)
+    }
+
+    /// Reads the directory that is entered next, the last one looked at, together with others that come soon.
+    fn read_ahead(&self, scan: &mut Scan<D::Dir>, next: &[(Name, Stat)]) {
+        let Some(inner) = scan.levels.last() else { return };
+        let to_come = scan.levels.iter().rev().map(|level| (&level.path, level.entries.as_slice()));
+        let levels = std::iter::once((&inner.path, next)).chain(to_come);
+        scan.ahead.read(&self.disk, &self.filter, levels);
     }
 
     /// Examines one name; false if it is not to be descended into.
@@ -148,15 +171,20 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 return Ok(());
             }
         };
-        if let Err(error) = self.disk.watch(&dir, &path) {
-            let detail = format!("watch the directory: {error} (see fs.inotify.max_user_watches)");
-            found.problems.push(Problem { path: path.clone(), kind: ProblemKind::Unwatched, detail });
-        }
-        let entries = match self.disk.list(&dir) {
-            Ok(entries) => entries.into_iter(),
-            Err(error) => {
-                found.problems.push(problem(&path, "list the directory", &error));
-                return Ok(());
+        let entries = match scan.ahead.take(&self.disk, &path, &dir) {
+            Some(entries) => entries,
+            None => {
+                if let Err(error) = self.disk.watch(&dir, &path) {
+                    let detail = format!("watch the directory: {error} (see fs.inotify.max_user_watches)");
+                    found.problems.push(Problem { path: path.clone(), kind: ProblemKind::Unwatched, detail });
+                }
+                match self.disk.list(&dir) {
+                    Ok(entries) => entries.into_iter(),
+                    Err(error) => {
+                        found.problems.push(problem(&path, "list the directory", &error));
+                        return Ok(());
+                    }
+                }
             }
         };
         let mut rows = BTreeMap::new();

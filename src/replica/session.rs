@@ -97,8 +97,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// What was found is not reported after all.
-    pub fn withdraw_report(&mut self, path: &RelPath) {
+    pub fn withdraw_report(&mut self, path: &RelPath) -> Result<(), ReplicaError> {
+        self.forget_move_to(path)?;
         self.forget_report(path);
+        Ok(())
     }
 
     /// The number of paths that were reported and not recorded.

@@ -429,6 +429,13 @@ impl Archive for SqliteArchive {
         self.all("trash", "SELECT id, path, since, size, reason FROM trash ORDER BY since, id", [], codec::read_trash)
     }
 
+    fn save_room(&mut self) {
+        if !self.changing && self.failed.is_none() {
+            // From its beginning on the log takes no new room. If it cannot be done now, it is tried again.
+            let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(RESTART);");
+        }
+    }
+
     fn commit(&mut self) -> Result<(), ArchiveError> {
         self.usable("commit")?;
         if !self.changing {

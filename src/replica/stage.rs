@@ -4,7 +4,7 @@ use crate::model::{Attrs, Content, Entry, Generation, Hash, Kind, Name, RelPath,
 
 use super::Replica;
 use super::archive::Archive;
-use super::disk::{Disk, Own};
+use super::disk::{Disk, NotSet, Own};
 use super::error::{At, ReplicaError};
 
 /// An object in the stage.
@@ -16,8 +16,17 @@ pub struct Staged<F> {
     pub file: Option<F>,
     /// The attributes that it got, where they are not the wanted ones.
     pub achieved: Option<Attrs>,
+    /// Attributes that this side cannot hold.
+    pub not_set: NotSet,
     /// Computed while a file was written.
     pub hash: Option<Hash>,
+}
+
+/// An object of the stage with its attributes.
+struct Dressed {
+    object: (u64, Time),
+    achieved: Option<Attrs>,
+    not_set: NotSet,
 }
 
 impl<D: Disk, A: Archive> Replica<D, A> {
@@ -30,12 +39,25 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             .at(&RelPath::root(), "name an object of the stage")
     }
 
+    /// On a full disk the little room that is left is the archive's: deletions, moves and records go on.
+    fn require_room(&self, path: &RelPath) -> Result<(), ReplicaError> {
+        if !self.disk.is_short() {
+            return Ok(());
+        }
+        let full = std::io::Error::new(
+            std::io::ErrorKind::StorageFull,
+            "the disk is full (only the archive's reserve is left)",
+        );
+        Err(full).at(path, "make the new object")
+    }
+
     /// Makes an empty file for contents that arrive in pieces.
     pub(crate) fn stage_file(
         &mut self,
         generation: Generation,
         path: &RelPath,
     ) -> Result<(Name, D::File), ReplicaError> {
+        self.require_room(path)?;
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let name = self.stage_name(generation)?;
         let file = self.disk.create(&stage, &name).at(path, "create in the stage")?;
@@ -50,6 +72,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         entry: &Entry,
         bytes: &[u8],
     ) -> Result<Staged<D::File>, ReplicaError> {
+        self.require_room(path)?;
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         match &entry.content {
             Content::File { .. } => {
@@ -102,22 +125,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if dressed.is_err() {
             self.unstage(&name);
         }
-        let (object, achieved) = dressed?;
-        Ok(Staged { name, object, file, achieved, hash })
+        let Dressed { object, achieved, not_set } = dressed?;
+        Ok(Staged { name, object, file, achieved, not_set, hash })
     }
 
-    fn dress(
-        &self,
-        path: &RelPath,
-        name: &Name,
-        kind: Kind,
-        attrs: &Attrs,
-    ) -> Result<((u64, Time), Option<Attrs>), ReplicaError> {
+    fn dress(&self, path: &RelPath, name: &Name, kind: Kind, attrs: &Attrs) -> Result<Dressed, ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let not_set = self.disk.set_attrs(&stage, name, kind, attrs).at(path, "set attributes")?;
         let stat = self.disk.stat(&stage, name).at(path, "stat the staged object")?;
         let achieved = self.achieved(&stage, path, name, kind, attrs, &stat, !not_set.what.is_empty())?;
-        Ok(((stat.ino, stat.btime), achieved))
+        Ok(Dressed { object: (stat.ino, stat.btime), achieved, not_set })
     }
 
     /// Throws a staged object away. One that cannot be removed is left to the next start.

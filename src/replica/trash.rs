@@ -29,6 +29,13 @@ struct Probe {
 #[derive(Debug, Default)]
 pub struct Probes(VecDeque<Probe>);
 
+impl Probes {
+    /// Whether this object of the trash waits to be looked at.
+    pub(super) fn holds(&self, id: &Name) -> bool {
+        self.0.iter().any(|probe| probe.id == *id)
+    }
+}
+
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Moves a staged object (one that was displaced) into the trash.
     pub(crate) fn move_to_trash(
@@ -42,12 +49,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let trash = self.disk.own(Own::Trash).at(path, "open the trash")?;
         let since = self.disk.wall_clock();
         let stat = self.disk.stat(&stage, stage_name).at(path, "stat the displaced object")?;
+        let is_tree = self.settings.trash_max.is_some() && stat.kind == Some(Kind::Dir);
+        let size = if is_tree { self.tree_size(&stage, stage_name) } else { stat.size };
+        self.expiry.size = self.expiry.size.map(|all| all + size);
         let id = self.free_trash_id(&stage, stage_name, &trash, path, since, generation)?;
         self.archive.trash_add(&TrashItem {
             id: id.clone(),
             path: path.clone(),
             since,
-            size: stat.size,
+            size,
             reason: reason.to_owned(),
         })?;
         if stat.kind == Some(Kind::File) {
@@ -111,38 +121,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.trash_probes.0.iter().map(|p| p.due.unwrap_or(0)).min()
     }
 
-    /// Discards some of what has been in the trash for longer than `seconds`, the oldest first, but nothing that
-    /// somebody has open for writing. True if there is more.
-    pub fn expire_trash(&mut self, seconds: u64) -> Result<bool, ReplicaError> {
-        const AT_ONCE: usize = 64;
-        let at = RelPath::root();
-        let before = self.disk.wall_clock().saturating_sub_unsigned(seconds);
-        let items = self.archive.trash()?;
-        let waiting: Vec<&Name> = self.trash_probes.0.iter().map(|probe| &probe.id).collect();
-        let old = items.iter().filter(|item| item.since <= before && !waiting.contains(&&item.id));
-        let old: Vec<Name> = old.map(|item| item.id.clone()).take(AT_ONCE + 1).collect();
-        let trash = self.disk.own(Own::Trash).at(&at, "open the trash")?;
-        for id in old.iter().take(AT_ONCE) {
-            if self.is_being_written(&trash, id)? {
-                continue;
-            }
-            match self.disk.discard(&trash, id) {
-                Ok(()) => self.archive.trash_remove(id)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => self.archive.trash_remove(id)?,
-                Err(error) => self.notes.push(format!("trash: {id} cannot be removed: {error}")),
-            }
-        }
-        self.commit()?;
-        Ok(old.len() > AT_ONCE)
-    }
-
-    fn is_being_written(&self, trash: &D::Dir, id: &Name) -> Result<bool, ReplicaError> {
-        let Ok(file) = self.disk.open_file(trash, id) else { return Ok(false) };
-        let refused = self.disk.lease(&file, Lease::Read).at(&RelPath::root(), "lease")? == Leased::Refused;
-        self.disk.release(&file);
-        Ok(refused)
-    }
-
     fn late_write(&self, probe: &Probe) -> Result<Late, ReplicaError> {
         let trash = self.disk.own(Own::Trash).at(&probe.path, "open the trash")?;
         let file = match self.disk.open_file(&trash, &probe.id) {
@@ -165,6 +143,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stat = self.disk.stat(&trash, &probe.id).at(&probe.path, "stat in the trash")?;
         self.keep_beside((&trash, &probe.id), &probe.path, None, stat.mtime.secs, "late write")?;
         self.archive.trash_remove(&probe.id)?;
+        self.expiry.size = None;
         Ok(())
     }
 }

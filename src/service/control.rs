@@ -6,6 +6,7 @@
 use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -32,6 +33,9 @@ const ANSWER_TIME: Duration = Duration::from_secs(20);
 /// However quiet it is, the server looks up so often.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// With this the names of agents' sockets begin.
+pub const AGENT: &str = "agent-";
+
 /// Where sockets lie: the first directory of `RUNTIME_DIRECTORY`, which systemd sets for a unit with one, else
 /// `/run/psync`.
 pub fn directory() -> PathBuf {
@@ -45,6 +49,11 @@ pub fn directory() -> PathBuf {
 /// The socket of a pair's brain.
 pub fn socket_of(pair: &str) -> PathBuf {
     directory().join(format!("{pair}.sock"))
+}
+
+/// The socket of a pair's agent.
+pub fn agent_socket(pair: &str) -> PathBuf {
+    directory().join(format!("{AGENT}{pair}.sock"))
 }
 
 /// A server in a thread of its own. Dropping it takes the socket away.
@@ -110,16 +119,31 @@ impl Drop for Server {
 fn serve_one(peer: UnixStream, group: Option<Gid>, answer: &impl Fn(&str) -> Vec<String>) -> io::Result<()> {
     peer.set_nonblocking(false)?;
     peer.set_write_timeout(Some(PEER_TIME))?;
-    let lines = match may_ask(&peer, group)? {
-        true => match read_line(&peer)? {
-            Some(line) => answer(&line),
-            None => vec![refusal("a request is one line of at most 16 KiB")],
-        },
-        false => vec![refusal("only root and members of the group psync may ask")],
+    // Read in any case: who closes a socket with something unread takes its own answer back.
+    let line = read_line(&peer)?;
+    let lines = match line {
+        _ if !may_ask(&peer, group)? => vec![refusal("only root and members of the group psync may ask")],
+        Some(line) => answer(&line),
+        None => vec![refusal("a request is one line of at most 16 KiB")],
     };
     let mut text = lines.join("\n");
     text.push('\n');
-    (&peer).write_all(text.as_bytes())
+    (&peer).write_all(text.as_bytes())?;
+    peer.shutdown(Shutdown::Write)?;
+    let end = Instant::now() + PEER_TIME;
+    let mut rest = [0; 4096];
+    while Instant::now() < end && read_by(&peer, end, &mut rest)? > 0 {}
+    Ok(())
+}
+
+/// Reads something, or the end, by that time.
+fn read_by(peer: &UnixStream, end: Instant, buffer: &mut [u8]) -> io::Result<usize> {
+    let left = end.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    peer.set_read_timeout(Some(left))?;
+    (&mut &*peer).read(buffer)
 }
 
 fn refusal(text: &str) -> String {
@@ -131,13 +155,8 @@ fn read_line(peer: &UnixStream) -> io::Result<Option<String>> {
     let end = Instant::now() + PEER_TIME;
     let mut line = Vec::new();
     while !line.ends_with(b"\n") {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        peer.set_read_timeout(Some(left))?;
         let mut piece = [0; 4096];
-        let count = (&mut &*peer).read(&mut piece)?;
+        let count = read_by(peer, end, &mut piece)?;
         line.extend_from_slice(&piece[..count]);
         if count == 0 || line.len() as u64 > REQUEST_MAX {
             return Ok(None);
@@ -169,14 +188,9 @@ pub fn ask(path: &Path, request: &str) -> io::Result<Vec<String>> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(ANSWER_TIME))?;
     stream.set_write_timeout(Some(PEER_TIME))?;
-    // Who is refused is told so without having been read.
-    let sent = stream.write_all(format!("{request}\n").as_bytes());
-    let lines: io::Result<Vec<String>> = BufReader::new(stream.take(ANSWER_MAX)).lines().collect();
-    match lines {
-        Ok(lines) if !lines.is_empty() => Ok(lines),
-        Ok(_) => Err(sent.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())),
-        Err(e) => Err(e),
-    }
+    stream.write_all(format!("{request}\n").as_bytes())?;
+    let lines: Vec<String> = BufReader::new(stream.take(ANSWER_MAX)).lines().collect::<io::Result<_>>()?;
+    if lines.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(lines) }
 }
 
 #[cfg(test)]

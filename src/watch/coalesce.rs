@@ -234,6 +234,11 @@ impl Coalescer {
         self.dirty.len() + self.scopes.len()
     }
 
+    /// Whether the path is kept by itself, and not as a part of a scope.
+    pub fn is_dirty(&self, path: &RelPath) -> bool {
+        self.dirty.contains_key(path)
+    }
+
     /// Whether nothing is dirty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -7,6 +7,8 @@
 
 mod support;
 
+mod agent;
+mod check;
 mod git;
 mod initial;
 mod input;
@@ -18,5 +20,8 @@ mod roots;
 mod saves;
 mod service;
 mod settings;
+mod space;
+mod ssh;
 mod syscalls;
+mod told;
 mod writers;

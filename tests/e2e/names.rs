@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use crate::support::mounts::mount;
 use crate::support::users::*;
 use crate::support::{Pair, tree};
 
@@ -142,4 +143,34 @@ fn deep_and_long_paths() {
     let tree = pair.settle();
     assert!(tree.has("top") && !tree.has(&name));
     pair.stop();
+}
+
+#[test]
+fn rows_with_long_names_and_large_attributes_are_exchanged() {
+    let mut pair = Pair::new();
+    // Other file systems hold less.
+    let options = ["-o", "size=256m"];
+    let Some(_left) = mount("tmpfs", &options, "psync-e2e".as_ref(), &pair.left) else { return };
+    let Some(_right) = mount("tmpfs", &options, "psync-e2e".as_ref(), &pair.right) else { return };
+    let long = |letter: &str| letter.repeat(255);
+    for n in 0..40 {
+        let name = format!("{n:03}{}", "n".repeat(252));
+        plant(pair.left.join(&name), format!("{n}\n"));
+        set_xattr(pair.left.join(&name), "user.large", &noise(n, 60_000));
+    }
+    let deep = pair.left.join((0..12).map(|_| long("d")).collect::<Vec<_>>().join("/"));
+    for n in 0..300 {
+        plant(deep.join(format!("{n:03}{}", "f".repeat(252))), format!("{n}\n"));
+    }
+    pair.run();
+    // What was confirmed last is not on disk: the archives exchange their rows.
+    pair.kill9_all();
+    pair.run();
+    pair.settle();
+    pair.stop();
+    let once = pair.sync_once();
+    assert_eq!(once.code(), 0, "{}", once.stderr);
+    let large = format!("039{}", "n".repeat(252));
+    let tree = pair.assert_equal();
+    assert!(tree.has(&large), "{:?}", tree.paths().len());
 }

@@ -207,6 +207,27 @@ fn a_halted_brain_stays_and_goes_on_when_the_deletions_are_accepted() {
     house.stop();
 }
 
+#[test]
+fn a_left_root_that_went_away_is_tried_again_after_resume() {
+    let mut house = House::new("");
+    write(house.left.join("a"), "a\n");
+    house.start(&[]);
+    house.wait_in_sync();
+    rename(&house.left, house.beside("away"));
+    house.wait_for(|house| house.status()["state"] == "halted");
+    assert_eq!(house.psync(&["resume", PAIR]).code(), 0);
+    house.wait_for(|house| house.status()["state"] == "disconnected");
+    let status = house.psync(&["status", PAIR]);
+    assert!(status.code() == 2 && status.stdout.contains("left side: "), "{}", status.stdout);
+    rename(house.beside("away"), &house.left);
+    write(house.left.join("b"), "b\n");
+    house.wait_in_sync();
+    assert_eq!((read(house.right.join("a")), read(house.right.join("b"))), ("a\n".into(), "b\n".into()));
+    write(house.right.join("c"), "c\n");
+    house.wait_for(|house| house.left.join("c").exists());
+    house.stop();
+}
+
 /// The number of files in a tree, psync's own left out.
 fn walk(directory: &std::path::Path) -> usize {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten().filter(|entry| entry.file_name() != ".psync");

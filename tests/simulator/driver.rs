@@ -56,6 +56,8 @@ pub struct RealPair {
     requests: Side2<VecDeque<(Millis, Request)>>,
     replies: Side2<VecDeque<(Millis, Reply)>>,
     incarnation: u64,
+    /// Turns until the other side is reached again; the endpoints have parted meanwhile.
+    away: u64,
     accept: bool,
     /// The administrator was told to go on with the ancestors forgotten.
     union: bool,
@@ -97,6 +99,7 @@ impl RealPair {
             requests: Default::default(),
             replies: Default::default(),
             incarnation: 0,
+            away: 0,
             accept: false,
             union: false,
             traffic: 0,
@@ -119,9 +122,18 @@ impl RealPair {
     fn look_after_the_dead(&mut self) {
         if self.stage.controls.cut.take() {
             self.hang_up();
+            let fate = self.stage.choices.next();
             // An agent on the pipe of its ssh ends with it; one with a socket lives on.
-            if self.stage.choices.one_in(2) {
+            if fate.is_multiple_of(2) {
                 self.stage.disk(Side::Right).state_mut().kill();
+            } else {
+                self.away = (fate / 2) % 60;
+                // No engine is there to be reminded of what was under way.
+                self.engine = new_engine();
+                let now = self.stage.world.now();
+                for side in Side::BOTH {
+                    self.call(side, now, |endpoint, _| endpoint.part(now).map(|()| Next::Now));
+                }
             }
         }
         for side in Side::BOTH {
@@ -148,6 +160,7 @@ impl RealPair {
                 open_max: 8,
                 translate: None,
                 trash_seconds: None,
+                done: None,
                 inline_live: true,
             };
             let filter = Filter::new(&FilterSettings::default()).expect("the default filters");
@@ -335,11 +348,13 @@ impl Pair for RealPair {
         if !self.open(now) {
             return Turn::Worked;
         }
-        if !self.session {
+        let works = self.possible(now);
+        if !self.session && (self.away == 0 || works.is_empty()) {
+            self.away = 0;
             self.begin(now);
             return Turn::Worked;
         }
-        let works = self.possible(now);
+        self.away = self.away.saturating_sub(1);
         if works.is_empty() {
             return Turn::Idle(self.next_due());
         }

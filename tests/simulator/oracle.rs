@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use psync::model::{Kind, Principal, RelPath, Side, Time, Xattrs};
+use psync::model::{Kind, Name, Principal, RelPath, Side, Time, Xattrs};
 
 use crate::model_disk::state::{Body, Features, ROOT, State};
 use crate::model_disk::{ModelDisk, Obj};
@@ -94,6 +94,10 @@ pub struct Oracle {
     met: bool,
     /// What users did since both sides were last equal.
     facts: Vec<Fact>,
+    /// All that users ever did to paths.
+    ever: Vec<Fact>,
+    /// The conflict copies that were seen before.
+    copies: BTreeSet<RelPath>,
     /// A power cut or an old snapshot: deletions may have come undone.
     shaken: bool,
 }
@@ -113,7 +117,10 @@ impl Oracle {
                     self.required.remove(contents);
                     self.seen.remove(contents);
                 }
-                What::Touched { .. } | What::Deleted(_) => {}
+                What::Touched { .. } | What::Deleted(_) | What::Renamed { .. } => {}
+            }
+            if matches!(fact.what, What::Touched { .. } | What::Renamed { .. }) {
+                self.ever.push(fact.clone());
             }
             self.facts.push(fact);
         }
@@ -201,11 +208,27 @@ impl Oracle {
         }
     }
 
+    /// No version meets itself: of a path that the users of one side alone ever touched there is no conflict copy.
+    pub fn check_copies(&mut self, world: &World, disks: &[ModelDisk; 2]) {
+        for path in disks.iter().flat_map(|disk| tree(disk).into_keys()) {
+            let Some(original) = copied(&path) else { continue };
+            if !self.copies.insert(path.clone()) {
+                continue;
+            }
+            let names = earlier_names(&self.ever, |_| true, &original);
+            let touched = Side::BOTH.map(|side| {
+                self.ever.iter().any(|fact| fact.side == side && names.iter().any(|name| concerns(fact, name)))
+            });
+            if touched != [true; 2] {
+                world.violation(format!("needless copy: {path}: the users of one side alone wrote it"));
+            }
+        }
+    }
+
     fn check_equal(&self, world: &World, disks: &[ModelDisk; 2], trees: &[Tree; 2]) {
         let states = [disks[0].state(), disks[1].state()];
         let features = [&states[0].features, &states[1].features];
-        let odd: BTreeSet<&RelPath> =
-            trees.iter().flatten().filter(|(_, view)| view.kind.is_none()).map(|(path, _)| path).collect();
+        let odd = odd_paths(trees);
         let paths: BTreeSet<&RelPath> = trees.iter().flat_map(|tree| tree.keys()).collect();
         for path in paths {
             // An unsupported kind is a reported problem, and so is what it is in the way of.
@@ -225,17 +248,18 @@ impl Oracle {
 
     /// Invariant 3: what users deleted on `side`, and nobody touched on the other, is nowhere.
     fn check_resurrection(&self, world: &World, side: Side, trees: &[Tree; 2]) {
-        let concerns = |fact: &Fact, path: &RelPath| match &fact.what {
-            What::Touched { path: touched, deep } => {
-                touched == path || touched.is_below(path) || (*deep && path.is_below(touched))
-            }
-            _ => false,
-        };
+        let odd = odd_paths(trees);
         for (i, fact) in self.facts.iter().enumerate() {
             let What::Deleted(path) = &fact.what else { continue };
             let again = self.facts[i + 1..].iter().any(|later| concerns(later, path));
-            let other = self.facts.iter().any(|fact| fact.side != side && concerns(fact, path));
-            if fact.side != side || again || other || is_temporary(path) {
+            // What the others knew it by: an edit of it wins over its deletion, under the name that it had in between.
+            let names = earlier_names(&self.facts[..i], |of| of == side, path);
+            let other =
+                self.facts.iter().any(|fact| fact.side != side && names.iter().any(|name| concerns(fact, name)));
+            // Where an unsupported object took the place of a directory, that is a reported problem: what lay in the
+            // directory stays on the other side until the name is free.
+            let hidden = odd.iter().any(|odd| path.is_within(odd));
+            if fact.side != side || again || other || hidden || is_temporary(path) {
                 continue;
             }
             for (tree, where_) in trees.iter().zip(Side::BOTH) {
@@ -247,6 +271,42 @@ impl Oracle {
             }
         }
     }
+}
+
+/// Whether somebody changed what lies at the path, below it, or a tree that it lies in.
+fn concerns(fact: &Fact, path: &RelPath) -> bool {
+    match &fact.what {
+        What::Touched { path: touched, deep } => {
+            touched == path || touched.is_below(path) || (*deep && path.is_below(touched))
+        }
+        _ => false,
+    }
+}
+
+/// What a conflict copy is a copy of.
+fn copied(path: &RelPath) -> Option<RelPath> {
+    let (above, name) = path.split()?;
+    let name = String::from_utf8_lossy(name.as_bytes()).into_owned();
+    let (base, rest) = name.split_once(" (conflict ")?;
+    let extension = rest.split_once(')')?.1;
+    above.join(&Name::new(format!("{base}{extension}").as_bytes()).ok()?).ok()
+}
+
+/// The names that the object at `path` had on the sides that `of` lets through, the last one first.
+fn earlier_names(facts: &[Fact], of: impl Fn(Side) -> bool, path: &RelPath) -> Vec<RelPath> {
+    let mut names = vec![path.clone()];
+    for fact in facts.iter().rev().filter(|fact| of(fact.side)) {
+        let What::Renamed { from, to } = &fact.what else { continue };
+        let now = names.last().expect("one at least");
+        let before = if now == to { Some(from.clone()) } else { now.rebase(to, from) };
+        names.extend(before.filter(|before| before != now));
+    }
+    names
+}
+
+/// Where objects lie that are of no kind that travels.
+fn odd_paths(trees: &[Tree; 2]) -> BTreeSet<&RelPath> {
+    trees.iter().flatten().filter(|(_, view)| view.kind.is_none()).map(|(path, _)| path).collect()
 }
 
 /// Whether the path is left alone, as the default filters have it.

@@ -25,6 +25,8 @@ pub enum What {
     Touched { path: RelPath, deep: bool },
     /// A user removed this path or renamed it away.
     Deleted(RelPath),
+    /// A user gave an object another name.
+    Renamed { from: RelPath, to: RelPath },
 }
 
 /// Called at each moment with the side whose replica is at work; `None`: nobody is.
@@ -89,7 +91,7 @@ impl World {
     pub fn note(&self, side: Side, what: What) {
         match &what {
             What::Finished(contents) => self.allow(contents),
-            What::Gone(_) | What::Touched { .. } | What::Deleted(_) => {}
+            What::Gone(_) | What::Touched { .. } | What::Deleted(_) | What::Renamed { .. } => {}
         }
         self.facts.borrow_mut().push(Fact { at: self.moment(), side, what });
     }

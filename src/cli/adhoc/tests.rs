@@ -212,7 +212,9 @@ fn a_remote_right_is_not_looked_at_here() {
         let RightCommand::Proxy(line) = &job.right else { panic!("no proxy") };
         let line = line.to_str().expect("text");
         assert!(
-            line.starts_with("exec ssh -T -o ConnectTimeout=10 -- me@h 'psync-agent --stdio --root /no/such"),
+            line.starts_with(
+                "exec ssh -T -o ConnectTimeout=10 -o BatchMode=yes -- me@h 'psync-agent --stdio --root /no/such"
+            ),
             "{line}"
         );
         assert!(line.contains("--create-roots"));

@@ -3,6 +3,9 @@
 use super::*;
 use crate::model::{Hash, Principal, RelPath, Time};
 
+/// All files of the table were written before this.
+const OLD: i64 = 1000;
+
 /// What lies on one side, in a few letters: `-` nothing, `d` a directory, `l` a link, else a file with this text. A digit
 /// behind `@` is the mtime, `+x` another mode, `?` leaves the hash out.
 fn entry(text: &str) -> Option<Entry> {
@@ -112,9 +115,9 @@ fn every_cell_in_both_directions() {
         ("-", "a@5", "l", "from L =c keep R"),
     ] {
         let (l, r) = (report(ancestor, left), report(ancestor, right));
-        let verdict = told(&reconcile(l.as_ref(), r.as_ref(), Prefer::Newest));
+        let verdict = told(&reconcile(l.as_ref(), r.as_ref(), Prefer::Newest, OLD));
         assert_eq!(verdict, wanted, "{ancestor}: {left} | {right}");
-        let back = told(&reconcile(r.as_ref(), l.as_ref(), Prefer::Newest));
+        let back = told(&reconcile(r.as_ref(), l.as_ref(), Prefer::Newest, OLD));
         // Without contents on their way it does not matter whose they are called; attributes are the left's on a tie.
         let plain = |text: &str| match text.strip_prefix("from ") {
             Some(rest) if !rest.contains('c') => rest[2..].to_owned(),
@@ -133,15 +136,26 @@ fn a_tie_goes_to_the_left_and_a_preference_to_its_side() {
     for (prefer, wanted) in
         [(Prefer::Newest, "from L =c keep R"), (Prefer::Left, "from L =c keep R"), (Prefer::Right, "from R c= keep L")]
     {
-        assert_eq!(told(&reconcile(l.as_ref(), r.as_ref(), prefer)), wanted, "{prefer:?}");
+        assert_eq!(told(&reconcile(l.as_ref(), r.as_ref(), prefer, OLD)), wanted, "{prefer:?}");
     }
 }
 
 #[test]
 fn contents_of_one_side_and_attributes_of_the_other_become_one_state() {
     let (l, r) = (report("a", "bb@5"), report("a", "a+x"));
-    let Verdict::Settle { entry, .. } = reconcile(l.as_ref(), r.as_ref(), Prefer::Newest) else {
+    let Verdict::Settle { entry, .. } = reconcile(l.as_ref(), r.as_ref(), Prefer::Newest, OLD) else {
         panic!("not settled")
     };
     assert_eq!((entry.size(), entry.attrs.mode, entry.attrs.mtime.secs), (2, 0o755, 5));
+}
+
+#[test]
+fn only_of_old_files_equal_times_pass_for_equal_contents() {
+    let (l, r) = (report("-", "a?@5"), report("-", "a?@5"));
+    for (old, wanted) in [(OLD, "from L =="), (6, "from L =="), (5, "compare"), (i64::MIN, "compare")] {
+        assert_eq!(told(&reconcile(l.as_ref(), r.as_ref(), Prefer::Newest, old)), wanted, "{old}");
+    }
+    // One was read already: it is fresh.
+    let (l, r) = (report("-", "a?"), report("-", "a"));
+    assert_eq!(told(&reconcile(l.as_ref(), r.as_ref(), Prefer::Newest, OLD)), "compare");
 }

@@ -1,10 +1,12 @@
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Instant;
 
 use super::super::handshake::Role;
 use super::super::proxy;
 use super::*;
+use crate::config::Compress;
 use crate::endpoint::message::{Reply, Request};
 use crate::model::Data;
 use serde_bytes::ByteBuf;
@@ -125,7 +127,8 @@ fn a_slow_reader_holds_the_sender_and_messages_overtake_data() {
 
 #[test]
 fn silence_is_an_end_and_pings_are_no_silence() {
-    let quick = Limits { ping_every: Duration::from_millis(20), silence: Duration::from_secs(1), waiting: 1000 };
+    let (ping_every, silence) = (Duration::from_millis(20), Duration::from_secs(1));
+    let quick = Limits { ping_every, silence, waiting: 1000, ..Limits::default() };
     let (left, right) = UnixStream::pair().unwrap();
     let (_brain, from_agent) = brain(left, quick);
     let (_agent, from_brain) = agent(right, quick);
@@ -148,7 +151,7 @@ fn a_command_that_is_no_agent_is_quoted() {
         ("exec cat", "the other side is a brain, as this one is", 0),
     ];
     for (command, expected, status) in cases {
-        let (proxy, pipes) = proxy::spawn(command, drop).unwrap();
+        let (mut proxy, pipes) = proxy::spawn(command, drop).unwrap();
         let (channel, heard) = start::<Request, Reply>(pipes, Role::Brain, Limits::default(), 4);
         let Incoming::Ended(why) = hear(&heard) else { panic!("no end") };
         assert_eq!(why.to_string(), expected);
@@ -164,7 +167,7 @@ fn the_death_of_the_process_is_an_end() {
     Hello::new(Role::Agent, "web").send(&mut hello).unwrap();
     let octal: String = hello.iter().map(|b| format!("\\{b:03o}")).collect();
     let command = format!("printf '{octal}'; head -c {} >/dev/null; echo died >&2; kill -9 $$", hello.len() + 1);
-    let (proxy, pipes) = proxy::spawn(&command, drop).unwrap();
+    let (mut proxy, pipes) = proxy::spawn(&command, drop).unwrap();
     let (channel, heard) = start::<Request, Reply>(pipes, Role::Brain, Limits::default(), 4);
     assert!(matches!(hear(&heard), Incoming::Hello(_)));
     channel.send(&Request::Scan { checksum: false }).unwrap();
@@ -217,4 +220,95 @@ fn threads_and_pipes_are_gone_after_the_end() {
     assert!(matches!(hear(&from_brain), Incoming::Hello(_)));
     assert!(matches!(hear(&from_brain), Incoming::Ended(LinkError::Ended)));
     drop(brain);
+}
+
+/// A line that takes a piece of 16 KiB every ten milliseconds at most, and counts the bytes.
+fn slow_line(mut from: UnixStream, mut to: UnixStream) -> Arc<AtomicU64> {
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = count.clone();
+    thread::spawn(move || {
+        let mut piece = [0; 16 << 10];
+        while let Ok(n) = from.read(&mut piece) {
+            if n == 0 || to.write_all(&piece[..n]).is_err() {
+                break;
+            }
+            counted.fetch_add(n as u64, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop(to.shutdown(std::net::Shutdown::Both));
+    });
+    count
+}
+
+/// Sends chunks of text over a slow line; how many bytes were on it, of how many.
+fn bytes_on_a_slow_line(compress: Compress) -> (u64, u64) {
+    let ((left, left_far), (right_far, right)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+    let count = slow_line(left_far.try_clone().unwrap(), right_far.try_clone().unwrap());
+    slow_line(right_far, left_far);
+    let (brain, _from_agent) = brain(left, Limits { compress, ..Limits::default() });
+    let (_agent, from_brain) = agent(right, Limits::default());
+    assert!(matches!(hear(&from_brain), Incoming::Hello(_)));
+    let text: Vec<u8> = (0..100_000_u32).flat_map(|n| format!("{n} ").into_bytes()).take(100_000).collect();
+    let chunks = 30;
+    let (sender, sent) = (text.clone(), chunks);
+    thread::spawn(move || {
+        for offset in 0..sent {
+            let bytes = ByteBuf::from(sender.clone());
+            brain.send(&Request::Data { generation: 1, data: Data::Chunk { offset, bytes } }).unwrap();
+        }
+        brain.close();
+        // Until all is written.
+        thread::sleep(LONG);
+    });
+    for number in 0..chunks {
+        match hear(&from_brain) {
+            Incoming::Message(Request::Data { data: Data::Chunk { offset, bytes }, .. }) => {
+                assert_eq!(offset, number);
+                assert!(*bytes == text, "chunk {number}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    (count.load(Ordering::SeqCst), chunks * text.len() as u64)
+}
+
+#[test]
+fn a_slow_line_is_found_out_and_spared() {
+    let (on_the_line, plain) = bytes_on_a_slow_line(Compress::Auto);
+    // The first half a megabyte or half a second goes as it is.
+    assert!(on_the_line < plain * 6 / 10, "{on_the_line} bytes of {plain}");
+    let (on_the_line, plain) = bytes_on_a_slow_line(Compress::Zstd);
+    assert!(on_the_line < plain * 4 / 10, "{on_the_line} bytes of {plain}");
+    let (on_the_line, plain) = bytes_on_a_slow_line(Compress::None);
+    assert!(on_the_line > plain, "{on_the_line} bytes of {plain}");
+}
+
+#[test]
+fn a_bandwidth_limit_is_kept_in_its_direction() {
+    let (left, right) = UnixStream::pair().unwrap();
+    let limits = Limits { bandwidth: 400_000, compress: Compress::None, ..Limits::default() };
+    let (brain, from_agent) = brain(left, limits);
+    let (agent, from_brain) = agent(right, Limits::default());
+    assert!(matches!(hear(&from_brain), Incoming::Hello(_)));
+    assert!(matches!(hear(&from_agent), Incoming::Hello(_)));
+    let start = Instant::now();
+    (0..4).for_each(|n| brain.send(&chunk(n, 100_000)).unwrap());
+    for _ in 0..4 {
+        assert!(matches!(hear(&from_brain), Incoming::Message(Request::Data { .. })));
+        agent.send(&Reply::Pong { number: 0 }).unwrap();
+    }
+    // But for the last slice, 400,000 bytes at 400,000 a second.
+    assert!(start.elapsed() >= Duration::from_millis(850), "{:?}", start.elapsed());
+}
+
+#[test]
+fn who_is_turned_away_hears_why_before_all_that_waits() {
+    let (left, right) = UnixStream::pair().unwrap();
+    let (_brain, from_agent) = brain(left, Limits::default());
+    let (agent, _from_brain) = agent(right, Limits::default());
+    assert!(matches!(hear(&from_agent), Incoming::Hello(_)));
+    agent.turn_away("somebody else is here");
+    assert!(matches!(agent.send(&Reply::Stopped), Err(LinkError::Closed)));
+    let Incoming::Ended(why) = hear(&from_agent) else { panic!("no end") };
+    assert!(matches!(&why, LinkError::TurnedAway(words) if words == "somebody else is here"), "{why}");
 }

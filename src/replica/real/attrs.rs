@@ -11,7 +11,7 @@ use crate::model::{Attrs, Kind, Time, Xattrs};
 use crate::replica::disk::NotSet;
 use crate::replica::metadata::acl::{Acl, Malformed};
 use crate::replica::metadata::owners::{Class, Owners};
-use crate::replica::metadata::{ACL_ACCESS, CAPABILITY, is_acl, travels};
+use crate::replica::metadata::{ACL_ACCESS, CAPABILITY, XATTRS_MAX, is_acl, travels};
 
 use super::beneath;
 
@@ -28,6 +28,11 @@ pub fn read(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, owners: &Owners) -> io
     for (name, value) in raw(&beneath::proc_path_in(dir, name), End::Name)? {
         let value = if is_acl(&name) { portable(&value, owners).map_err(invalid)? } else { value };
         found.insert(name, value.into_boxed_slice());
+    }
+    let bytes: usize = found.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > XATTRS_MAX {
+        let text = format!("{bytes} bytes of extended attributes, more than {XATTRS_MAX}");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
     Ok(found)
 }

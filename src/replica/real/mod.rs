@@ -9,6 +9,7 @@ mod clock;
 mod discard;
 mod durable;
 mod own;
+mod reserve;
 mod walk;
 
 #[cfg(test)]
@@ -29,7 +30,7 @@ use crate::model::{Attrs, Kind, Name, Principal, RelPath, Xattrs};
 use crate::pulse;
 use crate::sys::lease;
 
-use super::disk::{Disk, Lease, Leased, NotSet, Own, Stat};
+use super::disk::{Disk, Lease, Leased, NotSet, Own, Space, Stat};
 use super::metadata::owners::{Class, Owners};
 
 /// What watches directories for changes.
@@ -113,6 +114,9 @@ pub struct RealDisk {
     boot: [u8; 16],
     pace: Mutex<durable::Pace>,
     dir_pace: Mutex<durable::Pace>,
+    lister: Mutex<walk::Lister>,
+    /// `None`: a dry run, or a file system that cannot tell its room.
+    reserve: Mutex<Option<reserve::Reserve>>,
 }
 
 impl RealDisk {
@@ -139,7 +143,8 @@ impl RealDisk {
         let device = walk::Device::of(fd.as_fd())?;
         beneath::require_proc(fd.as_fd())?;
         let own = own::path(&pair)?;
-        let prepared = if dry { None } else { Some(own::prepare(fd.as_fd(), &pair)?) };
+        let mut prepared = if dry { None } else { Some(own::prepare(fd.as_fd(), &pair)?) };
+        let reserve = prepared.as_mut().and_then(|own| own.reserve.take());
         // A clock that was not tried counts as coarse, which is only slower.
         let fine_clock = prepared.as_ref().map_or(Ok(false), |own| clock::is_fine(own.stage.as_fd()))?;
         Ok(RealDisk {
@@ -155,6 +160,8 @@ impl RealDisk {
             boot: clock::boot_id(),
             pace: Mutex::default(),
             dir_pace: Mutex::default(),
+            lister: Mutex::default(),
+            reserve: Mutex::new(reserve),
         })
     }
 
@@ -240,7 +247,7 @@ impl Disk for RealDisk {
     }
 
     fn list_many(&self, dirs: &[Dir]) -> Vec<io::Result<Vec<(Name, Stat)>>> {
-        walk::list_many(dirs, self.device)
+        self.lister.lock().unwrap_or_else(PoisonError::into_inner).list(dirs, self.device)
     }
 
     fn watch(&self, dir: &Dir, path: &RelPath) -> io::Result<()> {
@@ -378,6 +385,27 @@ impl Disk for RealDisk {
         pulse::beat();
         dir.own_only()?;
         discard::discard(dir.as_fd(), name.as_bytes())
+    }
+
+    fn space(&self) -> Option<Space> {
+        reserve::space(self.root.as_fd())
+    }
+
+    fn ease(&self) {
+        if let Some(reserve) = &mut *self.reserve.lock().unwrap_or_else(PoisonError::into_inner) {
+            reserve.ease();
+        }
+    }
+
+    fn refill(&self) {
+        if let Some(reserve) = &mut *self.reserve.lock().unwrap_or_else(PoisonError::into_inner) {
+            reserve.refill();
+        }
+    }
+
+    fn is_short(&self) -> bool {
+        let reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        reserve.as_ref().is_some_and(reserve::Reserve::is_given)
     }
 
     fn principals(&self, uid: u32, gid: u32) -> (Principal, Principal) {

@@ -12,12 +12,14 @@ use rustix::io::Errno;
 use crate::model::{Name, OWN_DIR, RelPath};
 use crate::replica::metadata::{ACL_ACCESS, ACL_DEFAULT};
 
+use super::reserve::Reserve;
 use super::{Dir, Place, beneath, walk};
 
 /// The pair's own directories, open.
 pub struct Prepared {
     pub stage: Dir,
     pub trash: Dir,
+    pub reserve: Option<Reserve>,
 }
 
 /// Makes what is missing, and makes sure that nobody but psync's user can reach it.
@@ -30,7 +32,8 @@ pub fn prepare(root: BorrowedFd<'_>, pair: &Name) -> io::Result<Prepared> {
     for dir in [own.as_fd(), common.as_fd(), root] {
         rustix::fs::fsync(dir)?;
     }
-    Ok(Prepared { stage: Dir::new(stage, Place::Own), trash: Dir::new(trash, Place::Own) })
+    let reserve = Reserve::open(own.as_fd());
+    Ok(Prepared { stage: Dir::new(stage, Place::Own), trash: Dir::new(trash, Place::Own), reserve })
 }
 
 /// `.psync/PAIR`

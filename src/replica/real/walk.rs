@@ -2,7 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
@@ -14,8 +17,8 @@ use super::{Dir, Place};
 
 /// A directory's names are read in pieces of this many bytes.
 const BUFFER: usize = 32 * 1024;
-/// From this many directories on a second thread is worth its start.
-const SHARED: usize = 16;
+/// From this many directories on a second thread is worth waking.
+const SHARED: usize = 8;
 
 /// A file system, as `statx` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,34 +82,70 @@ pub fn list(dir: &Dir, device: Device) -> io::Result<Vec<(Name, Stat)>> {
     Ok(found)
 }
 
-/// Lists several directories, with two threads where that is quicker.
-pub fn list_many(dirs: &[Dir], device: Device) -> Vec<io::Result<Vec<(Name, Stat)>>> {
-    if dirs.len() < SHARED {
-        return dirs.iter().map(|dir| list(dir, device)).collect();
+/// Lists several directories, with the help of a second thread where that is quicker. The thread starts when it is
+/// first wanted, and ends with this value.
+#[derive(Default)]
+pub struct Lister {
+    helper: Option<SyncSender<Arc<Task>>>,
+}
+
+/// Directories to be listed by whoever comes first.
+struct Task {
+    dirs: Vec<Dir>,
+    device: Device,
+    next: AtomicUsize,
+    done: Mutex<Vec<(usize, Listed)>>,
+    one_done: Condvar,
+}
+
+/// A directory's names with their states.
+type Listed = io::Result<Vec<(Name, Stat)>>;
+
+impl Lister {
+    /// One answer for each directory, in order.
+    pub fn list(&mut self, dirs: &[Dir], device: Device) -> Vec<Listed> {
+        if dirs.len() < SHARED {
+            return dirs.iter().map(|dir| list(dir, device)).collect();
+        }
+        let (next, done) = (AtomicUsize::new(0), Mutex::default());
+        let task = Arc::new(Task { dirs: dirs.to_vec(), device, next, done, one_done: Condvar::new() });
+        self.offer(&task);
+        task.work();
+        // Only for what the helper has begun: on a busy machine it may not have come at all.
+        let done = task.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = task.one_done.wait_while(done, |done| done.len() < dirs.len());
+        let mut answers = std::mem::take(&mut *all.unwrap_or_else(PoisonError::into_inner));
+        answers.sort_unstable_by_key(|(at, _)| *at);
+        answers.into_iter().map(|(_, answer)| answer).collect()
     }
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some((at, dir)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, dirs.get(at)?)))
-        {
-            done.push((at, list(dir, device)));
+
+    /// Wakes the helper, if it has nothing to do. Without one the caller does everything.
+    fn offer(&mut self, task: &Arc<Task>) {
+        if self.helper.is_none() {
+            let (tasks, inbox) = sync_channel::<Arc<Task>>(1);
+            let help = move || inbox.iter().for_each(|task| task.work());
+            let started = std::thread::Builder::new().name("list".into()).spawn(help);
+            self.helper = started.ok().map(|_| tasks);
         }
-        done
-    };
-    let mut answers = std::thread::scope(|scope| {
-        let other = std::thread::Builder::new().name("list".into()).spawn_scoped(scope, work);
-        let mut answers = work();
-        // Without a second thread the first has done everything.
-        if let Ok(other) = other {
-            match other.join() {
-                Ok(more) => answers.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+        if let Some(helper) = &self.helper {
+            // It still has the last one: then it is late, and not needed for this one.
+            let _ = helper.try_send(task.clone());
         }
-        answers
-    });
-    answers.sort_unstable_by_key(|(at, _)| *at);
-    answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+}
+
+impl Task {
+    fn work(&self) {
+        loop {
+            let at = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(dir) = self.dirs.get(at) else { return };
+            // Whoever waits for an answer must get one.
+            let listed = catch_unwind(AssertUnwindSafe(|| list(dir, self.device)));
+            let listed = listed.unwrap_or_else(|_| Err(io::Error::other("listing the directory failed")));
+            self.done.lock().unwrap_or_else(PoisonError::into_inner).push((at, listed));
+            self.one_done.notify_one();
+        }
+    }
 }
 
 /// The names in a directory and their inodes. Through a descriptor of its own: another reader of the same one would

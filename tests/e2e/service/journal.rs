@@ -92,3 +92,34 @@ fn every_record_of_a_change_has_its_fields() {
     assert_eq!(with("MESSAGE_ID", psync::service::log::message_id::CONFLICT)["PSYNC_PATH"], "both");
     house.stop();
 }
+
+#[test]
+fn both_hosts_log_a_change_under_one_number() {
+    let mut house = House::new("");
+    // An agent with a log of its own, as on another host.
+    let settings = psync::config::AgentSettings { debug: 1, ..Default::default() };
+    let (script, log) = (house.beside("agent.sh"), house.beside("right.log"));
+    let words = ["--stdio", "--root", house.right.to_str().unwrap(), "--pair", PAIR, "--log", log.to_str().unwrap()];
+    let json = serde_json::to_string(&settings).unwrap();
+    let program = crate::support::PSYNC;
+    write(&script, format!("exec {program} --agent-mode {} --settings '{json}'\n", words.join(" ")));
+    house.right_behind(&format!("sh {}", script.display()));
+    house.configure("debug = 1\n");
+    house.start(&[]);
+    house.wait_in_sync();
+    write(house.left.join("one"), "one\n");
+    write(house.right.join("two"), "two\n");
+    house.wait_for(|house| house.right.join("one").exists() && house.left.join("two").exists());
+    house.wait_in_sync();
+    house.stop();
+
+    // The number of the line that tells of this path.
+    let number = |text: &str, words: &str, path: &str| {
+        let line = text.lines().find(|line| line.contains(words) && line.contains(&format!(" path={path}")));
+        let line = line.unwrap_or_else(|| panic!("no {words} {path} in:\n{text}"));
+        line.split(" event_id=").nth(1).unwrap()[..5].to_owned()
+    };
+    let (left, right) = (house.said(), read(&log));
+    assert_eq!(number(&left, "action put on the right side", "one"), number(&right, "done: put", "one"));
+    assert_eq!(number(&left, "action put on the left side", "two"), number(&right, "done: record", "two"));
+}

@@ -2,14 +2,18 @@
 
 #![allow(dead_code, unused_imports)]
 
+pub mod line;
+pub mod mounts;
 mod pair;
 pub mod process;
+pub mod service;
+pub mod sshd;
 pub mod tools;
 pub mod tree;
 pub mod users;
 pub mod versions;
 
-pub use pair::{NAME, Once, PSYNC, Pair, once, run_to_end};
+pub use pair::{NAME, Once, PSYNC, Pair, debug, once, run_to_end};
 pub use tree::{Depth, Tree, snapshot};
 
 use std::time::{Duration, Instant};

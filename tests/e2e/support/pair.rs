@@ -18,6 +18,11 @@ pub const PSYNC: &str = env!("CARGO_BIN_EXE_psync");
 /// The pair's name in every test.
 pub const NAME: &str = "e2e";
 
+/// How much the log tells: `PSYNC_DEBUG`, by default each action.
+pub fn debug() -> String {
+    std::env::var("PSYNC_DEBUG").unwrap_or_else(|_| "1".into())
+}
+
 /// Two roots in a directory of their own, and psync on them when it runs.
 ///
 /// Dropping it kills what still runs and removes the directory; if the test failed it first prints the last
@@ -84,7 +89,7 @@ impl Pair {
         let [left, right, log] = ["left", "right", "log"].map(|name| directory.path().join(name));
         fs::create_dir(&left).unwrap();
         fs::create_dir(&right).unwrap();
-        let options = ["--pair", NAME, "-d", "1", "--log", log.to_str().unwrap()].map(String::from).to_vec();
+        let options = ["--pair", NAME, "-d", &debug(), "--log", log.to_str().unwrap()].map(String::from).to_vec();
         Pair { directory: Some(directory), left, right, log, options, running: None, said: Arc::default() }
     }
 
@@ -297,7 +302,7 @@ impl Pair {
     pub fn story(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let tail = |lines: Vec<&str>| lines[lines.len().saturating_sub(40)..].join("\n  ");
+        let tail = |lines: Vec<&str>| lines[lines.len().saturating_sub(60)..].join("\n  ");
         let said = self.said.lock().unwrap();
         let said = tail(said.iter().map(String::as_str).collect());
         format!("\n--- stderr:\n  {said}\n--- log:\n  {}\n---", tail(log.lines().collect()))

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::support::{NAME, PSYNC, Pair, process, tools};
+use crate::support::{NAME, PSYNC, Pair, debug, process, tools};
 
 /// Which side is killed: the brain's process, which holds the left endpoint, or the agent's.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -130,7 +130,7 @@ impl Tracer {
             "--pair",
             NAME,
             "-d",
-            "1",
+            &debug(),
             "-s",
             "--log",
         ]);

@@ -11,7 +11,7 @@ use psync::watch::Hint;
 
 use super::state::*;
 use crate::choice::Choices;
-use crate::world::World;
+use crate::world::{What, World};
 
 /// A handle on one side's disk, as one process of psync holds it. Clones are the same process.
 #[derive(Clone)]
@@ -163,6 +163,19 @@ impl State {
         }
     }
 
+    /// The kernel has no rename of what a descriptor refers to: if a user replaced the object since psync looked, his
+    /// gets the new name, and is found there as an object of his. Nobody can tell that he did not mean it.
+    fn note_misled(&self, from: (Obj, &Name), to: (Obj, &Name), obj: Obj) {
+        if self.looked_at.get(&(from.0, from.1.clone())) == Some(&obj) {
+            return;
+        }
+        for (dir, name) in [from, to] {
+            if let Some(path) = self.path_of(dir).and_then(|above| above.join(name).ok()) {
+                self.note(What::Touched { path, deep: true });
+            }
+        }
+    }
+
     fn own_only(&self, dir: Obj) -> io::Result<()> {
         if !self.is_own_dir(dir) {
             self.world.violation(format!("{}: an object was to be made in a users' directory", self.side.word()));
@@ -216,7 +229,7 @@ impl State {
         if kind != Kind::Link {
             if features.no_xattrs {
                 if !attrs.xattrs.is_empty() {
-                    what.push("xattrs");
+                    what.push("xattr");
                 }
             } else {
                 inode.meta.xattrs = attrs.xattrs.clone();
@@ -224,7 +237,7 @@ impl State {
             inode.meta.mode = attrs.mode;
             if features.drops_setgid && attrs.mode & 0o2000 != 0 {
                 inode.meta.mode &= !0o2000;
-                what.push("setgid");
+                what.push("mode");
             }
         }
         if kind == Kind::File {
@@ -297,7 +310,11 @@ impl Disk for ModelDisk {
     }
 
     fn stat(&self, dir: &Obj, name: &Name) -> io::Result<Stat> {
-        self.call(|state| Ok(state.stat(state.lookup(*dir, name)?)))
+        self.call(|state| {
+            let obj = state.lookup(*dir, name)?;
+            state.looked_at.insert((*dir, name.clone()), obj);
+            Ok(state.stat(obj))
+        })
     }
 
     fn list(&self, dir: &Obj) -> io::Result<Vec<(Name, Stat)>> {
@@ -491,6 +508,7 @@ impl Disk for ModelDisk {
                 return Err(error(EINVAL));
             }
             state.check_displaced(obj);
+            state.note_misled((*from.0, from.1), (*to.0, to.1), obj);
             state
                 .change_names(vec![(*from.0, from.1.clone(), Some(obj), None), (*to.0, to.1.clone(), None, Some(obj))]);
             state.count_change([*from.0, *to.0]);

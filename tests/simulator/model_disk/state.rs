@@ -131,6 +131,10 @@ pub struct State {
     pub fail_in: Option<u32>,
     /// psync's calls that changed what users see.
     pub visible_changes: u64,
+    /// Users made hard links.
+    pub linked: bool,
+    /// What psync found when it last looked at a name.
+    pub looked_at: BTreeMap<(Obj, Name), Obj>,
     pub choices: Choices,
 }
 
@@ -174,6 +178,8 @@ impl State {
             no_space: false,
             fail_in: None,
             visible_changes: 0,
+            linked: false,
+            looked_at: BTreeMap::new(),
             choices,
         };
         for (expected, mode) in [(ROOT, 0o755), (STAGE, 0o700), (TRASH, 0o700)] {

@@ -61,8 +61,11 @@ impl State {
         }
     }
 
-    fn visible(&self, obj: Obj) -> Option<RelPath> {
-        self.path_of(obj)
+    /// The object itself changed: under all its names.
+    fn touched_object(&self, obj: Obj) {
+        let names = self.inode(obj).names.iter();
+        let paths: Vec<RelPath> = names.filter_map(|(dir, name)| self.path_of(*dir)?.join(name).ok()).collect();
+        paths.iter().for_each(|path| self.touched(path, false));
     }
 
     fn finish_open(&mut self, fd: Fd, file: UserFile) {
@@ -91,9 +94,7 @@ impl State {
         inode.body = Body::File(new);
         inode.by_user = true;
         (inode.meta.mtime, inode.meta.ctime) = (rounded, now);
-        if let Some(path) = self.visible(file.obj) {
-            self.touched(&path, false);
-        }
+        self.touched_object(file.obj);
         self.tell(&file, Hint::Written);
         if let Some(file) = self.user_files.get_mut(&fd) {
             file.changed = true;
@@ -142,7 +143,7 @@ impl State {
         if let Some(watched) = self.watches.get(&obj).cloned() {
             self.events.push_back(psync::watch::Event::Dirty { path: watched, hint: Hint::Attributes });
         }
-        self.touched(path, false);
+        self.touched_object(obj);
         Ok(())
     }
 }
@@ -247,6 +248,7 @@ impl ModelDisk {
         if state.is_dir(obj) || state.entries(dir)?.contains_key(&name) {
             return Err(error(EEXIST));
         }
+        state.linked = true;
         state.change_names(vec![(dir, name.clone(), None, Some(obj))]);
         state.event(dir, &name, Hint::Appeared);
         state.event(from_dir, &from_name, Hint::Attributes);
@@ -314,6 +316,7 @@ impl ModelDisk {
         state.touched(from, true);
         state.touched(to, true);
         state.note(What::Deleted(from.clone()));
+        state.note(What::Renamed { from: from.clone(), to: to.clone() });
         Ok(())
     }
 

@@ -1,0 +1,74 @@
+//! The two sides of a check: the left one in a thread, the right one over a link of its own.
+
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use super::super::sides::{Farewell, call, filter, limits};
+use super::{Station, answers};
+use crate::config::{Settings, pair_command};
+use crate::endpoint::message::{Reply, Request};
+use crate::endpoint::survey::{Survey, attend};
+use crate::link::LinkError;
+use crate::link::channel::Incoming;
+use crate::link::proxy::Proxy;
+
+/// The left side, whose root is on this host.
+pub fn left(settings: &Settings, pair: &str) -> Station {
+    let (say, answers) = answers();
+    let (questions, asked) = channel();
+    let (root, pair, filter) = (settings.left.root.clone(), pair.to_owned(), filter(settings));
+    let run = move || {
+        let open = || Survey::open(&root, &pair, &filter);
+        attend(open, || asked.recv().ok(), |answer| say.send(answer).is_ok());
+    };
+    let started = thread::Builder::new().name("left".into()).spawn(run);
+    let ask = move |question| match &started {
+        Ok(_) => {
+            // A thread that has ended said why.
+            drop(questions.send(question));
+            Ok(())
+        }
+        Err(error) => Err(format!("no thread: {error}")),
+    };
+    Station { ask: Box::new(ask), answers }
+}
+
+/// What leads to the right side.
+pub struct Far {
+    proxy: Proxy,
+    lost: Arc<Mutex<Option<LinkError>>>,
+}
+
+/// The right side, beside whatever else its agent serves.
+pub fn right(settings: &Settings, pair: &str) -> Result<(Station, Far), LinkError> {
+    let (say, answers) = answers();
+    let lost = Arc::new(Mutex::new(None));
+    let why = lost.clone();
+    let deliver = move |incoming| match incoming {
+        Incoming::Message(Reply::Checked(answer)) => say.send(answer).is_ok(),
+        Incoming::Hello(_) | Incoming::Message(_) => true,
+        Incoming::Ended(error) => {
+            *why.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            false
+        }
+    };
+    let command = pair_command(settings, pair, false);
+    // What the process says is told if the link is lost.
+    let (proxy, link) = call(pair, &command, limits(settings, &command), |_| {}, deliver)?;
+    let ask = move |ask| match link.send(&Request::Check(ask)) {
+        Err(error @ LinkError::TooLong(_)) => Err(error.to_string()),
+        // A link that has ended says why in the place of the answers.
+        Ok(()) | Err(_) => Ok(()),
+    };
+    Ok((Station { ask: Box::new(ask), answers }, Far { proxy, lost }))
+}
+
+impl Far {
+    /// Ends it. Its station must have been dropped. Why it was lost, if it was lost before.
+    pub fn end(self) -> Option<String> {
+        let farewell = Farewell::of(self.proxy);
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lost.filter(|error| !matches!(error, LinkError::Closed)).map(|error| farewell.explain(&error))
+    }
+}

@@ -1,0 +1,112 @@
+//! `psync-agent serve PAIR`: the right side of a pair as a service, behind a socket that systemd made.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use listenfd::ListenFd;
+use slog::Logger;
+
+use super::super::UsageError;
+use super::super::adhoc::stuck_after;
+use super::super::console::Console;
+use super::super::exit;
+use super::super::human::words;
+use super::super::options::Serve;
+use super::super::pair::PairFile;
+use super::{done, opening};
+use crate::brain::monitor::Exit;
+use crate::config::{self, AgentSettings};
+use crate::endpoint::admit::Admission;
+use crate::endpoint::service::{Beating, News, Service, Tell};
+use crate::link::Limits;
+use crate::pulse;
+use crate::service::log::{Log, MESSAGE_ID, Target, message_id};
+use crate::service::notify;
+use crate::service::signals::{Stop, stop_on_signals};
+use crate::service::watchdog::Watch;
+
+/// The whole command; returns after a signal, with everything recorded.
+pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
+    let PairFile { name: pair, path: file } = PairFile::of(&options.pair)?;
+    let (settings, origins) = config::load(&file).map_err(|e| UsageError(e.to_string()))?;
+    settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
+    let listener = listener(&pair)?;
+    let target = Target::of(options.log.as_ref().unwrap_or(&settings.log));
+    let log = Log::start(&target, settings.debug, &pair, console.writer())
+        .map_err(|e| UsageError(format!("{}: log: {}", file.display(), words(&e))))?;
+    let stop = Stop::new();
+    let cannot = |e: io::Error| UsageError(format!("cannot start: {}", words(&e)));
+    stop_on_signals(&stop).map_err(cannot)?;
+
+    let shared = AgentSettings::from(&settings);
+    let service = Service {
+        opening: opening(&settings.right.root, &pair, &shared, Some(done(&log.logger))),
+        admission: Admission { user: settings.right.user.clone() },
+        limits: limits(&shared),
+        tell: teller(log.logger.clone()),
+    };
+    let beating = Beating::default();
+    let _pulse = pulse::take("agent");
+    notify::status("waiting for the brain");
+    let watched = beating.clone();
+    let watch = Watch {
+        heart: move || watched.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        started: || true,
+        patience: stuck_after(&settings),
+        logger: log.logger.clone(),
+    };
+    watch.start(&stop, |_| std::process::exit(exit::code(Exit::Internal).into())).map_err(cannot)?;
+    let ended = service.run(listener, &beating, |end| stop.on_stop(end));
+    notify::stopping();
+    ended.map_err(cannot)
+}
+
+/// What an agent with these settings does on its link.
+pub fn limits(settings: &AgentSettings) -> Limits {
+    let limits = Limits::after_silence(Duration::from_millis(settings.timeout));
+    Limits { compress: settings.compress, bandwidth: settings.bandwidth_limit, ..limits }
+}
+
+/// The one socket that systemd handed over.
+fn listener(pair: &str) -> Result<UnixListener, UsageError> {
+    let mut handed = ListenFd::from_env();
+    let how = format!("psync-agent@{pair}.socket hands it over");
+    match (handed.len(), handed.take_unix_listener(0)) {
+        (1, Ok(Some(listener))) => {
+            listener.set_nonblocking(false).map_err(|e| UsageError(format!("the socket: {}", words(&e))))?;
+            Ok(listener)
+        }
+        (0, _) => Err(UsageError(format!("there is no socket to listen on (LISTEN_FDS): {how}"))),
+        (1, Err(e)) => Err(UsageError(format!("what was handed over is no unix socket: {}", words(&e)))),
+        (number, _) => Err(UsageError(format!("{number} sockets were handed over, and one is wanted: {how}"))),
+    }
+}
+
+/// News into the log, and what systemd shows.
+fn teller(log: Logger) -> Tell {
+    Arc::new(move |news| match news {
+        News::Begun { who, watching } => {
+            let scan = if watching { "no scan: it has been watching" } else { "a scan follows" };
+            notify::status(&format!("serving {who}"));
+            slog::info!(log, "link up: {who}"; MESSAGE_ID => message_id::LINK_UP);
+            slog::debug!(log, "session: {scan}");
+        }
+        News::Parted { who, why } => {
+            notify::status(&format!("waiting for the brain; watching. {who} is gone: {why}"));
+            slog::info!(log, "link down: {who}: {why}"; MESSAGE_ID => message_id::LINK_DOWN);
+        }
+        News::Stopped => {
+            notify::status("waiting for the brain; watching. It was stopped");
+            slog::info!(log, "the brain has stopped; everything is recorded");
+        }
+        News::TurnedAway { who, why } => slog::warn!(log, "turned away: {who}: {why}"),
+        News::Scanned { files, bytes } => slog::debug!(log, "scanned: {files} files"; "bytes" => bytes),
+        News::Note(text) => slog::info!(log, "{text}"),
+        News::Failed(reason) => {
+            notify::status(&format!("cannot serve: {reason}"));
+            slog::error!(log, "{reason}"; MESSAGE_ID => message_id::HALT);
+        }
+    })
+}

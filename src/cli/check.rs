@@ -1,0 +1,247 @@
+//! `psync check`: compares both sides of a pair, whether or not psync is at work on it, and changes nothing.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::UsageError;
+use super::commands::print;
+use super::console::Console;
+use super::human;
+use super::pair::PairFile;
+use crate::brain::check::compare::{Closely, Difference, What};
+use crate::brain::check::{Checksum, Findings, Wanted, check, stations};
+use crate::config::{self, Owner, Settings};
+use crate::endpoint::message::survey::Item;
+use crate::model::{Kind, Problem, Side};
+use crate::service::log::{escape, utc};
+
+/// It could not be done.
+const FAILED: u8 = 1;
+/// A file differs, or too much does.
+const ALERT: u8 = 2;
+/// Something differs, or could not be looked at.
+const NOTICE: u8 = 3;
+
+#[derive(Debug, clap::Args)]
+pub struct CheckOptions {
+    /// The pair's name, or the path of its file
+    pub pair: String,
+    /// By sizes alone; says nothing and exits with 0 unless there is something alarming
+    #[arg(short, long)]
+    pub lite: bool,
+    /// Read the files of equal size whose times differ
+    #[arg(short, long)]
+    pub checksum: bool,
+    /// With --checksum: read every file
+    #[arg(long, requires = "checksum")]
+    pub all: bool,
+    /// Only what is on both sides
+    #[arg(short, long)]
+    pub modified_only: bool,
+    /// With --checksum: read only files that changed in the last MIN minutes
+    #[arg(short, long, value_name = "MIN", requires = "checksum")]
+    pub newer: Option<u32>,
+    /// Leave symbolic links out
+    #[arg(short = 'X', long)]
+    pub nolinks: bool,
+    /// Not there yet: copy the files that differ to the trash first
+    #[arg(short, long, hide = true)]
+    pub backup: bool,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The exit code: 0 equal, 1 could not, 2 alert, 3 notice; with `--lite` 1 and 3 become 0.
+pub fn main(options: &CheckOptions, console: &Console) -> Result<u8, UsageError> {
+    if options.backup {
+        return Err(UsageError("--backup is not there yet: a check changes nothing".into()));
+    }
+    let pair = PairFile::of(&options.pair)?;
+    let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
+    settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
+    let found = compared(&settings, &pair.name, &wanted(options, &settings));
+    let code = found.as_ref().map_or(FAILED, |found| judge(found, settings.alert_threshold));
+    let quiet = options.lite && code != ALERT;
+    if options.json {
+        print(format!("{}\n", as_json(&pair.name, code, &found)));
+    } else if !quiet {
+        match &found {
+            Ok(found) => _ = print(as_text(&pair.name, found)),
+            Err(reason) => console.line(&format!("psync: {}: {reason}", pair.name)),
+        }
+    }
+    Ok(if quiet { 0 } else { code })
+}
+
+fn wanted(options: &CheckOptions, settings: &Settings) -> Wanted {
+    let closely = Closely {
+        lite: options.lite,
+        modified_only: options.modified_only,
+        no_links: options.nolinks,
+        no_owners: settings.owner == Owner::Ignore,
+    };
+    let checksum = match (options.checksum, options.all) {
+        (false, _) => Checksum::None,
+        (true, false) => Checksum::Doubtful,
+        (true, true) => Checksum::All,
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let since = |minutes: u32| i64::try_from(now.saturating_sub(u64::from(minutes) * 60)).unwrap_or(0);
+    Wanted { closely, checksum, newer: options.newer.map(since) }
+}
+
+/// The error says what kept it from being done.
+fn compared(settings: &Settings, pair: &str, wanted: &Wanted) -> Result<Findings, String> {
+    let (right, far) = stations::right(settings, pair).map_err(|e| format!("right side: {e}"))?;
+    let found = check([stations::left(settings, pair), right], wanted);
+    let lost = far.end();
+    match (found, lost) {
+        (Err(_), Some(lost)) => Err(format!("right side: {lost}")),
+        (found, _) => found,
+    }
+}
+
+fn judge(found: &Findings, alert_threshold: u64) -> u8 {
+    let counted = found.differences.iter().filter(|d| d.what != What::Attributes).count() as u64;
+    if found.differences.iter().any(|d| d.what.is_alarming()) || (counted > 0 && counted >= alert_threshold) {
+        ALERT
+    } else if found.differences.is_empty() && found.problems.is_empty() {
+        0
+    } else {
+        NOTICE
+    }
+}
+
+fn as_text(pair: &str, found: &Findings) -> String {
+    let mut lines: Vec<String> = found.differences.iter().map(line).collect();
+    lines.extend(
+        found.problems.iter().map(|(side, problem)| format!("{}: {}", problem.path, problem_words(*side, problem))),
+    );
+    let mut summary = format!("{pair}: {} differences, {} paths compared", found.differences.len(), found.compared);
+    if found.read > 0 {
+        summary += &format!(", {} files read", found.read);
+    }
+    if !found.problems.is_empty() {
+        summary += &format!(", {} could not be looked at", found.problems.len());
+    }
+    lines.push(summary);
+    let mut text = String::new();
+    for line in lines {
+        escape(&mut text, &line);
+        text.push('\n');
+    }
+    text
+}
+
+fn problem_words(side: Side, problem: &Problem) -> String {
+    format!("{} side: {}", side.word(), problem.detail)
+}
+
+fn line(difference: &Difference) -> String {
+    let Difference { path, what, left, right } = difference;
+    let both = || {
+        let [left, right] = [left, right].map(|item| item.as_ref().map_or("gone".to_owned(), described));
+        format!(" (left {left}; right {right})")
+    };
+    let one = |item: &Option<Item>| item.as_ref().map(|item| format!(" ({})", described(item))).unwrap_or_default();
+    match what {
+        What::OnlyLeft => format!("{path}: only on the left{}", one(left)),
+        What::OnlyRight => format!("{path}: only on the right{}", one(right)),
+        What::Contents if left.is_none() && right.is_none() => format!("{path}: contents differ"),
+        What::Kind => format!("{path}: of different kinds{}", both()),
+        What::Contents => format!("{path}: contents differ{}", both()),
+        What::Target => format!("{path}: targets differ{}", both()),
+        What::Time => format!("{path}: times differ{}", both()),
+        What::Attributes => format!("{path}: modes or owners differ{}", both()),
+    }
+}
+
+/// What tells one version from the other.
+fn described(item: &Item) -> String {
+    match item.kind {
+        Kind::File => {
+            let size = human::bytes(item.size);
+            let when = u64::try_from(item.mtime.secs).map_or_else(|_| item.mtime.secs.to_string(), utc);
+            format!("{size}, {when}, mode {:04o}", item.mode)
+        }
+        Kind::Dir => format!("directory, mode {:04o}", item.mode),
+        Kind::Link => format!("link to {}", target(item)),
+    }
+}
+
+fn target(item: &Item) -> String {
+    String::from_utf8_lossy(item.target.as_deref().unwrap_or_default()).into_owned()
+}
+
+fn as_json(pair: &str, code: u8, found: &Result<Findings, String>) -> Value {
+    let result = match code {
+        0 => "equal",
+        ALERT => "alert",
+        NOTICE => "notice",
+        _ => "failed",
+    };
+    match found {
+        Err(reason) => json!({ "pair": pair, "result": result, "error": reason }),
+        Ok(found) => {
+            let differences: Vec<Value> = found.differences.iter().map(difference_json).collect();
+            let problem = |(side, problem): &(Side, Problem)| json!({ "side": side.word(), "path": problem.path.to_string(), "text": problem.detail });
+            let problems: Vec<Value> = found.problems.iter().map(problem).collect();
+            json!({ "pair": pair, "result": result, "compared": found.compared, "read": found.read,
+                "differences": differences, "problems": problems })
+        }
+    }
+}
+
+fn difference_json(difference: &Difference) -> Value {
+    let item = |item: &Option<Item>| {
+        item.as_ref().map(|item| {
+            let kind = match item.kind {
+                Kind::File => "file",
+                Kind::Dir => "directory",
+                Kind::Link => "link",
+            };
+            let target = item.target.is_some().then(|| target(item));
+            let mtime = (item.kind == Kind::File).then_some(item.mtime.secs);
+            json!({ "kind": kind, "size": item.size, "mtime": mtime, "mode": item.mode, "target": target })
+        })
+    };
+    let (left, right) = (item(&difference.left), item(&difference.right));
+    json!({ "path": difference.path.to_string(), "what": difference.what, "left": left, "right": right })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RelPath;
+
+    fn found(whats: &[What]) -> Findings {
+        let path = RelPath::new(b"a\n").expect("a path");
+        let one = |what: &What| Difference { path: path.clone(), what: *what, left: None, right: None };
+        Findings { differences: whats.iter().map(one).collect(), ..Findings::default() }
+    }
+
+    #[test]
+    fn what_differs_is_judged() {
+        for (whats, threshold, want) in [
+            (&[][..], 10, 0),
+            (&[], 0, 0),
+            (&[What::OnlyLeft], 10, NOTICE),
+            (&[What::OnlyLeft, What::OnlyRight], 2, ALERT),
+            (&[What::Time, What::Attributes], 2, NOTICE),
+            (&[What::Attributes, What::Attributes], 1, NOTICE),
+            (&[What::Contents], 10, ALERT),
+            (&[What::Kind], 10, ALERT),
+            (&[What::Target], 10, ALERT),
+        ] {
+            assert_eq!(judge(&found(whats), threshold), want, "{whats:?} {threshold}");
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_name_breaks_the_lines() {
+        let text = as_text("p", &found(&[What::Contents]));
+        assert_eq!(text, "a\\x0a: contents differ\np: 1 differences, 0 paths compared\n");
+    }
+}

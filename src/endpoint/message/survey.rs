@@ -1,0 +1,55 @@
+//! What a check asks of a side: to look, and to change nothing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Hash, Kind, Principal, Problem, RelPath, Time};
+
+/// One question of a check; each is answered in full before the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// All objects that travel, in the order of paths.
+    List,
+    /// These again, in the order given; those that are gone are left out.
+    Look { paths: Vec<RelPath> },
+    /// The hashes of these files' contents.
+    Hash { paths: Vec<RelPath> },
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    Items {
+        items: Vec<Item>,
+    },
+    /// `None`: it cannot be read now, or changed meanwhile.
+    Hashes {
+        hashes: Vec<(RelPath, Option<Hash>)>,
+    },
+    /// What cannot be looked at.
+    Problem(Problem),
+    /// The whole answer was given.
+    End,
+    /// There will be no answer.
+    Failed {
+        reason: String,
+    },
+}
+
+/// One object as a check sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    pub path: RelPath,
+    pub kind: Kind,
+    /// A file's size in bytes, 0 of other kinds.
+    pub size: u64,
+    /// Of a file; zero of other kinds.
+    pub mtime: Time,
+    /// When anything about it was changed last, in seconds since 1970.
+    pub changed: i64,
+    /// Permission bits; 0 of links.
+    pub mode: u32,
+    pub user: Principal,
+    pub group: Principal,
+    /// Of a link.
+    pub target: Option<Box<[u8]>>,
+}

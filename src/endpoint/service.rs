@@ -1,0 +1,409 @@
+//! The agent as a service: an endpoint behind a socket that outlives its connections. While no brain is there it goes
+//! on watching, so that the next session scans nothing.
+//!
+//! ```text
+//! socket ─▶ caller (a thread each) ─▶ admit ─▶ tenure ─▶ endpoint (the calling thread)
+//!                   ▲──────────────── replies ───────────────┘
+//! ```
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::filter::FilterSettings;
+use crate::link::channel::{Channel, Incoming};
+use crate::link::frame::{self, Kind};
+use crate::link::handshake::{Hello, Role};
+use crate::link::{Limits, LinkError};
+use crate::pulse;
+use crate::watch::inotify::InotifyTree;
+
+use super::admit::Admission;
+use super::heartbeat::Heartbeat;
+use super::message::survey::Ask;
+use super::message::{Reply, Request};
+use super::open::{Opening, RealEndpoint, open};
+use super::serve::{Inbound, Over, Session, clock, serve};
+use super::survey::{Survey, attend};
+use super::tenure::Tenure;
+
+/// Connections at a time, of which one is served.
+const CALLERS: usize = 16;
+/// Checks at a time.
+const CHECKS: usize = 2;
+/// Whoever was turned away may take so long to go.
+const GO: Duration = Duration::from_secs(5);
+/// Between two tries to accept, when that fails.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+/// Longest wait for an input while no endpoint is open.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// What operators may want to know.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// A session begins with this brain; `watching`: nothing need be scanned.
+    Begun {
+        who: &'a str,
+        watching: bool,
+    },
+    /// The brain's connection has ended.
+    Parted {
+        who: &'a str,
+        why: &'a LinkError,
+    },
+    /// The brain said stop.
+    Stopped,
+    TurnedAway {
+        who: &'a str,
+        why: &'a str,
+    },
+    Scanned {
+        files: u64,
+        bytes: u64,
+    },
+    Note(&'a str),
+    /// The root cannot be served, or not any more.
+    Failed(&'a str),
+}
+
+/// Told from any of the agent's threads.
+pub type Tell = Arc<dyn Fn(News<'_>) + Send + Sync>;
+
+/// What an agent serves, and to whom.
+pub struct Service<'a> {
+    /// The root is opened when the first brain comes, and again if it was exchanged or unmounted meanwhile.
+    pub opening: Opening<'a>,
+    pub admission: Admission,
+    pub limits: Limits,
+    pub tell: Tell,
+}
+
+/// An endpoint that is open, and what watches for it.
+struct Held {
+    endpoint: RealEndpoint,
+    watcher: Arc<InotifyTree>,
+    dry: bool,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.watcher.stop();
+    }
+}
+
+/// Ends the service, from any thread.
+pub type End = Box<dyn Fn() + Send + Sync>;
+
+/// The heartbeat file of the endpoint that is open.
+pub type Beating = Arc<Mutex<Option<Arc<Heartbeat>>>>;
+
+impl Service<'_> {
+    /// Serves brains on the socket until the function that `on_stop` was given is called. What was asked by then
+    /// is done and recorded. `beating` gets the heartbeat file of what is open.
+    pub fn run(&self, listener: UnixListener, beating: &Beating, on_stop: impl FnOnce(End)) -> io::Result<()> {
+        let (endpoint, inbox) = channel();
+        let tenure = Arc::new(Tenure::new(endpoint.clone()));
+        let (ended, holder) = (endpoint.clone(), tenure.clone());
+        on_stop(Box::new(move || {
+            // First, so that the endpoint does not wait for a slow line.
+            holder.dismiss("the agent was stopped");
+            let _ = ended.send(Inbound::End);
+        }));
+        let door = Door {
+            tenure,
+            admission: self.admission.clone(),
+            limits: self.limits,
+            pair: self.opening.pair.to_owned(),
+            tell: self.tell.clone(),
+            callers: Arc::default(),
+            root: self.opening.root.to_owned(),
+            filter: self.opening.filter.clone(),
+            checks: Arc::default(),
+        };
+        thread::Builder::new().name("accept".into()).spawn(move || door.accept(&listener))?;
+        let mut held = None;
+        self.serve_all(&mut held, &inbox, &endpoint, beating);
+        if let Some(mut held) = held
+            && let Err(error) = held.endpoint.part(clock())
+        {
+            (self.tell)(News::Failed(&error.to_string()));
+        }
+        Ok(())
+    }
+
+    fn serve_all(
+        &self,
+        held: &mut Option<Held>,
+        inbox: &Receiver<Inbound>,
+        events: &Sender<Inbound>,
+        beating: &Beating,
+    ) {
+        let mut replies: Option<Arc<Channel<Reply>>> = None;
+        loop {
+            let over = match held.as_mut() {
+                Some(held) => serve(&mut held.endpoint, inbox, |reply| {
+                    self.tell_of(&reply);
+                    if replies.as_ref().is_some_and(|to| to.send(&reply).is_err()) {
+                        replies = None;
+                    }
+                    true
+                })
+                .map_err(|error| error.to_string()),
+                None => Ok(wait(inbox)),
+            };
+            let failed = match over {
+                Ok(Over::End) => return,
+                Ok(Over::Stopped) => {
+                    (self.tell)(News::Stopped);
+                    if let Some(to) = replies.take() {
+                        to.close();
+                    }
+                    None
+                }
+                Ok(Over::Begin(session)) => {
+                    replies = Some(session.replies.clone());
+                    self.begin(held, session, events, beating).err()
+                }
+                Err(reason) => Some(reason),
+            };
+            if let Some(reason) = failed {
+                // As after a crash: what is open is settled when it is opened again.
+                *held = None;
+                keep(beating, None);
+                (self.tell)(News::Failed(&reason));
+                if let Some(to) = replies.take() {
+                    let _ = to.send(&Reply::Halt { reason });
+                    to.close();
+                }
+            }
+        }
+    }
+
+    /// Opens what the session needs and lets it begin.
+    fn begin(
+        &self,
+        held: &mut Option<Held>,
+        session: Session,
+        events: &Sender<Inbound>,
+        beating: &Beating,
+    ) -> Result<(), String> {
+        let dry = self.opening.dry_run || session.start.dry_run;
+        // A root that was unmounted or exchanged is not the one that we still have open.
+        held.take_if(|held| held.dry != dry || !held.endpoint.root_is_there());
+        let open = match held {
+            Some(open) => open,
+            None => {
+                keep(beating, None);
+                let root = std::fs::canonicalize(self.opening.root)
+                    .map_err(|e| format!("root {}: {e}", self.opening.root.display()))?;
+                let opening = Opening { root: &root, dry_run: dry, ..self.opening.clone() };
+                let sink = events.clone();
+                let (endpoint, watcher) = open(&opening, clock(), move |event| drop(sink.send(Inbound::Event(event))))?;
+                if !dry {
+                    let heartbeat = Heartbeat::open(&root, self.opening.pair, watcher.clone());
+                    keep(beating, heartbeat.ok());
+                }
+                held.insert(Held { endpoint, watcher, dry })
+            }
+        };
+        let mut out = Vec::new();
+        open.endpoint.handle(Request::Start(session.start), clock(), &mut out).map_err(|e| e.to_string())?;
+        for reply in out {
+            if let Reply::Hello(hello) = &reply {
+                (self.tell)(News::Begun { who: &session.name, watching: hello.watching });
+            }
+            let _ = pulse::lean(|| session.replies.send(&reply));
+        }
+        Ok(())
+    }
+
+    fn tell_of(&self, reply: &Reply) {
+        match reply {
+            Reply::ScanDone { files, bytes } => (self.tell)(News::Scanned { files: *files, bytes: *bytes }),
+            Reply::Note { text } => (self.tell)(News::Note(text)),
+            Reply::Halt { reason } => (self.tell)(News::Failed(reason)),
+            _ => {}
+        }
+    }
+}
+
+fn keep(beating: &Beating, heartbeat: Option<Heartbeat>) {
+    *beating.lock().unwrap_or_else(PoisonError::into_inner) = heartbeat.map(Arc::new);
+}
+
+/// Waits for a session; there is nothing yet that could do anything else.
+fn wait(inbox: &Receiver<Inbound>) -> Over {
+    loop {
+        match pulse::rest(IDLE, || inbox.recv_timeout(IDLE)) {
+            Ok(Inbound::Begin(session)) => return Over::Begin(session),
+            Ok(Inbound::End) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Over::End,
+            Ok(Inbound::Request(_) | Inbound::Event(_) | Inbound::Tune(_) | Inbound::Part)
+            | Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// What the threads of the callers share.
+#[derive(Clone)]
+struct Door {
+    tenure: Arc<Tenure>,
+    admission: Admission,
+    limits: Limits,
+    pair: String,
+    tell: Tell,
+    callers: Arc<AtomicUsize>,
+    /// What a check looks at.
+    root: PathBuf,
+    filter: FilterSettings,
+    checks: Arc<AtomicUsize>,
+}
+
+/// Counts one caller as long as it lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Door {
+    fn accept(&self, listener: &UnixListener) {
+        for connection in 1.. {
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    (self.tell)(News::TurnedAway { who: "a caller", why: &format!("accept: {error}") });
+                    thread::sleep(ACCEPT_PAUSE);
+                    continue;
+                }
+            };
+            let counted = Counted(self.callers.clone());
+            if self.callers.fetch_add(1, Ordering::AcqRel) >= CALLERS {
+                (self.tell)(News::TurnedAway { who: "a caller", why: "too many connections" });
+                continue;
+            }
+            let door = self.clone();
+            let attend = move || {
+                door.attend(connection, &stream);
+                let _ = stream.shutdown(Shutdown::Both);
+                drop(counted);
+            };
+            if let Err(error) = thread::Builder::new().name("caller".into()).spawn(attend) {
+                (self.tell)(News::TurnedAway { who: "a caller", why: &format!("no thread: {error}") });
+            }
+        }
+    }
+
+    /// The whole life of one connection.
+    fn attend(&self, connection: u64, stream: &UnixStream) {
+        let user = match self.admission.check(stream) {
+            Ok(user) => user,
+            Err(why) => {
+                (self.tell)(News::TurnedAway { who: "a caller", why: &why });
+                return self.refuse(stream, &why);
+            }
+        };
+        let Ok(pipes) = stream.try_clone().and_then(|read| Ok((read, WriteEnd(stream.try_clone()?)))) else { return };
+        let (say, heard) = sync_channel(4);
+        let deliver = move |incoming: Incoming<Request>| say.send(incoming).is_ok();
+        let hello = Hello::new(Role::Agent, &self.pair);
+        let Ok(replies) = Channel::start(pipes, hello, self.limits, deliver) else { return };
+        let replies = Arc::new(replies);
+        let mut who = user.clone();
+        let mut begun = false;
+        for incoming in &heard {
+            match incoming {
+                Incoming::Hello(hello) => who = format!("{} (through {user})", hello.name),
+                Incoming::Message(Request::Start(start)) => {
+                    begun = true;
+                    let named = start.pair.clone();
+                    let let_in = match named == self.pair {
+                        true => self.tenure.begin(connection, &who, start, replies.clone()),
+                        false => Err(format!("the pair {} is served here, not {named}", self.pair)),
+                    };
+                    if let Err(why) = let_in {
+                        (self.tell)(News::TurnedAway { who: &who, why: &why });
+                        replies.turn_away(&why);
+                        break;
+                    }
+                }
+                Incoming::Message(Request::Check(ask)) if !begun => {
+                    self.check(ask, &heard, &replies);
+                    break;
+                }
+                Incoming::Message(request) => {
+                    if !self.tenure.pass(connection, request) {
+                        replies.turn_away("another brain has taken over");
+                        break;
+                    }
+                }
+                Incoming::Ended(why) => {
+                    if self.tenure.leave(connection) {
+                        (self.tell)(News::Parted { who: &who, why: &why });
+                    }
+                    return;
+                }
+            }
+        }
+        self.tenure.leave(connection);
+        // Until it has heard why, and gone.
+        while heard.recv_timeout(GO).is_ok_and(|incoming| !matches!(incoming, Incoming::Ended(_))) {}
+    }
+
+    /// A check, from its first question to its last, beside the session that may go on: it holds nothing and changes
+    /// nothing.
+    fn check(&self, first: Ask, heard: &Receiver<Incoming<Request>>, replies: &Channel<Reply>) {
+        let _counted = Counted(self.checks.clone());
+        if self.checks.fetch_add(1, Ordering::AcqRel) >= CHECKS {
+            return replies.turn_away(&format!("{CHECKS} checks are running already"));
+        }
+        let open = || Survey::open(&self.root, &self.pair, &self.filter);
+        let mut first = Some(first);
+        let next = || {
+            first.take().or_else(|| match heard.recv() {
+                Ok(Incoming::Message(Request::Check(ask))) => Some(ask),
+                _ => None,
+            })
+        };
+        attend(open, next, |answer| replies.send(&Reply::Checked(answer)).is_ok());
+        replies.close();
+    }
+
+    /// Tells a caller that it may not come in, and waits until it has gone.
+    fn refuse(&self, mut stream: &UnixStream, why: &str) {
+        let hello = Hello::new(Role::Agent, &self.pair).send(&mut stream);
+        if hello.is_ok() && frame::write(&mut stream, Kind::Refusal, 0, why.as_bytes()).is_ok() {
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = stream.set_read_timeout(Some(GO));
+            let mut few = [0; 1024];
+            // Its first words; it has nothing more to say.
+            while stream.read(&mut few).is_ok_and(|n| n > 0) {}
+        }
+    }
+}
+
+/// The writing end of a socket: the other side sees the end of the stream when this is dropped.
+struct WriteEnd(UnixStream);
+
+impl Write for WriteEnd {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for WriteEnd {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+}

@@ -1,0 +1,257 @@
+//! A side under a check: its tree is listed and read, beside whatever else goes on, and nothing is changed.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::filter::{Filter, FilterSettings};
+use crate::model::{Hash, Kind, Name, RelPath, Time};
+use crate::replica::disk::{Disk, Stat};
+use crate::replica::error::problem;
+use crate::replica::real::{NoCover, RealDisk};
+
+use super::message::survey::{Answer, Ask, Item};
+
+/// Objects in one message. With the longest paths this is well below a frame's size.
+const PIECE: usize = 128;
+/// Files in one message of hashes: so that the other side sees that it goes on.
+const HASHES: usize = 16;
+/// Files are read in pieces of this many bytes.
+const BUFFER: usize = 256 * 1024;
+
+/// One side's tree and what of it takes part.
+pub struct Survey<D> {
+    disk: D,
+    filter: Filter,
+}
+
+impl Survey<RealDisk> {
+    /// Opens a real root to look at it: nothing is made there, and nothing watched.
+    pub fn open(root: &Path, pair: &str, filter: &FilterSettings) -> Result<Survey<RealDisk>, String> {
+        let filter = Filter::new(filter).map_err(|e| e.to_string())?;
+        let disk = RealDisk::open_dry(root, pair, Arc::new(NoCover)).map_err(|e| format!("{}: {e}", root.display()))?;
+        Ok(Survey::new(disk, filter))
+    }
+}
+
+/// A check from its first question to its last: takes them from `next`, and answers until nobody listens any more.
+pub fn attend(
+    open: impl FnOnce() -> Result<Survey<RealDisk>, String>,
+    mut next: impl FnMut() -> Option<Ask>,
+    mut emit: impl FnMut(Answer) -> bool,
+) {
+    let survey = match open() {
+        Ok(survey) => survey,
+        Err(reason) => {
+            emit(Answer::Failed { reason });
+            return;
+        }
+    };
+    let mut heard = true;
+    while heard && let Some(ask) = next() {
+        survey.answer(&ask, |answer| {
+            heard = emit(answer);
+            heard
+        });
+    }
+}
+
+impl<D: Disk> Survey<D> {
+    pub fn new(disk: D, filter: Filter) -> Survey<D> {
+        Survey { disk, filter }
+    }
+
+    /// Answers in pieces, until `emit` says that nobody listens any more.
+    pub fn answer(&self, ask: &Ask, mut emit: impl FnMut(Answer) -> bool) {
+        let heard = match ask {
+            Ask::List => self.list(&mut emit),
+            Ask::Look { paths } => self.look(paths, &mut emit),
+            Ask::Hash { paths } => self.hash(paths, &mut emit),
+        };
+        if heard {
+            emit(Answer::End);
+        }
+    }
+
+    fn list(&self, emit: &mut dyn FnMut(Answer) -> bool) -> bool {
+        let root = RelPath::root();
+        let top = match self.disk.open_dir(&root).and_then(|dir| Ok((self.disk.list(&dir)?, dir))) {
+            Ok((entries, dir)) => (root, dir, entries.into_iter()),
+            // A root that cannot be listed holds no answer at all: it is not empty.
+            Err(e) => {
+                emit(Answer::Failed { reason: format!("list the root: {e}") });
+                return false;
+            }
+        };
+        let mut levels = vec![top];
+        let mut items = Vec::new();
+        while let Some((above, dir, entries)) = levels.last_mut() {
+            let Some((name, stat)) = entries.next() else {
+                levels.pop();
+                continue;
+            };
+            let Ok(path) = above.join(&name) else { continue };
+            if self.is_left_out(&path) || stat.foreign {
+                continue;
+            }
+            let below = match self.item(dir, &path, &name, &stat) {
+                Ok(None) => continue,
+                Ok(Some(item)) => {
+                    let below = (item.kind == Kind::Dir).then(|| {
+                        let dir = self.disk.open_child(dir, &name, &path)?;
+                        Ok((self.disk.list(&dir)?, dir))
+                    });
+                    items.push(item);
+                    below
+                }
+                Err(error) => Some(Err(error)),
+            };
+            match below {
+                None => {}
+                Some(Ok((entries, dir))) => levels.push((path, dir, entries.into_iter())),
+                Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                Some(Err(error)) if !emit(Answer::Problem(problem(&path, "look at it", &error))) => return false,
+                Some(Err(_)) => {}
+            }
+            if items.len() >= PIECE && !emit(Answer::Items { items: std::mem::take(&mut items) }) {
+                return false;
+            }
+        }
+        items.is_empty() || emit(Answer::Items { items })
+    }
+
+    fn look(&self, paths: &[RelPath], emit: &mut dyn FnMut(Answer) -> bool) -> bool {
+        for piece in paths.chunks(PIECE) {
+            let items = piece.iter().filter(|path| !self.is_left_out(path)).filter_map(|path| {
+                let (above, name) = path.split()?;
+                let dir = self.disk.open_dir(&above).ok()?;
+                let stat = self.disk.stat(&dir, &name).ok()?;
+                self.item(&dir, path, &name, &stat).ok()?
+            });
+            if !emit(Answer::Items { items: items.collect() }) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn hash(&self, paths: &[RelPath], emit: &mut dyn FnMut(Answer) -> bool) -> bool {
+        for piece in paths.chunks(HASHES) {
+            let hashes = piece.iter().map(|path| (path.clone(), self.hash_of(path).ok().flatten()));
+            if !emit(Answer::Hashes { hashes: hashes.collect() }) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// `None`: no file any more, or it changed while it was read.
+    fn hash_of(&self, path: &RelPath) -> io::Result<Option<Hash>> {
+        let Some((above, name)) = path.split().filter(|_| !self.is_left_out(path)) else { return Ok(None) };
+        let dir = self.disk.open_dir(&above)?;
+        if self.disk.stat(&dir, &name)?.kind != Some(Kind::File) {
+            return Ok(None);
+        }
+        let file = self.disk.open_file(&dir, &name)?;
+        let before = self.disk.stat_file(&file)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; BUFFER];
+        let mut offset = 0;
+        loop {
+            let count = self.disk.read_at(&file, offset, &mut buffer)?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&buffer[..count]);
+            offset += count as u64;
+        }
+        let after = self.disk.stat_file(&file)?;
+        Ok((before == after).then(|| Hash(*hasher.finalize().as_bytes())))
+    }
+
+    fn is_left_out(&self, path: &RelPath) -> bool {
+        self.filter.excluded(path) || self.filter.temporary(path)
+    }
+
+    /// `None`: of no kind that travels.
+    fn item(&self, dir: &D::Dir, path: &RelPath, name: &Name, stat: &Stat) -> io::Result<Option<Item>> {
+        let Some(kind) = stat.kind else { return Ok(None) };
+        let (user, group) = self.disk.principals(stat.uid, stat.gid);
+        let file = kind == Kind::File;
+        Ok(Some(Item {
+            path: path.clone(),
+            kind,
+            size: if file { stat.size } else { 0 },
+            mtime: if file { stat.mtime } else { Time::default() },
+            changed: stat.ctime.secs.max(if file { stat.mtime.secs } else { 0 }),
+            mode: if kind == Kind::Link { 0 } else { stat.mode },
+            user,
+            group,
+            target: if kind == Kind::Link { Some(self.disk.read_link(dir, name)?) } else { None },
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn answers(survey: &Survey<RealDisk>, ask: &Ask) -> Vec<Answer> {
+        let mut all = Vec::new();
+        survey.answer(ask, |answer| {
+            all.push(answer);
+            true
+        });
+        all
+    }
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).expect("a path")
+    }
+
+    #[test]
+    fn a_tree_is_listed_in_order_without_what_does_not_travel() {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir_all(at("b/c")).expect("made");
+        for name in ["a", "b/c/x", "b-", "Thumbs.db", "b/y.tmp", "z.psync.ignore"] {
+            fs::write(at(name), name).expect("written");
+        }
+        std::os::unix::fs::symlink("nowhere", at("link")).expect("linked");
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a FIFO");
+        fs::create_dir(at(".psync")).expect("made");
+        let disk = RealDisk::open_dry(root.path(), "p", Arc::new(NoCover)).expect("a root");
+        let survey = Survey::new(disk, Filter::new(&FilterSettings::default()).expect("filters"));
+        let listed = answers(&survey, &Ask::List);
+        let [Answer::Items { items }, Answer::End] = &listed[..] else { panic!("{listed:?}") };
+        let names: Vec<String> = items.iter().map(|i| i.path.to_string()).collect();
+        assert_eq!(names, ["a", "b", "b/c", "b/c/x", "b-", "link"]);
+        assert_eq!((items[0].size, items[1].size), (1, 0));
+        assert_eq!(items[5].target.as_deref(), Some(&b"nowhere"[..]));
+
+        let looked = answers(&survey, &Ask::Look { paths: vec![path("gone"), path("b/c/x"), path("Thumbs.db")] });
+        let [Answer::Items { items }, Answer::End] = &looked[..] else { panic!("{looked:?}") };
+        assert_eq!(items.iter().map(|i| i.path.to_string()).collect::<Vec<_>>(), ["b/c/x"]);
+
+        let hashed =
+            answers(&survey, &Ask::Hash { paths: vec![path("a"), path("b"), path("gone"), path("Thumbs.db")] });
+        let [Answer::Hashes { hashes }, Answer::End] = &hashed[..] else { panic!("{hashed:?}") };
+        assert_eq!(hashes.iter().map(|(_, h)| *h).collect::<Vec<_>>(), [Some(Hash::of(b"a")), None, None, None]);
+        assert!(!at(".psync/p").exists(), "a check makes nothing");
+    }
+
+    #[test]
+    fn nobody_listening_ends_it() {
+        let root = tempfile::tempdir().expect("a directory");
+        (0..PIECE * 3).for_each(|n| fs::write(root.path().join(n.to_string()), "").expect("written"));
+        let disk = RealDisk::open_dry(root.path(), "p", Arc::new(NoCover)).expect("a root");
+        let survey = Survey::new(disk, Filter::new(&FilterSettings::default()).expect("filters"));
+        let mut heard = 0;
+        survey.answer(&Ask::List, |_| {
+            heard += 1;
+            false
+        });
+        assert_eq!(heard, 1);
+    }
+}

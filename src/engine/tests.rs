@@ -1,0 +1,170 @@
+//! Sessions of the engine as a script: what the two sides say, and what is asked of them.
+
+use super::*;
+use crate::endpoint::message::{Hello, Reply, Request};
+use crate::model::{Attrs, Change, Content, Entry, Known, Moved, Outcome, Principal, Step, Time};
+
+const HALF: guard::Limit = guard::Limit::Share { percent: 50, at_least: 100 };
+
+/// An engine in the middle of a session of a pair with this many rows; both scans have begun.
+struct Session {
+    engine: Engine,
+    seqs: Seq,
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).unwrap()
+}
+
+fn entry(content: Content) -> Entry {
+    let (user, group) = (Principal::Id(0), Principal::Id(0));
+    Entry { content, attrs: Attrs { mode: 0o755, user, group, mtime: Time::default(), xattrs: Default::default() } }
+}
+
+fn file(size: u64) -> Entry {
+    entry(Content::File { size, hash: None })
+}
+
+fn known(node: NodeId, entry: Entry) -> Known {
+    Known { node, generation: node, entry }
+}
+
+/// What is asked of a side.
+type Asked = (Side, Generation, RelPath, Step);
+
+impl Session {
+    fn begin(rows: u64) -> Session {
+        let mut engine = Engine::new(Settings {
+            pair: "pair".into(),
+            prefer: Prefer::Newest,
+            copies: true,
+            force: false,
+            skip_initial: false,
+            max_delete: HALF,
+            dry_run: false,
+            filters: [0; 32],
+        });
+        engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
+        for (side, archive, peer) in [(Side::Left, [1; 16], [2; 16]), (Side::Right, [2; 16], [1; 16])] {
+            let hello = Hello {
+                archive,
+                peer,
+                generation: 1000,
+                confirmed: 1000,
+                fresh: false,
+                rebooted: false,
+                rows,
+                top_entries: 9,
+                side: Some(side),
+                exchanged: false,
+                filters: [0; 32],
+                clock: 0,
+                watching: false,
+            };
+            engine.handle(Input::Reply(side, Reply::Hello(hello)), 0);
+        }
+        for side in Side::BOTH {
+            engine.handle(Input::Reply(side, Reply::RowsEnd), 0);
+        }
+        Session { engine, seqs: 0 }
+    }
+
+    /// Takes a reply; returns what is to be applied now.
+    fn reply(&mut self, side: Side, reply: Reply, now: Millis) -> Vec<Asked> {
+        self.input(Input::Reply(side, reply), now)
+    }
+
+    fn input(&mut self, input: Input, now: Millis) -> Vec<Asked> {
+        let effects = self.engine.handle(input, now);
+        let applies = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Send(side, Request::Apply { generation, apply }) => {
+                Some((side, generation, apply.path, apply.step))
+            }
+            _ => None,
+        });
+        applies.collect()
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn report(
+        &mut self,
+        side: Side,
+        at: &str,
+        parent: Option<NodeId>,
+        known: Option<Known>,
+        moved: Option<Moved>,
+        after: Option<Entry>,
+        below: u64,
+    ) -> Vec<Asked> {
+        self.seqs += 1;
+        let contents = moved.is_none();
+        let (seq, path) = (self.seqs, path(at));
+        let change = Change { seq, path, parent, known, moved, after, contents, inline: None, below };
+        self.reply(side, Reply::Report(change), 0)
+    }
+
+    fn scanned(&mut self, side: Side) -> Vec<Asked> {
+        self.reply(side, Reply::ScanDone { files: 3, bytes: 3 }, 0)
+    }
+}
+
+#[test]
+fn the_old_name_of_what_moved_is_no_deletion() {
+    let mut session = Session::begin(10);
+    let dir = || known(18, entry(Content::Dir));
+    // Right edited a file in the directory that left renamed; the edit is under way before left says so.
+    let edit = session.report(Side::Right, "dir/a", Some(18), Some(known(19, file(14))), None, Some(file(20)), 0);
+    let [(Side::Left, generation, _, Step::Put { .. })] = edit[..] else { panic!("{edit:?}") };
+    assert!(session.scanned(Side::Right).is_empty());
+    assert!(session.report(Side::Left, "dir", Some(1), Some(dir()), None, None, 3).is_empty());
+    let moved = Moved { from: path("dir"), known: dir(), edited: false };
+    let there = Some(entry(Content::Dir));
+    assert!(session.report(Side::Left, "moved", Some(1), None, Some(moved), there, 0).is_empty());
+    assert!(session.scanned(Side::Left).is_empty());
+    // Both the deletion and the move waited for the edit, which is refused now.
+    session.report(Side::Left, "dir/a", None, None, None, None, 0);
+    let next = session.reply(Side::Left, Reply::Result { generation, outcome: Outcome::Refused }, 0);
+    let removals = next.iter().filter(|(.., step)| matches!(step, Step::Remove { .. })).count();
+    assert_eq!(removals, 0, "{next:?}");
+    let moves =
+        |(side, _, at, step): &Asked| *side == Side::Right && *at == path("moved") && matches!(step, Step::Move { .. });
+    // The edit may be tried once more before it is understood that its directory has gone.
+    let again = next.iter().find(|(_, _, at, _)| *at == path("dir/a")).map(|(_, generation, ..)| *generation);
+    let last = match again {
+        Some(generation) => {
+            session.report(Side::Left, "dir/a", None, None, None, None, 0);
+            session.reply(Side::Left, Reply::Result { generation, outcome: Outcome::Refused }, 0)
+        }
+        None => next,
+    };
+    assert!(last.iter().any(moves), "{last:?}");
+    assert!(!last.iter().any(|(.., step)| matches!(step, Step::Remove { .. })), "{last:?}");
+}
+
+#[test]
+fn a_renamed_tree_is_no_mass_deletion() {
+    let mut session = Session::begin(1000);
+    let dir = || known(18, entry(Content::Dir));
+    session.scanned(Side::Right);
+    // Something below is under way, so that the move has to wait.
+    session.report(Side::Right, "dir/a", Some(18), Some(known(19, file(14))), None, Some(file(20)), 0);
+    session.report(Side::Left, "dir", Some(1), Some(dir()), None, None, 900);
+    let moved = Moved { from: path("dir"), known: dir(), edited: false };
+    session.report(Side::Left, "moved", Some(1), None, Some(moved), Some(entry(Content::Dir)), 0);
+    session.report(Side::Left, "old", Some(1), Some(known(20, file(1))), None, None, 0);
+    session.scanned(Side::Left);
+    // It does not wait for ever for what its side made before.
+    let done = session.input(Input::Tick, DELETION_WAIT);
+    assert!(!session.engine.is_halted());
+    assert!(matches!(&done[..], [(Side::Right, _, at, Step::Remove { .. })] if *at == path("old")), "{done:?}");
+}
+
+#[test]
+fn a_mass_deletion_halts() {
+    let mut session = Session::begin(1000);
+    session.scanned(Side::Right);
+    session.report(Side::Left, "dir", Some(1), Some(known(18, entry(Content::Dir))), None, None, 900);
+    session.report(Side::Left, "old", Some(1), Some(known(20, file(1))), None, None, 0);
+    assert!(session.scanned(Side::Left).is_empty());
+    assert!(session.engine.is_halted());
+}

@@ -1,0 +1,153 @@
+//! Expiry of the trash: by age, by size, and when the disk fills up. The oldest goes first, and nothing that somebody
+//! still has open for writing.
+
+use std::io;
+
+use crate::config::Share;
+use crate::model::{Kind, Millis, Name, RelPath};
+
+use super::Replica;
+use super::archive::{Archive, TrashItem};
+use super::disk::{Disk, Lease, Leased, Own, Space};
+use super::error::{At, ReplicaError};
+
+/// Objects discarded in one slice of work.
+const AT_ONCE: usize = 64;
+/// Between two slices, in milliseconds.
+const SLICE: Millis = 100;
+/// The room on the disk is looked at so often.
+const LOOK: Millis = 5_000;
+/// The ages are looked at so often.
+const AGES: Millis = 3_600_000;
+/// With less than this part of the file system free the trash makes room, in percent.
+const SHORT: u64 = 5;
+
+/// When the trash was looked at, and how much lies in it.
+#[derive(Debug, Default)]
+pub struct Expiry {
+    next_ages: Millis,
+    /// Bytes in the trash; `None`: to be added up.
+    pub(super) size: Option<u64>,
+    /// What could not be discarded for want of a closed file is passed over for a while.
+    next_bound: Millis,
+}
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Discards some of what has been in the trash for longer than `seconds`, and of the oldest what is beyond
+    /// `trash_max` or is in the way on a full disk. The answer: when to come back.
+    pub fn expire_trash(&mut self, seconds: u64, now: Millis) -> Result<Millis, ReplicaError> {
+        if now >= self.expiry.next_ages {
+            let before = self.disk.wall_clock().saturating_sub_unsigned(seconds);
+            let more = self.discard_oldest(|item, _| item.since <= before)?.1;
+            // Zero days: gone as soon as nobody can write into it any more.
+            self.expiry.next_ages = now + if more { SLICE } else { if seconds == 0 { 1_000 } else { AGES } };
+        }
+        if now >= self.expiry.next_bound {
+            let more = self.bound_trash()?;
+            self.expiry.next_bound = now + if more { SLICE } else { LOOK };
+        }
+        Ok(self.expiry.next_ages.min(self.expiry.next_bound))
+    }
+
+    /// True if there is more to discard.
+    fn bound_trash(&mut self) -> Result<bool, ReplicaError> {
+        let Some(max) = self.settings.trash_max else { return Ok(false) };
+        let space = self.disk.space();
+        let max = match (max, space) {
+            (Share::Amount(bytes), _) => bytes,
+            (Share::Percent(percent), Some(space)) => space.total / 100 * u64::from(percent),
+            (Share::Percent(_), None) => u64::MAX,
+        };
+        let size = self.trash_size()?;
+        let is_short = |space: Option<Space>| space.is_some_and(|s| s.free < s.total / 100 * SHORT);
+        if size <= max && !is_short(space) {
+            return Ok(false);
+        }
+        let (gone, more) = self.discard_oldest(|_, replica| {
+            replica.expiry.size.is_some_and(|size| size > max) || is_short(replica.disk.space())
+        })?;
+        if gone > 0 {
+            let why = if size > max { "it holds more than trash_max" } else { "the disk is nearly full" };
+            self.notes.push(format!("trash: {gone} objects discarded before their time: {why}"));
+        }
+        Ok(more && gone > 0)
+    }
+
+    /// Discards from the oldest on, as long as `wanted` says so and at most a slice. The answer: how many, and whether
+    /// the slice ended it.
+    fn discard_oldest(&mut self, wanted: impl Fn(&TrashItem, &Self) -> bool) -> Result<(usize, bool), ReplicaError> {
+        let at = RelPath::root();
+        self.trash_size()?;
+        let trash = self.disk.own(Own::Trash).at(&at, "open the trash")?;
+        let (mut gone, mut more) = (0, false);
+        for item in self.archive.trash()? {
+            if !wanted(&item, self) {
+                break;
+            }
+            if gone == AT_ONCE {
+                more = true;
+                break;
+            }
+            if self.trash_probes.holds(&item.id) || self.is_being_written(&trash, &item.id)? {
+                continue;
+            }
+            match self.disk.discard(&trash, &item.id) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    self.notes.push(format!("trash: {} cannot be removed: {error}", item.id));
+                    continue;
+                }
+                _ => {}
+            }
+            self.archive.trash_remove(&item.id)?;
+            self.expiry.size = self.expiry.size.map(|size| size.saturating_sub(item.size));
+            gone += 1;
+        }
+        if gone > 0 {
+            self.commit()?;
+        }
+        Ok((gone, more))
+    }
+
+    fn trash_size(&mut self) -> Result<u64, ReplicaError> {
+        if let Some(size) = self.expiry.size {
+            return Ok(size);
+        }
+        let size = self.archive.trash()?.iter().map(|item| item.size).sum();
+        self.expiry.size = Some(size);
+        Ok(size)
+    }
+
+    /// Whether somebody has the object, or a file below it, open for writing.
+    fn is_being_written(&self, dir: &D::Dir, name: &Name) -> Result<bool, ReplicaError> {
+        let at = RelPath::root();
+        match self.disk.stat(dir, name) {
+            Ok(stat) if stat.kind == Some(Kind::Dir) => {
+                let below = self.disk.open_child(dir, name, &at).at(&at, "open a directory in the trash")?;
+                for (name, stat) in self.disk.list(&below).at(&at, "list a directory in the trash")? {
+                    let looks = matches!(stat.kind, Some(Kind::File | Kind::Dir));
+                    if looks && self.is_being_written(&below, &name)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            _ => {
+                let Ok(file) = self.disk.open_file(dir, name) else { return Ok(false) };
+                let refused = self.disk.lease(&file, Lease::Read).at(&at, "lease")? == Leased::Refused;
+                self.disk.release(&file);
+                Ok(refused)
+            }
+        }
+    }
+
+    /// Bytes of the files in a directory and all below it.
+    pub(super) fn tree_size(&self, dir: &D::Dir, name: &Name) -> u64 {
+        let Ok(below) = self.disk.open_child(dir, name, &RelPath::root()) else { return 0 };
+        let entries = self.disk.list(&below).unwrap_or_default();
+        let size = |(name, stat): &(Name, super::disk::Stat)| match stat.kind {
+            Some(Kind::Dir) => self.tree_size(&below, name),
+            _ => stat.size,
+        };
+        entries.iter().map(size).sum()
+    }
+}

@@ -1,0 +1,113 @@
+//! The archive's reserve: room on the file system that is given up when the disk is full, so that deletions, moves and
+//! records still work, and taken back when there is room again.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FallocateFlags, Mode, OFlags, StatVfs};
+use rustix::io::Errno;
+
+use crate::replica::disk::Space;
+
+/// The largest reserve.
+const MOST: u64 = 16 << 20;
+/// The share of the file system that it takes at most.
+const SHARE: u64 = 100;
+/// It is given up in so many parts, so that whoever fills the disk does not get all of it at once.
+const PARTS: u64 = 8;
+/// A batch of actions or records may need so much.
+const NEED: u64 = 4 << 20;
+
+/// A file that holds nothing but room.
+pub struct Reserve {
+    file: OwnedFd,
+    whole: u64,
+    held: u64,
+    /// Some of it was needed, and is not back yet.
+    given: bool,
+}
+
+impl Reserve {
+    /// Opens the reserve in psync's own directory, and takes what room there is. `None` where it cannot be made.
+    pub fn open(own: BorrowedFd<'_>) -> Option<Reserve> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(own, c"reserve", flags, Mode::RUSR | Mode::WUSR).ok()?;
+        let whole = (space(own)?.total / SHARE).min(MOST);
+        let held = rustix::fs::fstat(&file).ok().and_then(|stat| u64::try_from(stat.st_size).ok())?;
+        let mut reserve = Reserve { file, whole, held, given: false };
+        reserve.refill();
+        Some(reserve)
+    }
+
+    /// Makes sure that the archive can be written, if the reserve has anything left to give.
+    pub fn ease(&mut self) {
+        let need = NEED.min(self.whole).max(self.whole / PARTS);
+        while self.free().is_some_and(|free| free < need) {
+            self.given = true;
+            let left = self.held.saturating_sub((self.whole / PARTS).max(1));
+            if self.held == 0 || rustix::fs::ftruncate(&self.file, left).is_err() {
+                return;
+            }
+            self.held = left;
+        }
+    }
+
+    /// Takes back what was given, if as much again stays free.
+    pub fn refill(&mut self) {
+        if self.held >= self.whole {
+            self.given = false;
+        } else if self.free().is_some_and(|free| free >= 2 * self.whole) {
+            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, self.whole) {
+                Ok(()) => (self.held, self.given) = (self.whole, false),
+                // The file system knows no such thing: there is no reserve, and nothing to wait for.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.given = false,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether some of it was needed: what is left of the disk is for the archive.
+    pub fn is_given(&self) -> bool {
+        self.given
+    }
+
+    /// What users can still fill: root's own share of the disk, and what the file system keeps back for itself, do not
+    /// count.
+    fn free(&self) -> Option<u64> {
+        Some(space(self.file.as_fd())?.free)
+    }
+}
+
+/// The file system's size, and what of it users can still fill.
+pub fn space(fd: BorrowedFd<'_>) -> Option<Space> {
+    let StatVfs { f_blocks, f_bavail, f_frsize, .. } = rustix::fs::fstatvfs(fd.as_fd()).ok()?;
+    let (total, free) = (f_blocks.saturating_mul(f_frsize), f_bavail.saturating_mul(f_frsize));
+    (total > 0).then_some(Space { total, free })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_held_given_in_parts_and_taken_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = std::fs::File::open(dir.path()).expect("open");
+        let held = || std::fs::metadata(dir.path().join("reserve")).expect("the reserve").len();
+        let mut reserve = Reserve::open(at.as_fd()).expect("a reserve");
+        let whole = reserve.whole;
+        assert!(whole > 0 && whole <= MOST);
+        assert_eq!(held(), whole, "this test needs a disk with room");
+        reserve.ease();
+        assert!(!reserve.is_given() && held() == whole, "nothing is given while there is room");
+
+        // As it is after a shortage.
+        reserve.given = true;
+        reserve.held = whole / 2;
+        rustix::fs::ftruncate(&reserve.file, whole / 2).expect("truncated");
+        assert!(reserve.is_given());
+        reserve.refill();
+        assert!(!reserve.is_given() && held() == whole);
+        drop(reserve);
+        assert_eq!(Reserve::open(at.as_fd()).expect("again").held, whole);
+    }
+}

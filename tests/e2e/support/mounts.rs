@@ -1,0 +1,41 @@
+//! File systems of a test's own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{process, tools};
+
+/// A mounted file system; dropping it takes it away whatever happens.
+pub struct Mounted(PathBuf);
+
+/// Mounts a file system of this kind at the directory, which exists. `None`, with a word, where that cannot be done.
+pub fn mount(kind: &str, options: &[&str], source: &Path, at: &Path) -> Option<Mounted> {
+    if !process::is_root() || !tools::has("mount") {
+        tools::missing("the right to mount");
+        return None;
+    }
+    let mount = Command::new("mount").args(["-t", kind]).args(options).arg(source).arg(at).output().unwrap();
+    if !mount.status.success() {
+        tools::missing(&format!("a mount of {kind} ({})", String::from_utf8_lossy(&mount.stderr).trim()));
+        return None;
+    }
+    Some(Mounted(at.to_owned()))
+}
+
+/// A small ext4 in a file beside the directory, mounted there.
+pub fn small_ext4(at: &Path, mebibytes: u64) -> Option<Mounted> {
+    if !tools::has("mkfs.ext4") {
+        return None;
+    }
+    let image = at.with_extension("img");
+    std::fs::File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
+    std::fs::create_dir_all(at).unwrap();
+    tools::run(Path::new("/"), "mkfs.ext4", &["-q", "-m", "0", image.to_str().unwrap()]);
+    mount("ext4", &["-o", "loop"], &image, at)
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
