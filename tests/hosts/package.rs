@@ -73,16 +73,17 @@ fn installed_it_is_all_there_and_nothing_runs() {
         "enabled\nactive"
     );
     assert_eq!(lab.left.sh("systemctl list-units --all --plain --no-legend 'psync-*@*'"), "");
-    assert_eq!(lab.left.sh("systemctl list-unit-files --no-legend 'psync-*@*' | grep -w enabled || true"), "");
+    assert_eq!(lab.left.sh("systemctl list-unit-files --state=enabled --no-legend 'psync-*@*' || true"), "");
     assert_eq!(lab.left.sh("systemctl is-system-running"), "running");
 }
 
 /// Every file of the host, but what apt, dpkg and logs have of their own.
 fn files(host: &Host) -> BTreeSet<String> {
+    // What lies in a root is the users'.
     let listed = host.sh(
         "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /root -o -path /var/lib/dpkg \
          -o -path /var/lib/apt -o -path /var/cache -o -path /var/log/journal -o -path /var/log/apt -o -path /var/tmp \\) -prune \
-         -o -print; find /run/psync /run/systemd/generator /srv 2> /dev/null; ls -d /etc/psync 2> /dev/null || true",
+         -o -print; find /run/psync /run/systemd/generator 2> /dev/null; ls -d /etc/psync 2> /dev/null || true",
     );
     listed.lines().map(str::to_owned).collect()
 }

@@ -40,7 +40,7 @@ fn it_starts_stops_and_reloads_all_enabled_pairs() {
     assert_eq!(start_of(host, "one"), before);
 
     host.sh("systemctl stop psync-brain");
-    assert_eq!(states(host), ["inactive", "inactive"]);
+    until("both have stopped", || states(host) == ["inactive", "inactive"]);
     host.sh("systemctl start psync-brain");
     until("both run again", || states(host) == ["active", "active"]);
     let before = start_of(host, "one");
@@ -50,6 +50,7 @@ fn it_starts_stops_and_reloads_all_enabled_pairs() {
 
     // A pair that is not enabled is not started, and one that fails takes none with it.
     host.sh("systemctl stop psync-brain; systemctl disable psync-brain@two");
+    until("both have stopped again", || states(host) == ["inactive", "inactive"]);
     host.write("/etc/psync/one.toml", "[left]\nroot = 7\n");
     host.sh("systemctl daemon-reload; systemctl start psync-brain; systemctl start psync-brain@two");
     until("the broken one has failed", || states(host) == ["failed", "active"]);

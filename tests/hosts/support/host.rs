@@ -138,8 +138,8 @@ impl Host {
     pub fn output(&self, script: &str) -> Done {
         let output = Command::new("timeout")
             .args(["-k", "5", "120", "nsenter"])
-            .args(["-t", &self.init.to_string(), "--all", "--wd=/", "env", "-i", "HOME=/root", "LC_ALL=C.UTF-8"])
-            .args(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-c", script])
+            .args(["-t", &self.init.to_string(), "--all", "env", "-i", "HOME=/root", "LC_ALL=C.UTF-8"])
+            .args(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-c", &format!("cd /\n{script}")])
             .stdin(Stdio::null())
             .output()
             .unwrap();
