@@ -223,7 +223,7 @@ pub fn play(history: &History, build: Build, keep_trace: bool) -> Outcome {
     Outcome { failure, trace: stage.trace.take() }
 }
 
-fn stage(history: &History, keep_trace: bool) -> Rc<Stage> {
+pub fn stage(history: &History, keep_trace: bool) -> Rc<Stage> {
     let world = World::new();
     let choices = Choices::seeded(history.schedule);
     let disk = |side: Side| {
@@ -245,20 +245,7 @@ fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String>
         Running::new(task.clone(), 0).advance(stage.disk(task.side), 0, true, &mut told);
         told.into_iter().for_each(|line| stage.trace.line(|| line));
     }
-    stage.disks.iter().for_each(|disk| {
-        let state = &mut *disk.state_mut();
-        state.write_back(0);
-        state.events.clear();
-        state.visible_changes = 0;
-    });
-    // What lay there before psync came is not of this very moment.
-    stage.world.advance(10_000_000_000);
-    let hooked = Rc::downgrade(stage);
-    stage.world.set_hook(Some(Rc::new(move |_| {
-        if let Some(stage) = hooked.upgrade() {
-            stage.tick();
-        }
-    })));
+    begin(stage);
     let mut pair = build(stage.clone());
     for (i, items) in history.phases.iter().enumerate() {
         stage.trace.line(|| format!("--- phase {i}"));
@@ -278,6 +265,24 @@ fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String>
     None
 }
 
+/// What lies there now lay there before psync comes; from here on users step in at its calls.
+pub fn begin(stage: &Rc<Stage>) {
+    stage.disks.iter().for_each(|disk| {
+        let state = &mut *disk.state_mut();
+        state.write_back(0);
+        state.events.clear();
+        state.visible_changes = 0;
+    });
+    // What lay there before psync came is not of this very moment.
+    stage.world.advance(10_000_000_000);
+    let hooked = Rc::downgrade(stage);
+    stage.world.set_hook(Some(Rc::new(move |_| {
+        if let Some(stage) = hooked.upgrade() {
+            stage.tick();
+        }
+    })));
+}
+
 /// Invariant 5, where users were on the left alone: psync changed nothing there.
 fn check_echo(stage: &Stage, history: &History) {
     let changes = stage.disk(Side::Left).state().visible_changes;
@@ -288,7 +293,7 @@ fn check_echo(stage: &Stage, history: &History) {
 }
 
 /// Until everything has happened and nothing is under way any more.
-fn run_phase(stage: &Stage, pair: &mut dyn Pair, profile: Profile) -> Result<(), String> {
+pub fn run_phase(stage: &Stage, pair: &mut dyn Pair, profile: Profile) -> Result<(), String> {
     let mut quiet_since = stage.world.now();
     let mut traffic = pair.traffic();
     let (mut resumed, mut scanned) = (0, false);

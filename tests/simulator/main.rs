@@ -17,6 +17,7 @@ mod oracle;
 mod plan;
 mod shrink;
 mod spy;
+mod symmetry;
 mod users;
 mod world;
 
@@ -108,6 +109,11 @@ fn histories_that_failed_once() {
         let outcome = play(&History::of(seed), real, false);
         assert_eq!(outcome.failure, None, "seed {seed}: {why}");
     }
+}
+
+#[test]
+fn when_the_sides_change_places_so_does_the_result() {
+    assert_eq!(symmetry::first_difference(0..6_000).unwrap_or_default(), "");
 }
 
 /// Plays one history; if it fails, tells the shortest one that fails alike, with its trace.

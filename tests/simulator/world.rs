@@ -65,6 +65,12 @@ impl World {
         self.nanos.set(self.nanos.get() + nanos);
     }
 
+    /// The clock goes on to this very millisecond, which lies ahead.
+    pub fn advance_to(&self, millis: Millis) {
+        assert!(self.now() < millis, "{millis} ms are over");
+        self.nanos.set(millis * 1_000_000);
+    }
+
     /// How many moments there have been.
     pub fn moment(&self) -> u64 {
         self.moments.get()
