@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// What the simulator plays by default: a fault must show within these.
-const BUDGET: u64 = 20_000;
+const BUDGET: u64 = 40_000;
 /// Histories that the copy must pass when no fault is in force.
 const CLEAN: u64 = 1_000;
 

@@ -1,7 +1,7 @@
 //! Drives the real engine and two real endpoints on model disks through random histories, and checks what must
 //! always hold.
 //!
-//! `PSYNC_SIM_SEED=n` plays one history and tells it; `PSYNC_SIM_HISTORIES=n` plays so many (20,000);
+//! `PSYNC_SIM_SEED=n` plays one history and tells it; `PSYNC_SIM_HISTORIES=n` plays so many (40,000);
 //! `PSYNC_SIM_FROM=n` begins at that seed; `PSYNC_SIM_SECONDS=n` goes on for so long; `PSYNC_SIM_FIRST=1` ends with the
 //! first that fails.
 
@@ -47,7 +47,7 @@ fn random_histories() {
     }
     let from = number("PSYNC_SIM_FROM").unwrap_or(0);
     let limit = number("PSYNC_SIM_SECONDS").map(Duration::from_secs);
-    let count = number("PSYNC_SIM_HISTORIES").unwrap_or(if limit.is_some() { u64::MAX - from } else { 20_000 });
+    let count = number("PSYNC_SIM_HISTORIES").unwrap_or(if limit.is_some() { u64::MAX - from } else { 40_000 });
     let first = number("PSYNC_SIM_FIRST").is_some();
     let (next, begun) = (AtomicU64::new(from), Instant::now());
     let failed: Mutex<BTreeMap<u64, String>> = Mutex::new(BTreeMap::new());
@@ -82,7 +82,7 @@ fn random_histories() {
     }
 }
 
-/// Seeds beyond the first 20,000 that once failed, and what they found.
+/// Seeds that once failed, and what they found.
 const FOUND: [(u64, &str); 17] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
