@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::desk::{Desk, Mandate, Order};
-use super::status::Status;
+use super::status::{CheckStatus, Status};
 
 /// A request, as `{"command":"pause"}`. (The braces make serde refuse fields that it does not know.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     Status {},
@@ -22,6 +22,10 @@ pub enum Request {
         accept: bool,
         #[serde(default)]
         union: bool,
+    },
+    /// A check has ended, and this came of it.
+    Checked {
+        check: CheckStatus,
     },
 }
 
@@ -49,6 +53,10 @@ pub fn answer(desk: &Desk, line: &str) -> Vec<String> {
 fn obey(desk: &Desk, request: Request) -> Reply {
     let order = match request {
         Request::Status {} => return Reply::Status(Box::new(desk.status())),
+        Request::Checked { check } => {
+            desk.update(|status| status.check = Some(check));
+            return Reply::Ok("noted".to_owned());
+        }
         Request::FullSync { checksum } => Order::FullSync { checksum },
         Request::Pause {} => Order::Pause,
         Request::Resume { union: true, accept: false } => {

@@ -97,6 +97,7 @@ impl Desk {
             bytes: 0,
             last_in_sync: None,
             full_sync: None,
+            check: None,
             problems_now: 0,
             problems: Vec::new(),
             conflicts: Vec::new(),

@@ -12,6 +12,8 @@ pub trait Monitor: Send + Sync {
     fn in_sync(&self, files: u64, bytes: u64);
     /// Propagation has stopped. `advice`: what the user can do.
     fn halted(&self, reason: &str, advice: &str);
+    /// The pair waits for an administrator. Told once for each halt.
+    fn alert(&self, reason: &str, advice: &str);
     /// This path is not synchronised for now.
     fn problem(&self, path: &RelPath, text: &str);
     /// The problem of this path is over.

@@ -31,6 +31,8 @@ pub struct Status {
     pub bytes: u64,
     pub last_in_sync: Option<u64>,
     pub full_sync: Option<FullSync>,
+    /// The last check that ended since the start.
+    pub check: Option<CheckStatus>,
     /// Paths that are not synchronised now.
     pub problems_now: u64,
     /// The first hundred of them, by side and path.
@@ -123,6 +125,8 @@ pub struct SideStatus {
     pub host: Option<String>,
     pub root: String,
     pub scanning: bool,
+    /// How often the whole tree was read since the start.
+    pub scans: u64,
     /// Seen by the scan that runs, or by the last one.
     pub files: u64,
     pub bytes: u64,
@@ -159,6 +163,41 @@ pub struct FullSync {
     pub begun: u64,
     pub ended: Option<u64>,
     pub checksum: bool,
+}
+
+/// What a check came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Equal,
+    /// Something differs that will mend itself, or is not alarming.
+    Notice,
+    Alert,
+    /// It could not be done.
+    Failed,
+}
+
+impl Verdict {
+    pub const ALL: [Verdict; 4] = [Verdict::Equal, Verdict::Notice, Verdict::Alert, Verdict::Failed];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Equal => "equal",
+            Verdict::Notice => "notice",
+            Verdict::Alert => "alert",
+            Verdict::Failed => "failed",
+        }
+    }
+}
+
+/// What a check has found, told by the process that made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    pub ended: u64,
+    pub verdict: Verdict,
+    pub differences: u64,
+    /// In one line: how many paths differ, or why it could not be done.
+    pub text: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,6 +265,9 @@ mod tests {
         for state in State::ALL {
             let kebab = serde_json::to_value(state).expect("a word");
             assert_eq!(kebab.as_str().expect("text").replace('-', " "), state.word());
+        }
+        for verdict in Verdict::ALL {
+            assert_eq!(serde_json::to_value(verdict).expect("a word"), verdict.word());
         }
     }
 }

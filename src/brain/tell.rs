@@ -107,6 +107,9 @@ impl<'a> Teller<'a> {
             let what = if *scan { "is scanned" } else { "has been watching: no scan" };
             debug!(self.log, "session: the {} side {what}", side.word(); SIDE => side_letter(side));
         }
+        if matches!(request, Request::Go { scan: true, .. } | Request::Scan { .. }) {
+            self.desk.update(|status| status.side(side).scans += 1);
+        }
         self.patience.asked(side, request, now);
         if let Some(count) = &mut self.count {
             count.asked(request);
@@ -177,8 +180,17 @@ impl<'a> Teller<'a> {
             News::Warning { what, text } => self.warn_once((*what).to_owned(), text),
             News::Halted { reason, advice } => {
                 let halt = Halt { reason: reason.clone(), advice: advice.clone(), since: wall() };
-                self.desk.update(|status| status.halt = Some(halt));
+                let mut known = false;
+                self.desk.update(|status| {
+                    // A halted pair whose link was lost meanwhile finds the same again.
+                    known = status.halt.as_ref().is_some_and(|before| before.reason == halt.reason);
+                    let before = status.halt.take().filter(|_| known);
+                    status.halt = Some(before.unwrap_or(halt));
+                });
                 self.monitor.halted(reason, advice);
+                if !known {
+                    self.monitor.alert(reason, advice);
+                }
             }
             News::Note { side, text } => info!(self.log, "{text}"; SIDE => side_letter(*side)),
             News::Lost { side, scope, reason } => {
@@ -223,6 +235,7 @@ impl<'a> Teller<'a> {
         let mut ended = None;
         self.desk.update(|status| {
             (status.files, status.bytes, status.last_in_sync) = (files, bytes, Some(now));
+            status.halt = None;
             if let Some(sync) = status.full_sync.as_mut().filter(|sync| sync.ended.is_none()) {
                 sync.ended = Some(now);
                 status.totals.full_syncs += 1;

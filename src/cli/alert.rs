@@ -1,18 +1,148 @@
-//! `psync alert UNIT`: what is told to the administrator. Run by `psync-alert@UNIT.service` when a unit of a pair has failed.
+//! `psync alert UNIT`: what is told to the administrator. Run by `psync-alert@UNIT.service` when a unit of a pair has
+//! failed, or its brain has halted.
+//!
+//! A halted brain goes on running, in a sandbox in which hardly any mail program works. So it leaves its message in a file
+//! that `psync-halt@PAIR.path` waits for, and the command runs where it runs for a failed unit.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use slog::{Logger, error};
 
 use super::UsageError;
+use super::human::words;
+use super::log_monitor::LogMonitor;
 use super::pair::PairFile;
+use crate::brain::monitor::{LinkState, Monitor, Progress};
 use crate::config::{self, valid_pair};
+use crate::model::RelPath;
 use crate::service::alert::alert;
+use crate::service::{control, notify};
+
+/// The unit that waits for the message of a halt.
+const HALT: &str = "psync-halt";
+const AGENT: &str = "psync-agent@";
+/// Between two alerts of an agent that say the same.
+const AGAIN: Duration = Duration::from_secs(3600);
 
 /// The whole command; the exit code.
 pub fn main(unit: &str) -> Result<u8, UsageError> {
     let none = || UsageError(format!("alert: `{unit}` is no unit of a pair, as psync-brain@PAIR.service is"));
     let pair = PairFile::of(pair_of(unit).ok_or_else(none)?)?;
+    let text = if unit.starts_with(HALT) {
+        match taken(&pair.name) {
+            Ok(text) => text,
+            // Another one has told it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(e) => return Err(UsageError(format!("{}: {}", message_of(&pair.name).display(), words(&e)))),
+        }
+    } else {
+        message(unit, &pair.name, |name| std::env::var(name).ok())
+    };
+    if !(unit.starts_with(AGENT) && told_lately(unit, &text)) {
+        tell(&pair, &text);
+    }
+    Ok(0)
+}
+
+/// An agent that cannot serve fails whenever its brain calls, which may be every minute: the same is told once an hour.
+fn told_lately(unit: &str, text: &str) -> bool {
+    let path = control::directory().join(format!("{unit}.told"));
+    let first = text.lines().next().unwrap_or_default();
+    let age = fs::metadata(&path).and_then(|stat| stat.modified()).ok().and_then(|when| when.elapsed().ok());
+    if age.is_some_and(|age| age < AGAIN) && fs::read_to_string(&path).is_ok_and(|before| before == first) {
+        return true;
+    }
+    // If it cannot be noted, it is told too often.
+    let _ = fs::write(&path, first);
+    false
+}
+
+fn tell(pair: &PairFile, text: &str) {
     // An unreadable configuration may be what the alert is about.
     let command = config::load(&pair.path).ok().and_then(|(settings, _)| settings.alert_command);
-    alert(command.as_deref(), &pair.name, &message(unit, &pair.name, |name| std::env::var(name).ok()));
-    Ok(0)
+    alert(command.as_deref(), &pair.name, text);
+}
+
+/// Where a brain leaves the message of a halt.
+fn message_of(pair: &str) -> PathBuf {
+    control::directory().join(format!("{pair}.halt"))
+}
+
+/// Takes the message away, so that it is told once.
+fn taken(pair: &str) -> io::Result<String> {
+    let path = message_of(pair);
+    let text = fs::read_to_string(&path)?;
+    fs::remove_file(&path)?;
+    Ok(text)
+}
+
+/// What a service's brain tells: to the log, and halts to the administrator.
+pub struct ServiceMonitor {
+    log: LogMonitor,
+    pair: PairFile,
+}
+
+impl ServiceMonitor {
+    pub fn new(pair: &PairFile, logger: Logger) -> ServiceMonitor {
+        ServiceMonitor { log: LogMonitor { logger }, pair: pair.clone() }
+    }
+
+    fn leave(&self, text: &str) -> io::Result<()> {
+        let path = message_of(&self.pair.name);
+        let made = path.with_extension("halt-new");
+        fs::write(&made, text)?;
+        fs::rename(&made, &path)
+    }
+}
+
+impl Monitor for ServiceMonitor {
+    fn progress(&self, progress: &Progress) {
+        self.log.progress(progress);
+    }
+
+    fn in_sync(&self, files: u64, bytes: u64) {
+        self.log.in_sync(files, bytes);
+    }
+
+    fn halted(&self, reason: &str, advice: &str) {
+        self.log.halted(reason, advice);
+    }
+
+    fn alert(&self, reason: &str, advice: &str) {
+        let name = &self.pair.name;
+        let text = format!("pair {name}: halted: {reason}\n\n{advice}\n\nSee `psync status {name}`.\n");
+        if !notify::supervised() {
+            // The command may take its time, which the brain has not.
+            let pair = self.pair.clone();
+            let _ = std::thread::Builder::new().name("alert".into()).spawn(move || tell(&pair, &text));
+        } else if let Err(e) = self.leave(&text) {
+            error!(self.log.logger, "the alert: {}: {}", message_of(name).display(), words(&e));
+            alert(None, name, &text);
+        }
+    }
+
+    fn problem(&self, path: &RelPath, text: &str) {
+        self.log.problem(path, text);
+    }
+
+    fn solved(&self, path: &RelPath) {
+        self.log.solved(path);
+    }
+
+    fn note(&self, text: &str) {
+        self.log.note(text);
+    }
+
+    fn warning(&self, text: &str) {
+        self.log.warning(text);
+    }
+
+    fn link(&self, state: &LinkState) {
+        self.log.link(state);
+    }
 }
 
 /// `psync-brain@PAIR.service` → `PAIR`.

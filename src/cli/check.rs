@@ -1,20 +1,24 @@
 //! `psync check`: compares both sides of a pair, whether or not psync is at work on it, and changes nothing.
+//! What comes of it is in the journal, and in the status of the pair's brain if one runs.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use super::UsageError;
-use super::commands::print;
+use super::commands::{print, told};
 use super::console::Console;
 use super::human;
 use super::pair::PairFile;
 use crate::brain::check::compare::{Closely, Difference, What};
 use crate::brain::check::{Checksum, Findings, Wanted, check, stations};
+use crate::brain::control::Request;
+use crate::brain::status::{CheckStatus, Verdict, wall};
 use crate::config::{self, Owner, Settings};
 use crate::endpoint::message::survey::Item;
 use crate::model::{Kind, Problem, Side};
-use crate::service::log::{escape, utc};
+use crate::service::journal::{self, Priority};
+use crate::service::log::{MESSAGE_ID, PAIR, SIDE, escape, message_id, utc};
 
 /// It could not be done.
 const FAILED: u8 = 1;
@@ -62,17 +66,44 @@ pub fn main(options: &CheckOptions, console: &Console) -> Result<u8, UsageError>
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
     settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
     let found = compared(&settings, &pair.name, &wanted(options, &settings));
-    let code = found.as_ref().map_or(FAILED, |found| judge(found, settings.alert_threshold));
-    let quiet = options.lite && code != ALERT;
+    let verdict = found.as_ref().map_or(Verdict::Failed, |found| judge(found, settings.alert_threshold));
+    note(&pair, verdict, &found);
+    let quiet = options.lite && verdict != Verdict::Alert;
     if options.json {
-        print(format!("{}\n", as_json(&pair.name, code, &found)));
+        print(format!("{}\n", as_json(&pair.name, verdict, &found)));
     } else if !quiet {
         match &found {
             Ok(found) => _ = print(as_text(&pair.name, found)),
             Err(reason) => console.line(&format!("psync: {}: {reason}", pair.name)),
         }
     }
-    Ok(if quiet { 0 } else { code })
+    Ok(if quiet { 0 } else { code(verdict) })
+}
+
+fn code(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Equal => 0,
+        Verdict::Failed => FAILED,
+        Verdict::Alert => ALERT,
+        Verdict::Notice => NOTICE,
+    }
+}
+
+/// For the journal and the brain. Neither need be there.
+fn note(pair: &PairFile, verdict: Verdict, found: &Result<Findings, String>) {
+    let (differences, text) = match found {
+        Ok(found) => (found.differences.len() as u64, summary(found)),
+        Err(reason) => (0, format!("it could not be done: {reason}")),
+    };
+    let priority = match verdict {
+        Verdict::Equal => Priority::Info,
+        Verdict::Notice => Priority::Notice,
+        Verdict::Alert | Verdict::Failed => Priority::Warning,
+    };
+    let fields = [(PAIR, pair.name.as_str()), (SIDE, "B"), (MESSAGE_ID, message_id::CHECK)];
+    let _ = journal::send(priority, "psync", &fields, &format!("check: {}: {text}", verdict.word()));
+    let check = CheckStatus { ended: wall(), verdict, differences, text };
+    let _ = told(pair, Request::Checked { check });
 }
 
 fn wanted(options: &CheckOptions, settings: &Settings) -> Wanted {
@@ -103,14 +134,14 @@ fn compared(settings: &Settings, pair: &str, wanted: &Wanted) -> Result<Findings
     }
 }
 
-fn judge(found: &Findings, alert_threshold: u64) -> u8 {
+fn judge(found: &Findings, alert_threshold: u64) -> Verdict {
     let counted = found.differences.iter().filter(|d| d.what != What::Attributes).count() as u64;
     if found.differences.iter().any(|d| d.what.is_alarming()) || (counted > 0 && counted >= alert_threshold) {
-        ALERT
+        Verdict::Alert
     } else if found.differences.is_empty() && found.problems.is_empty() {
-        0
+        Verdict::Equal
     } else {
-        NOTICE
+        Verdict::Notice
     }
 }
 
@@ -119,20 +150,24 @@ fn as_text(pair: &str, found: &Findings) -> String {
     lines.extend(
         found.problems.iter().map(|(side, problem)| format!("{}: {}", problem.path, problem_words(*side, problem))),
     );
-    let mut summary = format!("{pair}: {} differences, {} paths compared", found.differences.len(), found.compared);
-    if found.read > 0 {
-        summary += &format!(", {} files read", found.read);
-    }
-    if !found.problems.is_empty() {
-        summary += &format!(", {} could not be looked at", found.problems.len());
-    }
-    lines.push(summary);
+    lines.push(format!("{pair}: {}", summary(found)));
     let mut text = String::new();
     for line in lines {
         escape(&mut text, &line);
         text.push('\n');
     }
     text
+}
+
+fn summary(found: &Findings) -> String {
+    let mut summary = format!("{} differences, {} paths compared", found.differences.len(), found.compared);
+    if found.read > 0 {
+        summary += &format!(", {} files read", found.read);
+    }
+    if !found.problems.is_empty() {
+        summary += &format!(", {} could not be looked at", found.problems.len());
+    }
+    summary
 }
 
 fn problem_words(side: Side, problem: &Problem) -> String {
@@ -175,13 +210,8 @@ fn target(item: &Item) -> String {
     String::from_utf8_lossy(item.target.as_deref().unwrap_or_default()).into_owned()
 }
 
-fn as_json(pair: &str, code: u8, found: &Result<Findings, String>) -> Value {
-    let result = match code {
-        0 => "equal",
-        ALERT => "alert",
-        NOTICE => "notice",
-        _ => "failed",
-    };
+fn as_json(pair: &str, verdict: Verdict, found: &Result<Findings, String>) -> Value {
+    let result = verdict.word();
     match found {
         Err(reason) => json!({ "pair": pair, "result": result, "error": reason }),
         Ok(found) => {
@@ -225,15 +255,15 @@ mod tests {
     #[test]
     fn what_differs_is_judged() {
         for (whats, threshold, want) in [
-            (&[][..], 10, 0),
-            (&[], 0, 0),
-            (&[What::OnlyLeft], 10, NOTICE),
-            (&[What::OnlyLeft, What::OnlyRight], 2, ALERT),
-            (&[What::Time, What::Attributes], 2, NOTICE),
-            (&[What::Attributes, What::Attributes], 1, NOTICE),
-            (&[What::Contents], 10, ALERT),
-            (&[What::Kind], 10, ALERT),
-            (&[What::Target], 10, ALERT),
+            (&[][..], 10, Verdict::Equal),
+            (&[], 0, Verdict::Equal),
+            (&[What::OnlyLeft], 10, Verdict::Notice),
+            (&[What::OnlyLeft, What::OnlyRight], 2, Verdict::Alert),
+            (&[What::Time, What::Attributes], 2, Verdict::Notice),
+            (&[What::Attributes, What::Attributes], 1, Verdict::Notice),
+            (&[What::Contents], 10, Verdict::Alert),
+            (&[What::Kind], 10, Verdict::Alert),
+            (&[What::Target], 10, Verdict::Alert),
         ] {
             assert_eq!(judge(&found(whats), threshold), want, "{whats:?} {threshold}");
         }

@@ -177,7 +177,7 @@ fn alone(pair: &PairFile, checksum: bool, run: adhoc::Run) -> u8 {
 }
 
 /// What the brain says to a request; its refusal is an error.
-fn told(pair: &PairFile, request: Request) -> Result<String, UsageError> {
+pub fn told(pair: &PairFile, request: Request) -> Result<String, UsageError> {
     match talk(pair, request)? {
         Some(Reply::Ok(text)) => Ok(text),
         Some(Reply::Error(text)) => Err(UsageError(format!("{}: {text}", pair.name))),

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use crate::config::{self, CONFIGURATION, valid_pair};
 use crate::service::journal::{self, Priority};
-use crate::service::log::escape;
+use crate::service::log::{PAIR, escape};
 use dropins::{DropIn, drop_ins};
 
 /// Between the units' own files and an administrator's `override.conf`.
@@ -104,7 +104,7 @@ fn tell(complaint: &Complaint) {
     let kernel = OpenOptions::new().write(true).open("/dev/kmsg");
     let written = kernel.and_then(|mut k| k.write_all(format!("<4>psync-generator: {line}\n").as_bytes()));
     if written.is_err() {
-        let _ = journal::send(Priority::Warning, "psync-generator", &complaint.pair, &complaint.message);
+        let _ = journal::send(Priority::Warning, "psync-generator", &[(PAIR, &complaint.pair)], &complaint.message);
     }
 }
 

@@ -24,6 +24,9 @@ impl Monitor for LogMonitor {
             MESSAGE_ID => message_id::HALT, SIDE => "B", "advice" => advice.to_string());
     }
 
+    /// Who reads a log, or sits at a terminal, has been told.
+    fn alert(&self, _: &str, _: &str) {}
+
     fn problem(&self, path: &RelPath, text: &str) {
         warn!(self.logger, "not synchronised: {}", text; MESSAGE_ID => message_id::PROBLEM, PATH => path.to_string());
     }

@@ -12,6 +12,7 @@ pub mod generator;
 pub mod human;
 mod log_monitor;
 pub mod monitor;
+mod mount_units;
 mod mounts;
 mod openmetrics;
 mod options;

@@ -86,6 +86,10 @@ impl Monitor for TerminalMonitor {
         self.say_beside_log(&format!("{} halted: {reason} ({advice})", self.pair));
     }
 
+    fn alert(&self, reason: &str, advice: &str) {
+        self.log.alert(reason, advice);
+    }
+
     fn problem(&self, path: &RelPath, text: &str) {
         self.log.problem(path, text);
         self.say_beside_log(&format!("{path}: not synchronised: {text}"));

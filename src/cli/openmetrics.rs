@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::brain::status::{LinkWord, SideStatus, State, Status};
+use crate::brain::status::{CheckStatus, LinkWord, SideStatus, State, Status, Verdict};
 
 /// What a metric is.
 #[derive(Clone, Copy)]
@@ -67,6 +67,19 @@ fn families() -> Vec<Family> {
             let ended = s.and_then(|s| s.full_sync.as_ref()).and_then(|sync| sync.ended);
             ended.map(|when| plain(when as f64)).into_iter().collect()
         }),
+        ("last_check_seconds", Gauge, "When the last check ended, since 1970.", |s| {
+            check(s, |check| vec![plain(check.ended as f64)])
+        }),
+        ("last_check", StateSet, "What the last check came to.", |s| {
+            let one = |check: &CheckStatus, verdict: Verdict| {
+                let label = format!(",psync_last_check=\"{}\"", verdict.word());
+                (label, f64::from(u8::from(check.verdict == verdict)))
+            };
+            check(s, |check| Verdict::ALL.map(|verdict| one(check, verdict)).to_vec())
+        }),
+        ("last_check_differences", Gauge, "Paths that differed in the last check.", |s| {
+            check(s, |check| vec![plain(check.differences as f64)])
+        }),
         ("watches", Gauge, "Directories watched on this host.", |s| side(s, |side| side.watches)),
         ("actions", Counter, "Actions recorded on both sides.", |s| of(s, |s| s.totals.actions as f64)),
         ("placed_bytes", Counter, "Contents placed.", |s| of(s, |s| s.totals.bytes as f64)),
@@ -74,6 +87,7 @@ fn families() -> Vec<Family> {
         ("problems_met", Counter, "Problems met.", |s| of(s, |s| s.totals.problems as f64)),
         ("full_syncs", Counter, "Full syncs done.", |s| of(s, |s| s.totals.full_syncs as f64)),
         ("links", Counter, "Times that the right side was reached.", |s| of(s, |s| s.totals.links as f64)),
+        ("scans", Counter, "Times that the whole tree was read.", |s| side(s, |side| Some(side.scans))),
         ("events", Counter, "Events read from the kernel.", |s| side(s, |side| side.events)),
         ("overflows", Counter, "Overflows of the kernel's queue of events.", |s| side(s, |side| side.overflows)),
     ]
@@ -85,6 +99,10 @@ fn plain(value: f64) -> Sample {
 
 fn of(status: Option<&Status>, value: impl Fn(&Status) -> f64) -> Vec<Sample> {
     status.map(|status| plain(value(status))).into_iter().collect()
+}
+
+fn check(status: Option<&Status>, samples: impl Fn(&CheckStatus) -> Vec<Sample>) -> Vec<Sample> {
+    status.and_then(|status| status.check.as_ref()).map(samples).unwrap_or_default()
 }
 
 fn side(status: Option<&Status>, value: impl Fn(&SideStatus) -> Option<u64>) -> Vec<Sample> {

@@ -10,10 +10,10 @@ use std::time::Duration;
 use slog::{Logger, error, info, warn};
 
 use super::adhoc::{BANNED_EVERY, Roots, check_roots, stuck_after};
+use super::alert::ServiceMonitor;
 use super::console::Console;
 use super::exit;
 use super::human::words;
-use super::log_monitor::LogMonitor;
 use super::options::{self, Brain, Parsed};
 use super::pair::PairFile;
 use super::roots;
@@ -124,7 +124,7 @@ fn supervised(desk: &Arc<Desk>, job: &Job, reload: Reload, stop: &Stop) -> io::R
         Some(name) => banned::watch(name, BANNED_EVERY, stop)?,
         None => Arc::new(AtomicBool::new(false)),
     };
-    let monitor = Arc::new(LogMonitor { logger: job.logger.clone() });
+    let monitor = Arc::new(ServiceMonitor::new(&reload.pair, job.logger.clone()));
     let ended = brain::run_at(desk, job, monitor, stop.clone());
     // All that waits for it ends with the run.
     stop.set();

@@ -11,7 +11,7 @@ use super::commands::{StatusOptions, look, print};
 use super::human;
 use super::openmetrics;
 use super::pair::PairFile;
-use crate::brain::status::{LinkWord, SideStatus, State, Status, wall};
+use crate::brain::status::{CheckStatus, LinkWord, SideStatus, State, Status, wall};
 use crate::config::CONFIGURATION;
 use crate::service::control::{AGENT, directory};
 use crate::service::log::{escape, utc};
@@ -114,6 +114,7 @@ fn describe(name: &str, status: Option<&Status>) -> String {
     add("total", format!("{} actions, {}", totals.actions, human::bytes(totals.bytes)));
     add("in sync", status.last_in_sync.map_or("never yet".to_owned(), utc));
     add("full sync", full_sync(status));
+    add("check", check(status));
     add("problems", status.problems_now.to_string());
     for problem in &status.problems {
         lines.push(format!("    {}: {}", problem.path, problem.text));
@@ -151,7 +152,7 @@ fn link(status: &Status) -> String {
 
 fn side(side: &SideStatus) -> String {
     let host = side.host.as_ref().map(|host| format!("{host}:")).unwrap_or_default();
-    let mut text = format!("{host}{}", side.root);
+    let mut text = format!("{host}{}, scans: {}", side.root, side.scans);
     if side.scanning {
         text += &format!(", being read: {} files, {}", side.files, human::bytes(side.bytes));
     }
@@ -168,6 +169,11 @@ fn full_sync(status: &Status) -> String {
         Some(ended) => format!("{}, {} s{how}", utc(ended), ended.saturating_sub(sync.begun)),
         None => format!("runs since {}{how}", utc(sync.begun)),
     }
+}
+
+fn check(status: &Status) -> String {
+    let told = |check: &CheckStatus| format!("{}, {}: {}", utc(check.ended), check.verdict.word(), check.text);
+    status.check.as_ref().map_or("none since the start".to_owned(), told)
 }
 
 #[cfg(test)]

@@ -82,7 +82,11 @@ pub struct Service<'a> {
     pub admission: Admission,
     pub limits: Limits,
     pub tell: Tell,
+    pub mounted: Mounted,
 }
+
+/// Whether the root's file system is there; else what is missing. Asked for each caller.
+pub type Mounted = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// An endpoint that is open, and what watches for it.
 struct Held {
@@ -110,11 +114,13 @@ impl Service<'_> {
         let (endpoint, inbox) = channel();
         let tenure = Arc::new(Tenure::new(endpoint.clone()));
         let (ended, holder) = (endpoint.clone(), tenure.clone());
-        on_stop(Box::new(move || {
+        let end: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
             // First, so that the endpoint does not wait for a slow line.
             holder.dismiss("the agent was stopped");
             let _ = ended.send(Inbound::End);
-        }));
+        });
+        let at_stop = end.clone();
+        on_stop(Box::new(move || at_stop()));
         let door = Door {
             tenure,
             admission: self.admission.clone(),
@@ -125,6 +131,8 @@ impl Service<'_> {
             root: self.opening.root.to_owned(),
             filter: self.opening.filter.clone(),
             checks: Arc::default(),
+            mounted: self.mounted.clone(),
+            end,
         };
         thread::Builder::new().name("accept".into()).spawn(move || door.accept(&listener))?;
         let mut held = None;
@@ -262,6 +270,8 @@ struct Door {
     root: PathBuf,
     filter: FilterSettings,
     checks: Arc<AtomicUsize>,
+    mounted: Mounted,
+    end: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// Counts one caller as long as it lives.
@@ -307,7 +317,7 @@ impl Door {
             Ok(user) => user,
             Err(why) => {
                 (self.tell)(News::TurnedAway { who: "a caller", why: &why });
-                return self.refuse(stream, &why);
+                return refuse(stream, &self.pair, &why);
             }
         };
         let Ok(pipes) = stream.try_clone().and_then(|read| Ok((read, WriteEnd(stream.try_clone()?)))) else { return };
@@ -321,6 +331,13 @@ impl Door {
         for incoming in &heard {
             match incoming {
                 Incoming::Hello(hello) => who = format!("{} (through {user})", hello.name),
+                Incoming::Message(Request::Start(_) | Request::Check(_))
+                    if !begun && self.is_unmounted(&who, &replies) =>
+                {
+                    Self::wait_until_gone(&heard);
+                    // Another process sees what is mounted by then; this one may not, in its sandbox.
+                    return (self.end)();
+                }
                 Incoming::Message(Request::Start(start)) => {
                     begun = true;
                     let named = start.pair.clone();
@@ -353,8 +370,22 @@ impl Door {
             }
         }
         self.tenure.leave(connection);
-        // Until it has heard why, and gone.
+        Self::wait_until_gone(&heard);
+    }
+
+    /// Until the caller has heard why, and gone.
+    fn wait_until_gone(heard: &Receiver<Incoming<Request>>) {
         while heard.recv_timeout(GO).is_ok_and(|incoming| !matches!(incoming, Incoming::Ended(_))) {}
+    }
+
+    /// If the root's file system is not there, the caller is told so.
+    fn is_unmounted(&self, who: &str, replies: &Channel<Reply>) -> bool {
+        let Err(why) = (self.mounted)() else { return false };
+        (self.tell)(News::TurnedAway { who, why: &why });
+        replies.turn_away(&why);
+        // However often they call: systemd starts this service no more than once a second.
+        thread::sleep(Duration::from_secs(1));
+        true
     }
 
     /// A check, from its first question to its last, beside the session that may go on: it holds nothing and changes
@@ -375,18 +406,29 @@ impl Door {
         attend(open, next, |answer| replies.send(&Reply::Checked(answer)).is_ok());
         replies.close();
     }
+}
 
-    /// Tells a caller that it may not come in, and waits until it has gone.
-    fn refuse(&self, mut stream: &UnixStream, why: &str) {
-        let hello = Hello::new(Role::Agent, &self.pair).send(&mut stream);
-        if hello.is_ok() && frame::write(&mut stream, Kind::Refusal, 0, why.as_bytes()).is_ok() {
-            let _ = stream.shutdown(Shutdown::Write);
-            let _ = stream.set_read_timeout(Some(GO));
-            let mut few = [0; 1024];
-            // Its first words; it has nothing more to say.
-            while stream.read(&mut few).is_ok_and(|n| n > 0) {}
-        }
+/// Tells a caller that it may not come in, and waits until it has gone.
+fn refuse(mut stream: &UnixStream, pair: &str, why: &str) {
+    let hello = Hello::new(Role::Agent, pair).send(&mut stream);
+    if hello.is_ok() && frame::write(&mut stream, Kind::Refusal, 0, why.as_bytes()).is_ok() {
+        let _ = stream.shutdown(Shutdown::Write);
+        let _ = stream.set_read_timeout(Some(GO));
+        let mut few = [0; 1024];
+        // Its first words; it has nothing more to say.
+        while stream.read(&mut few).is_ok_and(|n| n > 0) {}
     }
+}
+
+/// Tells those who wait at the socket why nobody can be served. If they were left there, systemd would start the service
+/// again at once, and they would learn nothing.
+pub fn turn_all_away(listener: &UnixListener, pair: &str, why: &str) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    while let Ok((stream, _)) = listener.accept() {
+        stream.set_nonblocking(false)?;
+        refuse(&stream, pair, why);
+    }
+    Ok(())
 }
 
 /// The writing end of a socket: the other side sees the end of the stream when this is dropped.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
 use super::journal::{self, Priority};
+use super::log::PAIR;
 
 /// Why the command did not take the message.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +23,7 @@ pub fn alert(command: Option<&str>, pair: &str, message: &str) {
         None => String::new(),
     };
     let line = format!("{}{failed}", message.lines().next().unwrap_or_default());
-    if journal::send(Priority::Alert, "psync", pair, &line).is_err() {
+    if journal::send(Priority::Alert, "psync", &[(PAIR, pair)], &line).is_err() {
         let _ = writeln!(io::stderr(), "psync: {line}");
     }
 }

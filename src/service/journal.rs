@@ -12,19 +12,22 @@ const SOCKET: &str = "/run/systemd/journal/socket";
 pub enum Priority {
     Alert = 1,
     Warning = 4,
+    Notice = 5,
+    Info = 6,
 }
 
-/// Sends one record. Never blocks: who calls may be what the journal waits for.
-pub fn send(priority: Priority, identifier: &str, pair: &str, message: &str) -> io::Result<()> {
+/// Sends one record with these fields. Never blocks: who calls may be what the journal waits for.
+pub fn send(priority: Priority, identifier: &str, fields: &[(&str, &str)], message: &str) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    socket.send_to(record(priority, identifier, pair, message).as_bytes(), SOCKET).map(drop)
+    socket.send_to(record(priority, identifier, fields, message).as_bytes(), SOCKET).map(drop)
 }
 
 /// The journal's own format, a field a line; so no value may hold a line's end.
-fn record(priority: Priority, identifier: &str, pair: &str, message: &str) -> String {
+fn record(priority: Priority, identifier: &str, fields: &[(&str, &str)], message: &str) -> String {
     let mut text = format!("PRIORITY={}\n", priority as u8);
-    for (field, value) in [("SYSLOG_IDENTIFIER", identifier), ("PSYNC_PAIR", pair), ("MESSAGE", message)] {
+    let own = [("SYSLOG_IDENTIFIER", identifier), ("MESSAGE", message)];
+    for (field, value) in fields.iter().copied().chain(own) {
         text.push_str(field);
         text.push('=');
         escape(&mut text, value);
@@ -39,9 +42,9 @@ mod tests {
 
     #[test]
     fn no_value_makes_a_field_of_its_own() {
-        let text = record(Priority::Alert, "psync", "p", "a\nPRIORITY=7");
+        let text = record(Priority::Alert, "psync", &[("PSYNC_PAIR", "p")], "a\nPRIORITY=7");
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[..3], ["PRIORITY=1", "SYSLOG_IDENTIFIER=psync", "PSYNC_PAIR=p"]);
+        assert_eq!(lines[..3], ["PRIORITY=1", "PSYNC_PAIR=p", "SYSLOG_IDENTIFIER=psync"]);
         assert!(lines.len() == 4 && lines[3].starts_with("MESSAGE=a"), "{text}");
     }
 }

@@ -6,6 +6,11 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+/// Whether a service manager started this process.
+pub fn supervised() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 /// The service has started, or its configuration was read again.
 pub fn ready() {
     tell(&[NotifyState::Ready]);

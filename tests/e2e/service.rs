@@ -190,6 +190,16 @@ fn a_halted_brain_stays_and_goes_on_when_the_deletions_are_accepted() {
     assert!(status.stdout.contains(&format!("psync resume {PAIR} --accept")), "what to type: {}", status.stdout);
     assert!(files(&house) >= 50, "only {} files are left{}", files(&house), house.story());
     assert_eq!(house.psync(&["fullsync", PAIR]).code(), 1);
+    // What a unit waits for, and its alert takes away.
+    let message = house.beside("run").join(format!("{PAIR}.halt"));
+    house.wait_for(|_| message.exists());
+    let text = read(&message);
+    assert!(text.starts_with("pair web: halted: ") && text.contains("psync resume web --accept"), "{text}");
+    let alert = format!("psync-halt@{PAIR}.path");
+    for _ in 0..2 {
+        assert_eq!(house.psync(&["alert", &alert]).code(), 0);
+        assert!(!message.exists());
+    }
 
     // To go on without a word changes nothing: it halts again.
     let before = files(&house);
@@ -197,6 +207,7 @@ fn a_halted_brain_stays_and_goes_on_when_the_deletions_are_accepted() {
     assert_eq!(house.psync(&["resume", PAIR]).code(), 0);
     house.wait_for(|house| house.status()["state"] == "halted" && house.status()["totals"]["links"].as_u64() > links);
     assert!(files(&house) >= 50 && files(&house) <= before, "{}", house.story());
+    house.wait_for(|_| message.exists());
 
     assert_eq!(house.psync(&["resume", PAIR, "--accept"]).code(), 0);
     house.wait_for(|house| files(house) == 1);
@@ -204,6 +215,54 @@ fn a_halted_brain_stays_and_goes_on_when_the_deletions_are_accepted() {
     assert_eq!(read(house.right.join("kept")), "kept\n");
     write(house.right.join("new"), "new\n");
     house.wait_for(|house| house.left.join("new").exists());
+    house.stop();
+}
+
+#[test]
+fn without_systemd_a_halt_runs_the_alert_command() {
+    let mut house = House::new("");
+    let alert = house.beside("alert");
+    house.configure(&format!("alert_command = 'cat >> {0}; echo of $PSYNC_PAIR >> {0}'\n", alert.display()));
+    write(house.left.join("a"), "a\n");
+    let mut brain = Command::new(PSYNC_BRAIN);
+    brain.arg(&house.config).env_remove("NOTIFY_SOCKET");
+    house.start_alone(brain);
+    house.wait_in_sync();
+    rename(&house.right, house.beside("away"));
+    house.wait_for(|house| house.status()["state"] == "halted");
+    let text = || fs::read_to_string(&alert).unwrap_or_default();
+    house.wait_for(|_| text().ends_with("of web\n"));
+    assert!(text().starts_with("pair web: halted: ") && text().matches("of web").count() == 1, "{}", text());
+    assert!(!house.beside("run").join(format!("{PAIR}.halt")).exists());
+    house.stop();
+}
+
+#[test]
+fn the_result_of_a_check_is_in_the_status() {
+    let mut house = House::new("");
+    write(house.left.join("a"), "a\n");
+    house.start(&[]);
+    house.wait_in_sync();
+    let text = |house: &House| house.psync(&["status", PAIR]).stdout;
+    assert!(text(&house).contains("  check      none since the start\n"), "{}", text(&house));
+    let config = house.config.to_str().unwrap().to_owned();
+    assert_eq!(house.psync(&["check", &config]).code(), 0);
+    let check = house.status()["check"].clone();
+    assert_eq!((check["verdict"].as_str(), check["differences"].as_u64()), (Some("equal"), Some(0)), "{check}");
+    house.psync(&["pause", PAIR]);
+    write(house.left.join("b"), "b\n");
+    assert_eq!(house.psync(&["check", &config]).code(), 3);
+    assert!(text(&house).contains(", notice: 1 differences, 2 paths compared\n"), "{}", text(&house));
+    let metrics = house.psync(&["status", PAIR, "--openmetrics"]).stdout;
+    for line in [
+        "psync_last_check{pair=\"web\",psync_last_check=\"notice\"} 1",
+        "psync_last_check_differences{pair=\"web\"} 1",
+        "psync_scans_total{pair=\"web\",side=\"right\"} 1",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "no {line} in:\n{metrics}");
+    }
+    house.psync(&["resume", PAIR]);
+    house.wait_in_sync();
     house.stop();
 }
 

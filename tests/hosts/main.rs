@@ -9,10 +9,18 @@
 #[allow(dead_code)]
 mod tools;
 
+#[path = "../e2e/support/threads.rs"]
+mod threads;
+
 mod support;
 
+mod administrator;
+mod away;
+mod faults;
 mod lab;
 mod package;
 mod pair;
+mod refused;
+mod samba;
 mod umbrella;
 mod units;

@@ -2,78 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Host, Lab, package, until};
-
-/// The blocks of commands of the README's section, each with the host that its first line names.
-fn readme() -> Vec<(String, String)> {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let section = text.split("\n## Two servers\n").nth(1).unwrap().split("\n## ").next().unwrap();
-    let blocks = section.split("```sh\n").skip(1).map(|block| {
-        let block = block.split("```").next().unwrap();
-        let (first, rest) = block.split_once('\n').unwrap();
-        (first.strip_prefix("# on ").unwrap().to_owned(), rest.to_owned())
-    });
-    blocks.collect()
-}
-
-/// The pair `web`, running on both hosts.
-fn web() -> Option<Lab> {
-    let lab = Lab::boot()?;
-    for host in lab.hosts() {
-        host.sh("sed -i 's/ left$/ left files1/; s/ right$/ right files2/' /etc/hosts");
-        fs::copy(package(), host.path("/root").join(package().file_name().unwrap())).unwrap();
-    }
-    for (place, script) in readme() {
-        let key = fs::read_to_string(lab.left.path("/etc/psync/ssh/web.pub")).unwrap_or_default();
-        let script = script.replace("PUBLIC-KEY", key.trim());
-        let hosts = match place.as_str() {
-            "both" => vec![&lab.left, &lab.right],
-            "the left" => vec![&lab.left],
-            "the right" => vec![&lab.right],
-            other => panic!("where is {other}?"),
-        };
-        for host in hosts {
-            host.sh(&format!("set -e; export DEBIAN_FRONTEND=noninteractive; cd /root\n{script}"));
-        }
-    }
-    in_sync(&lab);
-    Some(lab)
-}
-
-fn in_sync(lab: &Lab) {
-    until("the pair is in sync", || status(&lab.left) == "in sync");
-}
-
-/// The state that `psync status` tells, in words.
-fn status(host: &Host) -> String {
-    let done = host.output("psync status web --json");
-    let value: serde_json::Value = serde_json::from_str(&done.stdout).unwrap_or_default();
-    let state = value.get("state").or_else(|| value.get(0).and_then(|v| v.get("state")));
-    state.and_then(|s| s.as_str()).unwrap_or_default().replace(['-', '_'], " ")
-}
-
-/// Waits until the file is on that host, with these contents.
-fn arrives(host: &Host, name: &str, contents: &str) {
-    let path = host.path("/srv/web").join(name);
-    until(&format!("{name} is on the {}", host.name), || fs::read_to_string(&path).is_ok_and(|text| text == contents));
-}
-
-fn vanishes(host: &Host, name: &str) {
-    let path = host.path("/srv/web").join(name);
-    until(&format!("{name} is gone from the {}", host.name), || fs::symlink_metadata(&path).is_err());
-}
-
-fn write(host: &Host, name: &str, contents: &str) {
-    fs::write(host.path("/srv/web").join(name), contents).unwrap();
-}
+use crate::support::web::{AGENT, BRAIN, arrives, in_sync, vanishes, web, write};
+use crate::support::{Host, until};
 
 #[test]
 fn set_up_as_the_readme_says_it_syncs_both_ways() {
-    let Some(lab) = web() else { return };
+    let Some(lab) = web("") else { return };
     let (left, right) = (&lab.left, &lab.right);
     write(left, "from-left", "l");
     write(right, "from-right", "r");
@@ -102,7 +39,7 @@ fn set_up_as_the_readme_says_it_syncs_both_ways() {
 
 #[test]
 fn cut_and_killed_and_rebooted_it_comes_back() {
-    let Some(mut lab) = web() else { return };
+    let Some(mut lab) = web("") else { return };
     write(&lab.left, "a", "1");
     arrives(&lab.right, "a", "1");
 
@@ -115,9 +52,9 @@ fn cut_and_killed_and_rebooted_it_comes_back() {
     arrives(&lab.left, "c", "right");
     vanishes(&lab.left, "a");
 
-    for (n, unit) in ["psync-brain@web", "psync-agent@web"].iter().enumerate() {
+    for (n, unit) in [BRAIN, AGENT].iter().enumerate() {
         let host = if n == 0 { &lab.left } else { &lab.right };
-        host.kill(&format!("{unit}.service"), Signal::SIGKILL);
+        host.kill(unit, Signal::SIGKILL);
         let name = format!("after-kill-{n}");
         write(&lab.left, &name, "x");
         arrives(&lab.right, &name, "x");
@@ -135,9 +72,9 @@ fn cut_and_killed_and_rebooted_it_comes_back() {
 
 #[test]
 fn an_upgrade_of_both_hosts_goes_unnoticed() {
-    let Some(lab) = web() else { return };
+    let Some(lab) = web("") else { return };
     let newer = crate::support::newer();
-    let before = lab.hosts().map(|host| host.show(&unit_of(host), "MainPID"));
+    let before = lab.hosts().map(|host| host.show(unit_of(host), "MainPID"));
     for host in lab.hosts() {
         host.install(&newer);
     }
@@ -146,11 +83,11 @@ fn an_upgrade_of_both_hosts_goes_unnoticed() {
     arrives(&lab.right, "after", "upgrade");
     for (host, before) in lab.hosts().into_iter().zip(before) {
         let unit = unit_of(host);
-        assert_ne!(host.show(&unit, "MainPID"), before, "{unit} runs the old program");
-        assert_eq!(host.show(&unit, "ActiveState"), "active");
+        assert_ne!(host.show(unit, "MainPID"), before, "{unit} runs the old program");
+        assert_eq!(host.show(unit, "ActiveState"), "active");
     }
 }
 
-fn unit_of(host: &Host) -> String {
-    format!("psync-{}@web.service", if host.name == "left" { "brain" } else { "agent" })
+fn unit_of(host: &Host) -> &'static str {
+    if host.name == "left" { BRAIN } else { AGENT }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +14,14 @@ use super::super::adhoc::stuck_after;
 use super::super::console::Console;
 use super::super::exit;
 use super::super::human::words;
+use super::super::mount_units;
 use super::super::options::Serve;
 use super::super::pair::PairFile;
 use super::{done, opening};
 use crate::brain::monitor::Exit;
-use crate::config::{self, AgentSettings};
+use crate::config::{self, AgentSettings, Settings};
 use crate::endpoint::admit::Admission;
-use crate::endpoint::service::{Beating, News, Service, Tell};
+use crate::endpoint::service::{Beating, Mounted, News, Service, Tell, turn_all_away};
 use crate::link::Limits;
 use crate::pulse;
 use crate::service::log::{Log, MESSAGE_ID, Target, message_id};
@@ -30,9 +32,13 @@ use crate::service::watchdog::Watch;
 /// The whole command; returns after a signal, with everything recorded.
 pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
     let PairFile { name: pair, path: file } = PairFile::of(&options.pair)?;
-    let (settings, origins) = config::load(&file).map_err(|e| UsageError(e.to_string()))?;
-    settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
-    let listener = listener(&pair)?;
+    let listener = listener(&pair);
+    let settings = read(&file).inspect_err(|e| {
+        if let Ok(listener) = &listener {
+            let _ = turn_all_away(listener, &pair, &e.0);
+        }
+    })?;
+    let listener = listener?;
     let target = Target::of(options.log.as_ref().unwrap_or(&settings.log));
     let log = Log::start(&target, settings.debug, &pair, console.writer())
         .map_err(|e| UsageError(format!("{}: log: {}", file.display(), words(&e))))?;
@@ -46,6 +52,7 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
         admission: Admission { user: settings.right.user.clone() },
         limits: limits(&shared),
         tell: teller(log.logger.clone()),
+        mounted: mounted(&settings.right.root),
     };
     let beating = Beating::default();
     let _pulse = pulse::take("agent");
@@ -61,6 +68,21 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
     let ended = service.run(listener, &beating, |end| stop.on_stop(end));
     notify::stopping();
     ended.map_err(cannot)
+}
+
+fn read(file: &Path) -> Result<Settings, UsageError> {
+    let (settings, origins) = config::load(file).map_err(|e| UsageError(e.to_string()))?;
+    settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
+    Ok(settings)
+}
+
+/// Asks systemd, if that started the service: the unit waits for the root's mounts, and does not need them.
+fn mounted(root: &Path) -> Mounted {
+    let root = root.to_owned();
+    match notify::supervised() {
+        true => Arc::new(move || mount_units::all_mounted(&root)),
+        false => Arc::new(|| Ok(())),
+    }
 }
 
 /// What an agent with these settings does on its link.

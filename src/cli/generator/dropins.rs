@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::super::mount_units;
 use crate::config::{Calendar, Settings};
 
 /// An addition to one unit.
@@ -34,7 +35,7 @@ pub fn drop_ins(pair: &str, file: &Path, settings: &Settings, complain: &mut imp
         add(format!("{name}@{pair}.service"), left.mounts.clone(), "Service", left.service.clone());
     }
     let right = sandbox(&[&settings.right.root], settings, &mut complain_of);
-    add(format!("psync-agent@{pair}.service"), right.mounts, "Service", right.service);
+    add(format!("psync-agent@{pair}.service"), wanted_mounts(&settings.right.root), "Service", right.service);
 
     let expression = |text: &String| vec![Calendar::Expression(text.clone())];
     for (key, name, due) in [
@@ -60,6 +61,15 @@ pub fn drop_ins(pair: &str, file: &Path, settings: &Settings, complain: &mut imp
         add(format!("{name}@{pair}.timer"), never.to_string(), "Timer", lines);
     }
     made
+}
+
+/// The agent's mounts are there before it starts, or it says itself what is missing; see [`mount_units`].
+fn wanted_mounts(root: &Path) -> String {
+    let units = mount_units::of(root).join(" ");
+    match units.is_empty() {
+        true => String::new(),
+        false => format!("Wants={units}\nAfter={units}\nStopPropagatedFrom={units}\n"),
+    }
 }
 
 /// What a service needs to reach its roots.

@@ -58,7 +58,11 @@ fn one_file_makes_the_drop_ins_of_all_units() {
     for unit in ["psync-brain@web.service", "psync-check@web.service", "psync-fullsync@web.service"] {
         assert_eq!(made[unit], brain);
     }
-    assert_eq!(made["psync-agent@web.service"], brain.replace("left", "right"));
+    // The agent waits for its mounts; it does not require them.
+    let mounts = "srv.mount srv-right.mount";
+    let wanted = format!("Wants={mounts}\nAfter={mounts}\nStopPropagatedFrom={mounts}");
+    let agent = brain.replace("RequiresMountsFor=\"/srv/left\"", &wanted).replace("left", "right");
+    assert_eq!(made["psync-agent@web.service"], agent);
     let timer = "# From /etc/psync/web.toml\n\n[Unit]\nSourcePath=/etc/psync/web.toml\n\n\
                  [Timer]\nOnCalendar=\nOnCalendar=*-*-* 01:00:00\n";
     assert_eq!(made["psync-fullsync@web.timer"], timer);

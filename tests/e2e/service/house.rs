@@ -97,6 +97,13 @@ impl House {
         self.brain = Some(command.spawn().unwrap());
     }
 
+    /// Starts the brain by another command, without a systemd.
+    pub fn start_alone(&mut self, mut command: Command) {
+        command.env("RUNTIME_DIRECTORY", self.beside("run")).stdin(Stdio::null());
+        command.stderr(fs::File::create(self.beside("stderr")).unwrap());
+        self.brain = Some(command.spawn().unwrap());
+    }
+
     /// Starts the brain by another command; false if that ends at once.
     pub fn start_as(&mut self, mut command: Command) -> bool {
         command.env("RUNTIME_DIRECTORY", self.beside("run")).env("NOTIFY_SOCKET", self.beside("notify"));

@@ -8,6 +8,7 @@ mod pair;
 pub mod process;
 pub mod service;
 pub mod sshd;
+pub mod threads;
 pub mod tools;
 pub mod tree;
 pub mod users;

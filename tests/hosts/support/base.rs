@@ -11,7 +11,7 @@ use super::{directory, run};
 const RELEASE: &str = "bookworm";
 /// The package's dependencies are among them, since the hosts have no way to the archive.
 const PACKAGES: &str =
-    "systemd,systemd-sysv,dbus,openssh-server,openssh-client,rsync,acl,attr,iproute2,procps,logrotate";
+    "systemd,systemd-sysv,dbus,openssh-server,openssh-client,rsync,acl,attr,iproute2,procps,logrotate,samba,smbclient";
 
 /// The path of the tree. The first caller makes it, others wait.
 pub fn tree() -> PathBuf {
@@ -47,5 +47,8 @@ const SETTINGS: &str = "
     # What the hosts have no use for, and what would fill the journals.
     systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer getty.target \
         console-getty.service systemd-networkd.service systemd-resolved.service
+    # Those of a test that serves its roots by Samba are started by it.
+    systemctl disable smbd.service nmbd.service
+    systemctl mask samba-ad-dc.service
     mkdir -p /var/log/journal
 ";

@@ -60,6 +60,12 @@ impl Host {
     }
 
     pub fn wait_until_running(&mut self) {
+        let state = self.wait_until_booted();
+        assert_eq!(state, "running", "{}: {}", self.name, self.output("systemctl --failed").stdout);
+    }
+
+    /// Until it runs, even if some unit has failed; what systemd says of it.
+    pub fn wait_until_booted(&mut self) -> String {
         let mut state = String::new();
         until(&format!("{} runs", self.name), || {
             let nspawn = self.nspawn.as_mut().expect("started");
@@ -72,16 +78,22 @@ impl Host {
             state = self.output("systemctl is-system-running").stdout.trim().to_owned();
             state == "running" || state == "degraded"
         });
-        assert_eq!(state, "running", "{}: {}", self.name, self.output("systemctl --failed").stdout);
+        state
     }
 
     /// Shuts it down in order, and boots it.
     pub fn reboot(&mut self) {
+        self.shut_down();
+        self.start();
+        self.wait_until_running();
+    }
+
+    /// Shuts it down in order; it stays off.
+    pub fn shut_down(&mut self) {
         self.output("systemctl poweroff");
         let mut nspawn = self.nspawn.take().expect("started");
         until(&format!("{} is off", self.name), || nspawn.try_wait().unwrap().is_some());
-        self.start();
-        self.wait_until_running();
+        self.init = 0;
     }
 
     /// Ends every process at once, and boots it.
@@ -165,6 +177,11 @@ impl Host {
     pub fn pid_of(&self, unit: &str) -> i32 {
         let inside = self.show(unit, "MainPID");
         assert_ne!(inside, "0", "{unit} does not run");
+        self.on_this_machine(&inside)
+    }
+
+    /// The id on this machine of a process that the host knows by that id.
+    fn on_this_machine(&self, inside: &str) -> i32 {
         // The line of a process with the ids in all namespaces, the innermost last.
         let found = fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
             let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
@@ -172,9 +189,16 @@ impl Host {
             let ours = fs::read_link(format!("/proc/{}/ns/pid", self.init)).ok()?;
             let status = fs::read_to_string(entry.path().join("status")).ok()?;
             let ids = status.lines().find(|l| l.starts_with("NSpid:"))?;
-            (same == ours && ids.split_whitespace().last() == Some(&inside)).then_some(pid)
+            (same == ours && ids.split_whitespace().last() == Some(inside)).then_some(pid)
         });
-        found.unwrap_or_else(|| panic!("{unit}: process {inside} is gone"))
+        found.unwrap_or_else(|| panic!("{}: process {inside} is gone", self.name))
+    }
+
+    /// Kills the one process of the host that this script finds the id of.
+    pub fn kill_found(&self, script: &str) {
+        let inside = self.sh(script);
+        assert!(inside.parse::<u32>().is_ok(), "{}: `{script}` found {inside:?}", self.name);
+        kill(Pid::from_raw(self.on_this_machine(&inside)), Signal::SIGKILL).unwrap();
     }
 
     pub fn kill(&self, unit: &str, signal: Signal) {

@@ -5,6 +5,7 @@ mod cgroups;
 mod host;
 mod line;
 mod package;
+pub mod web;
 
 pub use host::Host;
 pub use line::Line;

@@ -1,0 +1,95 @@
+//! The mounts that a root needs, as systemd knows them.
+//!
+//! A service behind a socket must not *require* a mount: when the mount fails, the service's start is cancelled before it
+//! begins, the caller still waits at the socket, and systemd tries again without a pause until it gives the socket up. So
+//! the service only wants its mounts, and asks for them itself.
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::Command;
+
+use super::human::words;
+
+/// systemd knows no longer names.
+const NAME_MAX: usize = 255;
+
+/// The units of mounts on which the root could lie, the outermost first. Most of them are of no mount.
+pub fn of(root: &Path) -> Vec<String> {
+    let above = root.ancestors().filter(|path| path.parent().is_some());
+    let mut units: Vec<String> = above.map(unit).filter(|unit| unit.len() <= NAME_MAX).collect();
+    units.reverse();
+    units
+}
+
+/// What `systemd-escape --path --suffix=mount` makes of a path.
+fn unit(path: &Path) -> String {
+    let mut name = String::new();
+    for byte in path.as_os_str().as_bytes().iter().skip(1) {
+        match byte {
+            b'/' => name.push('-'),
+            b'.' if name.is_empty() => name.push_str("\\x2e"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' | b'.' => name.push(char::from(*byte)),
+            other => _ = write!(name, "\\x{other:02x}"),
+        }
+    }
+    name + ".mount"
+}
+
+/// Whether all mounts of the root that systemd has a unit for are there; else which one is not.
+pub fn all_mounted(root: &Path) -> Result<(), String> {
+    let mut command = Command::new("systemctl");
+    command.args(["show", "--property=Id,LoadState,ActiveState,Result", "--"]).args(of(root));
+    let output = command.output().map_err(|e| format!("systemctl show: {}", words(&e)))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("systemctl show: {}", said.lines().next().unwrap_or("it failed")));
+    }
+    match missing(&String::from_utf8_lossy(&output.stdout)) {
+        Some((unit, state)) => Err(format!("root {}: {unit} is not mounted ({state})", root.display())),
+        None => Ok(()),
+    }
+}
+
+/// The first unit that is known and not mounted, of what `systemctl show` prints: a paragraph for each.
+fn missing(shown: &str) -> Option<(&str, &str)> {
+    shown.split("\n\n").find_map(|paragraph| {
+        let value = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let (unit, loaded, active) = (value("Id")?, value("LoadState")?, value("ActiveState")?);
+        let why = value("Result").filter(|result| *result != "success").unwrap_or(active);
+        (loaded == "loaded" && active != "active").then_some((unit, why))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_units_of_a_path() {
+        for (root, want) in [
+            ("/", &[][..]),
+            ("/srv", &["srv.mount"]),
+            ("/srv/my data/.x", &["srv.mount", r"srv-my\x20data.mount", r"srv-my\x20data-.x.mount"]),
+            ("/.a-b/ü", &[r"\x2ea\x2db.mount", r"\x2ea\x2db-\xc3\xbc.mount"]),
+        ] {
+            assert_eq!(of(Path::new(root)), want, "{root}");
+        }
+        assert_eq!(of(Path::new(&format!("/a/{}", "x".repeat(250)))), ["a.mount"]);
+    }
+
+    #[test]
+    fn what_is_known_must_be_mounted() {
+        let unit = |name: &str, loaded: &str, active: &str, result: &str| {
+            format!("Result={result}\nId={name}.mount\nLoadState={loaded}\nActiveState={active}\n")
+        };
+        let all = |units: &[String]| missing(&units.join("\n")).map(|(unit, why)| format!("{unit} {why}"));
+        let (fine, none) = (unit("a", "loaded", "active", "success"), unit("b", "not-found", "inactive", "success"));
+        assert_eq!(all(&[]), None);
+        assert_eq!(all(&[fine.clone(), none.clone()]), None);
+        let failed = unit("c", "loaded", "failed", "exit-code");
+        assert_eq!(all(&[fine.clone(), none, failed]).as_deref(), Some("c.mount exit-code"));
+        // Its device did not come.
+        assert_eq!(all(&[fine, unit("d", "loaded", "inactive", "success")]).as_deref(), Some("d.mount inactive"));
+    }
+}
