@@ -42,6 +42,14 @@ fn a_right_host_that_is_away_is_waited_for() {
     arrives(&lab.right, "written while the right was off", "x");
     in_sync(&lab);
     both_ways(&lab, "after");
+
+    // The other way round.
+    lab.left.shut_down();
+    write(&lab.right, "written while the left was off", "x");
+    lab.left.start();
+    lab.left.wait_until_running();
+    arrives(&lab.left, "written while the left was off", "x");
+    in_sync(&lab);
     a_disk_that_does_not_come(&mut lab);
 }
 

@@ -16,7 +16,7 @@ fn systemd_finds_nothing_wrong_with_them() {
     );
     host.sh("systemctl daemon-reload");
     let units = host.sh("ls /lib/systemd/system | grep ^psync | sed 's/@/@p/' | sed 's/psync-alert@p/psync-alert@psync-brain@p.service/'");
-    assert_eq!(units.lines().count(), 11, "{units}");
+    assert_eq!(units.lines().count(), 12, "{units}");
     let words = units.replace('\n', " ");
     let said = host.sh(&format!("cd /lib/systemd/system; systemd-analyze verify --man=no {words} 2>&1"));
     assert_eq!(said, "");
