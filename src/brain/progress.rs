@@ -142,6 +142,7 @@ mod tests {
             after: Some(Entry { content: Content::File { size, hash: None }, attrs }),
             contents: true,
             inline: None,
+            like: None,
             below: 0,
         })
     }

@@ -255,6 +255,7 @@ mod tests {
             after: entry,
             contents: true,
             inline: Some(serde_bytes::ByteBuf::from(vec![1; 32 * 1024])),
+            like: None,
             below: 0,
         };
         let frame = encode(&Reply::Report(change)).expect("it fits");

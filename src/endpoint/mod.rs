@@ -7,6 +7,7 @@ pub mod agent;
 pub mod heartbeat;
 pub mod message;
 pub mod open;
+mod saves;
 pub mod serve;
 pub mod service;
 pub mod survey;
@@ -112,6 +113,9 @@ pub struct Endpoint<D: Disk, A: Archive> {
     full_scan: Option<Scan<D::Dir>>,
     supplies: BTreeMap<Generation, (RelPath, Supply<D::File>)>,
     incoming: BTreeMap<Generation, Incoming<D::File>>,
+    /// Files of this side that are copied into incoming ones.
+    copies: BTreeMap<Generation, Supply<D::File>>,
+    leavers: saves::Leavers,
     troubles: BTreeMap<RelPath, Trouble>,
     /// Paths that appeared: directories among them are scanned.
     appeared: BTreeSet<RelPath>,
@@ -150,6 +154,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             full_scan: None,
             supplies: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            leavers: saves::Leavers::default(),
             troubles: BTreeMap::new(),
             appeared: BTreeSet::new(),
             last_progress: now,
@@ -225,6 +231,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             Request::Cancel { generation } => {
                 self.supplies.remove(&generation);
+                self.copies.remove(&generation);
                 if let Some(incoming) = self.incoming.remove(&generation) {
                     self.replica.unstage(&incoming.receive.name);
                 }
@@ -285,6 +292,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.held = false;
         self.pings.clear();
         self.supplies.clear();
+        self.copies.clear();
+        self.leavers.clear();
         for (_, incoming) in std::mem::take(&mut self.incoming) {
             self.replica.unstage(&incoming.receive.name);
         }
@@ -348,6 +357,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             return Ok(());
         }
+        if let Source::Held { from, node, known } = source {
+            let held = self.replica.open_held(from, *node, *known)?;
+            return self.copy(generation, apply, held, out);
+        }
         let bytes: &[u8] = if let Source::Inline(bytes) = source { bytes } else { &[] };
         match self.replica.stage_whole(generation, &apply.path, entry, bytes) {
             Ok(staged) => self.jobs.push(Job { generation, apply, staged: Some(staged) }),
@@ -380,8 +393,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 return Ok(());
             }
         }
+        self.look_at_leaver(path, how, now, out)?;
+        let how = How { patient: self.is_patient(path, now), ..how };
         let examined = self.replica.examine(path, how)?;
         let fine = !matches!(examined, Examined::Problem(_) | Examined::Busy);
+        if !matches!(examined, Examined::Left { .. }) {
+            self.release_move(path);
+        }
         match examined {
             // A deletion waits for the re-creation that editors make, whoever asks.
             Examined::Changed(change) if how.again && change.after.is_none() && change.known.is_some() => {
@@ -397,6 +415,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
                 self.coalescer.sent(path, now);
                 out.push(Reply::Report(*change));
+            }
+            Examined::Left { from, made } => {
+                if !self.hold_move(path, from, made, now) {
+                    return self.look(path, how, now, out);
+                }
+                if how.again {
+                    self.take_back(path, out)?;
+                }
             }
             Examined::Busy => {
                 if self.coalescer.busy(path, now) {

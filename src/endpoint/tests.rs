@@ -46,3 +46,32 @@ fn what_is_kept_while_no_brain_is_there_is_bounded() {
     // What is not kept by itself lies within a scope that will be scanned.
     assert!(endpoint.coalescer.is_dirty(&path("299/299999")) || !endpoint.coalescer.take_scopes().is_empty());
 }
+
+#[test]
+fn a_copy_is_told_before_the_name_that_it_copies() {
+    let report = |at: &str, like: Option<&str>| {
+        let like = like.map(|from| crate::model::Like { from: path(from), node: 7, generation: 7 });
+        let (known, moved, after, inline) = (None, None, None, None);
+        let path = path(at);
+        Reply::Report(crate::model::Change {
+            seq: 1,
+            path,
+            parent: None,
+            known,
+            moved,
+            after,
+            contents: true,
+            inline,
+            like,
+            below: 0,
+        })
+    };
+    let mut replies =
+        vec![report("a", None), Reply::Stopped, report("d", None), report("d/a~", Some("a")), report("x", Some("y"))];
+    saves::copies_first(&mut replies);
+    let told: Vec<String> = replies
+        .iter()
+        .map(|reply| if let Reply::Report(change) = reply { change.path.to_string() } else { String::new() })
+        .collect();
+    assert_eq!(told, ["", "d", "d/a~", "a", "x"]);
+}

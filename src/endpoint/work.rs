@@ -13,7 +13,7 @@ use crate::replica::scan::{Found, Scan};
 use crate::watch::Hint;
 
 use super::message::Reply;
-use super::{Endpoint, Next};
+use super::{Endpoint, Next, saves};
 
 /// Paths examined in one slice.
 const LOOKS: usize = 256;
@@ -40,6 +40,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.retry_troubles(now, out)?;
         }
         if self.reporting {
+            more |= self.step_copies(out)?;
             more |= self.step_supplies(now, out);
         }
         if self.reports() {
@@ -154,6 +155,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     fn step_dirty(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
         let how = How { inline: self.settings.inline_live, ..How::default() };
+        let begun = out.len();
         for path in self.due(now)? {
             let appeared = self.appeared.remove(&path);
             self.look(&path, how, now, out)?;
@@ -161,11 +163,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.replica.unscanned.insert(path);
             }
         }
+        saves::copies_first(&mut out[begun..]);
         for scope in self.coalescer.take_scopes() {
             self.replica.unscanned.insert(scope);
         }
         if self.coalescer.is_empty() {
             self.appeared.clear();
+            self.leavers.clear();
         }
         Ok(!self.replica.dirty.is_empty() || self.coalescer.next_due().is_some_and(|due| due <= now))
     }
@@ -247,6 +251,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         for path in found.gone {
             self.coalescer.event(path, Hint::Vanished, now);
         }
+        for path in found.left {
+            self.coalescer.later(&path, now, now);
+        }
         for path in found.busy {
             self.coalescer.busy(&path, now);
         }
@@ -254,6 +261,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.trouble(&problem.path.clone(), now);
             out.push(Reply::Problem { path: problem.path.clone(), problem: Some(problem) });
         }
+        let begun = out.len();
         out.extend(found.changes.into_iter().map(Reply::Report));
+        saves::copies_first(&mut out[begun..]);
     }
 }

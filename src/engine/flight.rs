@@ -33,6 +33,8 @@ pub(super) struct Flight {
     pub path: RelPath,
     /// Further paths that it concerns: where a move comes from.
     pub also: Vec<RelPath>,
+    /// Whose contents are copied on the side that places: nothing may happen to it meanwhile.
+    pub reads: Option<RelPath>,
     pub node: NodeId,
     /// The node of the directory above; `None` if that does not matter.
     pub parent: Option<NodeId>,
@@ -69,6 +71,7 @@ impl Flight {
         Flight {
             path,
             also: vec![],
+            reads: None,
             node,
             parent: None,
             entry,
@@ -267,7 +270,7 @@ impl Engine {
         if flight.supply.is_some() {
             self.streams = self.streams.saturating_sub(1);
         }
-        for path in flight.paths() {
+        for path in flight.paths().into_iter().chain(flight.reads.clone()) {
             self.locks.free(&path);
             self.wake_below(&path);
         }
@@ -359,7 +362,11 @@ impl Engine {
         // Refused again and again: what it was decided by may be out of date on the side that said so.
         let outdated = outcome == Outcome::Refused && self.strikes.get(&path).is_some_and(|(strikes, _)| *strikes >= 3);
         for own in Side::BOTH {
-            let Some(change) = flight.changes[index(own)].clone() else { continue };
+            let Some(mut change) = flight.changes[index(own)].clone() else { continue };
+            if outcome == Outcome::NoSource {
+                // What was to be copied is not there any more: the contents are sent.
+                change.like = None;
+            }
             let at = change.path.clone();
             let newer = self.sides[index(own)].pending.contains_key(&at);
             let stale =

@@ -71,7 +71,7 @@ impl Engine {
             if mover == Side::Right {
                 // Moved on both sides: the left's name wins; its own move carries this one along.
                 self.ready.insert(other);
-                self.blocked.insert(path.clone());
+                self.blocked_moves.insert(path.clone());
                 return;
             }
             // The other side has it under its own new name: rename it from there.

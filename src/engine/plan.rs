@@ -3,7 +3,7 @@
 use serde_bytes::ByteBuf;
 
 use crate::model::{
-    Apply, Change, Content, Displaced, Entry, Expect, Generation, Kind, Millis, NodeId, ROOT_NODE, RelPath, Side,
+    Apply, Change, Content, Displaced, Entry, Expect, Generation, Kind, Like, Millis, NodeId, ROOT_NODE, RelPath, Side,
     Source, Step, conflict,
 };
 
@@ -194,7 +194,16 @@ impl Engine {
         let next = self.next_generation;
         let node = node_of(&changes).unwrap_or(next);
         let inline = changes[index(from)].as_ref().and_then(|c| c.inline.clone());
-        let source = source(&entry, inline);
+        let mut source = source(&entry, inline);
+        let reads = self.held(from, needs, &changes).filter(|_| source == Source::Stream);
+        if reads.as_ref().is_some_and(|like| !self.locks.is_free(&like.from, Reach::Object)) {
+            // It is being replaced; what it was can still be copied after that.
+            self.blocked_moves.insert(path.clone());
+            return;
+        }
+        if let Some(like) = &reads {
+            source = Source::Held { from: like.from.clone(), node: like.node, known: like.generation };
+        }
         let mut copied = None;
         let parts = Side::BOTH.map(|side| {
             let expect = expectation(&changes, side);
@@ -226,10 +235,20 @@ impl Engine {
         ) {
             flight.do_last(from);
         }
+        flight.reads = reads.map(|like| like.from);
         if source == Source::Stream && needs.contains(&Need::Contents) {
             flight.supplied_by(from);
         }
         self.launch(flight, Reach::Object);
+    }
+
+    /// What the other side can copy instead of having the contents sent: nothing may be going on there.
+    fn held(&self, from: Side, needs: [Need; 2], changes: &[Option<Change>; 2]) -> Option<Like> {
+        let to = from.other();
+        let alone = needs[index(to)] == Need::Contents && needs[index(from)] == Need::Record;
+        let like = changes[index(from)].as_ref().filter(|_| alone)?.like.clone()?;
+        let pending = self.sides[index(to)].pending.contains_key(&like.from);
+        (!pending).then_some(like)
     }
 
     fn displaced(&self, path: &RelPath, changes: &[Option<Change>; 2], loser: Side) -> Displaced {
@@ -266,6 +285,9 @@ impl Engine {
         self.next_generation += 1;
         for path in flight.paths() {
             self.locks.take(&path, reach);
+        }
+        if let Some(path) = &flight.reads {
+            self.locks.take(path, Reach::Object);
         }
         let reported = flight.changes.iter().zip(&self.sides).filter_map(|(change, side)| {
             change.as_ref().and_then(|change| side.pending.get(&change.path)).map(|pending| pending.since)

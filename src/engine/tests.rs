@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::endpoint::message::{Hello, Reply, Request};
-use crate::model::{Attrs, Change, Content, Entry, Known, Moved, Outcome, Principal, Step, Time};
+use crate::model::{Attrs, Change, Content, Entry, Known, Like, Moved, Outcome, Principal, Source, Step, Time};
 
 const HALF: guard::Limit = guard::Limit::Share { percent: 50, at_least: 100 };
 
@@ -99,7 +99,7 @@ impl Session {
         self.seqs += 1;
         let contents = moved.is_none();
         let (seq, path) = (self.seqs, path(at));
-        let change = Change { seq, path, parent, known, moved, after, contents, inline: None, below };
+        let change = Change { seq, path, parent, known, moved, after, contents, inline: None, like: None, below };
         self.reply(side, Reply::Report(change), 0)
     }
 
@@ -167,4 +167,36 @@ fn a_mass_deletion_halts() {
     session.report(Side::Left, "old", Some(1), Some(known(20, file(1))), None, None, 0);
     assert!(session.scanned(Side::Left).is_empty());
     assert!(session.engine.is_halted());
+}
+
+#[test]
+fn a_saved_file_that_kept_its_old_one_is_copied_there_before_it_changes() {
+    let mut session = Session::begin(10);
+    Side::BOTH.into_iter().for_each(|side| assert!(session.scanned(side).is_empty()));
+    let row = || known(19, file(50_000));
+    let mut backup = |like: bool| {
+        session.seqs += 1;
+        let like = like.then(|| Like { from: path("a"), node: 19, generation: 19 });
+        let (seq, path, after) = (session.seqs, path("a~"), Some(file(50_000)));
+        let (parent, known, moved, inline) = (Some(1), None, None, None);
+        let change = Change { seq, path, parent, known, moved, after, contents: true, inline, like, below: 0 };
+        session.reply(Side::Left, Reply::Report(change), 0)
+    };
+    let copy = backup(true);
+    let [(Side::Right, generation, _, Step::Put { source: Source::Held { from, known: 19, .. }, .. })] = &copy[..]
+    else {
+        panic!("{copy:?}")
+    };
+    assert_eq!(*from, path("a"));
+    // The name itself waits until its old object is copied.
+    assert!(session.report(Side::Left, "a", Some(1), Some(row()), None, Some(file(60_000)), 0).is_empty());
+    // It is not there as it was: the contents are sent.
+    let refused = Reply::Result { generation: *generation, outcome: Outcome::NoSource };
+    let mut next = session.reply(Side::Right, refused, 0);
+    next.sort_by(|a, b| a.2.cmp(&b.2));
+    let sent = |step: &Step| matches!(step, Step::Put { source: Source::Stream, .. });
+    assert!(
+        matches!(&next[..], [(.., a, one), (.., b, two)] if *a == path("a") && *b == path("a~") && sent(one) && sent(two)),
+        "{next:?}"
+    );
 }

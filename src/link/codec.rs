@@ -113,6 +113,7 @@ mod tests {
             after,
             contents: true,
             inline: Some(ByteBuf::from(b"hello".to_vec())),
+            like: None,
             below: 0,
         };
         let chunk = Data::Chunk { offset: u64::MAX, bytes: ByteBuf::from(vec![0xaa; 1 << 20]) };

@@ -32,6 +32,12 @@ pub enum Source {
     Inline(ByteBuf),
     /// Chunks under the action's generation as their number.
     Stream,
+    /// This side has them already: in the file of the node's row of this generation.
+    Held {
+        from: RelPath,
+        node: NodeId,
+        known: Generation,
+    },
 }
 
 /// What to do with the object.
@@ -58,6 +64,7 @@ impl Step {
     /// What it does, in one word.
     pub fn word(&self) -> &'static str {
         match self {
+            Step::Put { source: Source::Held { .. }, .. } => "copy",
             Step::Put { .. } => "put",
             Step::SetAttrs { .. } => "attributes",
             Step::Move { .. } => "move",

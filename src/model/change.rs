@@ -23,6 +23,15 @@ pub struct Moved {
     pub edited: bool,
 }
 
+/// The contents of the object at the change's path are those of an ancestor under another name, which is that name's
+/// no more: another object lies there now (a save that kept a backup), or it is a hard link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Like {
+    pub from: RelPath,
+    pub node: NodeId,
+    pub generation: Generation,
+}
+
 /// A difference between a path as it is and its ancestor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
@@ -40,6 +49,8 @@ pub struct Change {
     pub contents: bool,
     /// The whole contents of a small file, when it is likely to be wanted.
     pub inline: Option<ByteBuf>,
+    /// Where the other side has these contents already; only without `inline`.
+    pub like: Option<Like>,
     /// How many ancestors lie below a directory that is gone, or in whose place something else lies.
     pub below: u64,
 }

@@ -189,7 +189,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                         Examined::Busy => outcome = Outcome::Busy,
                         Examined::Problem(problem) => outcome = Outcome::Failed(problem),
                         Examined::Excluded => outcome = Outcome::Failed(excluded(&path)),
-                        Examined::Same | Examined::Known | Examined::Above(_) => {}
+                        Examined::Same | Examined::Known | Examined::Above(_) | Examined::Left { .. } => {}
                     }
                 }
                 outcome

@@ -5,8 +5,8 @@ use std::io;
 use serde_bytes::ByteBuf;
 
 use crate::model::{
-    Attrs, Change, Content, Entry, Hash, Kind, Known, Moved, Name, NodeId, Problem, ProblemKind, RelPath, Sameness,
-    Time, merge,
+    Attrs, Change, Content, Entry, Hash, Kind, Known, Like, Moved, Name, NodeId, Problem, ProblemKind, RelPath,
+    Sameness, Time, merge,
 };
 
 use super::archive::{Archive, ArchiveError, Row, Signature};
@@ -33,6 +33,8 @@ pub struct How {
     pub hash: bool,
     /// Believe no stat: a file that looks unchanged is compared by its hash.
     pub verify: bool,
+    /// Tell no move of a file that has only now left its old name empty: it may be there again in a moment.
+    pub patient: bool,
 }
 
 /// What a look at a path found.
@@ -44,6 +46,11 @@ pub enum Examined {
     Known,
     /// Tell the brain.
     Changed(Box<Change>),
+    /// A file that has left this name, where nothing lies now. `made`: it was made under it, and never changed since.
+    Left {
+        from: RelPath,
+        made: bool,
+    },
     /// Somebody is writing it.
     Busy,
     /// It is left out of everything.
@@ -161,6 +168,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(Examined::Known);
         }
         match mover {
+            Some((from, row)) if how.patient && kind == Kind::File && reported_move != Some(row.node) => {
+                Ok(Examined::Left { from, made: row.generation == row.node })
+            }
             Some((from, row)) => self.examine_moved(path, parent, under_name, from, row, live, how),
             None => self.examine_object(dir, parent, path, name, under_name, live, how),
         }
@@ -189,6 +199,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             after: Some(row.entry.clone()),
             contents: false,
             inline: None,
+            like: None,
             below: 0,
         })))
     }
@@ -260,6 +271,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             after: None,
             contents: true,
             inline: None,
+            like: None,
             below,
         })
     }
@@ -423,6 +435,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             moved: Some(Moved { from, known: known(&row), edited }),
             contents: false,
             inline: None,
+            like: None,
             below,
         })))
     }
@@ -510,6 +523,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.look_at_links(&live.stat, path)?;
         }
         let below = self.replaced_below(row.as_ref(), Some(live.kind))?;
+        let inline = bytes.filter(|_| contents);
+        let like = match contents && inline.is_none() {
+            true => self.like(&live.stat, path)?,
+            false => None,
+        };
         let seq = self.take_seq();
         self.set_reported(path, Reported { seq, seen: Some(seen), moved: None });
         Ok(Examined::Changed(Box::new(Change {
@@ -520,9 +538,27 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             moved: None,
             after: Some(Entry { content, attrs }),
             contents,
-            inline: bytes.filter(|_| contents),
+            inline,
+            like,
             below,
         })))
+    }
+
+    /// The ancestor whose contents a file has that came from another name, which is taken by now, or still has it.
+    fn like(&self, stat: &Stat, path: &RelPath) -> Result<Option<Like>, ArchiveError> {
+        if stat.kind != Some(Kind::File) {
+            return Ok(None);
+        }
+        for row in self.archive.by_object(stat.ino, stat.btime)? {
+            let same = row.signature.is_some_and(|s| (s.size, s.mtime) == (stat.size, stat.mtime));
+            if !same || row.entry.kind() != Kind::File || self.moved.contains_key(&row.node) {
+                continue;
+            }
+            if let Some(from) = self.path_of(row.node)?.filter(|from| from != path) {
+                return Ok(Some(Like { from, node: row.node, generation: row.generation }));
+            }
+        }
+        Ok(None)
     }
 
     /// The hash that was reported of the very same file.

@@ -136,6 +136,7 @@ pub struct Replica<D: Disk, A: Archive> {
     /// Lines for the log.
     pub(crate) notes: Vec<String>,
     pub(crate) trash_probes: trash::Probes,
+    pub(crate) formers: std::collections::VecDeque<trash::Former>,
     pub(crate) expiry: expire::Expiry,
     pub(crate) stage_counter: u64,
     pub(crate) next_seq: Seq,
@@ -162,6 +163,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             not_set: not_set::Counts::default(),
             notes: Vec::new(),
             trash_probes: trash::Probes::default(),
+            formers: Default::default(),
             expiry: expire::Expiry::default(),
             stage_counter: 0,
             next_seq: 1,

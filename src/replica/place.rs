@@ -209,6 +209,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.forget_report(path);
         let row = Row { node, parent: parent.node, name: parent.name.clone(), generation, entry, achieved, signature };
         self.doubt_old_place(&row)?;
+        let former = self.archive.child(parent.node, &row.name)?;
+        let former = former.filter(|former| victim.as_ref().is_some_and(|stat| self.unchanged(former, stat)));
         self.archive.put(&row)?;
         self.forget_orphaned_moves()?;
         if row.signature.is_none() {
@@ -218,7 +220,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             match self.dispose(&staged.name, path, displaced, generation) {
                 // The new object has the name for good: only the old one is still to be kept.
                 Err(ReplicaError::Path { .. }) => self.clear_staged(&staged.name, staged.object, path)?,
-                other => other?,
+                trashed => {
+                    if let Some((id, former)) = trashed?.zip(former) {
+                        self.remember_former(&former, id);
+                    }
+                }
             }
         }
         Ok(Placed::Done(Some(row.entry)))
@@ -308,23 +314,25 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(Guarded::Lease((leased == Leased::Granted).then_some(file)))
     }
 
-    /// Puts the displaced object where it is kept.
+    /// Puts the displaced object where it is kept; its name in the trash, if that is there.
     fn dispose(
         &mut self,
         stage_name: &Name,
         path: &RelPath,
         displaced: Displaced,
         generation: Generation,
-    ) -> Result<(), ReplicaError> {
+    ) -> Result<Option<Name>, ReplicaError> {
         match displaced {
             Displaced::Trash => match self.move_to_trash(stage_name, path, generation, "replaced") {
                 // Once more, before users are bothered with a copy of what was to go.
-                Err(ReplicaError::Path { .. }) => self.move_to_trash(stage_name, path, generation, "replaced"),
-                other => other,
+                Err(ReplicaError::Path { .. }) => {
+                    self.move_to_trash(stage_name, path, generation, "replaced").map(Some)
+                }
+                other => other.map(Some),
             },
             Displaced::Copy(copy) => {
                 let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
-                self.keep_beside((&stage, stage_name), path, Some(copy), 0, "conflict")
+                self.keep_beside((&stage, stage_name), path, Some(copy), 0, "conflict").map(|()| None)
             }
         }
     }
@@ -540,7 +548,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             false => Swapped::Refused,
         };
         match swapped {
-            Swapped::Done => self.move_to_trash(&name, to, generation, "replaced")?,
+            Swapped::Done => drop(self.move_to_trash(&name, to, generation, "replaced")?),
             _ => self.put_back((&stage, &name), place, from, &staged)?,
         }
         Ok(swapped)

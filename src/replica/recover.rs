@@ -74,7 +74,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let expected =
                     victim.is_some_and(|v| v.same_object(&stat) && (v.size, v.mtime) == (stat.size, stat.mtime));
                 match (expected, copy) {
-                    (true, None) => self.move_to_trash(&intent.stage, &intent.path, intent.generation, "replaced")?,
+                    (true, None) => {
+                        self.move_to_trash(&intent.stage, &intent.path, intent.generation, "replaced")?;
+                    }
                     (_, copy) => {
                         let stage = self.disk.own(Own::Stage).at(&intent.path, "open the stage")?;
                         self.keep_beside((&stage, &intent.stage), &intent.path, copy, stat.mtime.secs, "conflict")?;
@@ -191,7 +193,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         for (name, _) in self.disk.list(&stage).at(&RelPath::root(), "list the stage")? {
             let generation = generation_of(&name).map(|(generation, _)| generation);
             match intents.iter().find(|intent| Some(intent.generation) == generation) {
-                Some(intent) => self.move_to_trash(&name, &intent.path, intent.generation, "found after a crash")?,
+                Some(intent) => {
+                    self.move_to_trash(&name, &intent.path, intent.generation, "found after a crash")?;
+                }
                 None => self.unstage(&name),
             }
         }

@@ -41,6 +41,8 @@ pub struct Found {
     pub changes: Vec<Change>,
     pub busy: Vec<RelPath>,
     pub problems: Vec<Problem>,
+    /// Files that have left a name where nothing lies now; in a moment it may be known what becomes of that.
+    pub left: Vec<RelPath>,
     /// Gone from the part of the tree that was scanned; they may turn up elsewhere in a moment.
     pub gone: Vec<RelPath>,
 }
@@ -107,7 +109,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let unchanged = !read && row.as_ref().is_some_and(|row| self.unchanged(row, &stat));
             let mut descend = stat.kind == Some(Kind::Dir) && !stat.foreign;
             if !unchanged || self.reported.contains_key(&path) {
-                let how = How { hash: read, verify: read, ..How::default() };
+                // Deletions wait for the end of a scan of the whole tree: all moves must be told by then.
+                let how = How { hash: read, verify: read, patient: !scan.scope.is_root(), ..How::default() };
                 descend &= self.examine_found((&dir, node), &path, &name, how, found)?;
             }
             if descend {
@@ -144,6 +147,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         match self.examine_in(dir, node, path, name, how) {
             Ok(Examined::Changed(change)) => found.changes.push(*change),
             Ok(Examined::Busy) => found.busy.push(path.clone()),
+            Ok(Examined::Left { .. }) => found.left.push(path.clone()),
             Ok(Examined::Problem(problem)) => found.problems.push(problem),
             Ok(_) => {}
             Err(ReplicaError::Path { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -219,7 +223,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 Examined::Above(above) => {
                     self.dirty.insert(above);
                 }
-                Examined::Same | Examined::Known | Examined::Excluded => {}
+                Examined::Same | Examined::Known | Examined::Excluded | Examined::Left { .. } => {}
             }
         }
         Ok(false)

@@ -1,6 +1,6 @@
 //! What a session of the brain needs of a replica: who it is, what is open, what was confirmed.
 
-use crate::model::{Expect, Generation, Kind, ROOT_NODE, RelPath, Seq};
+use crate::model::{Expect, Generation, Kind, NodeId, ROOT_NODE, RelPath, Seq};
 
 use super::Replica;
 use super::archive::{Archive, Signature};
@@ -144,6 +144,26 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             _ => return Ok(None),
         }
         Ok(self.disk.open_file(&dir, &name).ok().map(|file| (file, signature)))
+    }
+
+    /// Opens the file of the node's row of this generation, if it lies at `from` as it was recorded, or was replaced of
+    /// late.
+    pub fn open_held(
+        &self,
+        from: &RelPath,
+        node: NodeId,
+        generation: Generation,
+    ) -> Result<Option<(D::File, Signature)>, ReplicaError> {
+        let row = self.row_at(from)?.filter(|row| (row.node, row.generation) == (node, generation));
+        let (Some(row), Some((above, name))) = (row, from.split()) else {
+            return Ok(self.open_former(node, generation));
+        };
+        let Ok(dir) = self.disk.open_dir(&above) else { return Ok(None) };
+        match self.disk.stat(&dir, &name) {
+            Ok(stat) if stat.kind == Some(Kind::File) && self.unchanged(&row, &stat) => {}
+            _ => return Ok(None),
+        }
+        Ok(self.disk.open_file(&dir, &name).ok().zip(row.signature))
     }
 
     /// Whether an expectation fails already, before contents are sent for it.

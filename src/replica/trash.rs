@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::io;
 
-use crate::model::{Generation, Kind, Millis, Name, RelPath};
+use crate::model::{Generation, Kind, Millis, Name, NodeId, RelPath};
 
 use super::Replica;
-use super::archive::{Archive, Signature, TrashItem};
+use super::archive::{Archive, Row, Signature, TrashItem};
 use super::disk::{Disk, Lease, Leased, Own};
 use super::error::{At, ReplicaError};
 
@@ -14,6 +14,18 @@ use super::error::{At, ReplicaError};
 const PROBE_AFTER: Millis = 1000;
 /// Trashed files that wait for their probe; beyond that the oldest is probed by its expiry only.
 const PROBES_MAX: usize = 10_000;
+
+/// Files of the trash whose rows are remembered, in memory alone.
+const FORMERS_MAX: usize = 1_000;
+
+/// A file of the trash, and the row that spoke of it.
+#[derive(Debug)]
+pub(crate) struct Former {
+    node: NodeId,
+    generation: Generation,
+    id: Name,
+    signature: Option<Signature>,
+}
 
 /// A file that came into the trash a moment ago, and may still be written by somebody who had it open.
 #[derive(Debug, Clone)]
@@ -37,14 +49,14 @@ impl Probes {
 }
 
 impl<D: Disk, A: Archive> Replica<D, A> {
-    /// Moves a staged object (one that was displaced) into the trash.
+    /// Moves a staged object (one that was displaced) into the trash; its name there.
     pub(crate) fn move_to_trash(
         &mut self,
         stage_name: &Name,
         path: &RelPath,
         generation: Generation,
         reason: &str,
-    ) -> Result<(), ReplicaError> {
+    ) -> Result<Name, ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let trash = self.disk.own(Own::Trash).at(path, "open the trash")?;
         let since = self.disk.wall_clock();
@@ -61,12 +73,33 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             reason: reason.to_owned(),
         })?;
         if stat.kind == Some(Kind::File) {
-            self.trash_probes.0.push_back(Probe { id, path: path.clone(), signature: Signature::of(&stat), due: None });
+            let (id, path) = (id.clone(), path.clone());
+            self.trash_probes.0.push_back(Probe { id, path, signature: Signature::of(&stat), due: None });
             if self.trash_probes.0.len() > PROBES_MAX {
                 self.trash_probes.0.pop_front();
             }
         }
-        Ok(())
+        Ok(id)
+    }
+
+    /// Remembers for a while which file of the trash was a row's: somebody may have kept it under another name.
+    pub(crate) fn remember_former(&mut self, row: &Row, id: Name) {
+        self.formers.push_back(Former { node: row.node, generation: row.generation, id, signature: row.signature });
+        if self.formers.len() > FORMERS_MAX {
+            self.formers.pop_front();
+        }
+    }
+
+    /// Opens the file that the node's row of this generation spoke of, if it came into the trash of late and nobody wrote
+    /// to it since.
+    pub(crate) fn open_former(&self, node: NodeId, generation: Generation) -> Option<(D::File, Signature)> {
+        let former = self.formers.iter().rev().find(|f| (f.node, f.generation) == (node, generation))?;
+        let trash = self.disk.own(Own::Trash).ok()?;
+        let (was, stat) = (former.signature?, self.disk.stat(&trash, &former.id).ok()?);
+        // The way into the trash changed its ctime.
+        let same = was.same_object(&stat) && (was.size, was.mtime) == (stat.size, stat.mtime);
+        let file = self.disk.open_file(&trash, &former.id).ok().filter(|_| same)?;
+        Some((file, Signature::of(&stat)))
     }
 
     fn free_trash_id(

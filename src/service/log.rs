@@ -61,7 +61,8 @@ pub fn side_letter(side: Side) -> &'static str {
 pub fn method(what: &str) -> &'static str {
     match what {
         "put" => "RSYNC",
-        "move" => "MOVE",
+        // No contents cross.
+        "move" | "copy" => "MOVE",
         "delete" => "DELETE",
         _ => "META",
     }

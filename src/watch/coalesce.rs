@@ -190,6 +190,19 @@ impl Coalescer {
         false
     }
 
+    /// The path is to be looked at again at `due`, if nothing asks for it before.
+    pub fn later(&mut self, path: &RelPath, due: Millis, now: Millis) {
+        if !self.dirty.contains_key(path) && !self.in_scope(path) {
+            self.put(path.clone(), Dirty { wait: Wait::Nothing, due, since: now });
+            self.bound();
+        }
+    }
+
+    /// Whether the path was reported within the last `event_interval`.
+    pub fn is_quiet(&self, path: &RelPath, now: Millis) -> bool {
+        self.quiet.get(path).is_some_and(|until| *until > now)
+    }
+
     /// What is dirty, quiet or open below `from` is so below `to` from now on; `from` itself stays as it is.
     pub fn moved(&mut self, from: &RelPath, to: &RelPath) {
         let below: Vec<RelPath> = range_below(&self.dirty, from);

@@ -31,6 +31,11 @@ pub trait Pair {
     /// How many messages so far proposed or made a change.
     fn traffic(&self) -> u64;
 
+    /// Whether a name under which a file is saved is never without one on the other side.
+    fn keeps_names(&self) -> bool {
+        true
+    }
+
     /// Stopped by a guard, with its reason.
     fn halted(&self) -> Option<String> {
         None

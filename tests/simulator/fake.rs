@@ -84,6 +84,10 @@ impl Mirror {
 }
 
 impl Pair for Mirror {
+    fn keeps_names(&self) -> bool {
+        false
+    }
+
     fn turn(&mut self) -> Turn {
         let [left, right] = self.stage.disks.each_ref().map(tree);
         self.stage.disks.iter().for_each(|disk| disk.state_mut().events.clear());

@@ -247,9 +247,11 @@ fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String>
     }
     begin(stage);
     let mut pair = build(stage.clone());
+    let undisturbed = Profile { one_sided: true, ..Profile::default() };
     for (i, items) in history.phases.iter().enumerate() {
         stage.trace.line(|| format!("--- phase {i}"));
         stage.load(items);
+        stage.oracle.borrow_mut().watch_names(i > 0 && history.profile == undisturbed && pair.keeps_names());
         if let Err(failure) = run_phase(stage, pair.as_mut(), history.profile) {
             return Some(failure);
         }
@@ -307,6 +309,7 @@ pub fn run_phase(stage: &Stage, pair: &mut dyn Pair, profile: Profile) -> Result
         }
         check_bounds(stage)?;
         let worked = pair.turn();
+        stage.oracle.borrow().check_names(&stage.world, &stage.disks);
         if let Some(reason) = pair.halted() {
             stage.trace.line(|| format!("    HALT {reason}"));
             resumed += 1;

@@ -261,9 +261,20 @@ impl Maker<'_> {
             }
             11 => {
                 let (new, backup) = (hidden(".new"), hidden("~"));
-                calls.extend(self.write_calls(&new, true));
-                calls.push(Call::Rename(path.clone(), backup.clone()));
-                calls.extend([Call::Rename(new, path), Call::Unlink(backup)]);
+                // As office programs do it, or as vim does.
+                let beside = self.value.is_multiple_of(2);
+                let away = Call::Rename(path.clone(), backup.clone());
+                let written = self.write_calls(if beside { &new } else { &path }, true);
+                if beside {
+                    calls.extend(written);
+                    calls.extend([away, Call::Rename(new, path)]);
+                } else {
+                    calls.push(away);
+                    calls.extend(written);
+                }
+                if self.value.is_multiple_of(3) {
+                    calls.push(Call::Unlink(backup));
+                }
             }
             12..=14 => calls.push(Call::Unlink(path)),
             15 => calls.push(Call::RemoveAll(path)),

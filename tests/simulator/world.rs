@@ -1,7 +1,7 @@
 //! What both sides share: one clock, the record of what users did, and the moments at which users may step in.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use psync::model::{Millis, RelPath, Side};
@@ -29,6 +29,9 @@ pub enum What {
     Renamed { from: RelPath, to: RelPath },
 }
 
+/// When a name was left empty, and when something lay there again, in nanoseconds.
+type Gap = (u64, Option<u64>);
+
 /// Called at each moment with the side whose replica is at work; `None`: nobody is.
 pub type Hook = Rc<dyn Fn(Option<Side>)>;
 
@@ -43,6 +46,10 @@ pub struct World {
     /// All contents that a file under a users' name may have.
     known: RefCell<HashSet<Vec<u8>>>,
     violations: RefCell<Vec<String>>,
+    /// When users last left a name empty.
+    gaps: RefCell<HashMap<(Side, RelPath), Gap>>,
+    /// Names that psync took a file away from, and when that had been made.
+    vacated: RefCell<Vec<(Side, RelPath, u64)>>,
 }
 
 impl World {
@@ -112,6 +119,37 @@ impl World {
         if !self.known.borrow().contains(contents) {
             self.known.borrow_mut().insert(contents.to_vec());
         }
+    }
+
+    /// A user took away what lay at the path.
+    pub fn emptied(&self, side: Side, path: &RelPath) {
+        self.gaps.borrow_mut().insert((side, path.clone()), (self.nanos(), None));
+    }
+
+    /// A user put something there.
+    pub fn filled(&self, side: Side, path: &RelPath) {
+        if let Some((_, filled)) = self.gaps.borrow_mut().get_mut(&(side, path.clone())) {
+            filled.get_or_insert(self.nanos());
+        }
+    }
+
+    /// How long a user last left the name empty, if something lies there again.
+    pub fn gap(&self, side: Side, path: &RelPath) -> u64 {
+        match self.gaps.borrow().get(&(side, path.clone())) {
+            Some((emptied, Some(filled))) => filled - emptied,
+            Some((_, None)) => u64::MAX,
+            None => 0,
+        }
+    }
+
+    /// psync took a file away from its name.
+    pub fn vacate(&self, side: Side, path: RelPath, age: u64) {
+        self.vacated.borrow_mut().push((side, path, age));
+    }
+
+    /// Takes the names that psync left empty since the last call.
+    pub fn take_vacated(&self) -> Vec<(Side, RelPath, u64)> {
+        std::mem::take(&mut self.vacated.borrow_mut())
     }
 
     pub fn is_known(&self, contents: &[u8]) -> bool {

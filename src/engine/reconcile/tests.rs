@@ -37,7 +37,18 @@ fn report(ancestor: &str, now: &str) -> Option<Change> {
         (k, a) => k.is_some() != a.is_some(),
     };
     let path = RelPath::new(b"p").unwrap();
-    Some(Change { seq: 1, path, parent: Some(1), known, moved: None, after, contents, inline: None, below: 0 })
+    Some(Change {
+        seq: 1,
+        path,
+        parent: Some(1),
+        known,
+        moved: None,
+        after,
+        contents,
+        inline: None,
+        like: None,
+        below: 0,
+    })
 }
 
 /// The verdict in a few letters.

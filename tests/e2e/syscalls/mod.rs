@@ -20,6 +20,7 @@ fn prepare(left: &Path) {
         plant(left.join(name), format!("base of {name}\n"));
     }
     symlink("keep.txt", left.join("link"));
+    write(left.join("saved.doc"), noise(6, 50_000));
 }
 
 fn change(left: &Path, right: &Path) {
@@ -31,6 +32,8 @@ fn change(left: &Path, right: &Path) {
     chmod(left.join("mode.txt"), 0o600);
     remove(left.join("link"));
     symlink("edit.txt", left.join("link"));
+    rename(left.join("saved.doc"), left.join("saved.doc~"));
+    write(left.join("saved.doc"), noise(7, 60_000));
     write(left.join("both.txt"), "left, older\n");
     touch(left.join("both.txt"), 1_577_934_245, 0);
 
@@ -57,7 +60,7 @@ const WANTED: &[(&str, &str)] = &[
 
 fn check(pair: &Pair, tree: &Tree) {
     let mut paths: Vec<_> = WANTED.iter().map(|(path, _)| path.to_string()).collect();
-    paths.extend(["big", "link", "made", "moved", "moved/sub"].map(String::from));
+    paths.extend(["big", "link", "made", "moved", "moved/sub", "saved.doc", "saved.doc~"].map(String::from));
     paths.sort();
     let found: Vec<String> = tree.paths().iter().map(ToString::to_string).collect();
     let missing: Vec<_> = paths.iter().filter(|path| !found.contains(path)).collect();
@@ -67,6 +70,8 @@ fn check(pair: &Pair, tree: &Tree) {
         assert!(is == *text, "{path} is {is:?}, not {text:?}; there are {found:?}{}", pair.story());
     }
     assert!(std::fs::read(pair.left.join("big")).unwrap() == noise(5, 300_000), "big is torn");
+    let saved = [("saved.doc~", noise(6, 50_000)), ("saved.doc", noise(7, 60_000))];
+    assert!(saved.iter().all(|(name, is)| std::fs::read(pair.left.join(name)).unwrap() == *is), "a save is torn");
     assert_eq!(tree.get("mode.txt").unwrap().mode, 0o600);
     assert_eq!(tree.get("link").unwrap().target, b"edit.txt");
     let back: Vec<_> = found.iter().filter(|path| !paths.contains(path)).collect();

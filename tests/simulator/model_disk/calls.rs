@@ -264,6 +264,18 @@ impl State {
         }
     }
 
+    /// psync takes an object away from a name: users must not miss it where there was one all the time.
+    fn note_vacated(&self, dir: Obj, name: &Name, obj: Obj) {
+        if let (Body::File(_), Some(path)) =
+            (&self.inode(obj).body, self.path_of(dir).and_then(|dir| dir.join(name).ok()))
+        {
+            let born = self.inode(obj).btime;
+            let born = i128::from(born.secs) * 1_000_000_000 + i128::from(born.nanos);
+            let age = u64::try_from(self.wall_nanos() - born).unwrap_or(0);
+            self.world.vacate(self.side, path, age);
+        }
+    }
+
     fn remove_below(&mut self, dir: Obj, name: &Name) -> io::Result<()> {
         let obj = self.lookup(dir, name)?;
         if self.is_dir(obj) {
@@ -509,6 +521,7 @@ impl Disk for ModelDisk {
             }
             state.check_displaced(obj);
             state.note_misled((*from.0, from.1), (*to.0, to.1), obj);
+            state.note_vacated(*from.0, from.1, obj);
             state
                 .change_names(vec![(*from.0, from.1.clone(), Some(obj), None), (*to.0, to.1.clone(), None, Some(obj))]);
             state.count_change([*from.0, *to.0]);

@@ -125,6 +125,7 @@ impl State {
         self.change_names(vec![(dir, name.clone(), None, Some(obj))]);
         self.event(dir, &name, Hint::Appeared);
         self.touched(path, false);
+        self.world.filled(self.side, path);
         Ok(obj)
     }
 
@@ -268,6 +269,7 @@ impl ModelDisk {
         state.change_names(vec![(dir, name, Some(obj), None)]);
         state.touched(path, false);
         state.note(What::Deleted(path.clone()));
+        state.world.emptied(state.side, path);
         Ok(())
     }
 
@@ -317,6 +319,8 @@ impl ModelDisk {
         state.touched(to, true);
         state.note(What::Deleted(from.clone()));
         state.note(What::Renamed { from: from.clone(), to: to.clone() });
+        state.world.emptied(state.side, from);
+        state.world.filled(state.side, to);
         Ok(())
     }
 
