@@ -121,6 +121,11 @@ pub trait Disk {
     fn read_at(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// The first stretch of data at or after `offset` as (start, end); `None` if only a hole is left.
     fn next_data(&self, file: &Self::File, offset: u64, size: u64) -> io::Result<Option<(u64, u64)>>;
+    /// A copy of the file as it is at this moment, without a name, that takes no time to make; `None` where the file
+    /// system has none. What a mapping stores in the file afterwards shows in its stat.
+    fn snapshot(&self, _file: &Self::File) -> Option<Self::File> {
+        None
+    }
     fn read_link(&self, dir: &Self::Dir, name: &Name) -> io::Result<Box<[u8]>>;
     /// The extended attributes that travel (see `replica::metadata`); empty where there are none or they are unsupported.
     fn xattrs(&self, dir: &Self::Dir, name: &Name, kind: Kind) -> io::Result<Xattrs>;

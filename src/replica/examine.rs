@@ -2,21 +2,16 @@
 
 use std::io;
 
-use serde_bytes::ByteBuf;
-
 use crate::model::{
     Attrs, Change, Content, Entry, Hash, Kind, Known, Like, Moved, Name, NodeId, Problem, ProblemKind, RelPath,
     Sameness, Time, merge,
 };
 
 use super::archive::{Archive, ArchiveError, Row, Signature};
-use super::disk::{Disk, Lease, Leased, Stat};
+use super::disk::{Disk, Stat};
 use super::error::{At, ReplicaError, problem};
+use super::read::{Contents, Doubt, Looked};
 use super::{Replica, Reported, Seen};
-
-/// Files up to this size are read at once when their stat alone does not tell whether the contents changed.
-/// Larger ones count as changed if size or mtime differ, and as unchanged if only the ctime does.
-const READ_TO_COMPARE: u64 = 64 * 1024 * 1024;
 
 /// How a path is to be examined.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,12 +64,6 @@ pub(crate) struct Live {
     pub target: Option<Box<[u8]>>,
     /// See [`Seen::settled`].
     pub settled: bool,
-}
-
-/// What reading a file while comparing gave.
-enum Contents {
-    Read { hash: Hash, bytes: Option<ByteBuf> },
-    Busy,
 }
 
 impl<D: Disk, A: Archive> Replica<D, A> {
@@ -415,6 +404,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             content: row.entry.content.clone(),
             attrs: live.attrs,
             settled: live.settled,
+            snapshot: false,
         };
         let told = self
             .reported
@@ -452,6 +442,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         how: How,
     ) -> Result<Examined, ReplicaError> {
         let mut bytes = None;
+        let mut snapshot = None;
         let (content, contents) = match live.kind {
             Kind::Dir => (Content::Dir, row.as_ref().is_none_or(|r| r.entry.kind() != Kind::Dir)),
             Kind::Link => {
@@ -466,14 +457,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let read = how.hash || wants_inline || doubt == Doubt::Read;
                 if doubt != Doubt::Unchanged || read {
                     match self.read_for_report(dir, path, name, &live.stat, read, wants_inline, how)? {
-                        None => {
-                            let size = live.stat.size;
-                            (Content::File { size, hash: self.hash_told(path, &live) }, true)
+                        Contents::Busy => return Ok(Examined::Busy),
+                        Contents::Found(Looked { size, read: None, snapshot: copy }) => {
+                            let hash = if copy.is_none() { self.hash_told(path, &live) } else { None };
+                            snapshot = copy;
+                            (Content::File { size, hash }, true)
                         }
-                        Some(Contents::Busy) => return Ok(Examined::Busy),
-                        Some(Contents::Read { hash, bytes: read }) => {
-                            bytes = read;
-                            let content = Content::File { size: live.stat.size, hash: Some(hash) };
+                        Contents::Found(Looked { size, read: Some((hash, kept)), snapshot: copy }) => {
+                            (bytes, snapshot) = (kept, copy);
+                            let content = Content::File { size, hash: Some(hash) };
                             let same = row.as_ref().map(|r| r.entry.content.compare(&content));
                             // A row without a hash, of a file that looks unchanged, takes this one.
                             let adopted = same == Some(Sameness::Unknown) && doubt == Doubt::Unchanged;
@@ -495,6 +487,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             content: content.clone(),
             attrs: live.attrs,
             settled: live.settled,
+            snapshot: snapshot.is_some(),
         };
         if let Some(row) = row.as_ref().filter(|_| !contents && !attrs_differ) {
             if how.verify && row.signature == Some(seen.signature) && row.entry.content == content {
@@ -530,6 +523,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let seq = self.take_seq();
         self.set_reported(path, Reported { seq, seen: Some(seen), moved: None });
+        if let Some(snapshot) = snapshot {
+            self.snapshots.insert(path.clone(), (seq, snapshot));
+        }
         Ok(Examined::Changed(Box::new(Change {
             seq,
             path: path.clone(),
@@ -608,100 +604,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         attrs
     }
-
-    /// What a file's stat tells of its contents, against its row.
-    fn doubt(&self, row: Option<&Row>, stat: &Stat) -> Doubt {
-        let Some(row) = row.filter(|row| row.entry.kind() == Kind::File) else { return Doubt::Changed };
-        if row.entry.size() != stat.size {
-            return Doubt::Changed;
-        }
-        let Some(signature) = row.signature else {
-            return if row.entry.hash().is_some() { Doubt::Read } else { Doubt::Changed };
-        };
-        let same_object = signature.same_object(stat);
-        if same_object && signature.mtime == stat.mtime && signature.ctime == stat.ctime {
-            // Not a byte was written since; mode or owner differ.
-            return Doubt::Unchanged;
-        }
-        match row.entry.hash().is_some() && stat.size <= READ_TO_COMPARE {
-            true => Doubt::Read,
-            false if same_object && signature.mtime == stat.mtime => Doubt::Unchanged,
-            false => Doubt::Changed,
-        }
-    }
-
-    /// Makes sure that nobody is writing the file, and reads it if asked: `None` if it was not to be read.
-    #[allow(clippy::too_many_arguments)]
-    fn read_for_report(
-        &mut self,
-        dir: &D::Dir,
-        path: &RelPath,
-        name: &Name,
-        stat: &Stat,
-        read: bool,
-        keep: bool,
-        how: How,
-    ) -> Result<Option<Contents>, ReplicaError> {
-        let wait = self.settings.wait_for_writers && !how.despite_writers;
-        if !wait && !read {
-            return Ok(None);
-        }
-        let file = self.disk.open_file(dir, name).at(path, "open")?;
-        if wait && self.disk.lease(&file, Lease::Read).at(path, "lease")? == Leased::Refused {
-            return Ok(Some(Contents::Busy));
-        }
-        if !read {
-            self.disk.release(&file);
-            return Ok(None);
-        }
-        let found = self.read_whole(&file, path, stat.size, keep)?;
-        let after = self.disk.stat_file(&file).at(path, "stat")?;
-        self.disk.release(&file);
-        if Signature::of(&after) != Signature::of(stat) || after.ino != stat.ino {
-            return Ok(Some(Contents::Busy));
-        }
-        Ok(found)
-    }
-
-    fn read_whole(
-        &self,
-        file: &D::File,
-        path: &RelPath,
-        size: u64,
-        keep: bool,
-    ) -> Result<Option<Contents>, ReplicaError> {
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; (size.max(1) as usize).min(256 * 1024)];
-        let mut offset = 0;
-        let mut kept = keep.then(ByteBuf::new);
-        loop {
-            let count = self.disk.read_at(file, offset, &mut buffer).at(path, "read")?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&buffer[..count]);
-            if let Some(kept) = &mut kept {
-                kept.extend_from_slice(&buffer[..count]);
-            }
-            offset += count as u64;
-            if offset > size {
-                return Ok(Some(Contents::Busy));
-            }
-        }
-        if offset != size {
-            return Ok(Some(Contents::Busy));
-        }
-        Ok(Some(Contents::Read { hash: Hash(*hasher.finalize().as_bytes()), bytes: kept }))
-    }
-}
-
-/// Whether a file's contents are worth a look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doubt {
-    Unchanged,
-    /// Reading tells.
-    Read,
-    Changed,
 }
 
 fn known(row: &Row) -> Known {

@@ -14,6 +14,7 @@ pub mod memory;
 pub mod metadata;
 pub mod not_set;
 pub mod place;
+mod read;
 pub mod real;
 pub mod record;
 pub mod recover;
@@ -75,14 +76,17 @@ pub(crate) struct Seen {
     pub attrs: Attrs,
     /// Whether a later write would have shown: a coarse clock gives two writes in a row one ctime.
     pub settled: bool,
+    /// The contents are those of a snapshot, made after the signature was taken.
+    pub snapshot: bool,
 }
 
 impl Seen {
     /// The signature as a row may hold it: a ctime that proves nothing is left out.
     pub fn proof(&self) -> Signature {
-        match self.settled {
-            true => self.signature,
-            false => Signature { ctime: Time::default(), ..self.signature },
+        match (self.settled, self.snapshot) {
+            (true, _) => self.signature,
+            (false, false) => Signature { ctime: Time::default(), ..self.signature },
+            (false, true) => Signature { ctime: Time::default(), mtime: Time::default(), ..self.signature },
         }
     }
 
@@ -124,6 +128,8 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) copies: HashMap<RelPath, (u64, Time)>,
     /// The objects of these reports, by inode and birth time.
     pub(crate) reported_objects: HashMap<(u64, Time), RelPath>,
+    /// The contents of reported files that somebody was writing, where they are not read from the file itself.
+    pub(crate) snapshots: HashMap<RelPath, (Seq, D::File)>,
     /// Paths whose object was reported under another name that is not recorded yet: they wait for that.
     pub(crate) waiting: HashMap<RelPath, Vec<RelPath>>,
     /// Paths that psync's own work made worth a look.
@@ -156,6 +162,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             moved: HashMap::new(),
             copies: HashMap::new(),
             reported_objects: HashMap::new(),
+            snapshots: HashMap::new(),
             waiting: HashMap::new(),
             dirty: BTreeSet::new(),
             vanished: BTreeSet::new(),
@@ -205,6 +212,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// The path is not open any more.
     pub(crate) fn forget_report(&mut self, path: &RelPath) {
         let Some(reported) = self.reported.remove(path) else { return };
+        self.snapshots.remove(path);
         if let Some(node) = reported.moved
             && self.moved.get(&node) == Some(path)
         {

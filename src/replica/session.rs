@@ -4,7 +4,7 @@ use crate::model::{Expect, Generation, Kind, NodeId, ROOT_NODE, RelPath, Seq};
 
 use super::Replica;
 use super::archive::{Archive, Signature};
-use super::disk::Disk;
+use super::disk::{Disk, Lease, Leased};
 use super::error::{At, ReplicaError};
 use super::examine::above_is_gone;
 use super::place::Met;
@@ -112,6 +112,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub fn reopen_reports(&mut self) {
         self.moved.clear();
         self.reported_objects.clear();
+        self.snapshots.clear();
         self.dirty.extend(std::mem::take(&mut self.waiting).into_values().flatten());
         self.dirty.extend(std::mem::take(&mut self.reported).into_keys());
     }
@@ -131,6 +132,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Opens a file in the very state that was reported under this number.
     pub fn open_reported(&self, path: &RelPath, seq: Seq) -> Result<Option<(D::File, Signature)>, ReplicaError> {
         let Some((above, name)) = path.split() else { return Ok(None) };
+        if let Some((_, snapshot)) = self.snapshots.get(path).filter(|(of, _)| *of == seq) {
+            // It may be asked for again: it is not given away.
+            let Some(copy) = self.disk.snapshot(snapshot) else { return Ok(None) };
+            let signature = Signature::of(&self.disk.stat_file(&copy).at(path, "stat the snapshot")?);
+            return Ok(Some((copy, signature)));
+        }
         let signature = match self.reported.get(path).filter(|r| r.seq == seq) {
             Some(reported) => reported.seen.as_ref().map(|seen| seen.signature),
             // Not reported: the object as it was recorded.
@@ -143,7 +150,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Ok(stat) if stat.kind == Some(Kind::File) && signature.same_object(&stat) => {}
             _ => return Ok(None),
         }
-        Ok(self.disk.open_file(&dir, &name).ok().map(|file| (file, signature)))
+        let Ok(file) = self.disk.open_file(&dir, &name) else { return Ok(None) };
+        if self.disk.lease(&file, Lease::Read).at(path, "lease")? == Leased::Refused {
+            self.show_stores(&file, path)?;
+        }
+        self.disk.release(&file);
+        Ok(Some((file, signature)))
     }
 
     /// Opens the file of the node's row of this generation, if it lies at `from` as it was recorded, or was replaced of

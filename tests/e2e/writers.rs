@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::mounts::in_a_file;
 use crate::support::users::*;
 use crate::support::versions::{Version, collect};
 use crate::support::{PATIENCE, Pair, poll};
@@ -85,6 +86,158 @@ fn a_file_that_is_always_open_keeps_nothing_else_back() {
     drop(open);
     let tree = pair.settle();
     assert!(tree.has("open.log"));
+    pair.stop();
+}
+
+/// Everything in the file has one number: each write fills it anew.
+fn one_number(contents: &[u8]) -> Option<u8> {
+    let first = *contents.first()?;
+    contents.iter().all(|byte| *byte == first).then_some(first)
+}
+
+/// Where files can be copied as they are at one moment, one that is never left in peace arrives whole, again and again.
+fn always_written(kind: &str, left_side: bool) {
+    const SIZE: usize = 1 << 20;
+    let pair = Pair::new();
+    let disk = pair.beside("disk");
+    let Some(_mounted) = in_a_file(kind, &[], &disk, 512) else { return };
+    let config = pair.beside("psync.toml");
+    write(&config, "open_wait = 1.0\n");
+    let mut pair = pair.with(&["--config", config.to_str().unwrap()]);
+    let root = disk.join("root");
+    mkdir(&root);
+    *(if left_side { &mut pair.left } else { &mut pair.right }) = root;
+    pair.run();
+    let (here, there) = if left_side { (&pair.left, &pair.right) } else { (&pair.right, &pair.left) };
+    let (here, there) = (here.join("database"), there.join("database"));
+    let log = here.with_file_name("log");
+
+    let stop = AtomicBool::new(false);
+    let came = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut small = File::create(&log).unwrap();
+            let file = File::create(&here).unwrap();
+            for number in (0..=u8::MAX).cycle() {
+                std::os::unix::fs::FileExt::write_all_at(&file, &vec![number; SIZE], 0).unwrap();
+                small.write_all(b"one more line of a log\n").unwrap();
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let mut seen = Vec::new();
+        let came = poll(PATIENCE, || {
+            if let Ok(contents) = std::fs::read(&there) {
+                assert_eq!(contents.len(), SIZE, "a part of it arrived");
+                let number = one_number(&contents).expect("it arrived torn");
+                if seen.last() != Some(&number) {
+                    seen.push(number);
+                }
+            }
+            seen.len() >= 3 && std::fs::read(there.with_file_name("log")).is_ok_and(|log| !log.is_empty())
+        });
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+        came
+    });
+    assert!(came, "{kind}: a file that is always written does not arrive{}", pair.story());
+    // At its close it is there as it is.
+    let tree = pair.settle();
+    assert_eq!(tree.paths(), ["database", "log"], "{}", pair.story());
+    assert!(one_number(&std::fs::read(&there).unwrap()).is_some());
+    pair.stop();
+}
+
+#[test]
+fn a_file_on_xfs_that_is_always_written_arrives_whole() {
+    always_written("xfs", true);
+}
+
+#[test]
+fn a_file_on_btrfs_that_is_always_written_arrives_whole() {
+    always_written("btrfs", false);
+}
+
+/// `open_files = "send"`: nobody waits for the close.
+fn sent_while_open(kind: Option<&str>) {
+    let pair = Pair::new();
+    let disk = pair.beside("disk");
+    let mounted = kind.map(|kind| in_a_file(kind, &[], &disk, 512));
+    if let Some(None) = mounted {
+        return;
+    }
+    let config = pair.beside("psync.toml");
+    write(&config, "open_files = \"send\"\nopen_wait = 600.0\n");
+    let mut pair = pair.with(&["--config", config.to_str().unwrap()]);
+    if mounted.is_some() {
+        pair.left = disk.join("root");
+        mkdir(&pair.left);
+    }
+    pair.run();
+    for (from, to) in [(&pair.left, &pair.right), (&pair.right, &pair.left)] {
+        // The second one is too large to travel with its report.
+        for (name, size) in [("small", 1000), ("large", 500_000)] {
+            let mut file = File::create(from.join(name)).unwrap();
+            let mut contents = Vec::new();
+            for round in 1..=3 {
+                let more = noise(round, size);
+                file.write_all(&more).unwrap();
+                contents.extend(more);
+                let arrived = poll(PATIENCE, || std::fs::read(to.join(name)).is_ok_and(|c| c == contents));
+                assert!(arrived, "{kind:?}: {name}, round {round}, does not arrive while it is open{}", pair.story());
+            }
+        }
+        remove(from.join("small"));
+        remove(from.join("large"));
+        let gone = poll(PATIENCE, || !to.join("small").exists() && !to.join("large").exists());
+        assert!(gone, "{}", pair.story());
+    }
+    assert!(pair.settle().paths().is_empty(), "{}", pair.story());
+    pair.stop();
+}
+
+#[test]
+fn open_files_send_waits_for_no_close() {
+    sent_while_open(None);
+}
+
+#[test]
+fn open_files_send_waits_for_no_close_on_xfs() {
+    sent_while_open(Some("xfs"));
+}
+
+/// A mapping's stores show in no time of the file while its page is in memory only.
+#[test]
+fn what_a_mapping_stores_after_the_file_was_sent_arrives_too() {
+    let pair = Pair::new();
+    let config = pair.beside("psync.toml");
+    write(&config, "open_files = \"send\"\n");
+    let mut pair = pair.with(&["--config", config.to_str().unwrap()]);
+    pair.run();
+    let (here, there) = (pair.left.join("mapped"), pair.right.join("mapped"));
+    let script = "import mmap,sys\n\
+        f = open(sys.argv[1], 'w+b'); f.truncate(8192); m = mmap.mmap(f.fileno(), 8192)\n\
+        m[0:5] = b'first'; print('stored', flush=True); sys.stdin.readline()\n\
+        m[0:5] = b'again'; print('stored', flush=True); sys.stdin.readline()\n";
+    if !crate::support::tools::has("python3") {
+        return;
+    }
+    let mut program = std::process::Command::new("python3")
+        .args(["-c", script, here.to_str().unwrap()])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = program.stdin.take().unwrap();
+    let arrives = |text: &[u8]| poll(PATIENCE, || std::fs::read(&there).is_ok_and(|c| c.starts_with(text)));
+    assert!(arrives(b"first"), "{}", pair.story());
+    input.write_all(b"\n").unwrap();
+    // The kernel tells of a mapping's stores when the last reference goes.
+    input.write_all(b"\n").unwrap();
+    assert!(program.wait().unwrap().success());
+    assert!(arrives(b"again"), "what was stored later never arrives{}", pair.story());
+    pair.settle();
     pair.stop();
 }
 

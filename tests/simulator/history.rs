@@ -69,7 +69,14 @@ impl History {
         let choices = Choices::seeded(seed);
         let profile = profile(&choices);
         let mut value = 0;
-        let features = features(&choices, profile);
+        let mut features = features(&choices, profile);
+        if profile.features {
+            // No matter of choice: what follows in the stream stays what it was.
+            for (side, features) in (0..).zip(&mut features) {
+                features.clones = (seed >> side) & 1 == 0;
+                features.sends_open = (seed >> 2) % 3 == side;
+            }
+        }
         let mut maker = Maker { choices: &choices, value: &mut value, unique_sizes: true };
         let before = (0..choices.below(9))
             .map(|_| {
@@ -137,6 +144,8 @@ fn features(choices: &Choices, profile: Profile) -> [Features; 2] {
             no_xattrs: some(4),
             drops_setgid: some(4),
             no_leases: some(4),
+            clones: false,
+            sends_open: false,
         }
     })
 }

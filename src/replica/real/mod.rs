@@ -301,6 +301,16 @@ impl Disk for RealDisk {
         Ok((start < end).then_some((start, end)))
     }
 
+    fn snapshot(&self, file: &File) -> Option<File> {
+        // Writes what the file has in memory first.
+        pulse::beat();
+        let (stage, _) = self.own_dirs.as_ref()?;
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let copy = rustix::fs::openat(stage, c".", flags, Mode::RUSR | Mode::WUSR).ok()?;
+        rustix::fs::ioctl_ficlone(&copy, file).ok()?;
+        Some(File(copy.into()))
+    }
+
     fn read_link(&self, dir: &Dir, name: &Name) -> io::Result<Box<[u8]>> {
         let target = rustix::fs::readlinkat(dir, name.as_bytes(), Vec::new())?;
         Ok(target.into_bytes().into_boxed_slice())

@@ -24,14 +24,21 @@ pub fn mount(kind: &str, options: &[&str], source: &Path, at: &Path) -> Option<M
 
 /// A small ext4 in a file beside the directory, mounted there.
 pub fn small_ext4(at: &Path, mebibytes: u64) -> Option<Mounted> {
-    if !tools::has("mkfs.ext4") {
+    in_a_file("ext4", &["-q", "-m", "0"], at, mebibytes)
+}
+
+/// A file system of this kind in a file beside the directory, mounted there. `None`, with a word, where it cannot be
+/// made.
+pub fn in_a_file(kind: &str, options: &[&str], at: &Path, mebibytes: u64) -> Option<Mounted> {
+    let make = format!("mkfs.{kind}");
+    if !tools::has(&make) {
         return None;
     }
     let image = at.with_extension("img");
     std::fs::File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
     std::fs::create_dir_all(at).unwrap();
-    tools::run(Path::new("/"), "mkfs.ext4", &["-q", "-m", "0", image.to_str().unwrap()]);
-    mount("ext4", &["-o", "loop"], &image, at)
+    tools::run(Path::new("/"), &make, &[options, &[image.to_str().unwrap()]].concat());
+    mount(kind, &["-o", "loop"], &image, at)
 }
 
 impl Drop for Mounted {

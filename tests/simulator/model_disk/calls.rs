@@ -391,6 +391,19 @@ impl Disk for ModelDisk {
         })
     }
 
+    fn snapshot(&self, file: &ModelFile) -> Option<ModelFile> {
+        let copy = self.call(|state| {
+            state.live_file(file)?;
+            if !state.features.clones || state.no_space {
+                return Err(error(EINVAL));
+            }
+            let body = state.inode(file.obj).body.clone();
+            let copy = state.make(body, 0o600);
+            Ok(self.open(state, copy, false))
+        });
+        copy.ok()
+    }
+
     fn read_link(&self, dir: &Obj, name: &Name) -> io::Result<Box<[u8]>> {
         self.call(|state| match &state.inode(state.lookup(*dir, name)?).body {
             Body::Link(target) => Ok(target.clone()),

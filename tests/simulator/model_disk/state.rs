@@ -34,6 +34,10 @@ pub struct Features {
     pub no_xattrs: bool,
     pub drops_setgid: bool,
     pub no_leases: bool,
+    /// A file can be copied as it is at one moment.
+    pub clones: bool,
+    /// Not the disk's: psync does not wait until users close their files.
+    pub sends_open: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,149 @@
+//! Read: whether a file's contents are worth a look, and the look: of the file itself, or of a snapshot where somebody is
+//! writing it.
+
+use serde_bytes::ByteBuf;
+
+use crate::model::{Hash, Kind, Name, RelPath};
+
+use super::Replica;
+use super::archive::{Archive, Row, Signature};
+use super::disk::{Disk, Lease, Leased, Stat};
+use super::error::{At, ReplicaError};
+use super::examine::How;
+
+/// Files up to this size are read at once when their stat alone does not tell whether the contents changed.
+/// Larger ones count as changed if size or mtime differ, and as unchanged if only the ctime does.
+const READ_TO_COMPARE: u64 = 64 * 1024 * 1024;
+
+/// Snapshots that are kept at a time; beyond that files are read themselves.
+const SNAPSHOTS: usize = 256;
+
+/// What a look at a file's contents gave.
+pub(super) enum Contents<F> {
+    Found(Looked<F>),
+    /// Somebody is writing it.
+    Busy,
+}
+
+pub(super) struct Looked<F> {
+    pub size: u64,
+    /// `None`: it was not read.
+    pub read: Option<(Hash, Option<ByteBuf>)>,
+    /// What is to be read in place of the file.
+    pub snapshot: Option<F>,
+}
+
+/// Whether a file's contents are worth a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    Unchanged,
+    /// Reading tells.
+    Read,
+    Changed,
+}
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// What a file's stat tells of its contents, against its row.
+    pub(super) fn doubt(&self, row: Option<&Row>, stat: &Stat) -> Doubt {
+        let Some(row) = row.filter(|row| row.entry.kind() == Kind::File) else { return Doubt::Changed };
+        if row.entry.size() != stat.size {
+            return Doubt::Changed;
+        }
+        let Some(signature) = row.signature else {
+            return if row.entry.hash().is_some() { Doubt::Read } else { Doubt::Changed };
+        };
+        let same_object = signature.same_object(stat);
+        if same_object && signature.mtime == stat.mtime && signature.ctime == stat.ctime {
+            // Not a byte was written since; mode or owner differ.
+            return Doubt::Unchanged;
+        }
+        match row.entry.hash().is_some() && stat.size <= READ_TO_COMPARE {
+            true => Doubt::Read,
+            false if same_object && signature.mtime == stat.mtime => Doubt::Unchanged,
+            false => Doubt::Changed,
+        }
+    }
+
+    /// Looks whether somebody is writing the file, and reads it if asked. If it is to be sent all the same, it is read
+    /// from a snapshot, or counts only if it holds still.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn read_for_report(
+        &mut self,
+        dir: &D::Dir,
+        path: &RelPath,
+        name: &Name,
+        stat: &Stat,
+        read: bool,
+        keep: bool,
+        how: How,
+    ) -> Result<Contents<D::File>, ReplicaError> {
+        let wait = self.settings.wait_for_writers && !how.despite_writers;
+        let file = self.disk.open_file(dir, name).at(path, "open")?;
+        if self.disk.lease(&file, Lease::Read).at(path, "lease")? == Leased::Refused {
+            if wait {
+                return Ok(Contents::Busy);
+            }
+            let first = self.disk.stat_file(&file).at(path, "stat")?;
+            if (first.ino, first.btime) != (stat.ino, stat.btime) {
+                return Ok(Contents::Busy);
+            }
+            if let Some(snapshot) = self.snapshot(&file) {
+                let size = self.disk.stat_file(&snapshot).at(path, "stat the snapshot")?.size;
+                let keep = keep && size <= self.settings.inline_max;
+                let whole = if read { self.read_whole(&snapshot, path, size, keep)? } else { None };
+                return Ok(Contents::Found(Looked { size, read: whole, snapshot: Some(snapshot) }));
+            }
+            self.show_stores(&file, path)?;
+        }
+        let size = stat.size;
+        let whole = if read { self.read_whole(&file, path, size, keep)? } else { None };
+        let after = self.disk.stat_file(&file).at(path, "stat")?;
+        self.disk.release(&file);
+        if (read && whole.is_none()) || Signature::of(&after) != Signature::of(stat) {
+            return Ok(Contents::Busy);
+        }
+        Ok(Contents::Found(Looked { size, read: whole, snapshot: None }))
+    }
+
+    fn snapshot(&self, file: &D::File) -> Option<D::File> {
+        if self.snapshots.len() >= SNAPSHOTS || self.disk.is_short() {
+            return None;
+        }
+        self.disk.snapshot(file)
+    }
+
+    /// From now on what a mapping stores in the file shows in its stat: a page that is on disk must be asked for before
+    /// it is written again.
+    pub(crate) fn show_stores(&self, file: &D::File, path: &RelPath) -> Result<(), ReplicaError> {
+        self.disk.sync_files(&[file]).at(path, "sync what is being written")
+    }
+
+    /// The hash, and the contents where they are kept; `None` if the file is no longer of that size.
+    fn read_whole(
+        &self,
+        file: &D::File,
+        path: &RelPath,
+        size: u64,
+        keep: bool,
+    ) -> Result<Option<(Hash, Option<ByteBuf>)>, ReplicaError> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; (size.max(1) as usize).min(256 * 1024)];
+        let mut offset = 0;
+        let mut kept = keep.then(ByteBuf::new);
+        loop {
+            let count = self.disk.read_at(file, offset, &mut buffer).at(path, "read")?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&buffer[..count]);
+            if let Some(kept) = &mut kept {
+                kept.extend_from_slice(&buffer[..count]);
+            }
+            offset += count as u64;
+            if offset > size {
+                return Ok(None);
+            }
+        }
+        Ok((offset == size).then(|| (Hash(*hasher.finalize().as_bytes()), kept)))
+    }
+}
