@@ -237,7 +237,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
             }
             Request::Confirm { upto } => self.replica.confirm(upto)?,
-            Request::Scan { checksum } => self.full_scan = Some(Scan::new(RelPath::root()).reading(checksum)),
+            Request::Scan { checksum } => self.full_scan = Some(Scan::new(RelPath::root()).reading(checksum).full()),
             Request::Hold { on } => self.held = on,
             Request::Ping { number } => self.pings.push((number, now)),
             Request::Check(_) => {
@@ -333,7 +333,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.replica.reopen_reports();
         if scan || !self.covered {
             self.scans.clear();
-            self.full_scan = Some(Scan::new(RelPath::root()));
+            self.full_scan = Some(Scan::new(RelPath::root()).full());
         }
         Ok(())
     }

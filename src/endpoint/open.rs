@@ -79,6 +79,7 @@ pub fn open(
         dry_run: opening.dry_run,
         trash_max: Some(opening.trash_max),
         keeps_xattrs: opening.xattrs_from_left && opening.side == Side::Right,
+        gives_acls: opening.xattrs_from_left && opening.side == Side::Left,
         ..Default::default()
     };
     // Nothing that was reported will ever be recorded.

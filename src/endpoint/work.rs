@@ -50,7 +50,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.coalescer.event(path, Hint::Vanished, now);
         }
         self.answer_pings(now, out);
-        self.replica.probe_trash(now)?;
+        self.replica.look_for_late_writes(now)?;
         if let Some(seconds) = self.settings.trash_seconds
             && self.reporting
             && now >= self.next_expiry
@@ -96,7 +96,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     fn next_due(&self, now: Millis) -> Next {
         let asked = self.pings.iter().map(|(_, since)| since + PING_WAIT).min();
-        let mut due = [self.replica.next_probe(), asked].into_iter().flatten().min();
+        let mut due = [self.replica.next_look(), asked].into_iter().flatten().min();
         if self.reports() {
             let trouble = self.troubles.values().map(|t| t.next).min();
             let stalled = self.full_scan.is_some().then_some(now + 100);
@@ -211,8 +211,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             while let Some(scope) = self.replica.unscanned.pop_first() {
                 if scope.is_root() {
                     // One that was asked for is begun again as it was meant.
-                    let checksum = self.full_scan.as_ref().is_some_and(|scan| scan.checksum);
-                    self.full_scan = Some(Scan::new(scope).reading(checksum));
+                    let (checksum, full) = self.full_scan.as_ref().map_or((false, false), |s| (s.checksum, s.full));
+                    let scan = Scan::new(scope).reading(checksum);
+                    self.full_scan = Some(if full { scan.full() } else { scan });
                     self.covered = false;
                 } else if !self.scans.iter().any(|scan| scan.is_ahead_of(&scope)) {
                     self.look(&scope, How::default(), now, out)?;

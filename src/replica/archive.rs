@@ -138,6 +138,11 @@ pub struct TrashItem {
     pub size: u64,
     /// Why it is here: `replaced`, `deleted`, `late write`, ...
     pub reason: String,
+    /// What is written into it later shows against this: a file's mtime when it came; for a directory the moment of the
+    /// file system's clock at which all that is in it had been seen. `None`: not known.
+    pub stamp: Option<Time>,
+    /// Whether it is still to be looked at for late writes.
+    pub look: bool,
 }
 
 /// Who this archive belongs to, and how far it got.
@@ -200,6 +205,7 @@ pub trait Archive {
     /// The open intents, sorted by generation.
     fn intents(&self) -> Result<Vec<Intent>, ArchiveError>;
 
+    /// Adds an item, or replaces the one of that id.
     fn trash_add(&mut self, item: &TrashItem) -> Result<(), ArchiveError>;
     fn trash_remove(&mut self, id: &Name) -> Result<(), ArchiveError>;
     /// All items, the oldest first, those of one second by id.

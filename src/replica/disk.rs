@@ -151,6 +151,12 @@ pub trait Disk {
     /// What this side cannot hold is left out and told; other errors are errors.
     fn set_attrs(&self, dir: &Self::Dir, name: &Name, kind: Kind, attrs: &Attrs) -> io::Result<NotSet>;
 
+    /// Gives a staged object the ACLs that making it in `dir` with this mode would have given, which may cut the mode. False
+    /// if there is nothing to give.
+    fn inherit(&self, _dir: &Self::Dir, _staged: (&Self::Dir, &Name), _kind: Kind, _mode: u32) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Puts the contents and attributes of these files on disk.
     fn sync_files(&self, files: &[&Self::File]) -> io::Result<()>;
     /// Puts the names in these directories on disk.

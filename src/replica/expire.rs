@@ -8,8 +8,9 @@ use crate::model::{Kind, Millis, Name, RelPath};
 
 use super::Replica;
 use super::archive::{Archive, TrashItem};
-use super::disk::{Disk, Lease, Leased, Own, Space};
+use super::disk::{Disk, Own, Space};
 use super::error::{At, ReplicaError};
+use super::late::Late;
 
 /// Objects discarded in one slice of work.
 const AT_ONCE: usize = 64;
@@ -88,8 +89,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 more = true;
                 break;
             }
-            if self.trash_probes.holds(&item.id) || self.is_being_written(&trash, &item.id)? {
+            if item.look {
                 continue;
+            }
+            // What is written into it from now on is lost: this is the last look.
+            match self.look_at_trashed(&item)? {
+                Late::Quiet => {}
+                Late::StillOpen => continue,
+                // What is left of it is the oldest still.
+                Late::Written => {
+                    more = true;
+                    break;
+                }
             }
             match self.disk.discard(&trash, &item.id) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -115,29 +126,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let size = self.archive.trash()?.iter().map(|item| item.size).sum();
         self.expiry.size = Some(size);
         Ok(size)
-    }
-
-    /// Whether somebody has the object, or a file below it, open for writing.
-    fn is_being_written(&self, dir: &D::Dir, name: &Name) -> Result<bool, ReplicaError> {
-        let at = RelPath::root();
-        match self.disk.stat(dir, name) {
-            Ok(stat) if stat.kind == Some(Kind::Dir) => {
-                let below = self.disk.open_child(dir, name, &at).at(&at, "open a directory in the trash")?;
-                for (name, stat) in self.disk.list(&below).at(&at, "list a directory in the trash")? {
-                    let looks = matches!(stat.kind, Some(Kind::File | Kind::Dir));
-                    if looks && self.is_being_written(&below, &name)? {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
-            }
-            _ => {
-                let Ok(file) = self.disk.open_file(dir, name) else { return Ok(false) };
-                let refused = self.disk.lease(&file, Lease::Read).at(&at, "lease")? == Leased::Refused;
-                self.disk.release(&file);
-                Ok(refused)
-            }
-        }
     }
 
     /// Bytes of the files in a directory and all below it.

@@ -10,10 +10,12 @@ pub mod disk;
 pub mod error;
 pub mod examine;
 pub mod expire;
+pub mod late;
 pub mod memory;
 pub mod metadata;
 pub mod not_set;
 pub mod place;
+mod put_back;
 mod read;
 pub mod real;
 pub mod record;
@@ -45,6 +47,8 @@ pub struct Settings {
     pub durable: bool,
     /// This side's ACLs and extended attributes are never reported.
     pub keeps_xattrs: bool,
+    /// New objects of the other side bring no ACLs: they get those that making them here would have given.
+    pub gives_acls: bool,
     /// Wait for writers that still have a file open.
     pub wait_for_writers: bool,
     /// The most that the trash holds, in bytes or as a share of the file system; `None`: whatever comes.
@@ -60,6 +64,7 @@ impl Default for Settings {
             inline_max: 32 * 1024,
             durable: true,
             keeps_xattrs: false,
+            gives_acls: false,
             wait_for_writers: true,
             trash_max: None,
             dry_run: false,
@@ -141,7 +146,7 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) not_set: not_set::Counts,
     /// Lines for the log.
     pub(crate) notes: Vec<String>,
-    pub(crate) trash_probes: trash::Probes,
+    pub(crate) looks: late::Looks,
     pub(crate) formers: std::collections::VecDeque<trash::Former>,
     pub(crate) expiry: expire::Expiry,
     pub(crate) stage_counter: u64,
@@ -169,7 +174,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             unscanned: BTreeSet::new(),
             not_set: not_set::Counts::default(),
             notes: Vec::new(),
-            trash_probes: trash::Probes::default(),
+            looks: late::Looks::default(),
             formers: Default::default(),
             expiry: expire::Expiry::default(),
             stage_counter: 0,
@@ -177,6 +182,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         if !replica.settings.dry_run {
             replica.recover()?;
+            replica.resume_looks()?;
         }
         Ok(replica)
     }

@@ -11,6 +11,7 @@ use super::batch::{Job, Placed, Touched};
 use super::disk::{Disk, Lease, Leased, Own, Stat};
 use super::error::{At, ReplicaError};
 use super::examine::above_is_gone;
+use super::metadata::is_acl;
 use super::stage::Staged;
 use super::{Replica, Seen};
 
@@ -171,6 +172,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Met::Victim(stat) => Some(stat),
         };
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        // A node has the number of its first action: a new object.
+        let new = node == generation && self.settings.gives_acls;
+        let inherited = new && !entry.attrs.xattrs.keys().any(|name| is_acl(name)) && {
+            let object = (&stage, &staged.name);
+            self.disk.inherit(&parent.dir, object, entry.kind(), entry.attrs.mode).at(path, "give default ACLs")?
+        };
         if let Some(file) = &staged.file {
             // From the last stat before the rename to the one after it nobody else may touch the object.
             self.disk.lease(file, Lease::Write).at(path, "lease the staged file")?;
@@ -203,6 +210,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         // A lease does not keep anybody from setting attributes, and the rename hides that in the ctime.
         let held = achieved.as_ref().unwrap_or(&entry.attrs);
         let signature = match self.disk.xattrs(&parent.dir, &parent.name, entry.kind()) {
+            // What it inherited is to be found as this side's change: the contents are as they were placed, the mode is not.
+            Ok(_) if inherited => signature.map(|s| Signature { mode: !s.mode & 0o7777, ..s }),
             Ok(xattrs) if xattrs == held.xattrs => signature,
             _ => None,
         };
@@ -213,7 +222,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let former = former.filter(|former| victim.as_ref().is_some_and(|stat| self.unchanged(former, stat)));
         self.archive.put(&row)?;
         self.forget_orphaned_moves()?;
-        if row.signature.is_none() {
+        if row.signature.is_none() || inherited {
             self.dirty.insert(path.clone());
         }
         if victim.is_some() {

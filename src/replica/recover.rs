@@ -2,13 +2,15 @@
 
 use std::io;
 
-use crate::model::{Attrs, Entry, Name, RelPath, Time};
+use crate::model::{Attrs, Entry, Kind, Name, RelPath, Time};
 
 use super::Replica;
 use super::archive::{Archive, Intent, IntentStep, Row, Signature, TrashItem};
 use super::disk::{Disk, Own, Stat};
 use super::error::{At, ReplicaError};
+use super::late::Known;
 use super::place::generation_of;
+use super::trash::stamp_of;
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Settles every intent, then clears the stage of what no intent speaks of.
@@ -147,7 +149,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let mut removed = self.kept_in_trash(intent)?;
         for (name, stat) in self.disk.list(&stage).at(&intent.path, "list the stage")? {
             if generation_of(&name).is_some_and(|(generation, _)| generation == intent.generation) {
-                removed |= (stat.ino, stat.btime) == object;
+                let whole = (stat.ino, stat.btime) == object;
+                if whole && stat.kind == Some(Kind::Dir) {
+                    // The walk after the rename may not have been: what no row knows is given back.
+                    self.look_through(&stage, &name, stat, &intent.path, Known::Rows(Some(intent.node)))?;
+                }
+                removed |= whole;
                 self.move_to_trash(&name, &intent.path, intent.generation, "deleted")?;
             }
         }
@@ -176,12 +183,20 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 continue;
             }
             let generation = trash_generation(&id);
-            let path = intents.iter().find(|i| Some(i.generation) == generation).map(|i| i.path.clone());
+            let intent = intents.iter().find(|i| Some(i.generation) == generation);
+            // As it was when it was displaced, where that is known: it may have been written since.
+            let victim = match intent.map(|intent| &intent.step) {
+                Some(IntentStep::Place { victim: Some(victim), .. }) if victim.same_object(&stat) => Some(victim),
+                _ => None,
+            };
+            let stamp = victim.map(|victim| victim.mtime).or_else(|| stamp_of(&stat));
             self.archive.trash_add(&TrashItem {
                 since: self.disk.wall_clock(),
-                size: stat.size,
-                path: path.unwrap_or_else(RelPath::root),
+                size: victim.map_or(stat.size, |victim| victim.size),
+                path: intent.map_or_else(RelPath::root, |intent| intent.path.clone()),
                 reason: "found after a crash".to_owned(),
+                look: stamp.is_some(),
+                stamp,
                 id,
             })?;
         }

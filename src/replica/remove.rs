@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::model::{Expect, Generation, Kind, Name, NodeId, RelPath};
+use crate::model::{Expect, Generation, Kind, Name, NodeId, RelPath, Time};
 
 use super::Replica;
 use super::archive::{Archive, Row, Tombstone};
@@ -42,7 +42,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let dir = self.disk.open_dir(path).at(path, "open the directory")?;
                 let below = match force {
                     true => Below::Known,
-                    false => self.walk_known(&dir, path, Some(node))?,
+                    false => self.walk_known(&dir, path, Some(node), &mut Time::default())?,
                 };
                 match below {
                     Below::Busy => return Ok(Placed::Busy),
@@ -161,10 +161,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             other => other.at(path, "move out of place")?,
         }
         let out = self.disk.stat(&stage, &name).at(path, "stat what was removed")?;
+        // What the walk finds as known is older than the rename. Where the clock is coarse it may bear the same time.
+        let mut newest = Time::default();
         let below = match (same_version(stat, &out), force) {
             (false, _) => Below::Survivors,
             (true, true) => Below::Known,
-            (true, false) => self.walk_known(&inside, path, Some(node))?,
+            (true, false) => self.walk_known(&inside, path, Some(node), &mut newest)?,
         };
         if below != Below::Known {
             self.put_back((&stage, &name), place, path, &out)?;
@@ -173,18 +175,26 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.unscanned.insert(path.clone());
             return Ok(if below == Below::Busy { Placed::Busy } else { Placed::Refused(vec![path.clone()]) });
         }
-        self.move_to_trash(&name, path, generation, "deleted")?;
+        let stamp = if newest < out.ctime { before(out.ctime) } else { newest };
+        self.move_tree_to_trash(&name, path, generation, "deleted", Some(stamp))?;
         Ok(Placed::Done(None))
     }
 
-    /// Looks through an open directory for what the archive does not know in this state.
-    fn walk_known(&mut self, dir: &D::Dir, path: &RelPath, node: Option<NodeId>) -> Result<Below, ReplicaError> {
+    /// Looks through an open directory for what the archive does not know in this state. `newest`: the latest ctime.
+    fn walk_known(
+        &mut self,
+        dir: &D::Dir,
+        path: &RelPath,
+        node: Option<NodeId>,
+        newest: &mut Time,
+    ) -> Result<Below, ReplicaError> {
         let mut found = Below::Known;
         for (name, stat) in self.disk.list(dir).at(path, "list the directory")? {
             let Ok(below) = path.join(&name) else { return Ok(Below::Survivors) };
             if self.goes_along(&below, &stat) {
                 continue;
             }
+            *newest = (*newest).max(stat.ctime);
             let row = match node {
                 Some(node) => self.row_in(node, &name, &below)?,
                 None => None,
@@ -199,7 +209,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                         return Ok(Below::Survivors);
                     }
                     let inside = self.disk.open_child(dir, &name, &below).at(&below, "open the directory")?;
-                    self.walk_known(&inside, &below, Some(row.node))?
+                    self.walk_known(&inside, &below, Some(row.node), newest)?
                 }
                 _ if !self.is_as_recorded(dir, &row, &stat, &below)? => Below::Survivors,
                 Some(Kind::File) => match self.guard(&below, (dir, &name), &stat)? {
@@ -223,7 +233,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Whether an object is its row's: by its stat, or by its contents where the stat proves nothing.
-    fn is_as_recorded(&mut self, dir: &D::Dir, row: &Row, stat: &Stat, path: &RelPath) -> Result<bool, ReplicaError> {
+    pub(super) fn is_as_recorded(
+        &mut self,
+        dir: &D::Dir,
+        row: &Row,
+        stat: &Stat,
+        path: &RelPath,
+    ) -> Result<bool, ReplicaError> {
         if self.unchanged(row, stat) {
             return Ok(true);
         }
@@ -243,7 +259,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Whether an object never holds a directory: it goes to the trash with it.
-    fn goes_along(&self, path: &RelPath, stat: &Stat) -> bool {
+    pub(super) fn goes_along(&self, path: &RelPath, stat: &Stat) -> bool {
         stat.kind.is_none() || self.filter.excluded(path) || self.filter.temporary(path)
     }
 
@@ -296,5 +312,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         }
         Ok(())
+    }
+}
+
+/// The moment just before another.
+fn before(time: Time) -> Time {
+    match time.nanos {
+        0 => Time { secs: time.secs - 1, nanos: 999_999_999 },
+        nanos => Time { nanos: nanos - 1, ..time },
     }
 }

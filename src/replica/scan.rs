@@ -21,6 +21,9 @@ pub struct Scan<Dir> {
     started: bool,
     /// Files are read even if their stat is unchanged.
     pub checksum: bool,
+    /// ACLs and extended attributes that are the other side's business are made what they were.
+    pub full: bool,
+    put_back: u64,
     /// Everything before this path was looked at.
     pub cursor: RelPath,
     pub files: u64,
@@ -57,6 +60,8 @@ impl<Dir> Scan<Dir> {
             gone: vec![],
             started: false,
             checksum: false,
+            full: false,
+            put_back: 0,
             cursor,
             files: 0,
             bytes: 0,
@@ -66,6 +71,11 @@ impl<Dir> Scan<Dir> {
     /// The same, by checksums if `checksum` is set.
     pub fn reading(self, checksum: bool) -> Scan<Dir> {
         Scan { checksum, ..self }
+    }
+
+    /// The same, for a full sync.
+    pub fn full(self) -> Scan<Dir> {
+        Scan { full: true, ..self }
     }
 
     /// Whether this scan will still look at all below `path`.
@@ -112,6 +122,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 // Deletions wait for the end of a scan of the whole tree: all moves must be told by then.
                 let how = How { hash: read, verify: read, patient: !scan.scope.is_root(), ..How::default() };
                 descend &= self.examine_found((&dir, node), &path, &name, how, found)?;
+            }
+            if scan.full && self.settings.keeps_xattrs && !self.reported.contains_key(&path) {
+                // What was looked at has a new signature.
+                let row = if unchanged { row } else { self.row_at(&path)? };
+                if let Some(row) = row.filter(|row| self.unchanged(row, &stat))
+                    && self.put_back_xattrs(&dir, &path, &name, &row, &stat)?
+                {
+                    scan.put_back += 1;
+                }
             }
             if descend {
                 let node = self.node_of(&path)?;
@@ -211,7 +230,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         found: &mut Found,
     ) -> Result<bool, ReplicaError> {
         for _ in 0..budget {
-            let Some(path) = scan.gone.pop() else { return Ok(true) };
+            let Some(path) = scan.gone.pop() else {
+                if scan.put_back > 0 {
+                    let count = scan.put_back;
+                    self.notes.push(format!(
+                        "full sync: {count} objects had other ACLs or extended attributes: the left's are back"
+                    ));
+                }
+                return Ok(true);
+            };
             if !scan.scope.is_root() {
                 found.gone.push(path);
                 continue;

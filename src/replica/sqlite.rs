@@ -153,8 +153,9 @@ fn open(path: &Path, root: (u64, Time)) -> Result<(SqliteArchive, bool), Fault> 
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // Before anything is read, so that the log never needs shared memory.
     connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA trusted_schema = OFF;")?;
-    let fresh = match schema::inspect(&connection)? {
-        Found::Archive => false,
+    let found = schema::inspect(&connection)?;
+    let fresh = match found {
+        Found::Archive | Found::Older(_) => false,
         // SQLite takes a file of one byte for an empty one. (An interrupted creation was rolled back to no bytes.)
         Found::Nothing if std::fs::metadata(path).is_ok_and(|data| data.len() > 0) => {
             return Err(Fault::Other("this is no archive of psync".into()));
@@ -182,6 +183,11 @@ fn open(path: &Path, root: (u64, Time)) -> Result<(SqliteArchive, bool), Fault> 
          PRAGMA journal_size_limit = 67108864;"
     ))?;
     connection.set_prepared_statement_cache_capacity(64);
+    if let Found::Older(version) = found {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        schema::upgrade(&connection, version)?;
+        connection.execute_batch("COMMIT")?;
+    }
     // Take the lock now, and see that the identity is whole.
     connection.execute_batch("BEGIN IMMEDIATE; COMMIT;")?;
     let archive = SqliteArchive { connection, count: Cell::new(None), changing: false, failed: None };
@@ -412,11 +418,14 @@ impl Archive for SqliteArchive {
     }
 
     fn trash_add(&mut self, item: &TrashItem) -> Result<(), ArchiveError> {
-        const SQL: &str = "INSERT OR REPLACE INTO trash (id, path, since, size, reason) VALUES (?1, ?2, ?3, ?4, ?5)";
-        let TrashItem { id, path, since, size, reason } = item;
+        const SQL: &str = "INSERT OR REPLACE INTO trash (id, path, since, size, reason, stamp, stamp_ns, look) \
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let TrashItem { id, path, since, size, reason, stamp, look } = item;
         check_number(*size)?;
+        let (secs, nanos) = (stamp.map(|stamp| stamp.secs), stamp.map(|stamp| stamp.nanos));
         self.change("add to the trash", |connection, _| {
-            run(connection, SQL, params![id.as_bytes(), path.as_bytes(), since, int(*size), reason]).map(drop)
+            let (id, path) = (id.as_bytes(), path.as_bytes());
+            run(connection, SQL, params![id, path, since, int(*size), reason, secs, nanos, look]).map(drop)
         })
     }
 
@@ -426,7 +435,8 @@ impl Archive for SqliteArchive {
     }
 
     fn trash(&self) -> Result<Vec<TrashItem>, ArchiveError> {
-        self.all("trash", "SELECT id, path, since, size, reason FROM trash ORDER BY since, id", [], codec::read_trash)
+        const SQL: &str = "SELECT id, path, since, size, reason, stamp, stamp_ns, look FROM trash ORDER BY since, id";
+        self.all("trash", SQL, [], codec::read_trash)
     }
 
     fn save_room(&mut self) {

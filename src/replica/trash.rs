@@ -1,19 +1,13 @@
-//! Trash: what was replaced or removed, until it expires; and the rescue of what was written into it too late.
+//! Trash: what was replaced or removed, until it expires. What is written into it too late: [`super::late`].
 
-use std::collections::VecDeque;
 use std::io;
 
-use crate::model::{Generation, Kind, Millis, Name, NodeId, RelPath};
+use crate::model::{Generation, Kind, Name, NodeId, RelPath, Time};
 
 use super::Replica;
 use super::archive::{Archive, Row, Signature, TrashItem};
-use super::disk::{Disk, Lease, Leased, Own};
+use super::disk::{Disk, Own, Stat};
 use super::error::{At, ReplicaError};
-
-/// When a trashed file is looked at again for late writes, in milliseconds.
-const PROBE_AFTER: Millis = 1000;
-/// Trashed files that wait for their probe; beyond that the oldest is probed by its expiry only.
-const PROBES_MAX: usize = 10_000;
 
 /// Files of the trash whose rows are remembered, in memory alone.
 const FORMERS_MAX: usize = 1_000;
@@ -27,27 +21,6 @@ pub(crate) struct Former {
     signature: Option<Signature>,
 }
 
-/// A file that came into the trash a moment ago, and may still be written by somebody who had it open.
-#[derive(Debug, Clone)]
-struct Probe {
-    id: Name,
-    path: RelPath,
-    signature: Signature,
-    /// Set when the clock is first known.
-    due: Option<Millis>,
-}
-
-/// The files whose late writers are still looked for.
-#[derive(Debug, Default)]
-pub struct Probes(VecDeque<Probe>);
-
-impl Probes {
-    /// Whether this object of the trash waits to be looked at.
-    pub(super) fn holds(&self, id: &Name) -> bool {
-        self.0.iter().any(|probe| probe.id == *id)
-    }
-}
-
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Moves a staged object (one that was displaced) into the trash; its name there.
     pub(crate) fn move_to_trash(
@@ -57,6 +30,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         generation: Generation,
         reason: &str,
     ) -> Result<Name, ReplicaError> {
+        self.move_tree_to_trash(stage_name, path, generation, reason, None)
+    }
+
+    /// The same for a directory in which everything had been seen when the file system's clock stood at `stamp`.
+    pub(crate) fn move_tree_to_trash(
+        &mut self,
+        stage_name: &Name,
+        path: &RelPath,
+        generation: Generation,
+        reason: &str,
+        stamp: Option<Time>,
+    ) -> Result<Name, ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let trash = self.disk.own(Own::Trash).at(path, "open the trash")?;
         let since = self.disk.wall_clock();
@@ -65,20 +50,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let size = if is_tree { self.tree_size(&stage, stage_name) } else { stat.size };
         self.expiry.size = self.expiry.size.map(|all| all + size);
         let id = self.free_trash_id(&stage, stage_name, &trash, path, since, generation)?;
-        self.archive.trash_add(&TrashItem {
+        let stamp = stamp.or_else(|| stamp_of(&stat));
+        let item = TrashItem {
             id: id.clone(),
             path: path.clone(),
             since,
             size,
             reason: reason.to_owned(),
-        })?;
-        if stat.kind == Some(Kind::File) {
-            let (id, path) = (id.clone(), path.clone());
-            self.trash_probes.0.push_back(Probe { id, path, signature: Signature::of(&stat), due: None });
-            if self.trash_probes.0.len() > PROBES_MAX {
-                self.trash_probes.0.pop_front();
-            }
-        }
+            look: stamp.is_some(),
+            stamp,
+        };
+        self.archive.trash_add(&item)?;
+        self.look_later(item);
         Ok(id)
     }
 
@@ -123,66 +106,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         }
     }
-
-    /// Looks again at what came into the trash a second ago. A file that somebody still has open is looked at until
-    /// it is closed; what was written into it meanwhile comes back beside its old name.
-    pub fn probe_trash(&mut self, now: Millis) -> Result<(), ReplicaError> {
-        for _ in 0..self.trash_probes.0.len().min(64) {
-            let Some(mut probe) = self.trash_probes.0.pop_front() else { break };
-            match probe.due {
-                None => probe.due = Some(now + PROBE_AFTER),
-                Some(due) if due > now => {
-                    self.trash_probes.0.push_front(probe);
-                    break;
-                }
-                Some(_) => match self.late_write(&probe)? {
-                    Late::Quiet => continue,
-                    Late::StillOpen => probe.due = Some(now + PROBE_AFTER),
-                    Late::Written => {
-                        self.rescue(&probe)?;
-                        continue;
-                    }
-                },
-            }
-            self.trash_probes.0.push_back(probe);
-        }
-        Ok(())
-    }
-
-    /// When the next probe is due; `None` without any.
-    pub fn next_probe(&self) -> Option<Millis> {
-        self.trash_probes.0.iter().map(|p| p.due.unwrap_or(0)).min()
-    }
-
-    fn late_write(&self, probe: &Probe) -> Result<Late, ReplicaError> {
-        let trash = self.disk.own(Own::Trash).at(&probe.path, "open the trash")?;
-        let file = match self.disk.open_file(&trash, &probe.id) {
-            Ok(file) => file,
-            Err(_) => return Ok(Late::Quiet),
-        };
-        let open = self.disk.lease(&file, Lease::Read).at(&probe.path, "lease")? == Leased::Refused;
-        let stat = self.disk.stat_file(&file).at(&probe.path, "stat")?;
-        self.disk.release(&file);
-        Ok(match (open, (stat.size, stat.mtime) == (probe.signature.size, probe.signature.mtime)) {
-            (true, _) => Late::StillOpen,
-            (false, true) => Late::Quiet,
-            (false, false) => Late::Written,
-        })
-    }
-
-    /// Puts what was written into a trashed file beside the name it had.
-    fn rescue(&mut self, probe: &Probe) -> Result<(), ReplicaError> {
-        let trash = self.disk.own(Own::Trash).at(&probe.path, "open the trash")?;
-        let stat = self.disk.stat(&trash, &probe.id).at(&probe.path, "stat in the trash")?;
-        self.keep_beside((&trash, &probe.id), &probe.path, None, stat.mtime.secs, "late write")?;
-        self.archive.trash_remove(&probe.id)?;
-        self.expiry.size = None;
-        Ok(())
-    }
 }
 
-enum Late {
-    Quiet,
-    StillOpen,
-    Written,
+/// What proves later that nothing was written into an object since this stat; `None` for what nobody can write into.
+pub(super) fn stamp_of(stat: &Stat) -> Option<Time> {
+    match stat.kind? {
+        Kind::File => Some(stat.mtime),
+        Kind::Dir => Some(stat.ctime),
+        Kind::Link => None,
+    }
 }

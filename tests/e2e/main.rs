@@ -7,12 +7,14 @@
 
 mod support;
 
+mod acls;
 mod agent;
 mod check;
 mod git;
 mod initial;
 mod input;
 mod kills;
+mod late;
 mod live;
 mod merges;
 mod names;

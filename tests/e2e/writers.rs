@@ -14,15 +14,19 @@ use crate::support::{PATIENCE, Pair, poll};
 /// Reads a file again and again until told to stop; returns every different contents that it saw.
 fn observe(path: &Path, stop: &AtomicBool) -> Vec<Vec<u8>> {
     let mut seen: Vec<Vec<u8>> = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
+    loop {
+        // It reads once more after it was told: the last version counts as well on a busy machine.
+        let last = stop.load(Ordering::Relaxed);
         if let Ok(contents) = std::fs::read(path)
             && seen.last() != Some(&contents)
         {
             seen.push(contents);
         }
+        if last {
+            return seen;
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
-    seen
 }
 
 /// Writes `contents` in pieces over some seconds, from the start of the file, and closes it.

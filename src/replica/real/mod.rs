@@ -8,6 +8,7 @@ mod beneath;
 mod clock;
 mod discard;
 mod durable;
+mod inherit;
 mod own;
 mod reserve;
 mod walk;
@@ -367,6 +368,11 @@ impl Disk for RealDisk {
 
     fn set_attrs(&self, dir: &Dir, name: &Name, kind: Kind, wanted: &Attrs) -> io::Result<NotSet> {
         attrs::set(dir.as_fd(), name.as_bytes(), kind, wanted, &self.owners)
+    }
+
+    fn inherit(&self, dir: &Dir, staged: (&Dir, &Name), kind: Kind, mode: u32) -> io::Result<bool> {
+        staged.0.own_only()?;
+        inherit::inherit(dir.as_fd(), staged.0.as_fd(), staged.1.as_bytes(), kind, mode)
     }
 
     fn sync_files(&self, files: &[&File]) -> io::Result<()> {

@@ -246,7 +246,7 @@ pub fn read_intent(columns: &Columns<'_>) -> Result<Intent, Fault> {
     })
 }
 
-/// Reads id, path, since, size, reason.
+/// Reads id, path, since, size, reason, stamp, stamp_ns, look.
 pub fn read_trash(columns: &Columns<'_>) -> Result<TrashItem, Fault> {
     Ok(TrashItem {
         id: name(columns, 0)?,
@@ -254,5 +254,7 @@ pub fn read_trash(columns: &Columns<'_>) -> Result<TrashItem, Fault> {
         since: columns.get(2)?,
         size: number(columns, 3)?,
         reason: columns.get(4)?,
+        stamp: if columns.get::<_, Option<i64>>(5)?.is_some() { Some(time(columns, 5)?) } else { None },
+        look: columns.get(7)?,
     })
 }

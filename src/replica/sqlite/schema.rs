@@ -10,7 +10,7 @@ use rusqlite::Connection;
 /// "psyn", where `file(1)` and we look.
 const APPLICATION_ID: i64 = 0x7073_796e;
 /// The schema that this psync writes, and the highest that it reads.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 
 const TABLES: &str = r#"
 CREATE TABLE meta (
@@ -81,7 +81,10 @@ CREATE TABLE trash (
     path BLOB NOT NULL,
     since INTEGER NOT NULL,
     size INTEGER NOT NULL,
-    reason TEXT NOT NULL
+    reason TEXT NOT NULL,
+    stamp INTEGER,                  -- seconds since 1970: what is later was written too late; NULL: not known
+    stamp_ns INTEGER,
+    look INTEGER NOT NULL DEFAULT 0 -- 1: it is still to be looked at for that
 ) WITHOUT ROWID;
 
 -- For people: SELECT * FROM listing
@@ -101,6 +104,8 @@ FROM walk JOIN rows USING (node);
 pub enum Found {
     Nothing,
     Archive,
+    /// Made by an older psync; the schema's version.
+    Older(i64),
     /// Another program's database.
     Foreign,
     /// Made by a newer psync; the schema's version.
@@ -116,8 +121,20 @@ pub fn inspect(connection: &Connection) -> rusqlite::Result<Found> {
         (0, 0, 0) => Found::Nothing,
         (APPLICATION_ID, version, _) if version > VERSION => Found::Newer(version),
         (APPLICATION_ID, VERSION, 1..) => Found::Archive,
+        (APPLICATION_ID, 1.., 1..) => Found::Older(version),
         _ => Found::Foreign,
     })
+}
+
+/// Brings an older archive's tables up to date; the caller holds the transaction.
+pub fn upgrade(connection: &Connection, from: i64) -> rusqlite::Result<()> {
+    if from < 2 {
+        connection.execute_batch(
+            "ALTER TABLE trash ADD COLUMN stamp INTEGER; ALTER TABLE trash ADD COLUMN stamp_ns INTEGER;
+             ALTER TABLE trash ADD COLUMN look INTEGER NOT NULL DEFAULT 0;",
+        )?;
+    }
+    connection.execute_batch(&format!("PRAGMA user_version = {VERSION};"))
 }
 
 /// Makes the tables; the caller holds the transaction.

@@ -113,6 +113,8 @@ fn change(dice: &mut Dice, both: &mut [&mut dyn Archive; 2]) {
                 since: dice.roll(3) as i64 - 1,
                 size: dice.roll(100),
                 reason: "deleted".into(),
+                stamp: (dice.roll(2) == 0).then(|| Time { secs: dice.roll(9) as i64 - 4, nanos: 7 }),
+                look: dice.roll(2) == 0,
             }),
         }
     });
@@ -220,7 +222,7 @@ fn foreign_newer_and_damaged_files_are_refused_and_left_alone() {
         ("zeros", vec![0; 8192], "no archive of psync"),
         ("another program", with("CREATE TABLE t (x)"), "another program's database"),
         ("another program's empty one", with("PRAGMA user_version = 5"), "another program's database"),
-        ("newer", newer, "newer psync (schema 99, this one knows 1)"),
+        ("newer", newer, "newer psync (schema 99, this one knows 2)"),
         ("older than any", older, "another program's database"),
         ("overwritten", no_pages, "damaged"),
     ];
@@ -252,6 +254,27 @@ fn an_empty_file_becomes_an_archive_and_keeps_its_identity() {
     let (second, _) = SqliteArchive::open(&second, ROOT).unwrap();
     assert_ne!(second.identity().unwrap().archive, identity.archive);
     assert!(SqliteArchive::open(&dir.path().join("no/such/directory"), ROOT).is_err());
+}
+
+#[test]
+fn an_archive_of_an_older_psync_is_brought_up_to_date() {
+    let (_dir, file) = place();
+    let (mut archive, _) = SqliteArchive::open(&file, ROOT).unwrap();
+    archive.put(&file_row(2, ROOT_NODE, "kept", 1)).unwrap();
+    archive.commit().unwrap();
+    drop(archive);
+    let old = "DROP TABLE trash;
+        CREATE TABLE trash (id BLOB PRIMARY KEY, path BLOB NOT NULL, since INTEGER NOT NULL, size INTEGER NOT NULL,
+                            reason TEXT NOT NULL) WITHOUT ROWID;
+        INSERT INTO trash VALUES (x'61', x'62', 5, 6, 'deleted');
+        PRAGMA user_version = 1;";
+    Connection::open(&file).unwrap().execute_batch(old).unwrap();
+    for _ in 0..2 {
+        let archive = reopen(&file);
+        let [item] = &archive.trash().unwrap()[..] else { panic!("{:?}", archive.trash()) };
+        assert_eq!((item.stamp, item.look, item.size), (None, false, 6));
+        assert_eq!(archive.count().unwrap(), 1);
+    }
 }
 
 #[test]

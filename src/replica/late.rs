@@ -1,0 +1,333 @@
+//! Late writes: what users write into an object after it left its name, through a file or directory that they still
+//! have open. It is looked for a second later, as long as somebody has it open, and once more before it expires.
+
+use std::collections::VecDeque;
+use std::io;
+
+use crate::model::{Kind, Millis, Name, NodeId, RelPath, Time};
+
+use super::Replica;
+use super::archive::{Archive, TrashItem};
+use super::disk::{Disk, Lease, Leased, Own, Stat};
+use super::error::{At, ReplicaError};
+
+/// When an object of the trash is looked at again, in milliseconds.
+const AFTER: Millis = 1000;
+/// The longest time between two looks at a tree in which somebody has a file open.
+const LONGEST: Millis = 60_000;
+/// Objects that wait for their look in memory; others wait in the archive.
+const MAX: usize = 10_000;
+/// Looks in one slice of work, and those of them at trees.
+const SLICE: usize = 64;
+
+/// An object that came into the trash a moment ago.
+#[derive(Debug, Clone)]
+struct Waiting {
+    item: TrashItem,
+    /// Set when the clock is first known.
+    due: Option<Millis>,
+    delay: Millis,
+}
+
+/// What waits for its look.
+#[derive(Debug, Default)]
+pub struct Looks {
+    waiting: VecDeque<Waiting>,
+    /// More wait in the archive.
+    more: bool,
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Late {
+    Quiet,
+    StillOpen,
+    /// Something was given back.
+    Written,
+}
+
+/// How what is late in a tree is told from what went with it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Known {
+    /// All that changed after this moment of the file system's clock is late.
+    Until(Time),
+    /// The rows of this node are still there; `None`: of a directory without rows.
+    Rows(Option<NodeId>),
+}
+
+/// A directory of a tree in the trash or the stage.
+struct Level<'a, Dir> {
+    /// Where it lies now.
+    dir: &'a Dir,
+    name: &'a Name,
+    /// Where users knew it.
+    path: &'a RelPath,
+    stat: Stat,
+    above: Option<&'a Level<'a, Dir>>,
+}
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// What waited for its look when psync ended waits again.
+    pub(super) fn resume_looks(&mut self) -> Result<(), ReplicaError> {
+        self.looks = Looks::default();
+        for item in self.archive.trash()?.into_iter().filter(|item| item.look) {
+            self.look_later(item);
+        }
+        Ok(())
+    }
+
+    pub(super) fn look_later(&mut self, item: TrashItem) {
+        if !item.look {
+            return;
+        }
+        if self.looks.waiting.len() < MAX {
+            self.looks.waiting.push_back(Waiting { item, due: None, delay: AFTER });
+        } else {
+            self.looks.more = true;
+        }
+    }
+
+    /// Looks again at what came into the trash a second ago, and gives back what was written into it meanwhile.
+    pub fn look_for_late_writes(&mut self, now: Millis) -> Result<(), ReplicaError> {
+        if self.looks.waiting.is_empty() && self.looks.more {
+            self.resume_looks()?;
+        }
+        for _ in 0..self.looks.waiting.len().min(SLICE) {
+            let Some(mut waiting) = self.looks.waiting.pop_front() else { break };
+            match waiting.due {
+                None => waiting.due = Some(now + AFTER),
+                Some(due) if due > now => {
+                    // Those behind it were put there later, but for the ones that are looked at less and less often.
+                    self.looks.waiting.push_back(waiting);
+                    continue;
+                }
+                Some(_) => {
+                    let late = match self.look_at_trashed(&waiting.item) {
+                        Ok(late) => late,
+                        Err(error @ ReplicaError::Archive(_)) => return Err(error),
+                        Err(error) => {
+                            self.notes.push(format!("trash: {error}"));
+                            Late::StillOpen
+                        }
+                    };
+                    match late {
+                        Late::Quiet => {
+                            let item = TrashItem { look: false, ..waiting.item };
+                            self.archive.trash_add(&item)?;
+                            continue;
+                        }
+                        // A rescued file is in the trash no more.
+                        Late::Written if !self.is_in_trash(&waiting.item.id) => continue,
+                        Late::Written => waiting.delay = AFTER,
+                        Late::StillOpen if self.is_tree(&waiting.item.id) => {
+                            waiting.delay = (waiting.delay * 2).min(LONGEST);
+                        }
+                        Late::StillOpen => {}
+                    }
+                    waiting.due = Some(now + waiting.delay);
+                }
+            }
+            self.looks.waiting.push_back(waiting);
+        }
+        Ok(())
+    }
+
+    /// When the next look is due; `None` without any.
+    pub fn next_look(&self) -> Option<Millis> {
+        self.looks.waiting.iter().map(|waiting| waiting.due.unwrap_or(0)).min()
+    }
+
+    fn trashed(&self, id: &Name) -> Option<Stat> {
+        self.disk.own(Own::Trash).and_then(|trash| self.disk.stat(&trash, id)).ok()
+    }
+
+    fn is_in_trash(&self, id: &Name) -> bool {
+        self.trashed(id).is_some()
+    }
+
+    fn is_tree(&self, id: &Name) -> bool {
+        self.trashed(id).is_some_and(|stat| stat.kind == Some(Kind::Dir))
+    }
+
+    /// Gives back what was written into an object of the trash since it came.
+    pub(super) fn look_at_trashed(&mut self, item: &TrashItem) -> Result<Late, ReplicaError> {
+        let Some(stat) = self.trashed(&item.id) else { return Ok(Late::Quiet) };
+        let trash = self.disk.own(Own::Trash).at(&item.path, "open the trash")?;
+        match stat.kind {
+            Some(Kind::Dir) => {
+                // Without a stamp (an older psync put it there) nothing can be told.
+                let until = item.stamp.unwrap_or(Time { secs: i64::MAX, nanos: 0 });
+                self.look_through(&trash, &item.id, stat, &item.path, Known::Until(until))
+            }
+            Some(Kind::File) => {
+                let late = self.late_in_file(&trash, item)?;
+                if late == Late::Written {
+                    self.keep_beside((&trash, &item.id), &item.path, None, stat.mtime.secs, "late write")?;
+                    self.archive.trash_remove(&item.id)?;
+                    self.expiry.size = None;
+                }
+                Ok(late)
+            }
+            _ => Ok(Late::Quiet),
+        }
+    }
+
+    fn late_in_file(&self, trash: &D::Dir, item: &TrashItem) -> Result<Late, ReplicaError> {
+        let Ok(file) = self.disk.open_file(trash, &item.id) else { return Ok(Late::Quiet) };
+        let open = self.disk.lease(&file, Lease::Read).at(&item.path, "lease")? == Leased::Refused;
+        let stat = self.disk.stat_file(&file).at(&item.path, "stat")?;
+        self.disk.release(&file);
+        let same = item.stamp.is_none_or(|stamp| (stat.size, stat.mtime) == (item.size, stamp));
+        Ok(match (open, same) {
+            (true, _) => Late::StillOpen,
+            (false, true) => Late::Quiet,
+            (false, false) => Late::Written,
+        })
+    }
+
+    /// Looks through a tree that lies in the trash or the stage, and that users knew at `path`.
+    pub(super) fn look_through(
+        &mut self,
+        dir: &D::Dir,
+        name: &Name,
+        stat: Stat,
+        path: &RelPath,
+        known: Known,
+    ) -> Result<Late, ReplicaError> {
+        let late = self.look_into(&Level { dir, name, path, stat, above: None }, known)?;
+        if late == Late::Written {
+            self.expiry.size = None;
+        }
+        Ok(late)
+    }
+
+    fn look_into(&mut self, level: &Level<'_, D::Dir>, known: Known) -> Result<Late, ReplicaError> {
+        let inside = self.disk.open_child(level.dir, level.name, level.path).at(level.path, "open what was deleted")?;
+        let mut found = Late::Quiet;
+        for (name, stat) in self.disk.list(&inside).at(level.path, "list what was deleted")? {
+            let Ok(path) = level.path.join(&name) else { continue };
+            if stat.foreign || self.goes_along(&path, &stat) {
+                continue;
+            }
+            let (late, below) = match known {
+                Known::Until(stamp) => (is_late(&level.stat, &stat, stamp), known),
+                Known::Rows(node) => {
+                    let row = node.map(|node| self.row_in(node, &name, &path)).transpose()?.flatten();
+                    let as_row = match &row {
+                        Some(row) if stat.kind == Some(Kind::Dir) => {
+                            row.entry.kind() == Kind::Dir && row.signature.is_none_or(|s| s.same_object(&stat))
+                        }
+                        Some(row) => self.is_as_recorded(&inside, row, &stat, &path)?,
+                        None => false,
+                    };
+                    (!as_row, Known::Rows(row.map(|row| row.node)))
+                }
+            };
+            let one = match stat.kind {
+                _ if late => {
+                    self.give_back(level, (&inside, &name), &path)?;
+                    Late::Written
+                }
+                Some(Kind::Dir) => {
+                    let inner = Level { dir: &inside, name: &name, path: &path, stat, above: Some(level) };
+                    self.look_into(&inner, below)?
+                }
+                Some(Kind::File) if self.is_open(&inside, &name, &path)? => Late::StillOpen,
+                _ => Late::Quiet,
+            };
+            found = found.max(one);
+        }
+        Ok(found)
+    }
+
+    fn is_open(&self, dir: &D::Dir, name: &Name, path: &RelPath) -> Result<bool, ReplicaError> {
+        let Ok(file) = self.disk.open_file(dir, name) else { return Ok(false) };
+        let refused = self.disk.lease(&file, Lease::Read).at(path, "lease")? == Leased::Refused;
+        self.disk.release(&file);
+        Ok(refused)
+    }
+
+    /// Puts an object back where users expect it, in directories like those that it lay in; if that cannot be, beside.
+    fn give_back(
+        &mut self,
+        level: &Level<'_, D::Dir>,
+        object: (&D::Dir, &Name),
+        path: &RelPath,
+    ) -> Result<(), ReplicaError> {
+        let stat = match self.disk.stat(object.0, object.1) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            stat => stat.at(path, "stat what came too late")?,
+        };
+        if let Some(home) = self.make_again(level)? {
+            match self.disk.rename(object, (&home, object.1)) {
+                Ok(()) => {
+                    if self.settings.durable {
+                        self.disk.sync_dirs(&[&home]).at(path, "sync the directory")?;
+                    }
+                    self.notes
+                        .push(format!("late write: {path} was made or changed in a deleted directory: it is back"));
+                    self.unscanned.insert(path.clone());
+                    self.dirty.insert(path.clone());
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).at(path, "give back what came too late"),
+            }
+        }
+        self.keep_beside(object, path, None, stat.mtime.secs, "late write")
+    }
+
+    /// Opens the directory that lies where this one lay; where there is nothing, makes one like it. `None`: something
+    /// else lies there, or nothing to make it in.
+    fn make_again(&mut self, level: &Level<'_, D::Dir>) -> Result<Option<D::Dir>, ReplicaError> {
+        for _ in 0..3 {
+            match self.disk.open_dir(level.path) {
+                Ok(dir) => return Ok(Some(dir)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) => return Ok(None),
+            }
+            let above = match level.above {
+                Some(above) => self.make_again(above)?,
+                None => level.path.parent().and_then(|above| self.disk.open_dir(&above).ok()),
+            };
+            let (Some(above), Some(last)) = (above, level.path.name()) else { return Ok(None) };
+            let path = level.path;
+            let attrs = self.live(level.dir, path, level.name, level.stat, Kind::Dir)?.attrs;
+            let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+            // Generation 0: no action's.
+            let name = self.stage_name(0)?;
+            self.disk.make_dir(&stage, &name).at(path, "make a directory again")?;
+            self.disk.set_attrs(&stage, &name, Kind::Dir, &attrs).at(path, "make a directory again")?;
+            match self.disk.rename((&stage, &name), (&above, &last)) {
+                Ok(()) => {
+                    if self.settings.durable {
+                        self.disk.sync_dirs(&[&above]).at(path, "sync the directory")?;
+                    }
+                    self.unscanned.insert(path.clone());
+                    self.dirty.insert(path.clone());
+                }
+                Err(error) => {
+                    self.unstage(&name);
+                    if error.kind() != io::ErrorKind::AlreadyExists {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether an object in a deleted directory came or changed after a moment. Its ctime cannot be set by users; but other
+/// names of it change that too, wherever they are, so what has no new entry beside it must have been written.
+fn is_late(dir: &Stat, stat: &Stat, stamp: Time) -> bool {
+    // Some file systems keep whole seconds of mtime.
+    let later = |mtime: Time| mtime > stamp || (mtime.nanos == 0 && mtime.secs == stamp.secs);
+    let came = later(dir.mtime) && (stat.btime > stamp || stat.ctime > stamp);
+    match stat.kind {
+        // New entries in it change its ctime as well, and then its mtime.
+        Some(Kind::Dir) => came && (stat.btime > stamp || !later(stat.mtime)),
+        _ => came || (stat.nlink == 1 && stat.ctime > stamp && later(stat.mtime)),
+    }
+}

@@ -1,0 +1,51 @@
+//! Put back: on the right, ACLs and extended attributes are the left's; what users make of them there stays until the
+//! next full sync.
+
+use crate::model::{Attrs, Kind, Name, RelPath};
+
+use super::Replica;
+use super::archive::{Archive, Row};
+use super::disk::{Disk, Lease, Stat};
+use super::error::ReplicaError;
+use super::place::{Guarded, same_version};
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Gives an object that is else its row's the extended attributes of its row again. True if they were others.
+    pub(super) fn put_back_xattrs(
+        &mut self,
+        dir: &D::Dir,
+        path: &RelPath,
+        name: &Name,
+        row: &Row,
+        stat: &Stat,
+    ) -> Result<bool, ReplicaError> {
+        let kind = row.entry.kind();
+        if kind == Kind::Link || self.settings.dry_run || self.filter.excluded(path) {
+            return Ok(false);
+        }
+        // What the row has as achieved may be a user's: an edit brings along what the object has by then.
+        let wanted = &row.entry.attrs.xattrs;
+        let Ok(before) = self.disk.xattrs(dir, name, kind) else { return Ok(false) };
+        if before == *wanted {
+            return Ok(false);
+        }
+        // Somebody may be writing it, or it has gone: then the next full sync comes by.
+        let Ok(Guarded::Lease(lease)) = self.guard(path, (dir, name), stat) else { return Ok(false) };
+        let attrs = Attrs { xattrs: wanted.clone(), ..row.live_attrs().clone() };
+        let set = self.disk.set_attrs(dir, name, kind, &attrs);
+        let after = self.disk.stat(dir, name);
+        let alone = lease.as_ref().is_none_or(|file| self.disk.lease_holds(file, Lease::Read));
+        if let Some(file) = &lease {
+            self.disk.release(file);
+        }
+        let (Ok(_), Ok(after)) = (set, after) else { return Ok(false) };
+        let Ok(live) = self.live(dir, path, name, after, kind) else { return Ok(false) };
+        // Where this side cannot hold them nothing has changed.
+        let changed = live.attrs.xattrs != before;
+        if alone && same_version(stat, &after) {
+            let achieved = (live.attrs != row.entry.attrs).then_some(live.attrs);
+            self.archive.put(&Row { signature: Some(self.signature(&after)), achieved, ..row.clone() })?;
+        }
+        Ok(changed)
+    }
+}
