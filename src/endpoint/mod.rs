@@ -330,7 +330,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.rebooted = false;
         self.reporting = true;
         self.last_progress = now;
-        self.replica.reopen_reports();
+        self.replica.reopen_reports()?;
         if scan || !self.covered {
             self.scans.clear();
             self.full_scan = Some(Scan::new(RelPath::root()).full());

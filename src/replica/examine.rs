@@ -148,6 +148,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             _ if self.copies.contains_key(path) => None,
             _ => self.mover(&live, path, reported_move)?,
         };
+        if reported_move.is_some() && reported_move != mover.as_ref().map(|(_, row)| row.node) {
+            // Something else than what had come here.
+            self.forget_move_to(path)?;
+        }
         if under_name.is_none()
             && mover.is_none()
             && !how.again
@@ -172,6 +176,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     fn same(&mut self, path: &RelPath, parent: Option<NodeId>, row: &Row, how: How) -> Result<Examined, ReplicaError> {
+        self.forget_move_to(path)?;
         if !how.again {
             self.forget_report(path);
             return Ok(Examined::Same);
@@ -575,7 +580,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// A signature proves only what is on disk: an equal object, written again by a user, may not be yet.
-    fn sync_adopted(&self, dir: &D::Dir, path: &RelPath, name: &Name, kind: Kind) -> Result<(), ReplicaError> {
+    pub(crate) fn sync_adopted(
+        &self,
+        dir: &D::Dir,
+        path: &RelPath,
+        name: &Name,
+        kind: Kind,
+    ) -> Result<(), ReplicaError> {
         if !self.settings.durable {
             return Ok(());
         }

@@ -220,7 +220,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.doubt_old_place(&row)?;
         let former = self.archive.child(parent.node, &row.name)?;
         let former = former.filter(|former| victim.as_ref().is_some_and(|stat| self.unchanged(former, stat)));
-        self.archive.put(&row)?;
+        self.put_row(&row)?;
         self.forget_orphaned_moves()?;
         if row.signature.is_none() || inherited {
             self.dirty.insert(path.clone());
@@ -460,7 +460,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.forget_report(path);
         let row = Row { node, parent: parent.node, name: parent.name, generation, entry, achieved, signature };
         self.doubt_old_place(&row)?;
-        self.archive.put(&row)?;
+        self.put_row(&row)?;
         if row.signature.is_none() {
             self.dirty.insert(path.clone());
         }
@@ -518,14 +518,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let signature = untouched.map(|after| self.signature(&after)).or(row.signature);
         self.forget_report(from);
         self.forget_report(path);
-        self.archive.put(&Row {
-            parent: new.node,
-            name: new.name,
-            generation,
-            entry: entry.clone(),
-            signature,
-            ..row
-        })?;
+        self.put_row(&Row { parent: new.node, name: new.name, generation, entry: entry.clone(), signature, ..row })?;
         self.forget_orphaned_moves()?;
         self.rebase_reports(from, path);
         if untouched.is_none() {
