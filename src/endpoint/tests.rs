@@ -55,7 +55,7 @@ fn taught(lists: &[Vec<AncestorRow>]) -> Vec<(u64, String, u64, bool)> {
 fn what_is_replaced_under_its_name_leaves_a_tombstone() {
     let file = Content::File { size: 1, hash: None };
     let known = taught(&[vec![row(20, 1, "b", 20, file.clone())], vec![row(30, 1, "b", 30, file)]]);
-    assert_eq!(known, [(20, "b".into(), 30, false), (30, "b".into(), 30, true)]);
+    assert_eq!(known, [(30, "b".into(), 30, true), (20, "b".into(), 30, false)]);
 }
 
 #[test]
