@@ -6,6 +6,7 @@
 mod attrs;
 mod beneath;
 mod clock;
+mod copy;
 mod discard;
 mod durable;
 mod inherit;
@@ -350,6 +351,11 @@ impl Disk for RealDisk {
 
     fn write_at(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
         file.0.write_all_at(bytes, offset)
+    }
+
+    fn copy(&self, from: (&File, u64), to: (&File, u64), length: u64) -> io::Result<bool> {
+        pulse::beat();
+        copy::range((&from.0.0, from.1), (&to.0.0, to.1), length)
     }
 
     fn set_len(&self, file: &File, size: u64) -> io::Result<()> {
