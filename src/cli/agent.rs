@@ -124,6 +124,7 @@ fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Op
             excludes: settings.excludes.clone(),
             tempfiles: settings.tempfiles.clone(),
             safesuffix: settings.safesuffix.clone(),
+            rsync_excludes: settings.rsync_excludes.clone(),
         },
         timing: Timing {
             event_interval: settings.event_interval,

@@ -8,8 +8,6 @@ impl Settings {
         let standard = Settings::default();
         let asked = [
             ("transfer", self.transfer == Transfer::Rsync, "contents cannot go through rsync"),
-            ("rsync_extra", self.rsync_extra != standard.rsync_extra, "contents cannot go through rsync"),
-            ("rsync_excludes", self.rsync_excludes != standard.rsync_excludes, "patterns of rsync are not understood"),
             ("rsync_event_recurse", self.rsync_event_recurse, "changes of directories are not examined in depth"),
             ("rsync_style", self.rsync_style != standard.rsync_style, "only style 2 exists"),
             ("links", self.links != standard.links, "links travel as links"),
@@ -17,6 +15,10 @@ impl Settings {
             ("samba_acls", self.samba_acls, "Samba's ACLs are not kept"),
             ("inotify_extra", !self.inotify_extra.is_empty(), "every directory is watched"),
         ];
+        if let Some(option) = self.extra().lacking {
+            let why = format!("only rsync has `{option}`, and contents cannot go through rsync");
+            return Err(Invalid::new("rsync_extra", format!("not available in this version: {why}")));
+        }
         match asked.into_iter().find(|(_, asked, _)| *asked) {
             Some((key, _, why)) => Err(Invalid::new(key, format!("not available in this version: {why}"))),
             None => Ok(()),
@@ -49,9 +51,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_refused_by_name() {
-        let settings = Settings { rsync_extra: vec!["--bwlimit=5m".into()], ..Settings::default() };
+        let settings = Settings { rsync_extra: vec!["-L".into()], ..Settings::default() };
         let error = settings.not_yet().expect_err("no rsync yet").to_string();
-        assert_eq!(error, "rsync_extra: not available in this version: contents cannot go through rsync");
+        assert_eq!(
+            error,
+            "rsync_extra: not available in this version: only rsync has `-L`, and contents cannot go through rsync"
+        );
         let settings = Settings { pending_events: vec!["x".into()], ..Settings::default() };
         assert_eq!(settings.moot().len(), 1);
     }

@@ -17,7 +17,12 @@ fn what_is_kept_while_no_brain_is_there_is_bounded() {
         root: root.path(),
         pair: "p",
         side: Side::Right,
-        filter: FilterSettings { excludes: String::new(), tempfiles: String::new(), safesuffix: ".x".into() },
+        filter: FilterSettings {
+            excludes: String::new(),
+            tempfiles: String::new(),
+            safesuffix: ".x".into(),
+            rsync_excludes: vec![],
+        },
         timing: Timing { event_interval: 1000, delete_delay: 300, open_wait: 60_000 },
         durable: false,
         translate: None,

@@ -1,12 +1,14 @@
 //! Which paths psync leaves alone: excludes, temporary names, its own.
 
 mod pattern;
+mod rsync;
 mod translate;
 
 use crate::model::{OWN_DIR, RelPath};
 
 pub use pattern::FilterError;
 use pattern::Pattern;
+pub use rsync::Excludes;
 pub use translate::Translate;
 
 /// What the filters are made of, as the configuration has it. An empty expression matches nothing.
@@ -18,6 +20,8 @@ pub struct FilterSettings {
     pub tempfiles: String,
     /// Names that end in this are left out; psync's own scratch names do.
     pub safesuffix: String,
+    /// Left out of full syncs, in rsync's language.
+    pub rsync_excludes: Vec<String>,
 }
 
 impl Default for FilterSettings {
@@ -26,6 +30,7 @@ impl Default for FilterSettings {
             excludes: r"/Thumbs\.db$".into(),
             tempfiles: r"\.tmp$|\.~tmp~|/~\$".into(),
             safesuffix: ".psync.ignore".into(),
+            rsync_excludes: Vec::new(),
         }
     }
 }
@@ -36,6 +41,7 @@ pub struct Filter {
     excludes: Pattern,
     tempfiles: Pattern,
     safesuffix: Box<[u8]>,
+    rsync_excludes: Excludes,
     digest: [u8; 32],
 }
 
@@ -50,6 +56,7 @@ impl Filter {
             excludes: Pattern::new("excludes", &settings.excludes)?,
             tempfiles: Pattern::new("tempfiles", &settings.tempfiles)?,
             safesuffix: suffix.into(),
+            rsync_excludes: Excludes::new(&settings.rsync_excludes)?,
             digest: digest(settings),
         })
     }
@@ -74,6 +81,11 @@ impl Filter {
         self.tempfiles.matches(path)
     }
 
+    /// Whether a full sync leaves the object as it is, on either side.
+    pub fn left_out(&self, path: &RelPath, is_dir: bool) -> bool {
+        self.rsync_excludes.leave_out(path, is_dir)
+    }
+
     /// The same for equal settings only.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
@@ -81,9 +93,11 @@ impl Filter {
 }
 
 fn digest(settings: &FilterSettings) -> [u8; 32] {
-    let FilterSettings { excludes, tempfiles, safesuffix } = settings;
+    let FilterSettings { excludes, tempfiles, safesuffix, rsync_excludes } = settings;
     let mut hasher = blake3::Hasher::new();
-    for (key, value) in [("excludes", excludes), ("tempfiles", tempfiles), ("safesuffix", safesuffix)] {
+    let patterns = rsync_excludes.iter().map(|pattern| ("rsync_excludes", pattern));
+    let others = [("excludes", excludes), ("tempfiles", tempfiles), ("safesuffix", safesuffix)];
+    for (key, value) in others.into_iter().chain(patterns) {
         for part in [key, value] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
