@@ -48,6 +48,8 @@ pub struct Settings {
     pub trash_seconds: Option<u64>,
     /// Attach the contents of small files to the reports of live changes.
     pub inline_live: bool,
+    /// A batch of at least so many actions is finished together with the next one, if there is one.
+    pub chain_from: usize,
     /// Hears of what was done here.
     pub done: Option<Done>,
 }
@@ -82,7 +84,8 @@ pub enum Next {
 /// A file that is being received, and what will be done with it.
 struct Incoming<F> {
     apply: Apply,
-    receive: Receive<F>,
+    /// From the first piece on: what only waits takes no descriptor.
+    receive: Option<Receive<F>>,
 }
 
 /// A path that cannot be reported.
@@ -108,6 +111,12 @@ pub struct Endpoint<D: Disk, A: Archive> {
     rebooted: bool,
     filters: [u8; 32],
     jobs: Vec<Job<D::File>>,
+    /// The actions of the batch that waits for its end, if somebody hears of them.
+    doing: BTreeMap<Generation, (&'static str, RelPath)>,
+    /// What was said since that batch, and is said after its results.
+    corked: Vec<Reply>,
+    /// What came before it, to be said at once.
+    free: Vec<Reply>,
     records: Vec<(Generation, Record)>,
     scans: VecDeque<Scan<D::Dir>>,
     full_scan: Option<Scan<D::Dir>>,
@@ -149,6 +158,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             rebooted,
             filters,
             jobs: Vec::new(),
+            doing: BTreeMap::new(),
+            corked: Vec::new(),
+            free: Vec::new(),
             records: Vec::new(),
             scans: VecDeque::new(),
             full_scan: None,
@@ -201,6 +213,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     /// Takes in a request of the brain. What takes long is done by [`Endpoint::step`].
     pub fn handle(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        let mut said = Vec::new();
+        self.take_in(request, now, &mut said)?;
+        self.say(said, out);
+        Ok(())
+    }
+
+    fn take_in(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         match request {
             Request::Start(start) => self.start(&start, out)?,
             Request::Rows { above } => {
@@ -232,8 +251,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Request::Cancel { generation } => {
                 self.supplies.remove(&generation);
                 self.copies.remove(&generation);
-                if let Some(incoming) = self.incoming.remove(&generation) {
-                    self.replica.unstage(&incoming.receive.name);
+                if let Some(Incoming { receive: Some(receive), .. }) = self.incoming.remove(&generation) {
+                    self.replica.unstage(&receive.name);
                 }
             }
             Request::Confirm { upto } => self.replica.confirm(upto)?,
@@ -246,6 +265,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             Request::Stop => {
                 self.flush(out, now)?;
+                self.finish(out)?;
                 self.replica.commit()?;
                 self.reporting = false;
                 out.push(Reply::Stopped);
@@ -255,7 +275,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     fn start(&mut self, start: &Start, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
-        self.flush(&mut Vec::new(), 0)?;
+        self.carry_out_rest(0)?;
         self.forget_session();
         if start.accept {
             self.replica.adopt_root()?;
@@ -281,9 +301,19 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// The brain is gone, and may come back. What it asked for is finished and recorded; what users do is kept in mind,
     /// within bounds, and examined when a session wants reports again.
     pub fn part(&mut self, now: Millis) -> Result<(), ReplicaError> {
-        self.flush(&mut Vec::new(), now)?;
+        self.carry_out_rest(now)?;
         self.forget_session();
         self.replica.commit()
+    }
+
+    /// Finishes what an ended session asked for; nobody is told.
+    fn carry_out_rest(&mut self, now: Millis) -> Result<(), ReplicaError> {
+        let mut unheard = Vec::new();
+        self.flush(&mut unheard, now)?;
+        self.finish(&mut unheard)?;
+        self.corked.clear();
+        self.free.clear();
+        Ok(())
     }
 
     /// Ends reports, and contents under way in both directions.
@@ -294,8 +324,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.supplies.clear();
         self.copies.clear();
         self.leavers.clear();
-        for (_, incoming) in std::mem::take(&mut self.incoming) {
-            self.replica.unstage(&incoming.receive.name);
+        for receive in std::mem::take(&mut self.incoming).into_values().filter_map(|incoming| incoming.receive) {
+            self.replica.unstage(&receive.name);
         }
     }
 
@@ -349,12 +379,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.jobs.push(Job { generation, apply, staged: None });
                 return Ok(());
             }
-            match self.replica.stage_file(generation, &apply.path) {
-                Ok((name, file)) => {
-                    self.incoming.insert(generation, Incoming { receive: Receive::new(name, file), apply });
-                }
-                Err(error) => fail(generation, error, out)?,
-            }
+            self.incoming.insert(generation, Incoming { receive: None, apply });
             return Ok(());
         }
         if let Source::Held { from, node, known } = source {
@@ -372,7 +397,17 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Receives a piece of contents; the last one makes a job of them.
     fn receive(&mut self, generation: Generation, data: &Data, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         let Some(incoming) = self.incoming.get_mut(&generation) else { return Ok(()) };
-        let taken = incoming.receive.take(&self.replica.disk, data);
+        let receive = match &mut incoming.receive {
+            Some(receive) => receive,
+            none => match self.replica.stage_file(generation, &incoming.apply.path) {
+                Ok((name, file)) => none.insert(Receive::new(name, file)),
+                Err(error) => {
+                    self.incoming.remove(&generation);
+                    return fail(generation, error, out);
+                }
+            },
+        };
+        let taken = receive.take(&self.replica.disk, data);
         if let Some(done) = transfers::after_piece(generation, taken, &mut self.incoming, &mut self.replica, out)? {
             self.jobs.push(done);
         }

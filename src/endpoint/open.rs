@@ -18,6 +18,9 @@ use crate::watch::inotify::InotifyTree;
 
 use super::{Done, Endpoint, Settings};
 
+/// A batch of so many actions is part of a burst; a smaller one is finished at once.
+const CHAIN_FROM: usize = 64;
+
 /// An endpoint of a real root.
 pub type RealEndpoint = Endpoint<RealDisk, SqliteArchive>;
 
@@ -91,8 +94,16 @@ pub fn open(
     };
     let trash_seconds = (!opening.dry_run).then(|| u64::from(opening.trash_days) * 86_400);
     let done = opening.done.clone();
-    let settings =
-        Settings { replica, timing: opening.timing, open_max, inline_live: true, translate, trash_seconds, done };
+    let settings = Settings {
+        replica,
+        timing: opening.timing,
+        open_max,
+        inline_live: true,
+        chain_from: CHAIN_FROM,
+        translate,
+        trash_seconds,
+        done,
+    };
     let endpoint = Endpoint::open(disk, archive, filter, settings, now).map_err(|e| e.to_string())?;
     Ok((endpoint, watcher))
 }

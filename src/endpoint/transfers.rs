@@ -93,7 +93,7 @@ pub(super) fn after_piece<D: Disk, A: Archive>(
         out.push(Reply::Credit { generation, bytes: credit });
         return Ok(None);
     }
-    let Some(Incoming { mut apply, receive }) = incoming.remove(&generation) else { return Ok(None) };
+    let Some(Incoming { mut apply, receive: Some(receive) }) = incoming.remove(&generation) else { return Ok(None) };
     let (size, hash) = match taken.at(&apply.path, "write") {
         Ok(Received::Complete { size, hash }) => (size, hash),
         Ok(_) => {

@@ -14,4 +14,4 @@ pub const INITIAL_CREDIT: u64 = 512 * 1024;
 /// The most bytes in one chunk.
 pub const CHUNK: usize = 128 * 1024;
 /// Files up to this size travel in one piece.
-pub const WHOLE: u64 = 64 * 1024;
+pub const WHOLE: u64 = crate::model::Data::WHOLE_MAX;

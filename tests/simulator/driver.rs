@@ -168,6 +168,7 @@ impl RealPair {
                 trash_seconds: None,
                 done: None,
                 inline_live: true,
+                chain_from: 2,
             };
             let filter = Filter::new(&FilterSettings::default()).expect("the default filters");
             match Endpoint::open(disk.clone(), SpyArchive::new(archive, disk.clone()), filter, settings, now) {
