@@ -6,8 +6,8 @@ use std::time::Duration;
 use psync::link::frame::{Kind, write as write_frame};
 use psync::service::log::message_id;
 
-use crate::support::web::{AGENT, BRAIN, both_ways, disconnected, in_sync, number, records, status, web};
-use crate::support::{Host, Lab, until};
+use crate::support::web::{AGENT, BRAIN, both_ways, disconnected, in_sync, number, records, web};
+use crate::support::{Lab, until};
 
 #[test]
 fn what_is_wrong_is_said_and_tried_again_with_patience() {
@@ -60,7 +60,6 @@ fn what_is_wrong_is_said_and_tried_again_with_patience() {
     a_pair_without_a_file(&lab);
     another_protocol(&lab);
     two_brains(&lab);
-    other_users(&lab);
     both_ways(&lab, "in the end");
     assert_eq!(lab.left.show(BRAIN, "MainPID"), brain, "the brain was started again");
     for host in lab.hosts() {
@@ -141,27 +140,4 @@ fn two_brains(lab: &Lab) {
     in_sync(lab);
     assert_eq!(host.sh("ls /srv/other"), "", "the second one carried something");
     assert!(number(lab, "/totals/links") > 1);
-}
-
-fn other_users(lab: &Lab) {
-    let as_nobody = |host: &Host, command: &str| {
-        let done = host.output(&format!("setpriv --reuid=65534 --regid=65534 --clear-groups {command} < /dev/null"));
-        assert!(!done.good && done.stdout.is_empty(), "{}", done.stdout);
-        done.stderr
-    };
-    let (left, right) = (&lab.left, &lab.right);
-    let refused = as_nobody(right, "psync-agent connect web");
-    assert!(refused.contains("no permission for the pair web"), "{refused}");
-    let refused = as_nobody(left, "psync status web");
-    assert!(refused.contains("Permission denied"), "{refused}");
-    // Even if the file system lets them, the programs look who it is.
-    right.sh("chmod 666 /run/psync/agent-web.sock");
-    as_nobody(right, "psync-agent connect web");
-    until("the journal tells who was turned away", || records(right, "").contains("nobody may not use this agent"));
-    left.sh("chmod 666 /run/psync/web.sock");
-    let refused = as_nobody(left, "psync pause web");
-    assert!(refused.contains("only root and members of the group psync"), "{refused}");
-    assert_eq!(status(lab)["state"], "in-sync");
-    right.sh("chmod 660 /run/psync/agent-web.sock");
-    left.sh("chmod 660 /run/psync/web.sock");
 }
