@@ -47,16 +47,16 @@ pub fn main(unit: &str) -> Result<u8, UsageError> {
     Ok(0)
 }
 
-/// An agent that cannot serve fails whenever its brain calls, which may be every minute: it is told once an hour,
-/// however it failed (of a unit that was started again meanwhile, systemd no longer says how).
+/// An agent that cannot serve fails whenever its brain calls, which may be every minute: the same is told once an hour.
 fn told_lately(unit: &str, text: &str) -> bool {
     let path = control::directory().join(format!("{unit}.told"));
+    let first = text.lines().next().unwrap_or_default();
     let age = fs::metadata(&path).and_then(|stat| stat.modified()).ok().and_then(|when| when.elapsed().ok());
-    if age.is_some_and(|age| age < AGAIN) {
+    if age.is_some_and(|age| age < AGAIN) && fs::read_to_string(&path).is_ok_and(|before| before == first) {
         return true;
     }
     // If it cannot be noted, it is told too often.
-    let _ = fs::write(&path, text);
+    let _ = fs::write(&path, first);
     false
 }
 
@@ -163,9 +163,8 @@ fn message(unit: &str, pair: &str, variable: impl Fn(&str) -> Option<String>) ->
         (Some("signal" | "core-dump"), Some(signal)) => format!("was killed by SIG{signal}"),
         (Some("watchdog"), _) => "made no progress, and was killed".to_string(),
         (Some("start-limit-hit"), _) => "failed too often, and is not tried again".to_string(),
-        // `success`: it was started again since, and that is what systemd speaks of.
-        (Some(result), _) if result != "success" => format!("failed ({result})"),
-        _ => "failed".to_string(),
+        (Some(result), _) => format!("failed ({result})"),
+        (None, _) => "failed".to_string(),
     };
     let look = match variable("MONITOR_INVOCATION_ID") {
         Some(invocation) => format!("journalctl _SYSTEMD_INVOCATION_ID={invocation}"),
@@ -201,7 +200,6 @@ mod tests {
             ("psync-checksum@p.service", "exit-code", "1", "failed with exit code 1"),
             ("psync-brain@p.service", "signal", "KILL", "was killed by SIGKILL"),
             ("psync-brain@p.service", "watchdog", "ABRT", "made no progress, and was killed"),
-            ("psync-agent@p.service", "success", "0", "failed"),
         ] {
             let variable = |name: &str| match name {
                 "MONITOR_SERVICE_RESULT" => Some(result.to_string()),

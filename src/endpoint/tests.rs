@@ -1,75 +1,46 @@
 use super::open::Opening;
 use super::*;
-use crate::config::Share;
+use crate::config::{Links, Owner, Share};
 use crate::filter::FilterSettings;
-use crate::model::{AncestorRow, Attrs, Content, Entry, Principal, Side, Time, Xattrs};
+use crate::model::Side;
 use crate::watch::coalesce::DEFAULT_LIMIT;
-use crate::watch::inotify::InotifyTree;
 
 fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).expect("path")
 }
 
-/// The right side, in a directory of its own.
-fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
+/// An endpoint that nobody talks to keeps in mind where something happened, and no more than it must.
+#[test]
+fn what_is_kept_while_no_brain_is_there_is_bounded() {
     let root = tempfile::tempdir().expect("root");
     let opening = Opening {
         root: root.path(),
         pair: "p",
         side: Side::Right,
-        filter: FilterSettings { excludes: String::new(), tempfiles: String::new(), safesuffix: ".x".into() },
+        filter: FilterSettings {
+            excludes: String::new(),
+            tempfiles: String::new(),
+            safesuffix: ".x".into(),
+            skip_links: false,
+        },
         timing: Timing { event_interval: 1000, delete_delay: 300, open_wait: 60_000 },
         durable: false,
         translate: None,
         trash_days: 7,
         trash_max: Share::Percent(10),
         wait_for_writers: true,
+        owner: Owner::Names,
+        links: Links::Preserve,
+        samba_acls: false,
+        unwatched: vec![],
+        style: Style::Continuous,
+        recurse: false,
         xattrs_from_left: true,
         skip_initial: false,
         dry_run: false,
         done: None,
     };
-    let opened = open::open(&opening, 1, |_| {}).expect("opened");
-    (root, opened)
-}
-
-fn row(node: u64, parent: u64, at: &str, generation: u64, content: Content) -> AncestorRow {
-    let owner = Principal::Id(0);
-    let attrs = Attrs { mode: 0o644, user: owner.clone(), group: owner, mtime: Time::default(), xattrs: Xattrs::new() };
-    AncestorRow { node, parent, path: path(at), generation, entry: Some(Entry { content, attrs }) }
-}
-
-/// What a side knows after it was taught these lists: node, name, generation, and whether it is there.
-fn taught(lists: &[Vec<AncestorRow>]) -> Vec<(u64, String, u64, bool)> {
-    let (_root, (mut endpoint, _watcher)) = right();
-    let mut out = Vec::new();
-    for rows in lists {
-        endpoint.handle(Request::Learn { rows: rows.clone() }, 2, &mut out).expect("learned");
-    }
-    endpoint.handle(Request::Rows { above: 0 }, 2, &mut out).expect("rows");
-    let rows = out.into_iter().filter_map(|reply| if let Reply::Rows { rows } = reply { Some(rows) } else { None });
-    rows.flatten().map(|row| (row.node, row.path.to_string(), row.generation, row.entry.is_some())).collect()
-}
-
-#[test]
-fn what_is_replaced_under_its_name_leaves_a_tombstone() {
-    let file = Content::File { size: 1, hash: None };
-    let known = taught(&[vec![row(20, 1, "b", 20, file.clone())], vec![row(30, 1, "b", 30, file)]]);
-    assert_eq!(known, [(20, "b".into(), 30, false), (30, "b".into(), 30, true)]);
-}
-
-#[test]
-fn what_is_taught_to_have_moved_away_is_not_replaced() {
-    let file = Content::File { size: 1, hash: None };
-    let before = vec![row(20, 1, "b", 20, Content::Dir), row(21, 20, "b/f", 21, file.clone())];
-    let known = taught(&[before, vec![row(30, 1, "b", 30, file), row(20, 1, "d", 40, Content::Dir)]]);
-    assert_eq!(known, [(21, "d/f".into(), 21, true), (30, "b".into(), 30, true), (20, "d".into(), 40, true)]);
-}
-
-/// An endpoint that nobody talks to keeps in mind where something happened, and no more than it must.
-#[test]
-fn what_is_kept_while_no_brain_is_there_is_bounded() {
-    let (_root, (mut endpoint, _watcher)) = right();
+    let (mut endpoint, _watcher) = open::open(&opening, 1, |_| {}).expect("opened");
     for n in 0..3 * DEFAULT_LIMIT {
         let path = path(&format!("{}/{n}", n / 1000));
         endpoint.event(Event::Dirty { path, hint: Hint::Appeared }, 2);

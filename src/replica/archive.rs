@@ -113,8 +113,6 @@ pub enum IntentStep {
     Move { from: RelPath, object: (u64, Time) },
     /// The node's object (ino, btime) goes to the trash.
     Remove { object: (u64, Time) },
-    /// The object (ino, btime), which had other attributes before, gets those of the entry.
-    Attributes { entry: Entry, before: Attrs, object: (u64, Time) },
 }
 
 /// What is about to happen to one path, on disk before it happens.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Apply, Attrs, Change, Displaced, Entry, Generation, Outcome, Problem, RelPath, Step, Time};
+use crate::model::{Apply, Change, Displaced, Entry, Generation, Outcome, Problem, RelPath, Step, Time};
 
 use super::Replica;
 use super::archive::{Archive, Intent, IntentStep, Signature};
@@ -139,10 +139,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let Some(object) = self.object_meant(path, known) else { return Ok(None) };
                 (IntentStep::Remove { object }, None)
             }
-            (Step::SetAttrs { entry, .. }, _) => match self.attributes_step(path, entry)? {
-                Some(step) => (step, None),
-                None => return Ok(None),
-            },
             _ => return Ok(None),
         };
         let stage = match stage {
@@ -164,20 +160,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(reported.seen.as_ref().map(|seen| seen.signature));
         }
         Ok(self.row_at(path)?.and_then(|row| row.signature))
-    }
-
-    /// What to remember before attributes are set: the object that should lie there, as reported, else as recorded.
-    fn attributes_step(&self, path: &RelPath, entry: &Entry) -> Result<Option<IntentStep>, ReplicaError> {
-        let step = |signature: &Signature, before: &Attrs| IntentStep::Attributes {
-            entry: entry.clone(),
-            before: before.clone(),
-            object: (signature.ino, signature.btime),
-        };
-        if let Some(reported) = self.reported.get(path) {
-            return Ok(reported.seen.as_ref().map(|seen| step(&seen.signature, &seen.attrs)));
-        }
-        let row = self.row_at(path)?;
-        Ok(row.and_then(|row| row.signature.map(|signature| step(&signature, row.live_attrs()))))
     }
 
     fn finish_placed(

@@ -128,8 +128,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let row = unchanged.clone();
             return self.same(path, parent, &row, how);
         }
+        if self.filter.skips(stat.kind) {
+            return match under_name {
+                // What the archive has here was replaced by something that takes no part.
+                Some(row) => self.examine_nothing(path, parent, Some(row), how),
+                None => Ok(Examined::Excluded),
+            };
+        }
         let Some(kind) = stat.kind else {
-            let detail = "not a file, directory or link: not synchronised".to_owned();
+            let why = self.disk.why_odd(dir, name);
+            let detail = why.unwrap_or_else(|| "not a file, directory or link: not synchronised".to_owned());
             return Ok(Examined::Problem(Problem { path: path.clone(), kind: ProblemKind::Unsupported, detail }));
         };
         if stat.foreign {
@@ -148,10 +156,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             _ if self.copies.contains_key(path) => None,
             _ => self.mover(&live, path, reported_move)?,
         };
-        if reported_move.is_some() && reported_move != mover.as_ref().map(|(_, row)| row.node) {
-            // Something else than what had come here.
-            self.forget_move_to(path)?;
-        }
         if under_name.is_none()
             && mover.is_none()
             && !how.again
@@ -176,7 +180,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     fn same(&mut self, path: &RelPath, parent: Option<NodeId>, row: &Row, how: How) -> Result<Examined, ReplicaError> {
-        self.forget_move_to(path)?;
         if !how.again {
             self.forget_report(path);
             return Ok(Examined::Same);
@@ -459,7 +462,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let doubt = self.doubt(row.as_ref(), &live.stat);
                 let wants_inline =
                     how.inline && doubt != Doubt::Unchanged && live.stat.size <= self.settings.inline_max;
-                let read = how.hash || wants_inline || doubt == Doubt::Read;
+                let verify = how.verify && doubt == Doubt::Unchanged;
+                let read = how.hash || wants_inline || doubt == Doubt::Read || verify;
                 if doubt != Doubt::Unchanged || read {
                     match self.read_for_report(dir, path, name, &live.stat, read, wants_inline, how)? {
                         Contents::Busy => return Ok(Examined::Busy),
@@ -580,13 +584,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// A signature proves only what is on disk: an equal object, written again by a user, may not be yet.
-    pub(crate) fn sync_adopted(
-        &self,
-        dir: &D::Dir,
-        path: &RelPath,
-        name: &Name,
-        kind: Kind,
-    ) -> Result<(), ReplicaError> {
+    fn sync_adopted(&self, dir: &D::Dir, path: &RelPath, name: &Name, kind: Kind) -> Result<(), ReplicaError> {
         if !self.settings.durable {
             return Ok(());
         }

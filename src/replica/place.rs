@@ -220,7 +220,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.doubt_old_place(&row)?;
         let former = self.archive.child(parent.node, &row.name)?;
         let former = former.filter(|former| victim.as_ref().is_some_and(|stat| self.unchanged(former, stat)));
-        self.put_row(&row)?;
+        self.archive.put(&row)?;
         self.forget_orphaned_moves()?;
         if row.signature.is_none() || inherited {
             self.dirty.insert(path.clone());
@@ -262,6 +262,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Guarded::Busy => return Ok(Swapped::Busy),
             Guarded::Refused => return Ok(Swapped::Refused),
         };
+        let Some(bare) = self.bare(place, victim) else { return Ok(Swapped::Refused) };
+        let victim = &bare;
         match self.disk.exchange(staged, place) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Swapped::Refused),
             other => other.at(path, "exchange")?,
@@ -282,6 +284,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.disk.release(file);
         }
         Ok(Swapped::Done)
+    }
+
+    /// The stat that an object will have once it is out of its name: a link that stood for a file is a link then. `None`: it
+    /// is another object by now.
+    pub(crate) fn bare(&self, place: (&D::Dir, &Name), shown: &Stat) -> Option<Stat> {
+        match self.disk.followed(place.0, place.1) {
+            None => Some(*shown),
+            Some(link) => ((link.ino, link.btime) == (shown.ino, shown.btime)).then_some(link),
+        }
     }
 
     /// After an exchange back the stage must hold our object again. If a user replaced it in between, his object is
@@ -460,7 +471,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.forget_report(path);
         let row = Row { node, parent: parent.node, name: parent.name, generation, entry, achieved, signature };
         self.doubt_old_place(&row)?;
-        self.put_row(&row)?;
+        self.archive.put(&row)?;
         if row.signature.is_none() {
             self.dirty.insert(path.clone());
         }
@@ -518,7 +529,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let signature = untouched.map(|after| self.signature(&after)).or(row.signature);
         self.forget_report(from);
         self.forget_report(path);
-        self.put_row(&Row { parent: new.node, name: new.name, generation, entry: entry.clone(), signature, ..row })?;
+        self.archive.put(&Row {
+            parent: new.node,
+            name: new.name,
+            generation,
+            entry: entry.clone(),
+            signature,
+            ..row
+        })?;
         self.forget_orphaned_moves()?;
         self.rebase_reports(from, path);
         if untouched.is_none() {

@@ -1,14 +1,12 @@
 //! Record: remember what both sides agreed on, on the side that had the object already; and what the other archive
 //! knows better.
 
-use std::collections::BTreeMap;
-
 use crate::model::{
     AncestorRow, Content, Generation, Kind, NodeId, PATH_MAX, ROOT_NODE, Record, RelPath, Sameness, merge,
 };
 
 use super::Replica;
-use super::archive::{Archive, Row, Tombstone};
+use super::archive::{Archive, Row};
 use super::disk::Disk;
 use super::error::ReplicaError;
 
@@ -19,7 +17,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(());
         }
         let mut files = Vec::new();
-        let mut dirs = BTreeMap::new();
+        let mut dirs = std::collections::BTreeMap::new();
         for (_, record) in records {
             for path in record.from.iter().chain([&record.path]) {
                 let Some((above, name)) = path.split() else { continue };
@@ -125,7 +123,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if record.from.is_none() {
             self.doubt_old_place(&row)?;
         }
-        self.put_row(&row)?;
+        self.archive.put(&row)?;
         self.copies.remove(&record.path);
         self.forget_orphaned_moves()?;
         if let Some(from) = &record.from {
@@ -138,18 +136,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.forget_report(&record.path);
         }
         self.settle_report(&record.path, settled);
-        Ok(())
-    }
-
-    /// Writes the row of an action. Another node that had the name is gone with it, and leaves a tombstone: else the other
-    /// side, if it missed the action, would teach it to this one again in the place of what lies there now.
-    pub(crate) fn put_row(&mut self, row: &Row) -> Result<(), ReplicaError> {
-        let over = self.archive.child(row.parent, &row.name)?.filter(|over| over.node != row.node);
-        self.archive.put(row)?;
-        if let Some(over) = over {
-            let (parent, name, generation) = (row.parent, row.name.clone(), row.generation);
-            self.archive.bury(&Tombstone { node: over.node, parent, name, generation })?;
-        }
         Ok(())
     }
 
@@ -176,37 +162,30 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Takes over newer ancestors from the other side's archive.
     pub fn learn(&mut self, rows: &[AncestorRow]) -> Result<(), ReplicaError> {
-        let mut all: BTreeMap<NodeId, &AncestorRow> = rows.iter().map(|row| (row.node, row)).collect();
-        rows.iter().try_for_each(|row| self.learn_node(row.node, &mut all))
-    }
-
-    /// Learns one node of those that are left; first the one that has its name here, if that has left it since.
-    fn learn_node(&mut self, node: NodeId, left: &mut BTreeMap<NodeId, &AncestorRow>) -> Result<(), ReplicaError> {
-        let Some(learned) = left.remove(&node) else { return Ok(()) };
-        let own = self.archive.node(node)?;
-        if own.as_ref().is_some_and(|own| own.generation >= learned.generation) {
-            return Ok(());
+        for learned in rows {
+            let own = self.archive.node(learned.node)?;
+            if own.as_ref().is_some_and(|own| own.generation >= learned.generation) {
+                continue;
+            }
+            self.identity.generation = self.identity.generation.max(learned.generation);
+            if let Some(old) = self.path_of(learned.node)? {
+                self.dirty.insert(old);
+            }
+            match (&learned.entry, learned.path.name()) {
+                (Some(entry), Some(name)) => self.archive.put(&Row {
+                    node: learned.node,
+                    parent: learned.parent,
+                    name,
+                    generation: learned.generation,
+                    entry: entry.clone(),
+                    achieved: None,
+                    signature: None,
+                })?,
+                _ => self.bury(learned.generation, learned.node)?,
+            }
+            self.dirty.insert(learned.path.clone());
         }
-        self.identity.generation = self.identity.generation.max(learned.generation);
-        if let Some(old) = self.path_of(node)? {
-            self.dirty.insert(old);
-        }
-        self.dirty.insert(learned.path.clone());
-        let (Some(entry), Some(name)) = (&learned.entry, learned.path.name()) else {
-            return self.bury(learned.generation, node);
-        };
-        if let Some(holder) = self.archive.child(learned.parent, &name)?.filter(|holder| holder.node != node) {
-            self.learn_node(holder.node, left)?;
-        }
-        self.put_row(&Row {
-            node,
-            parent: learned.parent,
-            name,
-            generation: learned.generation,
-            entry: entry.clone(),
-            achieved: None,
-            signature: None,
-        })
+        Ok(())
     }
 
     /// All rows and tombstones above a generation, as the other side is to learn them.

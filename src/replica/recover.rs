@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::model::{Attrs, Entry, Kind, Name, RelPath, Sameness, Time, merge};
+use crate::model::{Attrs, Entry, Kind, Name, RelPath, Time};
 
 use super::Replica;
 use super::archive::{Archive, Intent, IntentStep, Row, Signature, TrashItem};
@@ -24,13 +24,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 }
                 IntentStep::Move { from, object } => self.recover_move(intent, from, *object),
                 IntentStep::Remove { object } => self.recover_remove(intent, *object),
-                IntentStep::Attributes { entry, before, object } => {
-                    match self.recover_attributes(intent, entry.clone(), before, *object) {
-                        // They cannot be set any more: they are compared as they are.
-                        Err(ReplicaError::Path { .. }) => Ok(()),
-                        other => other,
-                    }
-                }
             };
             settled?;
             self.identity.generation = self.identity.generation.max(intent.generation);
@@ -105,7 +98,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let Some((above, name)) = intent.path.split() else { return Ok(()) };
         let Some(parent) = self.node_of(&above)? else { return Ok(()) };
         // The signature is left open: whoever changed the object since then is found by comparing its contents.
-        self.put_row(&Row {
+        self.archive.put(&Row {
             node: intent.node,
             parent,
             name,
@@ -146,7 +139,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(());
         };
         let Some(parent) = self.node_of(&above)? else { return Ok(()) };
-        self.put_row(&Row { parent, name, generation: intent.generation, ..row })?;
+        self.archive.put(&Row { parent, name, generation: intent.generation, ..row })?;
         self.sync_parent(from)?;
         self.sync_parent(&intent.path)
     }
@@ -173,40 +166,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(())
     }
 
-    /// Attributes are set one by one: what was begun is ended, or psync's own would pass for a user's. What a user set
-    /// since then stays, and is found as his.
-    fn recover_attributes(
-        &mut self,
-        intent: &Intent,
-        mut entry: Entry,
-        before: &Attrs,
-        object: (u64, Time),
-    ) -> Result<(), ReplicaError> {
-        let (path, kind) = (&intent.path, entry.kind());
-        let Some(stat) = self.object_at(path).filter(|stat| (stat.ino, stat.btime) == object) else { return Ok(()) };
-        let Some((above, name)) = path.split().filter(|_| stat.kind == Some(kind)) else { return Ok(()) };
-        let Some(parent) = self.node_of(&above)? else { return Ok(()) };
-        let dir = self.disk.open_dir(&above).at(&above, "open the directory")?;
-        let live = self.live(&dir, path, &name, stat, kind)?.attrs;
-        if live == *before {
-            return Ok(());
-        }
-        let wanted = merge::merged(before, &live, &entry.attrs);
-        let not_set = self.disk.set_attrs(&dir, &name, kind, &wanted).at(path, "set attributes")?;
-        let stat = self.disk.stat(&dir, &name).at(path, "stat")?;
-        let live = self.live(&dir, path, &name, stat, kind)?.attrs;
-        let achieved = (live != entry.attrs && not_set.explains(&entry.attrs, &live)).then_some(live);
-        self.sync_adopted(&dir, path, &name, kind)?;
-        let (node, generation) = (intent.node, intent.generation);
-        if let Some(row) = self.archive.node(node)?
-            && entry.hash().is_none()
-            && row.entry.content.compare(&entry.content) == Sameness::Unknown
-        {
-            entry.content = row.entry.content;
-        }
-        self.put_row(&Row { node, parent, name, generation, entry, achieved, signature: None })
-    }
-
     fn sync_parent(&self, path: &RelPath) -> Result<(), ReplicaError> {
         let Some(above) = path.parent().filter(|_| self.settings.durable) else { return Ok(()) };
         match self.disk.open_dir(&above) {
@@ -224,6 +183,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 continue;
             }
             let generation = trash_generation(&id);
+            // No action has the number 0.
+            let by_check = generation == Some(0);
             let intent = intents.iter().find(|i| Some(i.generation) == generation);
             // As it was when it was displaced, where that is known: it may have been written since.
             let victim = match intent.map(|intent| &intent.step) {
@@ -235,8 +196,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 since: self.disk.wall_clock(),
                 size: victim.map_or(stat.size, |victim| victim.size),
                 path: intent.map_or_else(RelPath::root, |intent| intent.path.clone()),
-                reason: "found after a crash".to_owned(),
-                look: stamp.is_some(),
+                reason: if by_check { "copied by a check" } else { "found after a crash" }.to_owned(),
+                look: !by_check && stamp.is_some(),
                 stamp,
                 id,
             })?;

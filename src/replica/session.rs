@@ -38,7 +38,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Drops every row and tombstone. Generations go on, so that no number is used twice.
     pub fn forget_ancestors(&mut self) -> Result<(), ReplicaError> {
-        self.reopen_reports()?;
+        self.reopen_reports();
         self.archive.drop_tree(ROOT_NODE)?;
         self.archive.forget_tombstones(Generation::MAX >> 1)?;
         self.identity.peer = [0; 16];
@@ -109,16 +109,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// A new session knows nothing of what was reported before: all open paths are looked at again.
-    pub fn reopen_reports(&mut self) -> Result<(), ReplicaError> {
-        // The old name of what had moved as well: under the new one something else may lie by now.
-        for node in std::mem::take(&mut self.moved).into_keys() {
-            self.dirty.extend(self.path_of(node)?);
-        }
+    pub fn reopen_reports(&mut self) {
+        self.moved.clear();
         self.reported_objects.clear();
         self.snapshots.clear();
         self.dirty.extend(std::mem::take(&mut self.waiting).into_values().flatten());
         self.dirty.extend(std::mem::take(&mut self.reported).into_keys());
-        Ok(())
     }
 
     /// The topmost directory above `path` that neither the archive knows nor the brain was told of.

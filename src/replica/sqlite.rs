@@ -400,7 +400,6 @@ impl Archive for SqliteArchive {
             IntentStep::Place { .. } => "place",
             IntentStep::Move { .. } => "move",
             IntentStep::Remove { .. } => "remove",
-            IntentStep::Attributes { .. } => "attributes",
         };
         self.change("intend", |connection, _| {
             let (generation, node, step) = (int(*generation), int(*node), blob(step)?);

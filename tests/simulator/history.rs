@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use psync::model::{Millis, RelPath, Side};
+use psync::model::{Millis, Side};
 use psync::replica::memory::MemoryArchive;
 
 use crate::choice::Choices;
@@ -13,16 +13,13 @@ use crate::driver::{Pair, Turn};
 use crate::model_disk::ModelDisk;
 use crate::model_disk::state::{Features, ROOT};
 use crate::plan::{Act, Fault, Item, Stage};
-use crate::users::{Call, Maker, Running, Task};
+use crate::users::{Maker, Running, Task};
 use crate::world::World;
 
 /// Users are quiet for this long before the trees are compared.
 const QUIET: Millis = 20 * 60 * 1000;
 /// A phase that takes more turns than this does not come to rest.
 const TURNS: u64 = 10_000;
-/// One seed of so many, the one with this rest, is a history of users who work apart.
-const APART: u64 = 7;
-const APART_REST: u64 = 4;
 /// No queue of the model may grow beyond this.
 const QUEUE: usize = 5_000;
 
@@ -30,9 +27,6 @@ const QUEUE: usize = 5_000;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Profile {
     pub one_sided: bool,
-    /// The users of each side work in a directory of their own, all the time, while processes are killed again and
-    /// again: what is recorded on one side only is then never little.
-    pub apart: bool,
     pub events: bool,
     pub crashes: bool,
     pub power: bool,
@@ -46,7 +40,6 @@ impl Profile {
     pub fn words(&self) -> String {
         let all = [
             (self.one_sided, "one-sided"),
-            (self.apart, "apart"),
             (self.events, "events"),
             (self.crashes, "crashes"),
             (self.power, "power"),
@@ -74,9 +67,6 @@ impl History {
     /// The history of a seed.
     pub fn of(seed: u64) -> History {
         let choices = Choices::seeded(seed);
-        if seed % APART == APART_REST {
-            return History::apart(seed, &choices);
-        }
         let profile = profile(&choices);
         let mut value = 0;
         let mut features = features(&choices, profile);
@@ -87,7 +77,7 @@ impl History {
                 features.sends_open = (seed >> 2) % 3 == side;
             }
         }
-        let mut maker = Maker { choices: &choices, value: &mut value, unique_sizes: true, home: None };
+        let mut maker = Maker { choices: &choices, value: &mut value, unique_sizes: true };
         let before = (0..choices.below(9))
             .map(|_| {
                 let side = side(&choices, profile);
@@ -97,17 +87,6 @@ impl History {
         maker.unique_sizes = false;
         let phases = (0..1 + choices.below(3)).map(|_| phase(&choices, profile, &mut maker)).collect();
         History { schedule: seed ^ 0x5eed, profile, features, before, phases }
-    }
-
-    /// A history of users who work apart from each other.
-    fn apart(seed: u64, choices: &Choices) -> History {
-        let profile = Profile { apart: true, crashes: true, events: choices.one_in(4), ..Profile::default() };
-        let mut value = 0;
-        let mut maker = Maker { choices, value: &mut value, unique_sizes: true, home: None };
-        let before = Side::BOTH.map(|side| Task { side, pace: 0, calls: vec![Call::Mkdir(home(side))] }).to_vec();
-        maker.unique_sizes = false;
-        let phases = (0..1 + choices.below(2)).map(|_| busy_phase(choices, profile, &mut maker)).collect();
-        History { schedule: seed ^ 0x5eed, profile, features: Default::default(), before, phases }
     }
 
     /// For people: what can be left out while the failure stays.
@@ -136,41 +115,6 @@ impl History {
     }
 }
 
-/// The directory where the users of one side work, if they work apart.
-pub fn home(side: Side) -> RelPath {
-    RelPath::new(side.word().as_bytes()).expect("a short name")
-}
-
-fn busy_phase(choices: &Choices, profile: Profile, maker: &mut Maker) -> Vec<Item> {
-    let mut at = 0;
-    let mut items = Vec::new();
-    for _ in 0..20 + choices.below(40) {
-        at += match choices.below(12) {
-            0..=6 => choices.below(4),
-            7..=10 => choices.below(60),
-            _ => choices.below(600),
-        };
-        let side = if choices.one_in(2) { Side::Left } else { Side::Right };
-        let act = match choices.below(12) {
-            0 => Act::Fault(Fault::Crash(side)),
-            1 => {
-                items.push(Item { at, act: Act::Fault(Fault::Crash(side.other())) });
-                Act::Fault(Fault::Crash(side))
-            }
-            2 => match fault(choices, profile) {
-                Some(fault) => Act::Fault(fault),
-                None => Act::Fault(Fault::LinkCut),
-            },
-            _ => {
-                maker.home = Some(home(side));
-                Act::User(maker.task(side))
-            }
-        };
-        items.push(Item { at, act });
-    }
-    items
-}
-
 fn side(choices: &Choices, profile: Profile) -> Side {
     let left = choices.one_in(2);
     if left || profile.one_sided { Side::Left } else { Side::Right }
@@ -181,7 +125,6 @@ fn profile(choices: &Choices) -> Profile {
     let some = |n: u64| choices.one_in(n) && disturbed;
     Profile {
         one_sided: choices.one_in(6),
-        apart: false,
         events: some(3),
         crashes: some(3),
         power: some(4),
@@ -241,7 +184,7 @@ fn fault(choices: &Choices, profile: Profile) -> Option<Fault> {
         11 if profile.disks => Fault::Full(any, choices.one_in(2)),
         12 if profile.disks => {
             let (choices, value) = (choices.clone(), &mut 0);
-            Fault::Deny(any, Maker { choices: &choices, value, unique_sizes: false, home: None }.path())
+            Fault::Deny(any, Maker { choices: &choices, value, unique_sizes: false }.path())
         }
         13 if profile.disks => Fault::Fail(any, choices.below(40) as u32),
         14 | 15 if profile.snapshots => Fault::Snapshot(any),
@@ -351,18 +294,12 @@ pub fn begin(stage: &Rc<Stage>) {
     })));
 }
 
-/// Invariant 5, where users were on the left alone, or alone in a directory: psync changed nothing there.
+/// Invariant 5, where users were on the left alone: psync changed nothing there.
 fn check_echo(stage: &Stage, history: &History) {
     let changes = stage.disk(Side::Left).state().visible_changes;
     let profile = history.profile;
     if profile.one_sided && !profile.power && !profile.snapshots && changes > 0 {
         stage.world.violation(format!("echo: {changes} changes on the side where the users are"));
-    }
-    for side in Side::BOTH.into_iter().filter(|_| profile.apart) {
-        let changed = stage.disk(side).state().changed_at_home.clone();
-        if let Some(path) = changed {
-            stage.world.violation(format!("echo: psync changed {path}, where the {} users are alone", side.word()));
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What users do, as lists of system calls, and how a list is carried out step by step.
 
-use psync::model::{Name, RelPath, Side, Time};
+use psync::model::{RelPath, Side, Time};
 
 use crate::choice::Choices;
 use crate::model_disk::{Body, Fd, ModelDisk, Opened};
@@ -181,21 +181,12 @@ pub struct Maker<'a> {
     pub value: &'a mut u64,
     /// Sizes that no other value has: where two unsynced files must not pass for the same by size and time.
     pub unique_sizes: bool,
-    /// Work in this directory only.
-    pub home: Option<RelPath>,
 }
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d.txt", "e"];
-/// More of them, where many changes are on their way at the same time.
-const MORE: [&str; 9] = ["a", "b", "c", "d.txt", "e", "f", "g", "h", "i"];
 
 impl Maker<'_> {
     pub fn path(&self) -> RelPath {
-        if let Some(home) = &self.home {
-            let depth = *self.choices.pick(&[1, 1, 1, 1, 1, 1, 1, 2]);
-            let names = (0..depth).map(|_| Name::new(self.choices.pick(&MORE[..]).as_bytes()).expect("a name"));
-            return names.fold(home.clone(), |path, name| path.join(&name).expect("short names"));
-        }
         let depth = *self.choices.pick(&[1, 1, 1, 2, 2, 3]);
         let names: Vec<&str> = (0..depth).map(|_| *self.choices.pick(&NAMES[..])).collect();
         RelPath::new(names.join("/").as_bytes()).expect("short names")
@@ -251,9 +242,7 @@ impl Maker<'_> {
             let text = String::from_utf8_lossy(path.as_bytes()).into_owned();
             RelPath::new(format!("{text}{suffix}").as_bytes()).expect("short names")
         };
-        // Apart from each other they mostly write, save, rename and remove.
-        let plain = self.home.is_some() && !self.choices.one_in(4);
-        match if plain { *self.choices.pick(&[0, 0, 9, 9, 12, 18, 18]) } else { self.choices.below(30) } {
+        match self.choices.below(30) {
             0..=5 => calls.extend(self.write_calls(&path, true)),
             6 => calls.extend(self.write_calls(&path, false)),
             7 => {

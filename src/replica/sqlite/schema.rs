@@ -72,7 +72,7 @@ CREATE TABLE intents (
     node INTEGER NOT NULL,
     path BLOB NOT NULL,
     stage BLOB NOT NULL,
-    what TEXT NOT NULL,             -- place, move, remove, attributes: for people
+    what TEXT NOT NULL,             -- place, move, remove: for people
     step BLOB NOT NULL
 );
 

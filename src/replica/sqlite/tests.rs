@@ -91,8 +91,7 @@ fn change(dice: &mut Dice, both: &mut [&mut dyn Archive; 2]) {
             9 => {
                 let row = any_row(&mut dice);
                 let object = (u64::MAX - dice.roll(2), Time { secs: -1, nanos: 1 });
-                let step = match dice.roll(4) {
-                    3 => IntentStep::Attributes { before: row.entry.attrs.clone(), entry: row.entry, object },
+                let step = match dice.roll(3) {
                     0 => IntentStep::Remove { object },
                     1 => IntentStep::Move { from: RelPath::new(b"x/\xff").unwrap(), object },
                     _ => IntentStep::Place {

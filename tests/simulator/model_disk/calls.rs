@@ -197,18 +197,8 @@ impl State {
         Ok(obj)
     }
 
-    fn count_change(&mut self, names: [(Obj, &Name); 2]) {
-        self.visible_changes += u64::from(names.into_iter().any(|(dir, _)| self.is_within(dir, ROOT)));
-        let paths = names.map(|(dir, name)| self.path_of(dir).and_then(|dir| dir.join(name).ok()));
-        paths.into_iter().flatten().for_each(|path| self.note_change(path));
-    }
-
-    /// Users work in the directory that has their side's name; another one is none of theirs alone.
-    fn note_change(&mut self, path: RelPath) {
-        let home = RelPath::new(self.side.word().as_bytes()).expect("a short name");
-        if path.is_below(&home) && self.changed_at_home.is_none() {
-            self.changed_at_home = Some(path);
-        }
+    fn count_change(&mut self, dirs: [Obj; 2]) {
+        self.visible_changes += u64::from(dirs.into_iter().any(|dir| self.is_within(dir, ROOT)));
     }
 
     fn allowed(&self, obj: Obj) -> io::Result<()> {
@@ -505,7 +495,6 @@ impl Disk for ModelDisk {
             state.allowed(obj)?;
             let not_set = state.set(obj, kind, attrs);
             state.visible_changes += u64::from(state.is_within(obj, ROOT));
-            state.path_of(obj).into_iter().for_each(|path| state.note_change(path));
             state.event_of(obj, Hint::Attributes);
             Ok(not_set)
         })
@@ -548,7 +537,7 @@ impl Disk for ModelDisk {
             state.note_vacated(*from.0, from.1, obj);
             state
                 .change_names(vec![(*from.0, from.1.clone(), Some(obj), None), (*to.0, to.1.clone(), None, Some(obj))]);
-            state.count_change([(*from.0, from.1), (*to.0, to.1)]);
+            state.count_change([*from.0, *to.0]);
             state.event(*from.0, from.1, Hint::Vanished);
             state.follow(obj);
             state.event(*to.0, to.1, Hint::Appeared);
@@ -568,7 +557,7 @@ impl Disk for ModelDisk {
                 (*a.0, a.1.clone(), Some(first), Some(second)),
                 (*b.0, b.1.clone(), Some(second), Some(first)),
             ]);
-            state.count_change([(*a.0, a.1), (*b.0, b.1)]);
+            state.count_change([*a.0, *b.0]);
             for (dir, name) in [a, b] {
                 state.event(*dir, name, Hint::Vanished);
                 state.event(*dir, name, Hint::Appeared);

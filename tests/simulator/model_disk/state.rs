@@ -135,8 +135,6 @@ pub struct State {
     pub fail_in: Option<u32>,
     /// psync's calls that changed what users see.
     pub visible_changes: u64,
-    /// The first thing that psync changed below the directory that has this side's name.
-    pub changed_at_home: Option<RelPath>,
     /// Users made hard links.
     pub linked: bool,
     /// What psync found when it last looked at a name.
@@ -184,7 +182,6 @@ impl State {
             no_space: false,
             fail_in: None,
             visible_changes: 0,
-            changed_at_home: None,
             linked: false,
             looked_at: BTreeMap::new(),
             choices,
