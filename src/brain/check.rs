@@ -14,7 +14,7 @@ use std::time::Duration;
 use compare::{Both, Closely, Difference, What, compare};
 
 use crate::endpoint::message::survey::{Answer, Ask, Item};
-use crate::model::{Hash, Kind, Problem, RelPath, Side};
+use crate::model::{Hash, Kind, Name, Problem, RelPath, Side};
 
 /// What is to be compared.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,8 @@ pub struct Wanted {
     pub checksum: Checksum,
     /// Only files that changed since, in seconds since 1970, are read.
     pub newer: Option<i64>,
+    /// Files that differ are copied to the trash, below a directory of this name.
+    pub keep: Option<Name>,
 }
 
 /// Which files are read on both sides.
@@ -43,6 +45,8 @@ pub struct Findings {
     pub compared: u64,
     /// Files whose contents were to be read on both sides.
     pub read: u64,
+    /// Files that differ and were to be copied to the trash.
+    pub kept: u64,
     /// By path.
     pub differences: Vec<Difference>,
     pub problems: Vec<(Side, Problem)>,
@@ -72,6 +76,7 @@ pub fn check(sides: [Station; 2], wanted: &Wanted) -> Result<Findings, String> {
     let unequal: Vec<RelPath> = check.read(&to_read)?.into_iter().map(|(path, _)| path).collect();
     check.findings.read = to_read.len() as u64;
     check.read_again(&unequal)?;
+    check.keep()?;
     check.findings.differences = check.differing.into_values().collect();
     Ok(check.findings)
 }
@@ -198,6 +203,18 @@ impl Check<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Has each side copy what it holds of the files that differ.
+    fn keep(&mut self) -> Result<(), String> {
+        let Some(name) = &self.wanted.keep else { return Ok(()) };
+        let differing = self.differing.values().filter(|d| d.what != What::Attributes);
+        let paths: Vec<RelPath> = differing.filter(|d| d.is_of_files()).map(|d| d.path.clone()).collect();
+        for paths in paths.chunks(ASKED) {
+            self.answers(&Ask::Keep { name: name.clone(), paths: paths.to_vec() }, |_, _| {})?;
+        }
+        self.findings.kept = paths.len() as u64;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::sides::{Heard, Left, Right, filter_digest};
 use super::status::State;
 use super::{Brain, IDLE, Job};
 use crate::config::{ConflictCopies, ConflictRule, Settings, Share};
-use crate::endpoint::message::Reply;
+use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::serve::clock;
 use crate::engine::guard::Limit;
 use crate::engine::{self, Effect, Engine, Input, News, Prefer};
@@ -171,6 +171,15 @@ impl<'s, 'b> Session<'s, 'b> {
         slog::trace!(self.brain.job.logger, #crate::service::log::MESSAGE, "in {input:?}");
         if let Input::Reply(side, reply) = &input {
             self.brain.teller.heard(*side, reply, clock());
+        }
+        if let Input::Reply(side, Reply::Names { numbers }) = input {
+            // Between the sides alone.
+            let request = Request::Names { numbers };
+            match side {
+                Side::Left => self.right.send(request),
+                Side::Right => self.left.send(request),
+            }
+            return None;
         }
         for effect in self.engine.handle(input, clock()) {
             slog::trace!(self.brain.job.logger, #crate::service::log::MESSAGE, "out {effect:?}");

@@ -11,11 +11,12 @@ use std::time::Duration;
 use slog::{Logger, info};
 
 use super::Job;
-use crate::config::{Compress, Durability, OpenFiles, RightCommand, Settings};
+use crate::config::{Compress, Durability, Links, OpenFiles, RightCommand, Settings};
 use crate::endpoint::heartbeat::Heartbeat;
 use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::open::{Opening, open};
 use crate::endpoint::serve::{Inbound, Tuning, clock, serve};
+use crate::endpoint::style;
 use crate::filter::FilterSettings;
 use crate::link::channel::{Channel, Incoming};
 use crate::link::handshake::{Hello, Role};
@@ -68,6 +69,12 @@ impl Left {
             translate: job.settings.translate.as_ref().map(ToString::to_string),
             trash_days: job.settings.trash_days,
             trash_max: job.settings.trash_max,
+            owner: job.settings.owner,
+            links: job.settings.links,
+            samba_acls: job.settings.samba_acls,
+            unwatched: job.settings.unwatched().unwrap_or_default(),
+            style: style(job.settings.rsync_style),
+            recurse: job.settings.rsync_event_recurse,
             xattrs_from_left: job.settings.acl_from_left_only,
             skip_initial: job.settings.skip_initial_sync,
             dry_run: job.settings.dryrun,
@@ -241,6 +248,7 @@ pub fn filter(settings: &Settings) -> FilterSettings {
         excludes: settings.excludes.clone(),
         tempfiles: settings.tempfiles.clone(),
         safesuffix: settings.safesuffix.clone(),
+        skip_links: settings.links == Links::Skip,
     }
 }
 

@@ -1,6 +1,7 @@
 //! From the engine's news to the monitor, the log and the board.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::time::{Duration, Instant};
 
 use slog::{Logger, debug, info, warn};
@@ -14,7 +15,8 @@ use super::status::{ConflictStatus, FullSync, Halt, ProblemStatus, Rates, wall};
 use crate::config::Settings;
 use crate::endpoint::message::{Reply, Request};
 use crate::engine::News;
-use crate::model::{Millis, RelPath, Side};
+use crate::model::{Generation, Millis, RelPath, Side};
+use crate::service::events::{Event, Events, events_of};
 use crate::service::log::{EVENT_ID, MESSAGE_ID, METHOD, PATH, SIDE, event_id, message_id, method, side_letter};
 
 /// Problems that are known by path; of more only the number of tellings counts.
@@ -45,7 +47,14 @@ pub struct Teller<'a> {
     full_syncs: u64,
     /// What was done, by the second in which it was.
     done: VecDeque<(Instant, u64, u64)>,
+    /// What is under way, to be written down once it is done.
+    begun: BTreeMap<Generation, Event>,
+    /// `None`: a dry run.
+    events: Option<Events>,
 }
+
+/// Actions under way that are known by their number; of more the oldest are forgotten.
+const BEGUN: usize = 16_384;
 
 impl<'a> Teller<'a> {
     pub fn new(monitor: &'a dyn Monitor, desk: &'a Desk, job: &Job) -> Teller<'a> {
@@ -64,6 +73,8 @@ impl<'a> Teller<'a> {
             unsynced: BTreeMap::new(),
             full_syncs: 0,
             done: VecDeque::new(),
+            begun: BTreeMap::new(),
+            events: (!job.settings.dryrun).then(|| Events::new(events_of(&job.settings.left.root, &job.pair))),
         }
     }
 
@@ -147,6 +158,9 @@ impl<'a> Teller<'a> {
             News::Begun { .. } => self.begun(news),
             News::Completed { generation, path, bytes } => {
                 self.completed(*bytes);
+                if let Some(event) = self.begun.remove(generation) {
+                    self.write_down(Event { bytes: *bytes, ..event });
+                }
                 slog::trace!(self.log, "recorded {path}"; PATH => path.to_string(), EVENT_ID => event_id(*generation));
             }
             News::Conflict { generation, path, loser, copy } => {
@@ -163,6 +177,16 @@ impl<'a> Teller<'a> {
                     loser: loser.word().to_owned(),
                     copy: copy.as_ref().map(ToString::to_string),
                 };
+                self.write_down(Event {
+                    when: wall(),
+                    side: side_letter(*loser).to_owned(),
+                    method: "CONFLICT".to_owned(),
+                    id: event_id(*generation),
+                    path: path.to_string(),
+                    from: None,
+                    copy: copy.as_ref().map(ToString::to_string),
+                    bytes: 0,
+                });
                 self.desk.update(|status| {
                     status.totals.conflicts += 1;
                     status.conflicts.push(conflict);
@@ -261,8 +285,32 @@ impl<'a> Teller<'a> {
         }
     }
 
+    /// Adds to the pair's events. That it cannot be done is told once.
+    fn write_down(&mut self, event: Event) {
+        let added: io::Result<()> = self.events.as_mut().map_or(Ok(()), |events| events.add(&event));
+        if let Err(error) = added {
+            self.warn_once("events".to_owned(), &format!("the pair's events cannot be written: {error}"));
+        }
+    }
+
     fn begun(&mut self, news: &News) {
         let News::Begun { generation, side, what, path, from, .. } = news else { return };
+        if self.begun.len() >= BEGUN {
+            self.begun.pop_first();
+        }
+        let event = Event {
+            when: wall(),
+            side: side_letter(side.other()).to_owned(),
+            method: method(what).to_owned(),
+            id: event_id(*generation),
+            path: path.to_string(),
+            from: from.as_ref().map(ToString::to_string),
+            copy: None,
+            bytes: 0,
+        };
+        if !self.dry_run {
+            self.begun.insert(*generation, event);
+        }
         let from = from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
         let word = side.word();
         if self.dry_run {

@@ -19,11 +19,11 @@ use super::human::words;
 use super::options::{self, Agent, Parsed, Serve};
 use super::roots::{self, Allowed};
 use crate::brain::monitor::Exit;
-use crate::config::{AgentSettings, Durability, OpenFiles, valid_pair};
+use crate::config::{AgentSettings, Durability, Links, OpenFiles, valid_pair};
 use crate::endpoint::agent::Served;
 use crate::endpoint::open::Opening;
 use crate::endpoint::serve::Inbound;
-use crate::endpoint::{self, Done};
+use crate::endpoint::{self, Done, style};
 use crate::filter::FilterSettings;
 use crate::model::Side;
 use crate::service::log::{EVENT_ID, Log, METHOD, PATH, SIDE, Target, event_id, method, side_letter};
@@ -124,6 +124,7 @@ fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Op
             excludes: settings.excludes.clone(),
             tempfiles: settings.tempfiles.clone(),
             safesuffix: settings.safesuffix.clone(),
+            skip_links: settings.links == Links::Skip,
         },
         timing: Timing {
             event_interval: settings.event_interval,
@@ -135,6 +136,12 @@ fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Op
         translate: settings.translate.as_ref().map(ToString::to_string),
         trash_days: settings.trash_days,
         trash_max: settings.trash_max,
+        owner: settings.owner,
+        links: settings.links,
+        samba_acls: settings.samba_acls,
+        unwatched: settings.unwatched.clone(),
+        style: style(settings.rsync_style),
+        recurse: settings.rsync_event_recurse,
         xattrs_from_left: settings.acl_from_left_only,
         skip_initial: settings.skip_initial_sync,
         dry_run: settings.dryrun,

@@ -16,7 +16,7 @@ use crate::brain::control::Request;
 use crate::brain::status::{CheckStatus, Verdict, wall};
 use crate::config::{self, Owner, Settings};
 use crate::endpoint::message::survey::Item;
-use crate::model::{Kind, Problem, Side};
+use crate::model::{Kind, Name, Problem, Side};
 use crate::service::journal::{self, Priority};
 use crate::service::log::{MESSAGE_ID, PAIR, SIDE, escape, message_id, utc};
 
@@ -49,8 +49,8 @@ pub struct CheckOptions {
     /// Leave symbolic links out
     #[arg(short = 'X', long)]
     pub nolinks: bool,
-    /// Not there yet: copy the files that differ to the trash first
-    #[arg(short, long, hide = true)]
+    /// Copy the files that differ to the trash of their side
+    #[arg(short, long)]
     pub backup: bool,
     /// As one JSON object
     #[arg(long)]
@@ -59,9 +59,6 @@ pub struct CheckOptions {
 
 /// The exit code: 0 equal, 1 could not, 2 alert, 3 notice; with `--lite` 1 and 3 become 0.
 pub fn main(options: &CheckOptions, console: &Console) -> Result<u8, UsageError> {
-    if options.backup {
-        return Err(UsageError("--backup is not there yet: a check changes nothing".into()));
-    }
     let pair = PairFile::of(&options.pair)?;
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
     settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
@@ -120,7 +117,10 @@ fn wanted(options: &CheckOptions, settings: &Settings) -> Wanted {
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = |minutes: u32| i64::try_from(now.saturating_sub(u64::from(minutes) * 60)).unwrap_or(0);
-    Wanted { closely, checksum, newer: options.newer.map(since) }
+    // No action has the number 0: so it is told from what psync put there.
+    let keep =
+        options.backup.then(|| Name::new(format!("{now:x}-0-{:x}", std::process::id()).as_bytes()).ok()).flatten();
+    Wanted { closely, checksum, newer: options.newer.map(since), keep }
 }
 
 /// The error says what kept it from being done.
@@ -163,6 +163,9 @@ fn summary(found: &Findings) -> String {
     let mut summary = format!("{} differences, {} paths compared", found.differences.len(), found.compared);
     if found.read > 0 {
         summary += &format!(", {} files read", found.read);
+    }
+    if found.kept > 0 {
+        summary += &format!(", {} files copied to the trash", found.kept);
     }
     if !found.problems.is_empty() {
         summary += &format!(", {} could not be looked at", found.problems.len());

@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::check::CheckOptions;
 use super::console::Console;
+use super::events::{self, ConflictOptions, EventOptions};
 use super::human::words;
 use super::options::{self, Parsed};
 use super::pair::PairFile;
@@ -66,6 +67,12 @@ enum Command {
 
     /// Compare both sides and change nothing: exit 0 equal, 1 could not, 2 alert, 3 notice
     Check(CheckOptions),
+
+    /// What was propagated, one line each
+    Events(EventOptions),
+
+    /// Conflicts, and paths that were changed on both sides shortly after each other: exit 1 if there are any
+    Conflicts(ConflictOptions),
 
     /// Check, show or import a pair's configuration
     Config {
@@ -127,6 +134,8 @@ fn carry_out(command: Command, console: &Console, run: adhoc::Run) -> Result<u8,
             order(&PairFile::of(&pair)?, Request::Resume { accept, union }, json)
         }
         Command::Check(options) => check::main(&options, console),
+        Command::Events(options) => events::events(&options),
+        Command::Conflicts(options) => events::conflicts(&options),
         Command::Config { command } => config::main(command, console),
         Command::Alert { unit } => alert::main(&unit),
     }

@@ -7,6 +7,7 @@ mod check;
 mod commands;
 mod config;
 pub mod console;
+mod events;
 pub mod exit;
 pub mod generator;
 pub mod human;

@@ -101,7 +101,8 @@ pub struct AdHoc {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Where to log: auto (the journal under systemd, else stderr), journal, stderr, or a file
+    /// Where to log: auto (the journal under systemd, else stderr), journal, stderr, file (/var/log/psync/psync.log),
+    /// or the path of a file
     #[arg(long, value_name = "TARGET")]
     pub log: Option<String>,
 }
@@ -271,7 +272,7 @@ impl AdHoc {
         if let Some(target) = &self.log {
             said("log", "--log");
             settings.log = match target.as_str() {
-                "auto" | "journal" | "stderr" | "" => target.clone(),
+                "auto" | "journal" | "stderr" | "file" | "" => target.clone(),
                 file => here
                     .join(file)
                     .into_os_string()

@@ -33,6 +33,12 @@ pub struct AgentSettings {
     pub links: Links,
     pub owner: Owner,
     pub acl_from_left_only: bool,
+    pub samba_acls: bool,
+    /// Names of directories that are not watched.
+    pub unwatched: Vec<String>,
+    /// 1..=3
+    pub rsync_style: u8,
+    pub rsync_event_recurse: bool,
     pub durability: Durability,
     pub trash_days: u32,
     pub trash_max: Share,
@@ -65,6 +71,10 @@ impl From<&Settings> for AgentSettings {
             links: s.links,
             owner: s.owner,
             acl_from_left_only: s.acl_from_left_only,
+            samba_acls: s.samba_acls,
+            unwatched: s.unwatched().unwrap_or_default(),
+            rsync_style: s.rsync_style,
+            rsync_event_recurse: s.rsync_event_recurse,
             durability: s.durability,
             trash_days: s.trash_days,
             trash_max: s.trash_max,

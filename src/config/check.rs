@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Settings;
+use super::{Links, Owner, Settings};
 
 /// A setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +26,10 @@ impl Settings {
         check_root("right.root", &self.right.root)?;
         check_filters(&self.tempfiles, &self.excludes, &self.safesuffix)?;
         self.check_numbers()?;
+        if self.links == Links::Follow && self.owner == Owner::Ignore {
+            let why = "follow and owner = \"ignore\" together would give files to whoever makes a link to them";
+            return Err(Invalid::new("links", why));
+        }
         self.check_link()?;
         check_log(&self.log)?;
         if let Some(name) = &self.banned
@@ -158,11 +162,11 @@ fn check_word(key: &'static str, word: Option<&str>) -> Result<(), Invalid> {
 
 fn check_log(target: &str) -> Result<(), Invalid> {
     match target {
-        "auto" | "journal" | "stderr" => Ok(()),
+        "auto" | "journal" | "stderr" | "file" => Ok(()),
         path if Path::new(path).is_absolute() => Ok(()),
         other => Err(Invalid::new(
             "log",
-            format!("`{other}` is neither auto, journal, stderr nor an absolute path of a file"),
+            format!("`{other}` is neither auto, journal, stderr, file nor an absolute path of a file"),
         )),
     }
 }
@@ -211,7 +215,14 @@ mod tests {
                 |s| s.right.proxy_command = Some("ssh %x".into()),
                 "right.proxy_command: `%x` is none of %h %u %p %i %o %%",
             ),
-            (|s| s.log = "here".into(), "log: `here` is neither auto, journal, stderr nor an absolute path of a file"),
+            (
+                |s| (s.links, s.owner) = (Links::Follow, Owner::Ignore),
+                "links: follow and owner = \"ignore\" together would give files to whoever makes a link to them",
+            ),
+            (
+                |s| s.log = "here".into(),
+                "log: `here` is neither auto, journal, stderr, file nor an absolute path of a file",
+            ),
             (|s| s.banned = Some("/bin/x".into()), "banned: `/bin/x` is no name of a program"),
             (|s| s.inotify_extra = vec!["-x".into()], "inotify_extra: `-x`: only `-E NAME` is known here"),
         ];

@@ -10,12 +10,6 @@ impl Settings {
             ("transfer", self.transfer == Transfer::Rsync, "contents cannot go through rsync"),
             ("rsync_extra", self.rsync_extra != standard.rsync_extra, "contents cannot go through rsync"),
             ("rsync_excludes", self.rsync_excludes != standard.rsync_excludes, "patterns of rsync are not understood"),
-            ("rsync_event_recurse", self.rsync_event_recurse, "changes of directories are not examined in depth"),
-            ("rsync_style", self.rsync_style != standard.rsync_style, "only style 2 exists"),
-            ("links", self.links != standard.links, "links travel as links"),
-            ("owner", self.owner != standard.owner, "owners travel by name"),
-            ("samba_acls", self.samba_acls, "Samba's ACLs are not kept"),
-            ("inotify_extra", !self.inotify_extra.is_empty(), "every directory is watched"),
         ];
         match asked.into_iter().find(|(_, asked, _)| *asked) {
             Some((key, _, why)) => Err(Invalid::new(key, format!("not available in this version: {why}"))),

@@ -96,7 +96,7 @@ fn survey(
 ) {
     let open = || {
         let named = named.recv().map_err(|e| e.to_string())?;
-        Survey::open(opening.root, served_pair(pair, &named)?, &opening.filter)
+        Survey::open(opening.root, served_pair(pair, &named)?, &opening.scope())
     };
     let mut first = Some(first);
     let next = || {

@@ -9,7 +9,8 @@ pub mod survey;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    AncestorRow, Apply, Change, Content, Data, Generation, Outcome, Principal, Problem, Record, RelPath, Seq, Side,
+    AncestorRow, Apply, Change, Content, Data, Generation, Outcome, OwnerNumber, Principal, Problem, Record, RelPath,
+    Seq, Side,
 };
 
 /// Rows that travel in one message have so many bytes at most, or are one row, which has less than this beside the
@@ -87,6 +88,8 @@ pub enum Request {
     Stop,
     /// Report nothing more, or go on. Actions and contents are not held.
     Hold { on: bool },
+    /// Names of users and groups that the other side uses, with their numbers there.
+    Names { numbers: Vec<OwnerNumber> },
     /// The question of a check, as the first message of a link that serves nothing else. See [`survey`].
     Check(survey::Ask),
 }
@@ -191,6 +194,10 @@ pub enum Reply {
     },
     Pong {
         number: u64,
+    },
+    /// Names of users and groups that what follows uses, with their numbers here: for the other side.
+    Names {
+        numbers: Vec<OwnerNumber>,
     },
     Stopped,
     /// Events below this directory were lost: it is scanned again.

@@ -19,7 +19,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::filter::{Filter, Translate};
-use crate::model::{Apply, Data, Generation, Millis, Outcome, Record, RelPath, Source, Step};
+use crate::model::{
+    Apply, Change, Data, Displaced, Generation, Kind, Millis, Outcome, OwnerNumber, Record, RelPath, Source, Step,
+};
 use crate::replica::Replica;
 use crate::replica::archive::Archive;
 use crate::replica::batch::Job;
@@ -48,8 +50,33 @@ pub struct Settings {
     pub trash_seconds: Option<u64>,
     /// Attach the contents of small files to the reports of live changes.
     pub inline_live: bool,
+    /// How contents that change between two full syncs are treated.
+    pub style: Style,
+    /// A change of a directory makes everything below it worth a look.
+    pub recurse: bool,
     /// Hears of what was done here.
     pub done: Option<Done>,
+}
+
+/// When contents travel, and how far an echo is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Style {
+    /// At once; what looks like an echo is read.
+    Verified,
+    /// At once.
+    #[default]
+    Continuous,
+    /// With the next full sync; all but contents at once.
+    Batched,
+}
+
+/// The style of this number in the configuration, which has been checked.
+pub fn style(number: u8) -> Style {
+    match number {
+        1 => Style::Verified,
+        3 => Style::Batched,
+        _ => Style::Continuous,
+    }
 }
 
 /// Told of each action that this side has carried out or recorded: its number, what was done, and where.
@@ -201,6 +228,18 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     /// Takes in a request of the brain. What takes long is done by [`Endpoint::step`].
     pub fn handle(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        let at = out.len();
+        let handled = self.take(request, now, out);
+        self.tell_names(at, out);
+        handled
+    }
+
+    /// The other side hears of a name's number before what names it.
+    fn tell_names(&self, at: usize, out: &mut Vec<Reply>) {
+        out.splice(at..at, names(&self.replica.disk.names_used(false)));
+    }
+
+    fn take(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         match request {
             Request::Start(start) => self.start(&start, out)?,
             Request::Rows { above } => {
@@ -240,6 +279,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Request::Scan { checksum } => self.full_scan = Some(Scan::new(RelPath::root()).reading(checksum).full()),
             Request::Hold { on } => self.held = on,
             Request::Ping { number } => self.pings.push((number, now)),
+            Request::Names { numbers } => self.replica.disk.learn_names(&numbers),
             Request::Check(_) => {
                 let reason = "this link serves a session and no check".to_owned();
                 out.push(Reply::Checked(Answer::Failed { reason }));
@@ -275,6 +315,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
         };
         out.push(Reply::Hello(hello));
+        // This session may be another agent's.
+        out.extend(names(&self.replica.disk.names_used(true)));
         Ok(())
     }
 
@@ -339,6 +381,21 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     fn apply(&mut self, generation: Generation, apply: Apply, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        if let Step::SetAttrs { entry, expect } = &apply.step
+            && self.replica.is_followed(&apply.path)
+        {
+            // The file that the link leads to is another's: what comes back replaces the link.
+            match self.replica.stage_copy(generation, &apply.path, &entry.attrs) {
+                Ok(staged) => {
+                    let (entry, expect) = (entry.clone(), expect.clone());
+                    let source = Source::Inline(serde_bytes::ByteBuf::new());
+                    let step = Step::Put { entry, source, expect, displaced: Displaced::Trash };
+                    self.jobs.push(Job { generation, apply: Apply { step, ..apply }, staged: Some(staged) });
+                }
+                Err(error) => fail(generation, error, out)?,
+            }
+            return Ok(());
+        }
         let Step::Put { entry, source, expect, .. } = &apply.step else {
             self.jobs.push(Job { generation, apply, staged: None });
             return Ok(());
@@ -406,10 +463,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.coalescer.event(path.clone(), Hint::Vanished, now);
                 self.take_back(path, out)?;
             }
+            // A full sync sends it.
+            Examined::Changed(change) if !how.again && self.waits_for_full_sync(&change) => {
+                self.coalescer.clean(path);
+                self.replica.withdraw_report(path)?;
+            }
             Examined::Changed(change) => {
-                if change.after.as_ref().is_some_and(|e| e.kind() == crate::model::Kind::Dir)
-                    && (!how.again || how.as_copy)
-                {
+                if change.after.as_ref().is_some_and(|e| e.kind() == Kind::Dir) && (!how.again || how.as_copy) {
                     // Below a directory that is taken for a new one everything is to be looked at.
                     self.replica.unscanned.insert(path.clone());
                 }
@@ -455,6 +515,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         Ok(())
     }
 
+    /// Whether contents changed that travel with the next full sync only.
+    fn waits_for_full_sync(&self, change: &Change) -> bool {
+        let file = change.after.as_ref().is_some_and(|after| after.kind() == Kind::File);
+        self.settings.style == Style::Batched && file && change.contents && change.moved.is_none()
+    }
+
     /// The brain is to forget what was reported of a path; so must the replica, or the next look would find nothing new.
     fn take_back(&mut self, path: &RelPath, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         self.replica.withdraw_report(path)?;
@@ -473,6 +539,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         trouble.delay = (trouble.delay * 2).min(LAST);
         trouble.next = now + trouble.delay;
     }
+}
+
+/// Names with their numbers, in messages that are well below a frame: a name has a few hundred bytes at most.
+fn names(numbers: &[OwnerNumber]) -> Vec<Reply> {
+    numbers.chunks(1024).map(|numbers| Reply::Names { numbers: numbers.to_vec() }).collect()
 }
 
 /// Answers for an action that could not even be staged.

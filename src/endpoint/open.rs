@@ -6,17 +6,19 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::Share;
+use crate::config::{Links, Owner, Share};
 use crate::filter::{Filter, FilterSettings, Translate};
-use crate::model::{Millis, RelPath, Side};
+use crate::model::{Millis, Name, RelPath, Side};
 use crate::replica::disk::Disk;
+use crate::replica::metadata::Rules;
 use crate::replica::real::{Cover, RealDisk};
 use crate::replica::sqlite::SqliteArchive;
 use crate::watch::Event;
 use crate::watch::coalesce::Timing;
 use crate::watch::inotify::InotifyTree;
 
-use super::{Done, Endpoint, Settings};
+use super::survey::Scope;
+use super::{Done, Endpoint, Settings, Style};
 
 /// An endpoint of a real root.
 pub type RealEndpoint = Endpoint<RealDisk, SqliteArchive>;
@@ -39,12 +41,27 @@ pub struct Opening<'a> {
     pub wait_for_writers: bool,
     /// ACLs and extended attributes travel from left to right only.
     pub xattrs_from_left: bool,
+    pub owner: Owner,
+    pub links: Links,
+    pub samba_acls: bool,
+    /// Directories of these names are not watched, nor what lies below them.
+    pub unwatched: Vec<String>,
+    pub style: Style,
+    /// A change of a directory makes everything below it worth a look.
+    pub recurse: bool,
     /// Report what differs at the start, but never deal with it: the open paths are not bounded then.
     pub skip_initial: bool,
     /// Change nothing, the archive and psync's own directories included.
     pub dry_run: bool,
     /// Hears of what was done here.
     pub done: Option<Done>,
+}
+
+impl Opening<'_> {
+    /// The same for a check.
+    pub fn scope(&self) -> Scope {
+        Scope { filter: self.filter.clone(), owner: self.owner, links: self.links }
+    }
 }
 
 /// Opens the root; events go to `sink`, from a thread of the watcher. Errors say what could not be opened.
@@ -58,9 +75,10 @@ pub fn open(
     let excluded = filter.clone();
     let watcher = InotifyTree::start(sink, move |path| excluded.excluded(path))
         .map_err(|e| format!("{root}: inotify: {e} (see fs.inotify.max_user_instances)"))?;
-    let cover = Arc::new(Covered(watcher.clone()));
+    let cover = Arc::new(Covered { tree: watcher.clone(), unwatched: opening.unwatched.clone() });
     let open_disk = if opening.dry_run { RealDisk::open_dry } else { RealDisk::open };
     let disk = open_disk(opening.root, opening.pair, cover).map_err(|e| format!("{root}: {e}"))?;
+    let disk = disk.with_rules(Rules::new(opening.owner, opening.samba_acls), opening.links);
     let identity = disk.root_identity().map_err(|e| format!("{root}: {e}"))?;
     let path = disk.own_path().join("archive.db");
     let root = (identity.ino, identity.btime);
@@ -78,6 +96,7 @@ pub fn open(
         wait_for_writers: opening.wait_for_writers,
         dry_run: opening.dry_run,
         trash_max: Some(opening.trash_max),
+        own_owners: opening.owner == Owner::Ignore,
         keeps_xattrs: opening.xattrs_from_left && opening.side == Side::Right,
         gives_acls: opening.xattrs_from_left && opening.side == Side::Left,
         ..Default::default()
@@ -91,17 +110,34 @@ pub fn open(
     };
     let trash_seconds = (!opening.dry_run).then(|| u64::from(opening.trash_days) * 86_400);
     let done = opening.done.clone();
-    let settings =
-        Settings { replica, timing: opening.timing, open_max, inline_live: true, translate, trash_seconds, done };
+    let settings = Settings {
+        replica,
+        timing: opening.timing,
+        open_max,
+        inline_live: true,
+        style: opening.style,
+        recurse: opening.recurse,
+        translate,
+        trash_seconds,
+        done,
+    };
     let endpoint = Endpoint::open(disk, archive, filter, settings, now).map_err(|e| e.to_string())?;
     Ok((endpoint, watcher))
 }
 
-struct Covered(Arc<InotifyTree>);
+struct Covered {
+    tree: Arc<InotifyTree>,
+    /// Directories of these names are left unwatched, with all below them.
+    unwatched: Vec<String>,
+}
 
 impl Cover for Covered {
     fn cover(&self, path: &RelPath, dir: BorrowedFd<'_>) -> std::io::Result<()> {
-        self.0.cover(path, dir)
+        let left_out = |name: &Name| self.unwatched.iter().any(|n| n.as_bytes() == name.as_bytes());
+        if !self.unwatched.is_empty() && path.names().any(|name| left_out(&name)) {
+            return Ok(());
+        }
+        self.tree.cover(path, dir)
     }
 }
 

@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::filter::FilterSettings;
 use crate::link::channel::{Channel, Incoming};
 use crate::link::frame::{self, Kind};
 use crate::link::handshake::{Hello, Role};
@@ -30,7 +29,7 @@ use super::message::survey::Ask;
 use super::message::{Reply, Request};
 use super::open::{Opening, RealEndpoint, open};
 use super::serve::{Inbound, Over, Session, clock, serve};
-use super::survey::{Survey, attend};
+use super::survey::{Scope, Survey, attend};
 use super::tenure::Tenure;
 
 /// Connections at a time, of which one is served.
@@ -129,7 +128,7 @@ impl Service<'_> {
             tell: self.tell.clone(),
             callers: Arc::default(),
             root: self.opening.root.to_owned(),
-            filter: self.opening.filter.clone(),
+            scope: self.opening.scope(),
             checks: Arc::default(),
             mounted: self.mounted.clone(),
             end,
@@ -268,7 +267,7 @@ struct Door {
     callers: Arc<AtomicUsize>,
     /// What a check looks at.
     root: PathBuf,
-    filter: FilterSettings,
+    scope: Scope,
     checks: Arc<AtomicUsize>,
     mounted: Mounted,
     end: Arc<dyn Fn() + Send + Sync>,
@@ -395,7 +394,7 @@ impl Door {
         if self.checks.fetch_add(1, Ordering::AcqRel) >= CHECKS {
             return replies.turn_away(&format!("{CHECKS} checks are running already"));
         }
-        let open = || Survey::open(&self.root, &self.pair, &self.filter);
+        let open = || Survey::open(&self.root, &self.pair, &self.scope);
         let mut first = Some(first);
         let next = || {
             first.take().or_else(|| match heard.recv() {

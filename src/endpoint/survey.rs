@@ -4,10 +4,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::config::{Links, Owner};
 use crate::filter::{Filter, FilterSettings};
 use crate::model::{Hash, Kind, Name, RelPath, Time};
 use crate::replica::disk::{Disk, Stat};
 use crate::replica::error::problem;
+use crate::replica::metadata::Rules;
 use crate::replica::real::{NoCover, RealDisk};
 
 use super::message::survey::{Answer, Ask, Item};
@@ -19,6 +21,14 @@ const HASHES: usize = 16;
 /// Files are read in pieces of this many bytes.
 const BUFFER: usize = 256 * 1024;
 
+/// What takes part in a check, and how owners are named.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    pub filter: FilterSettings,
+    pub owner: Owner,
+    pub links: Links,
+}
+
 /// One side's tree and what of it takes part.
 pub struct Survey<D> {
     disk: D,
@@ -27,10 +37,10 @@ pub struct Survey<D> {
 
 impl Survey<RealDisk> {
     /// Opens a real root to look at it: nothing is made there, and nothing watched.
-    pub fn open(root: &Path, pair: &str, filter: &FilterSettings) -> Result<Survey<RealDisk>, String> {
-        let filter = Filter::new(filter).map_err(|e| e.to_string())?;
+    pub fn open(root: &Path, pair: &str, scope: &Scope) -> Result<Survey<RealDisk>, String> {
+        let filter = Filter::new(&scope.filter).map_err(|e| e.to_string())?;
         let disk = RealDisk::open_dry(root, pair, Arc::new(NoCover)).map_err(|e| format!("{}: {e}", root.display()))?;
-        Ok(Survey::new(disk, filter))
+        Ok(Survey::new(disk.with_rules(Rules::new(scope.owner, false), scope.links), filter))
     }
 }
 
@@ -67,6 +77,7 @@ impl<D: Disk> Survey<D> {
             Ask::List => self.list(&mut emit),
             Ask::Look { paths } => self.look(paths, &mut emit),
             Ask::Hash { paths } => self.hash(paths, &mut emit),
+            Ask::Keep { name, paths } => self.keep(name, paths, &mut emit),
         };
         if heard {
             emit(Answer::End);
@@ -145,6 +156,18 @@ impl<D: Disk> Survey<D> {
         true
     }
 
+    fn keep(&self, name: &Name, paths: &[RelPath], emit: &mut dyn FnMut(Answer) -> bool) -> bool {
+        for path in paths.iter().filter(|path| !self.is_left_out(path)) {
+            match self.disk.keep_copy(name, path) {
+                // It went away, or became something else.
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {}
+                Err(e) if !emit(Answer::Problem(problem(path, "copy it to the trash", &e))) => return false,
+                Ok(()) | Err(_) => {}
+            }
+        }
+        true
+    }
+
     /// `None`: no file any more, or it changed while it was read.
     fn hash_of(&self, path: &RelPath) -> io::Result<Option<Hash>> {
         let Some((above, name)) = path.split().filter(|_| !self.is_left_out(path)) else { return Ok(None) };
@@ -175,7 +198,7 @@ impl<D: Disk> Survey<D> {
 
     /// `None`: of no kind that travels.
     fn item(&self, dir: &D::Dir, path: &RelPath, name: &Name, stat: &Stat) -> io::Result<Option<Item>> {
-        let Some(kind) = stat.kind else { return Ok(None) };
+        let Some(kind) = stat.kind.filter(|_| !self.filter.skips(stat.kind)) else { return Ok(None) };
         let (user, group) = self.disk.principals(stat.uid, stat.gid);
         let file = kind == Kind::File;
         Ok(Some(Item {

@@ -1,6 +1,6 @@
 use super::open::Opening;
 use super::*;
-use crate::config::Share;
+use crate::config::{Links, Owner, Share};
 use crate::filter::FilterSettings;
 use crate::model::{AncestorRow, Attrs, Content, Entry, Principal, Side, Time, Xattrs};
 use crate::watch::coalesce::DEFAULT_LIMIT;
@@ -17,13 +17,24 @@ fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
         root: root.path(),
         pair: "p",
         side: Side::Right,
-        filter: FilterSettings { excludes: String::new(), tempfiles: String::new(), safesuffix: ".x".into() },
+        filter: FilterSettings {
+            excludes: String::new(),
+            tempfiles: String::new(),
+            safesuffix: ".x".into(),
+            skip_links: false,
+        },
         timing: Timing { event_interval: 1000, delete_delay: 300, open_wait: 60_000 },
         durable: false,
         translate: None,
         trash_days: 7,
         trash_max: Share::Percent(10),
         wait_for_writers: true,
+        owner: Owner::Names,
+        links: Links::Preserve,
+        samba_acls: false,
+        unwatched: vec![],
+        style: Style::Continuous,
+        recurse: false,
         xattrs_from_left: true,
         skip_initial: false,
         dry_run: false,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Millis, Outcome, RelPath};
+use crate::model::{Change, Millis, Outcome, RelPath};
 use crate::replica::archive::Archive;
 use crate::replica::batch::Job;
 use crate::replica::disk::Disk;
@@ -13,7 +13,7 @@ use crate::replica::scan::{Found, Scan};
 use crate::watch::Hint;
 
 use super::message::Reply;
-use super::{Endpoint, Next, saves};
+use super::{Endpoint, Next, Style, saves};
 
 /// Paths examined in one slice.
 const LOOKS: usize = 256;
@@ -29,6 +29,13 @@ const STALL: Millis = 5_000;
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Does a bounded slice of the work that is due.
     pub fn step(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<Next, ReplicaError> {
+        let at = out.len();
+        let next = self.work(now, out);
+        self.tell_names(at, out);
+        next
+    }
+
+    fn work(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<Next, ReplicaError> {
         self.flush(out, now)?;
         let mut more = false;
         if std::mem::take(&mut self.doubts_root) && !self.replica.disk.root_is_there() {
@@ -154,12 +161,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     fn step_dirty(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
-        let how = How { inline: self.settings.inline_live, ..How::default() };
+        let verify = self.settings.style == Style::Verified;
+        let how = How { inline: self.settings.inline_live, verify, ..How::default() };
         let begun = out.len();
         for path in self.due(now)? {
             let appeared = self.appeared.remove(&path);
             self.look(&path, how, now, out)?;
-            if appeared && self.replica.is_dir(&path) {
+            if (appeared || self.settings.recurse) && self.replica.is_dir(&path) {
                 self.replica.unscanned.insert(path);
             }
         }
@@ -230,6 +238,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             if !self.replica.scan(&mut scan, SCAN_SLICE, &mut found)? {
                 self.scans.push_front(scan);
             }
+            self.hold_contents(&mut found)?;
             self.tell_found(found, now, out);
         } else if let Some(mut scan) = self.full_scan.take() {
             let done = self.replica.scan(&mut scan, SCAN_SLICE, &mut found)?;
@@ -246,6 +255,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
         }
         Ok(!self.scans.is_empty() || self.full_scan.is_some())
+    }
+
+    /// Contents that were found by a scan of a part of the tree wait for a full sync, if that is how they travel.
+    fn hold_contents(&mut self, found: &mut Found) -> Result<(), ReplicaError> {
+        let (held, told) = std::mem::take(&mut found.changes).into_iter().partition(|c| self.waits_for_full_sync(c));
+        found.changes = told;
+        held.iter().try_for_each(|change: &Change| self.replica.withdraw_report(&change.path))
     }
 
     fn tell_found(&mut self, found: Found, now: Millis, out: &mut Vec<Reply>) {

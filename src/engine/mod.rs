@@ -329,6 +329,8 @@ impl Engine {
     fn reply(&mut self, side: Side, reply: Reply, now: Millis) {
         match reply {
             Reply::Hello(hello) => self.hello(side, hello, now),
+            // From side to side, past the engine.
+            Reply::Names { .. } => {}
             Reply::Halt { reason } => self.halt(format!("{} side: {reason}", side.word()), String::new()),
             Reply::Rows { rows } => self.side(side).rows.extend(rows),
             Reply::RowsEnd => self.rows_end(side),

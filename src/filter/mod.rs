@@ -3,7 +3,7 @@
 mod pattern;
 mod translate;
 
-use crate::model::{OWN_DIR, RelPath};
+use crate::model::{Kind, OWN_DIR, RelPath};
 
 pub use pattern::FilterError;
 use pattern::Pattern;
@@ -18,6 +18,8 @@ pub struct FilterSettings {
     pub tempfiles: String,
     /// Names that end in this are left out; psync's own scratch names do.
     pub safesuffix: String,
+    /// Symbolic links are left out as well.
+    pub skip_links: bool,
 }
 
 impl Default for FilterSettings {
@@ -26,6 +28,7 @@ impl Default for FilterSettings {
             excludes: r"/Thumbs\.db$".into(),
             tempfiles: r"\.tmp$|\.~tmp~|/~\$".into(),
             safesuffix: ".psync.ignore".into(),
+            skip_links: false,
         }
     }
 }
@@ -36,6 +39,7 @@ pub struct Filter {
     excludes: Pattern,
     tempfiles: Pattern,
     safesuffix: Box<[u8]>,
+    skip_links: bool,
     digest: [u8; 32],
 }
 
@@ -50,6 +54,7 @@ impl Filter {
             excludes: Pattern::new("excludes", &settings.excludes)?,
             tempfiles: Pattern::new("tempfiles", &settings.tempfiles)?,
             safesuffix: suffix.into(),
+            skip_links: settings.skip_links,
             digest: digest(settings),
         })
     }
@@ -74,6 +79,11 @@ impl Filter {
         self.tempfiles.matches(path)
     }
 
+    /// Whether objects of this kind are left out wherever they lie.
+    pub fn skips(&self, kind: Option<Kind>) -> bool {
+        self.skip_links && kind == Some(Kind::Link)
+    }
+
     /// The same for equal settings only.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
@@ -81,9 +91,12 @@ impl Filter {
 }
 
 fn digest(settings: &FilterSettings) -> [u8; 32] {
-    let FilterSettings { excludes, tempfiles, safesuffix } = settings;
+    let FilterSettings { excludes, tempfiles, safesuffix, skip_links } = settings;
     let mut hasher = blake3::Hasher::new();
-    for (key, value) in [("excludes", excludes), ("tempfiles", tempfiles), ("safesuffix", safesuffix)] {
+    let links = if *skip_links { "skip" } else { "" };
+    for (key, value) in
+        [("excludes", excludes.as_str()), ("tempfiles", tempfiles), ("safesuffix", safesuffix), ("links", links)]
+    {
         for part in [key, value] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());

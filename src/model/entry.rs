@@ -46,6 +46,15 @@ pub enum Principal {
     Name(Arc<str>),
 }
 
+/// Which number a name has on the side that says so.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OwnerNumber {
+    /// Of a group, not of a user.
+    pub group: bool,
+    pub name: Arc<str>,
+    pub id: u32,
+}
+
 /// Extended attributes by name, ACLs included (as `system.posix_acl_access` and `..._default`,
 /// their value being the portable form of `replica::metadata`, not the kernel's).
 pub type Xattrs = BTreeMap<Box<[u8]>, Box<[u8]>>;

@@ -10,7 +10,7 @@ mod problem;
 
 pub use action::{Apply, Data, Displaced, Expect, Outcome, Record, Source, Step};
 pub use change::{AncestorRow, Change, Known, Like, Moved};
-pub use entry::{Attrs, Content, Entry, Hash, Kind, Principal, Sameness, Time, Xattrs};
+pub use entry::{Attrs, Content, Entry, Hash, Kind, OwnerNumber, Principal, Sameness, Time, Xattrs};
 pub use path::{NAME_MAX, Name, OWN_DIR, PATH_MAX, PathError, RelPath, readable};
 pub use problem::{Problem, ProblemKind};
 

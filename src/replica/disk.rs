@@ -6,7 +6,7 @@
 
 use std::io;
 
-use crate::model::{Attrs, Kind, Name, RelPath, Time, Xattrs};
+use crate::model::{Attrs, Kind, Name, OwnerNumber, RelPath, Time, Xattrs};
 
 /// What `statx` tells of one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,11 @@ pub enum Leased {
     Unsupported,
 }
 
+/// What is missing where a name is unknown on this side, and its number on the other side is used.
+pub const OWNER_NAME: &str = "owner's name";
+pub const GROUP_NAME: &str = "group's name";
+pub const ACL_NAMES: &str = "acl's names";
+
 /// What an object got of the attributes it was to have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NotSet {
@@ -67,10 +72,10 @@ impl NotSet {
     /// Whether these misses are all that keeps what was found from what was wanted. Else a user changed it meanwhile.
     pub fn explains(&self, wanted: &Attrs, found: &Attrs) -> bool {
         let any = |words: &[&str]| words.iter().any(|word| self.what.contains(word));
-        (wanted.user == found.user || any(&["owner"]))
-            && (wanted.group == found.group || any(&["group"]))
+        (wanted.user == found.user || any(&["owner", OWNER_NAME]))
+            && (wanted.group == found.group || any(&["group", GROUP_NAME]))
             && (wanted.mtime == found.mtime || any(&["mtime"]))
-            && (wanted.xattrs == found.xattrs || any(&["xattr", "acl", "capability"]))
+            && (wanted.xattrs == found.xattrs || any(&["xattr", "acl", ACL_NAMES, "capability"]))
             // A mode depends on the owner and on ACLs.
             && (wanted.mode == found.mode || !self.what.is_empty())
     }
@@ -104,6 +109,15 @@ pub trait Disk {
     fn own(&self, which: Own) -> io::Result<Self::Dir>;
     fn stat_dir(&self, dir: &Self::Dir) -> io::Result<Stat>;
     fn stat(&self, dir: &Self::Dir, name: &Name) -> io::Result<Stat>;
+    /// The link's own stat, if the name is a link that stands for the file it leads to: that is to be read, and never
+    /// written through.
+    fn followed(&self, _dir: &Self::Dir, _name: &Name) -> Option<Stat> {
+        None
+    }
+    /// Why a name is of no kind that travels, where there is more to say than that.
+    fn why_odd(&self, _dir: &Self::Dir, _name: &Name) -> Option<String> {
+        None
+    }
     /// Every name in the directory with its state, sorted by name. An object that goes away meanwhile is left out.
     /// The root's own `.psync` is never listed.
     fn list(&self, dir: &Self::Dir) -> io::Result<Vec<(Name, Stat)>>;
@@ -169,6 +183,10 @@ pub trait Disk {
     /// Removes an object and all below it. Only in own directories.
     fn discard(&self, dir: &Self::Dir, name: &Name) -> io::Result<()>;
 
+    /// Copies the file at `path` into the trash, below a directory of this name there: the path leads on from it.
+    fn keep_copy(&self, _name: &Name, _path: &RelPath) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// The file system's room; `None` where it is not known.
     fn space(&self) -> Option<Space> {
         None
@@ -184,6 +202,17 @@ pub trait Disk {
 
     /// The user's or group's travelling form, and back to this side's number.
     fn principals(&self, uid: u32, gid: u32) -> (crate::model::Principal, crate::model::Principal);
+    /// The names that [`Disk::principals`] and ACLs have given since this was asked last, with their numbers here; with
+    /// `again` all of them.
+    fn names_used(&self, _again: bool) -> Vec<OwnerNumber> {
+        Vec::new()
+    }
+    /// The numbers that the other side's names have there: for names that are unknown here.
+    fn learn_names(&self, _numbers: &[OwnerNumber]) {}
+    /// Gives an object of an own directory to this owner and group, as far as this side may.
+    fn give(&self, _dir: &Self::Dir, _name: &Name, _uid: u32, _gid: u32) -> io::Result<()> {
+        Ok(())
+    }
     /// Names this run of the machine: changes with every boot.
     fn boot_id(&self) -> [u8; 16];
     /// Seconds since 1970, for names and trash dates only.

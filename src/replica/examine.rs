@@ -128,8 +128,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let row = unchanged.clone();
             return self.same(path, parent, &row, how);
         }
+        if self.filter.skips(stat.kind) {
+            return match under_name {
+                // What the archive has here was replaced by something that takes no part.
+                Some(row) => self.examine_nothing(path, parent, Some(row), how),
+                None => Ok(Examined::Excluded),
+            };
+        }
         let Some(kind) = stat.kind else {
-            let detail = "not a file, directory or link: not synchronised".to_owned();
+            let why = self.disk.why_odd(dir, name);
+            let detail = why.unwrap_or_else(|| "not a file, directory or link: not synchronised".to_owned());
             return Ok(Examined::Problem(Problem { path: path.clone(), kind: ProblemKind::Unsupported, detail }));
         };
         if stat.foreign {
@@ -459,7 +467,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let doubt = self.doubt(row.as_ref(), &live.stat);
                 let wants_inline =
                     how.inline && doubt != Doubt::Unchanged && live.stat.size <= self.settings.inline_max;
-                let read = how.hash || wants_inline || doubt == Doubt::Read;
+                let verify = how.verify && doubt == Doubt::Unchanged;
+                let read = how.hash || wants_inline || doubt == Doubt::Read || verify;
                 if doubt != Doubt::Unchanged || read {
                     match self.read_for_report(dir, path, name, &live.stat, read, wants_inline, how)? {
                         Contents::Busy => return Ok(Examined::Busy),

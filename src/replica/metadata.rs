@@ -3,6 +3,31 @@
 pub mod acl;
 pub mod owners;
 
+use crate::config::Owner;
+use owners::Owners;
+
+/// What of an object's attributes takes part, and how owners are named.
+#[derive(Debug, Default)]
+pub struct Rules {
+    pub owners: Owners,
+    /// Samba's Windows ACLs travel.
+    pub samba_acls: bool,
+}
+
+impl Rules {
+    pub fn new(owner: Owner, samba_acls: bool) -> Rules {
+        Rules { owners: Owners::new(owner), samba_acls }
+    }
+
+    /// Whether this extended attribute travels. Labels and seals of the machine itself (selinux, ima, evm, trusted)
+    /// never do.
+    pub fn travels(&self, name: &[u8]) -> bool {
+        matches!(name, ACL_ACCESS | ACL_DEFAULT | CAPABILITY)
+            || (name == NTACL && self.samba_acls)
+            || (name.len() > b"user.".len() && name.starts_with(b"user.") && !name.contains(&0))
+    }
+}
+
 /// The access ACL of a file or directory.
 pub const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 /// The ACL that new objects in a directory get.
@@ -15,12 +40,6 @@ pub const NTACL: &[u8] = b"security.NTACL";
 /// The most bytes, names and values, that the extended attributes of one object may have: a message holds an object's
 /// up to three times.
 pub const XATTRS_MAX: usize = 256 * 1024;
-
-/// Whether this extended attribute travels. Labels and seals of the machine itself (selinux, ima, evm, trusted) never do.
-pub fn travels(name: &[u8]) -> bool {
-    matches!(name, ACL_ACCESS | ACL_DEFAULT | CAPABILITY | NTACL)
-        || (name.len() > b"user.".len() && name.starts_with(b"user.") && !name.contains(&0))
-}
 
 /// Whether the attribute is an ACL, whose value travels in the form of [`acl::Acl`].
 pub fn is_acl(name: &[u8]) -> bool {
@@ -50,7 +69,10 @@ mod tests {
             (b"trusted.overlay.opaque", false),
             (b"", false),
         ] {
-            assert_eq!(travels(name), expected, "{}", crate::model::readable(name));
+            let kept = Rules::new(Owner::Names, true);
+            assert_eq!(kept.travels(name), expected, "{}", crate::model::readable(name));
+            let plain = Rules::default().travels(name);
+            assert_eq!(plain, expected && name != NTACL, "without samba_acls: {}", crate::model::readable(name));
         }
     }
 }

@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::config::Share;
 use crate::filter::Filter;
-use crate::model::{Attrs, Content, NodeId, RelPath, Sameness, Seq, Side, Time};
+use crate::model::{Attrs, Content, Kind, NodeId, ROOT_NODE, RelPath, Sameness, Seq, Side, Time};
 
 use archive::{Archive, Identity, Signature};
 use disk::Disk;
@@ -49,6 +49,9 @@ pub struct Settings {
     pub keeps_xattrs: bool,
     /// New objects of the other side bring no ACLs: they get those that making them here would have given.
     pub gives_acls: bool,
+    /// Owners do not travel: an object belongs to whom the one that it replaces belongs to, else to the owner of its
+    /// directory.
+    pub own_owners: bool,
     /// Wait for writers that still have a file open.
     pub wait_for_writers: bool,
     /// The most that the trash holds, in bytes or as a share of the file system; `None`: whatever comes.
@@ -65,6 +68,7 @@ impl Default for Settings {
             durable: true,
             keeps_xattrs: false,
             gives_acls: false,
+            own_owners: false,
             wait_for_writers: true,
             trash_max: None,
             dry_run: false,
@@ -182,9 +186,44 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         if !replica.settings.dry_run {
             replica.recover()?;
+            replica.forget_excluded()?;
             replica.resume_looks()?;
         }
         Ok(replica)
+    }
+
+    /// What other filters than before leave out is forgotten, so that it is met as unknown if it ever takes part again.
+    /// The objects themselves stay.
+    fn forget_excluded(&mut self) -> Result<(), error::ReplicaError> {
+        let filters = self.filter.digest();
+        if self.identity.filters == filters {
+            return Ok(());
+        }
+        self.identity.filters = filters;
+        let mut excluded = Vec::new();
+        let mut dirs = vec![(ROOT_NODE, RelPath::root())];
+        while let Some((node, path)) = dirs.pop() {
+            for row in self.archive.children(node)? {
+                let Ok(below) = path.join(&row.name) else { continue };
+                let kind = row.entry.kind();
+                if self.filter.excluded_itself(&below)
+                    || self.filter.temporary_itself(&below)
+                    || self.filter.skips(Some(kind))
+                {
+                    excluded.push(row.node);
+                } else if kind == Kind::Dir {
+                    dirs.push((row.node, below));
+                }
+            }
+        }
+        if excluded.is_empty() {
+            return Ok(());
+        }
+        for node in &excluded {
+            self.archive.drop_tree(*node)?;
+        }
+        self.notes.push(format!("the filters changed: {} paths do not take part any more", excluded.len()));
+        self.commit()
     }
 
     /// Remembers that `path` was reported with this state.

@@ -262,6 +262,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Guarded::Busy => return Ok(Swapped::Busy),
             Guarded::Refused => return Ok(Swapped::Refused),
         };
+        let Some(bare) = self.bare(place, victim) else { return Ok(Swapped::Refused) };
+        let victim = &bare;
         match self.disk.exchange(staged, place) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Swapped::Refused),
             other => other.at(path, "exchange")?,
@@ -282,6 +284,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.disk.release(file);
         }
         Ok(Swapped::Done)
+    }
+
+    /// The stat that an object will have once it is out of its name: a link that stood for a file is a link then. `None`: it
+    /// is another object by now.
+    pub(crate) fn bare(&self, place: (&D::Dir, &Name), shown: &Stat) -> Option<Stat> {
+        match self.disk.followed(place.0, place.1) {
+            None => Some(*shown),
+            Some(link) => ((link.ino, link.btime) == (shown.ino, shown.btime)).then_some(link),
+        }
     }
 
     /// After an exchange back the stage must hold our object again. If a user replaced it in between, his object is

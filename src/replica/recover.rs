@@ -224,6 +224,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 continue;
             }
             let generation = trash_generation(&id);
+            // No action has the number 0.
+            let by_check = generation == Some(0);
             let intent = intents.iter().find(|i| Some(i.generation) == generation);
             // As it was when it was displaced, where that is known: it may have been written since.
             let victim = match intent.map(|intent| &intent.step) {
@@ -235,8 +237,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 since: self.disk.wall_clock(),
                 size: victim.map_or(stat.size, |victim| victim.size),
                 path: intent.map_or_else(RelPath::root, |intent| intent.path.clone()),
-                reason: "found after a crash".to_owned(),
-                look: stamp.is_some(),
+                reason: if by_check { "copied by a check" } else { "found after a crash" }.to_owned(),
+                look: !by_check && stamp.is_some(),
                 stamp,
                 id,
             })?;

@@ -104,6 +104,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Guarded::Busy => return Ok(Placed::Busy),
             Guarded::Refused => return Ok(Placed::Refused(vec![path.clone()])),
         };
+        let Some(bare) = self.bare(place, stat) else { return Ok(Placed::Refused(vec![path.clone()])) };
+        let stat = &bare;
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let name = self.stage_name(generation)?;
         match self.disk.rename(place, (&stage, &name)) {
@@ -260,7 +262,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Whether an object never holds a directory: it goes to the trash with it.
     pub(super) fn goes_along(&self, path: &RelPath, stat: &Stat) -> bool {
-        stat.kind.is_none() || self.filter.excluded(path) || self.filter.temporary(path)
+        stat.kind.is_none() || self.filter.skips(stat.kind) || self.filter.excluded(path) || self.filter.temporary(path)
     }
 
     /// Removes what the archive knows below a directory, one by one, and the directories that are empty then. The

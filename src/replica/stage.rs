@@ -93,6 +93,46 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
     }
 
+    /// Whether a link that stands for a file lies at `path`.
+    pub(crate) fn is_followed(&self, path: &RelPath) -> bool {
+        let Some((above, name)) = path.split() else { return false };
+        self.disk.open_dir(&above).is_ok_and(|dir| self.disk.followed(&dir, &name).is_some())
+    }
+
+    /// Makes a copy of the file that lies at `path`, with other attributes.
+    pub(crate) fn stage_copy(
+        &mut self,
+        generation: Generation,
+        path: &RelPath,
+        attrs: &Attrs,
+    ) -> Result<Staged<D::File>, ReplicaError> {
+        let (above, name) = path.split().ok_or_else(|| std::io::Error::other("the root")).at(path, "copy")?;
+        let dir = self.disk.open_dir(&above).at(path, "open the directory")?;
+        let source = self.disk.open_file(&dir, &name).at(path, "open")?;
+        let (staged, file) = self.stage_file(generation, path)?;
+        let copied = self.copy(&source, &file).at(path, "copy");
+        let (hash, written) = match copied {
+            Ok(hash) => (Some(hash), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        self.finish_file(path, staged, file, attrs, hash, written)
+    }
+
+    fn copy(&self, from: &D::File, to: &D::File) -> std::io::Result<Hash> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; 256 * 1024];
+        let mut offset = 0;
+        loop {
+            let count = self.disk.read_at(from, offset, &mut buffer)?;
+            if count == 0 {
+                return Ok(Hash(*hasher.finalize().as_bytes()));
+            }
+            hasher.update(&buffer[..count]);
+            self.disk.write_at(to, offset, &buffer[..count])?;
+            offset += count as u64;
+        }
+    }
+
     /// Gives a written file its attributes, or throws it away if it could not be written.
     pub(crate) fn finish_file(
         &mut self,
@@ -131,10 +171,31 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     fn dress(&self, path: &RelPath, name: &Name, kind: Kind, attrs: &Attrs) -> Result<Dressed, ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        if self.settings.own_owners
+            && let Some((uid, gid)) = self.owner_for(path)
+        {
+            self.disk.give(&stage, name, uid, gid).at(path, "change the owner")?;
+        }
         let not_set = self.disk.set_attrs(&stage, name, kind, attrs).at(path, "set attributes")?;
         let stat = self.disk.stat(&stage, name).at(path, "stat the staged object")?;
         let achieved = self.achieved(&stage, path, name, kind, attrs, &stat, !not_set.what.is_empty())?;
         Ok(Dressed { object: (stat.ino, stat.btime), achieved, not_set })
+    }
+
+    /// The owner and group of what lies at `path`, else of the nearest directory above it that is there.
+    fn owner_for(&self, path: &RelPath) -> Option<(u32, u32)> {
+        let (above, name) = path.split()?;
+        let mut dir = self.disk.open_dir(&above);
+        if let Some(stat) = dir.as_ref().ok().and_then(|dir| self.disk.stat(dir, &name).ok()) {
+            return Some((stat.uid, stat.gid));
+        }
+        let mut above = above;
+        while dir.is_err() {
+            above = above.parent()?;
+            dir = self.disk.open_dir(&above);
+        }
+        let stat = self.disk.stat_dir(&dir.ok()?).ok()?;
+        Some((stat.uid, stat.gid))
     }
 
     /// Throws a staged object away. One that cannot be removed is left to the next start.

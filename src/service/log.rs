@@ -94,6 +94,8 @@ pub mod message_id {
     ];
 }
 
+/// What `log = "file"` means.
+pub const FILE: &str = "/var/log/psync/psync.log";
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 /// Records that may wait for the writer.
 const QUEUE: usize = 4096;
@@ -114,6 +116,7 @@ impl Target {
             "stderr" => Target::Stderr,
             "auto" if stderr_is_journal() => Target::Journal,
             "auto" => Target::Stderr,
+            "file" => Target::File(FILE.into()),
             path => Target::File(path.into()),
         }
     }
@@ -334,6 +337,7 @@ mod tests {
     fn targets() {
         assert_eq!(Target::of("stderr"), Target::Stderr);
         assert_eq!(Target::of("journal"), Target::Journal);
+        assert_eq!(Target::of("file"), Target::File("/var/log/psync/psync.log".into()));
         assert_eq!(Target::of("/var/log/x"), Target::File("/var/log/x".into()));
         let missing = Target::File("/nowhere/at/all".into());
         assert!(Log::start(&missing, 0, "p", Box::new(io::sink())).is_err());

@@ -3,6 +3,7 @@
 pub mod alert;
 pub mod banned;
 pub mod control;
+pub mod events;
 mod format;
 pub mod journal;
 pub mod log;

@@ -123,9 +123,7 @@ fn what_it_says() {
     write(&many.1, format!("alert_threshold = 2\n{}", read(&many.1)));
     (0..2).for_each(|n| write(many.0.left.join(n.to_string()), ""));
     assert_eq!(check(&many.1, &[]).code(), 2, "as many as the threshold");
-    for (options, words) in
-        [(&["-b"][..], "--backup is not there yet"), (&["--all"], "--checksum"), (&["-n", "5"], "--checksum")]
-    {
+    for (options, words) in [(&["--all"][..], "--checksum"), (&["-n", "5"], "--checksum")] {
         let refused = check(&file, options);
         assert!(refused.code() == 1 && refused.stderr.contains(words), "{options:?}: {}", refused.stderr);
     }
@@ -147,6 +145,38 @@ fn a_right_side_that_cannot_be_reached() {
     std::fs::remove_dir(&pair.left).unwrap();
     let once = check(&file, &[]);
     assert!(once.code() == 1 && once.stderr.contains("left side: "), "{}", once.stderr);
+}
+
+#[test]
+fn the_files_that_differ_are_copied_to_the_trash_if_asked() {
+    let (pair, file) = configured("");
+    for name in ["dir/same", "dir/differs", "gone"] {
+        plant(pair.left.join(name), name);
+    }
+    pair.sync();
+    write(pair.left.join("dir/differs"), "as it is on the left\n");
+    write(pair.right.join("dir/differs"), "as it is on the right, longer\n");
+    remove(pair.left.join("gone"));
+    let before = trees(&pair);
+    let once = check(&file, &["-b"]);
+    assert_eq!(once.code(), 2, "{}{}", once.stdout, once.stderr);
+    assert!(once.stdout.contains("2 files copied to the trash"), "{}", once.stdout);
+    assert!(trees(&pair) == before, "nothing that users see has changed");
+    let kept = |root: &std::path::Path| {
+        let trash = Pair::own(root).join("trash");
+        let copies: Vec<_> = std::fs::read_dir(trash).unwrap().flatten().map(|e| e.path()).collect();
+        assert_eq!(copies.len(), 1, "{copies:?}");
+        copies[0].clone()
+    };
+    let (left, right) = (kept(&pair.left), kept(&pair.right));
+    assert_eq!(read(left.join("dir/differs")), "as it is on the left\n");
+    assert_eq!(read(right.join("dir/differs")), "as it is on the right, longer\n");
+    assert_eq!(read(right.join("gone")), "gone");
+    assert!(!left.join("gone").exists() && !left.join("dir/same").exists());
+    // A pair that has never run has no trash.
+    remove_tree(pair.left.join(".psync"));
+    let once = check(&file, &["-b"]);
+    assert!(once.code() == 2 && once.stdout.contains("copy it to the trash"), "{}{}", once.stdout, once.stderr);
 }
 
 /// Checks one after the other while `psync` carries what a user writes: nothing differs that is not on its way.

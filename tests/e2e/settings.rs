@@ -29,6 +29,18 @@ fn the_trash_keeps_what_was_replaced_for_trash_days() {
 }
 
 #[test]
+fn a_right_side_that_never_gets_ready_fails_the_start() {
+    let pair = Pair::new();
+    let file = pair.beside("psync.toml");
+    write(&file, "itimeout = 1\n");
+    let pair = pair.with(&["--config", file.to_str().unwrap(), "--proxy-command", "exec sleep 100"]);
+    let start = std::time::Instant::now();
+    let once = pair.sync_once();
+    assert_eq!(once.code(), 2, "{}", once.stderr);
+    assert!(start.elapsed() >= std::time::Duration::from_secs(1) && !once.stderr.is_empty(), "{}", once.stderr);
+}
+
+#[test]
 fn translate_looks_for_contents_under_another_name() {
     let mut pair = Pair::start(&["-T", "seen:real"]);
     plant(pair.left.join("seen/file"), "one\n");

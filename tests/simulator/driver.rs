@@ -167,6 +167,8 @@ impl RealPair {
                 translate: None,
                 trash_seconds: None,
                 done: None,
+                style: endpoint::Style::Continuous,
+                recurse: false,
                 inline_live: true,
             };
             let filter = Filter::new(&FilterSettings::default()).expect("the default filters");

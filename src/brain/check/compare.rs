@@ -52,6 +52,15 @@ pub struct Difference {
     pub right: Option<Item>,
 }
 
+impl Difference {
+    /// Whether there is a file on either side.
+    pub fn is_of_files(&self) -> bool {
+        // Of contents that turned out to differ by reading there may be no items.
+        let file = |item: &Option<Item>| item.as_ref().is_some_and(|item| item.kind == Kind::File);
+        file(&self.left) || file(&self.right) || self.what == What::Contents
+    }
+}
+
 /// Compares what lies under one name.
 pub fn compare(left: Option<&Item>, right: Option<&Item>, closely: Closely) -> Option<What> {
     let shown = |item: &&Item| !(closely.no_links && item.kind == Kind::Link);

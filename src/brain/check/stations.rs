@@ -8,7 +8,7 @@ use super::super::sides::{Farewell, call, filter, limits};
 use super::{Station, answers};
 use crate::config::{Settings, pair_command};
 use crate::endpoint::message::{Reply, Request};
-use crate::endpoint::survey::{Survey, attend};
+use crate::endpoint::survey::{Scope, Survey, attend};
 use crate::link::LinkError;
 use crate::link::channel::Incoming;
 use crate::link::proxy::Proxy;
@@ -17,9 +17,10 @@ use crate::link::proxy::Proxy;
 pub fn left(settings: &Settings, pair: &str) -> Station {
     let (say, answers) = answers();
     let (questions, asked) = channel();
-    let (root, pair, filter) = (settings.left.root.clone(), pair.to_owned(), filter(settings));
+    let (root, pair) = (settings.left.root.clone(), pair.to_owned());
+    let scope = Scope { filter: filter(settings), owner: settings.owner, links: settings.links };
     let run = move || {
-        let open = || Survey::open(&root, &pair, &filter);
+        let open = || Survey::open(&root, &pair, &scope);
         attend(open, || asked.recv().ok(), |answer| say.send(answer).is_ok());
     };
     let started = thread::Builder::new().name("left".into()).spawn(run);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::mount_units;
 use crate::config::{Calendar, Settings};
+use crate::service::log::Target;
 
 /// An addition to one unit.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,8 +89,8 @@ fn sandbox(roots: &[&Path], settings: &Settings, complain: &mut impl FnMut(Strin
     }
     let mut written: Vec<PathBuf> = roots.iter().map(|r| r.to_path_buf()).collect();
     // The file may be rotated away, so it is the directory that must be writable.
-    if settings.log.starts_with('/') {
-        written.extend(Path::new(&settings.log).parent().map(Path::to_path_buf));
+    if let Target::File(file) = Target::of(&settings.log) {
+        written.extend(file.parent().map(Path::to_path_buf));
     }
     for path in &written {
         // With a dash: psync itself says what is missing, in words better than those of a failed mount.

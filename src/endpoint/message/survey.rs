@@ -1,8 +1,8 @@
-//! What a check asks of a side: to look, and to change nothing.
+//! What a check asks of a side: to look, and to change nothing that users see.
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Hash, Kind, Principal, Problem, RelPath, Time};
+use crate::model::{Hash, Kind, Name, Principal, Problem, RelPath, Time};
 
 /// One question of a check; each is answered in full before the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,8 @@ pub enum Ask {
     Look { paths: Vec<RelPath> },
     /// The hashes of these files' contents.
     Hash { paths: Vec<RelPath> },
+    /// Copy these files into the trash, below a directory of this name. Answered with problems alone.
+    Keep { name: Name, paths: Vec<RelPath> },
 }
 
 /// A piece of an answer.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Principal;
 
-use super::owners::{Class, Owners};
+use super::owners::{Class, Found, Owners};
 
 const VERSION: [u8; 4] = [2, 0, 0, 0];
 const NOBODY: u32 = u32::MAX;
@@ -65,8 +65,10 @@ pub struct Acl {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelAcl {
     pub bytes: Vec<u8>,
-    /// Whether every user and group of it is known here; lines of others are left out.
+    /// Whether every user and group of it has a number here; lines of others are left out.
     pub whole: bool,
+    /// Whether a name is unknown here, and its number is the other side's.
+    pub numbered: bool,
 }
 
 impl Acl {
@@ -84,8 +86,11 @@ impl Acl {
     /// The kernel's bytes, with this machine's numbers.
     pub fn to_kernel(&self, owners: &Owners) -> KernelAcl {
         let mut entries: Vec<(u16, u32, u16)> = Vec::with_capacity(self.lines.len());
+        let mut numbered = false;
         for line in &self.lines {
-            if let Some((tag, id)) = tag_and_id(&line.who, owners) {
+            let (tag, found) = tag_and_id(&line.who, owners);
+            numbered |= matches!(found, Found::Number(_));
+            if let Some(id) = found.id() {
                 entries.push((tag, id, u16::from(line.allowed)));
             }
         }
@@ -98,7 +103,7 @@ impl Acl {
             bytes.extend_from_slice(&allowed.to_le_bytes());
             bytes.extend_from_slice(&id.to_le_bytes());
         }
-        KernelAcl { bytes, whole: entries.len() == self.lines.len() }
+        KernelAcl { bytes, whole: entries.len() == self.lines.len(), numbered }
     }
 
     /// Reads the travelling form.
@@ -162,15 +167,15 @@ fn line_from_kernel(entry: [u8; 8], owners: &Owners) -> Result<Line, Malformed> 
     Ok(Line { who, allowed: low })
 }
 
-fn tag_and_id(who: &Who, owners: &Owners) -> Option<(u16, u32)> {
-    Some(match who {
-        Who::Owner => (0x01, NOBODY),
-        Who::User(named) => (0x02, owners.id(Class::User, &named.0)?),
-        Who::OwningGroup => (0x04, NOBODY),
-        Who::Group(named) => (0x08, owners.id(Class::Group, &named.0)?),
-        Who::Mask => (0x10, NOBODY),
-        Who::Other => (0x20, NOBODY),
-    })
+fn tag_and_id(who: &Who, owners: &Owners) -> (u16, Found) {
+    match who {
+        Who::Owner => (0x01, Found::Known(NOBODY)),
+        Who::User(named) => (0x02, owners.find(Class::User, &named.0)),
+        Who::OwningGroup => (0x04, Found::Known(NOBODY)),
+        Who::Group(named) => (0x08, owners.find(Class::Group, &named.0)),
+        Who::Mask => (0x10, Found::Known(NOBODY)),
+        Who::Other => (0x20, Found::Known(NOBODY)),
+    }
 }
 
 #[cfg(test)]
@@ -206,7 +211,7 @@ mod tests {
             let acl = Acl::from_kernel(&bytes, &owners).expect("valid");
             let portable = acl.to_portable().expect("encoded");
             assert_eq!(Acl::from_portable(&portable).expect("valid"), acl);
-            assert_eq!(acl.to_kernel(&owners), KernelAcl { bytes, whole: true });
+            assert_eq!(acl.to_kernel(&owners), KernelAcl { bytes, whole: true, numbered: false });
         }
     }
 
@@ -238,6 +243,34 @@ mod tests {
         assert!(!here.whole);
         assert_eq!(here.bytes, kernel(&[(1, 6, NOBODY), (4, 0, NOBODY), (0x10, 6, NOBODY), (0x20, 0, NOBODY)]));
         assert_eq!(acl.group_bits(), 0);
+    }
+
+    #[test]
+    fn numbers_travel_as_numbers_inside_acls_too() {
+        let daemon = nix::unistd::User::from_name("daemon").expect("asked").expect("there is one").uid.as_raw();
+        let entries = [PLAIN[0], (2, 4, daemon), PLAIN[1], (0x10, 6, NOBODY), PLAIN[2]];
+        let portable = |owners: &Owners| Acl::from_kernel(&kernel(&entries), owners).expect("valid").to_portable();
+        let numeric = portable(&Owners::new(crate::config::Owner::Numeric)).expect("encoded");
+        let named = portable(&Owners::default()).expect("encoded");
+        let holds = |bytes: &[u8]| bytes.windows(6).any(|part| part == b"daemon");
+        assert!(holds(&named) && !holds(&numeric));
+    }
+
+    #[test]
+    fn a_line_of_a_stranger_takes_the_other_sides_number() {
+        let owners = Owners::default();
+        let line = |who, allowed| Line { who, allowed };
+        let stranger = OrderedPrincipal(Principal::Name("no-such-user".into()));
+        let lines = vec![
+            line(Who::Owner, 6),
+            line(Who::User(stranger), 6),
+            line(Who::OwningGroup, 0),
+            line(Who::Mask, 6),
+            line(Who::Other, 0),
+        ];
+        owners.learn(&[crate::model::OwnerNumber { group: false, name: "no-such-user".into(), id: 3_000_000_001 }]);
+        let here = Acl::checked(lines).expect("valid").to_kernel(&owners);
+        assert!(here.whole && here.numbered);
     }
 
     #[test]

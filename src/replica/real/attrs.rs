@@ -8,10 +8,10 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, StatxFlags, Timespec, Timest
 use rustix::io::Errno;
 
 use crate::model::{Attrs, Kind, Time, Xattrs};
-use crate::replica::disk::NotSet;
+use crate::replica::disk::{ACL_NAMES, GROUP_NAME, NotSet, OWNER_NAME};
 use crate::replica::metadata::acl::{Acl, Malformed};
-use crate::replica::metadata::owners::{Class, Owners};
-use crate::replica::metadata::{ACL_ACCESS, CAPABILITY, XATTRS_MAX, is_acl, travels};
+use crate::replica::metadata::owners::{Class, Found, Owners};
+use crate::replica::metadata::{ACL_ACCESS, CAPABILITY, NTACL, Rules, XATTRS_MAX, is_acl};
 
 use super::beneath;
 
@@ -19,14 +19,23 @@ use super::beneath;
 type Raw = BTreeMap<Box<[u8]>, Vec<u8>>;
 
 /// The extended attributes of `name` that travel.
-pub fn read(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, owners: &Owners) -> io::Result<Xattrs> {
+pub fn read(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, rules: &Rules) -> io::Result<Xattrs> {
     // A link can hold none of those that travel.
     if kind == Kind::Link {
         return Ok(Xattrs::new());
     }
+    portable_all(raw(&beneath::proc_path_in(dir, name), End::Name, rules)?, rules)
+}
+
+/// The same of an object that is held on to.
+pub fn read_pinned(object: BorrowedFd<'_>, rules: &Rules) -> io::Result<Xattrs> {
+    portable_all(raw(beneath::proc_path(object).as_bytes(), End::Pinned, rules)?, rules)
+}
+
+fn portable_all(raw: Raw, rules: &Rules) -> io::Result<Xattrs> {
     let mut found = Xattrs::new();
-    for (name, value) in raw(&beneath::proc_path_in(dir, name), End::Name)? {
-        let value = if is_acl(&name) { portable(&value, owners).map_err(invalid)? } else { value };
+    for (name, value) in raw {
+        let value = if is_acl(&name) { portable(&value, &rules.owners).map_err(invalid)? } else { value };
         found.insert(name, value.into_boxed_slice());
     }
     let bytes: usize = found.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -38,7 +47,7 @@ pub fn read(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, owners: &Owners) -> io
 }
 
 /// Gives `name` the wanted attributes, with no more system calls than it takes.
-pub fn set(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, wanted: &Attrs, owners: &Owners) -> io::Result<NotSet> {
+pub fn set(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, wanted: &Attrs, rules: &Rules) -> io::Result<NotSet> {
     // All that follows happens to this very object, whatever becomes of its name.
     let pin = beneath::pin(dir, name)?;
     let stat = rustix::fs::statx(&pin, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
@@ -58,7 +67,9 @@ pub fn set(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, wanted: &Attrs, owners:
         touched: false,
         not_set: NotSet::default(),
     };
-    object.own((stat.stx_uid, stat.stx_gid), wanted, owners)?;
+    if !rules.owners.ignored() {
+        object.own((stat.stx_uid, stat.stx_gid), wanted, &rules.owners)?;
+    }
     if kind == Kind::Link {
         if !wanted.xattrs.is_empty() {
             object.miss("xattr");
@@ -66,13 +77,13 @@ pub fn set(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, wanted: &Attrs, owners:
         return Ok(object.not_set);
     }
     let chowned = object.touched;
-    let mut present = raw(object.path.as_bytes(), End::Pinned)?;
+    let mut present = raw(object.path.as_bytes(), End::Pinned, rules)?;
     if chowned {
         // A change of owner took it away.
         present.remove(CAPABILITY);
     }
-    let group_bits = object.set_xattrs(&present, wanted, owners)?;
-    object.set_mode(wanted.mode, group_bits)?;
+    let group_bits = object.set_xattrs(&present, wanted, rules)?;
+    object.set_mode(wanted.mode, group_bits, rules.owners.ignored())?;
     object.set_capability(&present, wanted)?;
     let mtime = Time { secs: stat.stx_mtime.tv_sec, nanos: stat.stx_mtime.tv_nsec };
     if kind == Kind::File && mtime != wanted.mtime {
@@ -104,16 +115,17 @@ impl Object<'_> {
     }
 
     fn own(&mut self, now: (u32, u32), wanted: &Attrs, owners: &Owners) -> io::Result<()> {
-        let user = owners.id(Class::User, &wanted.user);
-        let group = owners.id(Class::Group, &wanted.group);
-        if user.is_none() {
-            self.miss("owner");
-        }
-        if group.is_none() {
-            self.miss("group");
-        }
-        let user = user.filter(|id| *id != now.0);
-        let group = group.filter(|id| *id != now.1);
+        let mut find = |class, principal, whose: [&'static str; 2]| {
+            let found = owners.find(class, principal);
+            match found {
+                Found::Known(_) => {}
+                Found::Number(_) => self.miss(whose[1]),
+                Found::Unknown => self.miss(whose[0]),
+            }
+            found.id()
+        };
+        let user = find(Class::User, &wanted.user, ["owner", OWNER_NAME]).filter(|id| *id != now.0);
+        let group = find(Class::Group, &wanted.group, ["group", GROUP_NAME]).filter(|id| *id != now.1);
         if user.is_none() && group.is_none() {
             return Ok(());
         }
@@ -146,17 +158,26 @@ impl Object<'_> {
 
     /// ACLs and xattrs but capabilities. The answer: what the group bits of the mode must not exceed, since an ACL
     /// could not be set.
-    fn set_xattrs(&mut self, present: &Raw, wanted: &Attrs, owners: &Owners) -> io::Result<Option<u32>> {
+    fn set_xattrs(&mut self, present: &Raw, wanted: &Attrs, rules: &Rules) -> io::Result<Option<u32>> {
         let mut group_bits = None;
-        for (name, value) in wanted.xattrs.iter().filter(|(name, _)| travels(name) && ***name != *CAPABILITY) {
+        for (name, value) in wanted.xattrs.iter().filter(|(name, _)| ***name != *CAPABILITY) {
+            if !rules.travels(name) {
+                // The other side keeps them, and this one was told not to.
+                if **name == *NTACL {
+                    self.miss("xattr");
+                }
+                continue;
+            }
             if !is_acl(name) {
                 self.set_xattr(present, name, value, "xattr")?;
                 continue;
             }
             let acl = Acl::from_portable(value).map_err(invalid)?;
-            let here = acl.to_kernel(owners);
+            let here = acl.to_kernel(&rules.owners);
             if !here.whole {
                 self.miss("acl");
+            } else if here.numbered {
+                self.miss(ACL_NAMES);
             }
             if !self.set_xattr(present, name, &here.bytes, "acl")? && **name == *ACL_ACCESS {
                 group_bits = Some(acl.group_bits());
@@ -168,12 +189,16 @@ impl Object<'_> {
         Ok(group_bits)
     }
 
-    fn set_mode(&mut self, wanted: u32, group_bits: Option<u32>) -> io::Result<()> {
+    fn set_mode(&mut self, wanted: u32, group_bits: Option<u32>, any_owner: bool) -> io::Result<()> {
         let mut mode = wanted & 0o7777;
         if let Some(bits) = group_bits {
             mode &= !0o070 | bits << 3;
         }
         // A program must not run with the rights of whoever happens to own it here.
+        if any_owner && self.kind == Kind::File {
+            // Those that it has are its user's.
+            mode &= !0o6000 | self.mode;
+        }
         if self.misses("owner") {
             mode &= !0o4000;
         }
@@ -286,7 +311,7 @@ enum End {
 }
 
 /// The raw values that travel. One call where there are none.
-fn raw(path: &[u8], end: End) -> io::Result<Raw> {
+fn raw(path: &[u8], end: End, rules: &Rules) -> io::Result<Raw> {
     let names = filled(|buffer| match end {
         End::Pinned => rustix::fs::listxattr(path, buffer),
         End::Name => rustix::fs::llistxattr(path, buffer),
@@ -296,7 +321,7 @@ fn raw(path: &[u8], end: End) -> io::Result<Raw> {
         other => other?,
     };
     let mut values = Raw::new();
-    for name in names.split(|byte| *byte == 0).filter(|name| travels(name)) {
+    for name in names.split(|byte| *byte == 0).filter(|name| rules.travels(name)) {
         let value = filled(|buffer| match end {
             End::Pinned => rustix::fs::getxattr(path, name, buffer),
             End::Name => rustix::fs::lgetxattr(path, name, buffer),

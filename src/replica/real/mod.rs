@@ -8,7 +8,9 @@ mod beneath;
 mod clock;
 mod discard;
 mod durable;
+mod follow;
 mod inherit;
+mod keep;
 mod own;
 mod reserve;
 mod walk;
@@ -24,15 +26,17 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{Mode, OFlags, RenameFlags, SeekFrom};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, SeekFrom, Uid};
 use rustix::io::Errno;
 
-use crate::model::{Attrs, Kind, Name, Principal, RelPath, Xattrs};
+use crate::config::Links;
+use crate::model::{Attrs, Kind, Name, OwnerNumber, Principal, RelPath, Time, Xattrs};
 use crate::pulse;
 use crate::sys::lease;
 
 use super::disk::{Disk, Lease, Leased, NotSet, Own, Space, Stat};
-use super::metadata::owners::{Class, Owners};
+use super::metadata::Rules;
+use super::metadata::owners::Class;
 
 /// What watches directories for changes.
 pub trait Cover: Send + Sync {
@@ -91,11 +95,15 @@ impl AsFd for Dir {
 
 /// An open file.
 #[derive(Debug)]
-pub struct File(fs::File);
+pub struct File {
+    file: fs::File,
+    /// The link that it was opened through: inode and birth time.
+    link: Option<(u64, Time)>,
+}
 
 impl AsFd for File {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.file.as_fd()
     }
 }
 
@@ -110,7 +118,9 @@ pub struct RealDisk {
     /// `.psync/PAIR`
     own: RelPath,
     watcher: Arc<dyn Cover>,
-    owners: Owners,
+    rules: Rules,
+    /// Links stand for the files they lead to.
+    follow: bool,
     fine_clock: bool,
     boot: [u8; 16],
     pace: Mutex<durable::Pace>,
@@ -157,13 +167,38 @@ impl RealDisk {
             root_path: root,
             own,
             watcher,
-            owners: Owners::default(),
+            rules: Rules::default(),
+            follow: false,
             boot: clock::boot_id(),
             pace: Mutex::default(),
             dir_pace: Mutex::default(),
             lister: Mutex::default(),
             reserve: Mutex::new(reserve),
         })
+    }
+
+    /// The same disk with other rules for attributes and links.
+    pub fn with_rules(self, rules: Rules, links: Links) -> RealDisk {
+        RealDisk { rules, follow: links == Links::Follow, ..self }
+    }
+
+    /// What a name shows, be it a link that is followed.
+    fn shown(&self, dir: &Dir, name: &[u8], stat: Stat) -> Stat {
+        match self.follows(dir) {
+            true => follow::show(self.root.as_fd(), dir.as_fd(), name, stat, self.device),
+            false => stat,
+        }
+    }
+
+    /// Whether links in this directory are followed.
+    fn follows(&self, dir: &Dir) -> bool {
+        self.follow && dir.0.place != Place::Own
+    }
+
+    /// The link's own stat, if that is what lies under the name and it is to be followed.
+    fn link_at(&self, dir: &Dir, name: &[u8]) -> Option<Stat> {
+        let stat = self.follows(dir).then(|| walk::stat_at(dir.as_fd(), name, self.device).ok()).flatten();
+        stat.filter(|stat| stat.kind == Some(Kind::Link))
     }
 
     /// `ROOT/.psync/PAIR`, absolute, for the archive.
@@ -179,6 +214,14 @@ impl RealDisk {
     /// The root's descriptor, for what lies beside this trait (free space, file system kind).
     pub fn root_fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    fn show_links(&self, dir: &Dir, found: &mut [(Name, Stat)]) {
+        if self.follows(dir) {
+            for (name, stat) in found {
+                *stat = self.shown(dir, name.as_bytes(), *stat);
+            }
+        }
     }
 
     fn place_of(&self, path: &RelPath) -> Place {
@@ -239,16 +282,35 @@ impl Disk for RealDisk {
     }
 
     fn stat(&self, dir: &Dir, name: &Name) -> io::Result<Stat> {
-        walk::stat_at(dir.as_fd(), name.as_bytes(), self.device)
+        let stat = walk::stat_at(dir.as_fd(), name.as_bytes(), self.device)?;
+        Ok(self.shown(dir, name.as_bytes(), stat))
+    }
+
+    fn followed(&self, dir: &Dir, name: &Name) -> Option<Stat> {
+        self.link_at(dir, name.as_bytes())
+    }
+
+    fn why_odd(&self, dir: &Dir, name: &Name) -> Option<String> {
+        let link = self.link_at(dir, name.as_bytes())?;
+        let found = follow::stat(self.root.as_fd(), dir.as_fd(), name.as_bytes(), &link, self.device);
+        found.err().map(|astray| astray.to_string())
     }
 
     fn list(&self, dir: &Dir) -> io::Result<Vec<(Name, Stat)>> {
         pulse::beat();
-        walk::list(dir, self.device)
+        let mut found = walk::list(dir, self.device)?;
+        self.show_links(dir, &mut found);
+        Ok(found)
     }
 
     fn list_many(&self, dirs: &[Dir]) -> Vec<io::Result<Vec<(Name, Stat)>>> {
-        self.lister.lock().unwrap_or_else(PoisonError::into_inner).list(dirs, self.device)
+        let mut lists = self.lister.lock().unwrap_or_else(PoisonError::into_inner).list(dirs, self.device);
+        for (dir, list) in dirs.iter().zip(&mut lists) {
+            if let Ok(found) = list {
+                self.show_links(dir, found);
+            }
+        }
+        lists
     }
 
     fn watch(&self, dir: &Dir, path: &RelPath) -> io::Result<()> {
@@ -256,12 +318,18 @@ impl Disk for RealDisk {
     }
 
     fn open_file(&self, dir: &Dir, name: &Name) -> io::Result<File> {
-        let file = beneath::open_file(dir.as_fd(), name.as_bytes())?;
-        Ok(File(file.into()))
+        let Some(link) = self.link_at(dir, name.as_bytes()) else {
+            let file = beneath::open_file(dir.as_fd(), name.as_bytes())?;
+            return Ok(File { file: file.into(), link: None });
+        };
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = follow::open(self.root.as_fd(), dir.as_fd(), name.as_bytes(), flags)?;
+        Ok(File { file: file.into(), link: Some((link.ino, link.btime)) })
     }
 
     fn stat_file(&self, file: &File) -> io::Result<Stat> {
-        walk::stat_fd(file.as_fd(), self.device)
+        let stat = walk::stat_fd(file.as_fd(), self.device)?;
+        Ok(file.link.map_or(stat, |link| follow::as_link(stat, link)))
     }
 
     fn read_at(&self, file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -269,7 +337,7 @@ impl Disk for RealDisk {
         pulse::beat();
         let mut done = 0;
         while done < buffer.len() {
-            match file.0.read_at(&mut buffer[done..], offset + done as u64) {
+            match file.file.read_at(&mut buffer[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -309,7 +377,7 @@ impl Disk for RealDisk {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         let copy = rustix::fs::openat(stage, c".", flags, Mode::RUSR | Mode::WUSR).ok()?;
         rustix::fs::ioctl_ficlone(&copy, file).ok()?;
-        Some(File(copy.into()))
+        Some(File { file: copy.into(), link: None })
     }
 
     fn read_link(&self, dir: &Dir, name: &Name) -> io::Result<Box<[u8]>> {
@@ -318,7 +386,11 @@ impl Disk for RealDisk {
     }
 
     fn xattrs(&self, dir: &Dir, name: &Name, kind: Kind) -> io::Result<Xattrs> {
-        attrs::read(dir.as_fd(), name.as_bytes(), kind, &self.owners)
+        if kind == Kind::File && self.link_at(dir, name.as_bytes()).is_some() {
+            let file = follow::open(self.root.as_fd(), dir.as_fd(), name.as_bytes(), OFlags::PATH)?;
+            return attrs::read_pinned(file.as_fd(), &self.rules);
+        }
+        attrs::read(dir.as_fd(), name.as_bytes(), kind, &self.rules)
     }
 
     fn unsettled(&self, stat: &Stat) -> bool {
@@ -345,15 +417,15 @@ impl Disk for RealDisk {
         dir.own_only()?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)?;
-        Ok(File(fd.into()))
+        Ok(File { file: fd.into(), link: None })
     }
 
     fn write_at(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        file.0.write_all_at(bytes, offset)
+        file.file.write_all_at(bytes, offset)
     }
 
     fn set_len(&self, file: &File, size: u64) -> io::Result<()> {
-        file.0.set_len(size)
+        file.file.set_len(size)
     }
 
     fn make_dir(&self, dir: &Dir, name: &Name) -> io::Result<()> {
@@ -367,7 +439,7 @@ impl Disk for RealDisk {
     }
 
     fn set_attrs(&self, dir: &Dir, name: &Name, kind: Kind, wanted: &Attrs) -> io::Result<NotSet> {
-        attrs::set(dir.as_fd(), name.as_bytes(), kind, wanted, &self.owners)
+        attrs::set(dir.as_fd(), name.as_bytes(), kind, wanted, &self.rules)
     }
 
     fn inherit(&self, dir: &Dir, staged: (&Dir, &Name), kind: Kind, mode: u32) -> io::Result<bool> {
@@ -403,6 +475,15 @@ impl Disk for RealDisk {
         discard::discard(dir.as_fd(), name.as_bytes())
     }
 
+    fn keep_copy(&self, name: &Name, path: &RelPath) -> io::Result<()> {
+        let Some((above, last)) = path.split() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let source = self.open_file(&self.open_dir(&above)?, &last)?;
+        let none = || io::Error::other("there is none: the pair has not run yet");
+        let trash = keep::trash(self.root.as_fd(), &self.own);
+        let trash = trash.map_err(|e| if e.kind() == io::ErrorKind::NotFound { none() } else { e })?;
+        keep::keep(trash.as_fd(), name, path, &source.file)
+    }
+
     fn space(&self) -> Option<Space> {
         reserve::space(self.root.as_fd())
     }
@@ -425,7 +506,25 @@ impl Disk for RealDisk {
     }
 
     fn principals(&self, uid: u32, gid: u32) -> (Principal, Principal) {
-        (self.owners.principal(Class::User, uid), self.owners.principal(Class::Group, gid))
+        (self.rules.owners.owner(Class::User, uid), self.rules.owners.owner(Class::Group, gid))
+    }
+
+    fn names_used(&self, again: bool) -> Vec<OwnerNumber> {
+        self.rules.owners.take_used(again)
+    }
+
+    fn learn_names(&self, numbers: &[OwnerNumber]) {
+        self.rules.owners.learn(numbers);
+    }
+
+    fn give(&self, dir: &Dir, name: &Name, uid: u32, gid: u32) -> io::Result<()> {
+        dir.own_only()?;
+        let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        match rustix::fs::chownat(dir, name.as_bytes(), user, group, AtFlags::SYMLINK_NOFOLLOW) {
+            // Without the right to give it away it stays one's own.
+            Ok(()) | Err(Errno::PERM | Errno::INVAL | Errno::OVERFLOW) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn boot_id(&self) -> [u8; 16] {

@@ -33,6 +33,8 @@ pub struct Pair {
     pub right: PathBuf,
     pub log: PathBuf,
     options: Vec<String>,
+    /// What runs the program; empty: nothing.
+    through: Vec<String>,
     running: Option<Running>,
     said: Arc<Mutex<Vec<String>>>,
 }
@@ -90,13 +92,36 @@ impl Pair {
         fs::create_dir(&left).unwrap();
         fs::create_dir(&right).unwrap();
         let options = ["--pair", NAME, "-d", &debug(), "--log", log.to_str().unwrap()].map(String::from).to_vec();
-        Pair { directory: Some(directory), left, right, log, options, running: None, said: Arc::default() }
+        Pair {
+            directory: Some(directory),
+            left,
+            right,
+            log,
+            options,
+            through: Vec::new(),
+            running: None,
+            said: Arc::default(),
+        }
     }
 
     /// The same pair with more options in all its runs.
     pub fn with(mut self, options: &[&str]) -> Pair {
         self.options.extend(options.iter().map(|o| o.to_string()));
         self
+    }
+
+    /// The same pair, with psync run by another program.
+    pub fn through(mut self, command: &[&str]) -> Pair {
+        self.through = command.iter().map(|c| c.to_string()).collect();
+        self
+    }
+
+    /// The program under test, or what runs it.
+    fn program(&self) -> Command {
+        let Some((first, rest)) = self.through.split_first() else { return Command::new(PSYNC) };
+        let mut command = Command::new(first);
+        command.args(rest);
+        command
     }
 
     /// Two empty roots, in sync and watched.
@@ -130,7 +155,7 @@ impl Pair {
     pub fn spawn(&mut self) {
         assert!(self.running.is_none(), "psync runs already");
         let from = self.said.lock().unwrap().len();
-        let mut command = Command::new(PSYNC);
+        let mut command = self.program();
         command.args(self.arguments(&[])).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut brain = command.spawn().unwrap();
         let stderr = BufReader::new(brain.stderr.take().unwrap());
@@ -229,7 +254,9 @@ impl Pair {
     /// The same with more options.
     pub fn sync_with(&self, more: &[&str]) -> Once {
         let arguments = self.arguments(&[&["-s"], more].concat());
-        let once = once(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut command = self.program();
+        command.args(&arguments);
+        let once = run_to_end(command);
         self.said.lock().unwrap().extend(once.stderr.lines().map(String::from));
         once
     }

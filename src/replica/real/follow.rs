@@ -1,0 +1,121 @@
+//! Links that stand for the file they lead to (`links = "follow"`): for reading only, and never out of the root.
+//!
+//! Such a link looks like a file that has the link's own identity (inode and birth time) and all else of the file that it
+//! leads to. Whatever writes goes on working on the name alone, so that the link is replaced and the other file is not
+//! touched. In psync's own directories links are links.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::model::{Kind, OWN_DIR};
+use crate::replica::disk::Stat;
+
+use super::beneath::proc_path;
+use super::walk::{self, Device};
+
+/// Why a link is not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Astray {
+    Nowhere,
+    Circle,
+    Outside,
+    Directory,
+    Odd,
+    Failed(Errno),
+}
+
+impl fmt::Display for Astray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self {
+            Astray::Nowhere => "leads nowhere",
+            Astray::Circle => "leads in a circle",
+            Astray::Outside => "leads out of the root, or is absolute",
+            Astray::Directory => "leads to a directory",
+            Astray::Odd => "leads to what is no file",
+            Astray::Failed(errno) => return write!(f, "a link that cannot be followed: {errno}"),
+        };
+        write!(f, "a link that {why}: not followed")
+    }
+}
+
+/// Opens the regular file that the link `name` in `dir` leads to, with `flags` (O_PATH for its stat). Neither the link nor
+/// any on its way may leave the root, cross a mount or enter psync's own directory.
+pub fn open(root: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Astray> {
+    let top = lies_at(root).map_err(Astray::Failed)?;
+    let at = lies_at(dir).map_err(Astray::Failed)?;
+    let at = at.strip_prefix(&top).map_err(|_| Astray::Outside)?;
+    let path = at.join(std::ffi::OsStr::from_bytes(name));
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let file = rustix::fs::openat2(root, &path, flags | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(astray)?;
+    let stat = rustix::fs::fstat(&file).map_err(Astray::Failed)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Directory => return Err(Astray::Directory),
+        _ => return Err(Astray::Odd),
+    }
+    let found = lies_at(file.as_fd()).map_err(Astray::Failed)?;
+    let own = top.join(std::ffi::OsStr::from_bytes(OWN_DIR));
+    // Others' files lie in the trash.
+    match found.starts_with(&top) && !found.starts_with(own) {
+        true => Ok(file),
+        false => Err(Astray::Outside),
+    }
+}
+
+/// The stat that the link `name` shows, whose own one is given.
+pub fn stat(
+    root: BorrowedFd<'_>,
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    link: &Stat,
+    device: Device,
+) -> Result<Stat, Astray> {
+    let file = open(root, dir, name, OFlags::PATH)?;
+    let stat = walk::stat_fd(file.as_fd(), device).map_err(|_| Astray::Nowhere)?;
+    Ok(as_link(stat, (link.ino, link.btime)))
+}
+
+/// The stat of a file as a link to it shows it.
+pub fn as_link(file: Stat, (ino, btime): (u64, crate::model::Time)) -> Stat {
+    Stat { ino, btime, nlink: 1, ..file }
+}
+
+/// Puts what links show into a stat: one that is not followed is of no kind that travels.
+pub fn show(root: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &[u8], link: Stat, device: Device) -> Stat {
+    if link.kind != Some(Kind::Link) {
+        return link;
+    }
+    stat(root, dir, name, &link, device).unwrap_or(Stat { kind: None, ..link })
+}
+
+fn astray(errno: Errno) -> Astray {
+    match errno {
+        Errno::NOENT | Errno::NOTDIR => Astray::Nowhere,
+        Errno::LOOP => Astray::Circle,
+        Errno::XDEV => Astray::Outside,
+        Errno::NXIO => Astray::Odd,
+        other => Astray::Failed(other),
+    }
+}
+
+/// Where an open object lies now.
+fn lies_at(fd: BorrowedFd<'_>) -> Result<PathBuf, Errno> {
+    let path = rustix::fs::readlink(proc_path(fd), Vec::new())?;
+    Ok(Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())).to_path_buf())
+}
+
+impl From<Astray> for io::Error {
+    fn from(astray: Astray) -> io::Error {
+        match astray {
+            Astray::Nowhere => io::Error::new(io::ErrorKind::NotFound, astray.to_string()),
+            Astray::Failed(errno) => errno.into(),
+            _ => io::Error::new(io::ErrorKind::InvalidInput, astray.to_string()),
+        }
+    }
+}

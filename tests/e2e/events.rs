@@ -1,0 +1,89 @@
+//! What was propagated, as `psync events` and `psync conflicts` tell it.
+
+use std::process::{Command, Stdio};
+
+use crate::support::users::*;
+use crate::support::{NAME, Once, PATIENCE, PSYNC, Pair, poll, run_to_end};
+
+/// The pair's file, which these commands need.
+fn file(pair: &Pair, lines: &str) -> String {
+    let file = pair.beside(&format!("{NAME}.toml"));
+    let [left, right] = [&pair.left, &pair.right].map(|root| root.display());
+    write(&file, format!("{lines}[left]\nroot = \"{left}\"\n[right]\nroot = \"{right}\"\n"));
+    file.to_str().unwrap().to_owned()
+}
+
+fn psync(arguments: &[&str]) -> Once {
+    let mut command = Command::new(PSYNC);
+    command.args(arguments);
+    run_to_end(command)
+}
+
+#[test]
+fn what_was_propagated_is_listed_and_followed() {
+    let mut pair = Pair::start(&[]);
+    let of = file(&pair, "separator = \"|\"\n");
+    let none = psync(&["events", &of]);
+    assert_eq!((none.code(), none.stdout.as_str()), (0, ""), "{}", none.stderr);
+    let follower = Command::new(PSYNC).args(["events", "-f", "--json", &of]).stdout(Stdio::piped()).spawn().unwrap();
+
+    write(pair.left.join("one"), "one\n");
+    assert!(poll(PATIENCE, || pair.right.join("one").exists()), "{}", pair.story());
+    // Recorded on both sides: else it is a new object under another name.
+    assert!(poll(PATIENCE, || psync(&["events", &of]).stdout.contains("|one")), "{}", pair.story());
+    rename(pair.right.join("one"), pair.right.join("two"));
+    assert!(poll(PATIENCE, || pair.left.join("two").exists()), "{}", pair.story());
+    assert!(poll(PATIENCE, || psync(&["events", &of]).stdout.contains("|MOVE|")), "{}", pair.story());
+    remove(pair.left.join("two"));
+    assert!(poll(PATIENCE, || !pair.right.join("two").exists()), "{}", pair.story());
+
+    let fields = |line: &str| line.split('|').map(str::to_owned).collect::<Vec<_>>();
+    let lines = || psync(&["events", &of]).stdout.lines().map(fields).collect::<Vec<_>>();
+    assert!(poll(PATIENCE, || lines().iter().any(|l| l[2] == "DELETE")), "{:?}{}", lines(), pair.story());
+    let lines = lines();
+    let find = |method: &str| lines.iter().find(|l| l[2] == method).unwrap_or_else(|| panic!("{method}: {lines:?}"));
+    let put = find("RSYNC");
+    assert_eq!((put[1].as_str(), put[4].as_str(), put.len()), ("L", "one", 5), "{put:?}");
+    assert!(put[0].len() == 20 && put[3].len() == 5, "{put:?}");
+    let moved = find("MOVE");
+    assert_eq!((moved[1].as_str(), moved[4].as_str(), moved[5].as_str()), ("R", "two", "one"), "{moved:?}");
+    assert_eq!(find("DELETE")[1], "L");
+    pair.stop();
+
+    // Whoever follows has seen the same.
+    let pid = follower.id() as i32;
+    let read = std::thread::spawn(move || follower.wait_with_output().unwrap());
+    let seen = |text: &str| text.lines().filter(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()).count();
+    // It looks three times a second.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    crate::support::process::send(pid, nix::sys::signal::Signal::SIGTERM);
+    let text = String::from_utf8(read.join().unwrap().stdout).unwrap();
+    assert_eq!(seen(&text), lines.len(), "{text}");
+}
+
+#[test]
+fn conflicts_and_double_edits_are_listed() {
+    let mut pair = Pair::start(&[]);
+    let of = file(&pair, "");
+    write(pair.left.join("turns"), "left\n");
+    pair.settle();
+    let none = psync(&["conflicts", &of]);
+    assert_eq!((none.code(), none.stdout.as_str()), (0, ""), "{}", none.stderr);
+    write(pair.right.join("turns"), "and then the right\n");
+    assert!(poll(PATIENCE, || read(pair.left.join("turns")).contains("right")), "{}", pair.story());
+    let listed = || psync(&["conflicts", &of]);
+    assert!(poll(PATIENCE, || listed().code() == 1), "{}{}", listed().stdout, pair.story());
+    let double = listed();
+    assert_eq!(double.stdout.lines().count(), 1, "{}", double.stdout);
+    assert!(double.stdout.contains(":R:DOUBLE:") && double.stdout.contains(":turns:"), "{}", double.stdout);
+
+    pair.stop();
+    write(pair.left.join("both"), "left, and longer\n");
+    write(pair.right.join("both"), "right\n");
+    pair.run();
+    let met = || psync(&["conflicts", "--gap", "0", "--json", &of]);
+    let has = |once: &Once| once.stdout.contains("\"CONFLICT\"") && once.stdout.contains("\"both\"");
+    assert!(poll(PATIENCE, || has(&met())), "{}{}", met().stdout, pair.story());
+    assert_eq!(met().code(), 1);
+    pair.stop();
+}
