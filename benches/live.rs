@@ -1,6 +1,6 @@
 //! What psync takes on this machine, in one run with `cp` and `rsync` on the same trees; only ratios within one run count.
 //!
-//! `cargo bench --bench live` measures all; `cargo bench --bench live -- latency` one of latency, burst, memory, scan.
+//! `cargo bench --bench live` measures all; `cargo bench --bench live -- latency` one of latency, burst, memory, scan, delta.
 //! Prints tables in Markdown. `TMPDIR` says on which file system.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -11,6 +11,7 @@ mod support;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ use psync::endpoint::serve::clock;
 use psync::filter::FilterSettings;
 use psync::model::Side;
 use psync::watch::coalesce::Timing;
+use support::line::Line;
+use support::service::Service;
 use support::users::{mkdir, mkdirs, noise, remove, remove_tree, rename, write};
 use support::{Depth, NAME, Pair, process, snapshot, tools};
 
@@ -31,7 +34,9 @@ const ENTRIES: usize = 200_000;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    for (name, measure) in [("latency", latency as fn()), ("burst", burst), ("memory", memory), ("scan", scan)] {
+    for (name, measure) in
+        [("latency", latency as fn()), ("burst", burst), ("memory", memory), ("scan", scan), ("delta", delta)]
+    {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
             measure();
         }
@@ -346,4 +351,86 @@ fn scan_alone(root: &Path, pair: &str) -> f64 {
     let seconds = begun.elapsed().as_secs_f64();
     watcher.stop();
     seconds
+}
+
+// --- delta
+
+/// A big file that both sides have changes: over a counted line to an agent, between two local roots, and by rsync.
+fn delta() {
+    println!("\n## A file of 1 GiB that both sides have changes\n");
+    println!("| | 4 KiB changed: s / MB | 1 MiB inserted in front: s / MB | all changed: s / MB |\n|---|---|---|---|");
+    const SIZE: usize = 1 << 30;
+    let versions = || {
+        let old = noise(1, SIZE);
+        let mut changed = old.clone();
+        changed[SIZE / 3..SIZE / 3 + 4096].copy_from_slice(&noise(2, 4096));
+        let inserted = [&noise(3, 1 << 20)[..], &changed].concat();
+        (old, [changed, inserted, noise(4, SIZE)])
+    };
+    let (old, new) = versions();
+    for over_line in [true, false] {
+        let mut pair = Pair::new();
+        let mut line = None;
+        if over_line {
+            let service = Service::start(&pair, "");
+            let counted = Line::new(&pair, &service.run);
+            pair = pair.with(&["--proxy-command", &Service::connect(&counted.run)]);
+            line = Some((service, counted));
+        }
+        write(pair.left.join("big"), &old);
+        pair.run();
+        let mut cells = Vec::new();
+        for contents in &new {
+            pair.settle();
+            let beside = pair.left.with_file_name("new");
+            write(&beside, contents);
+            tools::run(Path::new("/"), "sync", &[]);
+            let before = line.as_ref().map(|(_, line)| line.carried());
+            let inode = fs::metadata(pair.right.join("big")).unwrap().ino();
+            let start = Instant::now();
+            rename(&beside, pair.left.join("big"));
+            while fs::metadata(pair.right.join("big")).map_or(true, |now| now.ino() == inode) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let seconds = start.elapsed().as_secs_f64();
+            pair.settle();
+            let bytes = line.as_ref().zip(before).map(|((_, line), before)| {
+                line.carried().iter().zip(before).map(|(now, before)| now - before).sum::<u64>()
+            });
+            cells.push(format!("{seconds:.2} / {}", bytes.map_or("-".into(), |b| format!("{:.2}", b as f64 / 1e6))));
+        }
+        println!("| psync, {} | {} |", if over_line { "over a line" } else { "two local roots" }, cells.join(" | "));
+        pair.stop();
+        if let Some((mut service, _)) = line {
+            service.stop();
+        }
+    }
+    if !tools::has("rsync") {
+        return;
+    }
+    // A second rsync behind a pipe, as ssh would start it.
+    for (what, more) in [("`rsync -a`", vec![]), ("`rsync -a --fsync`", vec!["--fsync"])] {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+        write(path("there"), &old);
+        let mut cells = Vec::new();
+        for contents in &new {
+            write(path("here"), contents);
+            tools::run(Path::new("/"), "sync", &[]);
+            let (here, there) = (path("here"), format!("host:{}", path("there")));
+            let shell = ["-a", "--stats", "--no-whole-file", "-e", "sh -c 'shift; exec \"$@\"' sh"];
+            let arguments: Vec<&str> =
+                shell.iter().copied().chain(more.iter().copied()).chain([&*here, &*there]).collect();
+            let start = Instant::now();
+            let said = tools::run(Path::new("/"), "rsync", &arguments);
+            let seconds = start.elapsed().as_secs_f64();
+            let number = |word: &str| -> u64 {
+                let line = said.lines().find(|line| line.starts_with(word)).unwrap_or_default();
+                line.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0)
+            };
+            let bytes = number("Total bytes sent") + number("Total bytes received");
+            cells.push(format!("{seconds:.2} / {:.2}", bytes as f64 / 1e6));
+        }
+        println!("| {what}, over a pipe | {} |", cells.join(" | "));
+    }
 }

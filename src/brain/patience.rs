@@ -45,6 +45,12 @@ impl Patience {
                 self.side(side).asked.remove(generation);
                 return;
             }
+            Request::Sums { .. } => {
+                // Until now the other side read; this one waited for it.
+                let waiting = self.side(side);
+                waiting.moved = waiting.moved.max(now);
+                return;
+            }
             _ => return,
         };
         let waiting = self.side(side);
@@ -135,7 +141,7 @@ mod tests {
     #[test]
     fn any_word_is_progress() {
         let mut patience = Patience::new(1000);
-        patience.asked(Side::Left, &Request::Supply { generation: 20, path: path("big"), seq: 1 }, 1);
+        patience.asked(Side::Left, &Request::Supply { generation: 20, path: path("big"), seq: 1, delta: false }, 1);
         for now in (500..10_000).step_by(500) {
             patience.heard(Side::Left, &Reply::Credit { generation: 20, bytes: 1 }, now);
             assert_eq!(patience.check(now + 499), []);

@@ -52,12 +52,15 @@ impl Count {
 
     /// A side is asked for something.
     pub fn asked(&mut self, request: &Request) {
-        let Request::Data { generation, data: Data::Chunk { bytes, .. } | Data::Whole { bytes } } = request else {
-            return;
+        let Request::Data { generation, data } = request else { return };
+        let bytes = match data {
+            Data::Chunk { bytes, .. } | Data::Whole { bytes } => bytes.len() as u64,
+            Data::Copy { length, .. } => *length,
+            Data::End { .. } | Data::Abort => 0,
         };
         let carried = self.generations.get(generation).and_then(|path| self.carried.get_mut(path));
         if let Some(carried) = carried {
-            let passed = (bytes.len() as u64).min(carried.size - carried.passed);
+            let passed = bytes.min(carried.size - carried.passed);
             carried.passed += passed;
             self.bytes.2 += passed;
         }

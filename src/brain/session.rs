@@ -308,6 +308,9 @@ impl<'s, 'b> Session<'s, 'b> {
     }
 }
 
+/// Files from this size on travel as a delta, where they exist on both sides: below it a round trip costs as much.
+const DELTA_MIN: u64 = 1024 * 1024;
+
 fn rules(job: &Job) -> engine::Settings {
     let settings = &job.settings;
     engine::Settings {
@@ -325,6 +328,7 @@ fn rules(job: &Job) -> engine::Settings {
             Share::Percent(percent) => Limit::Share { percent: u64::from(percent), at_least: 100 },
             Share::Amount(number) => Limit::Number(number),
         },
+        delta_min: DELTA_MIN,
         dry_run: settings.dryrun,
         filters: filter_digest(settings),
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     AncestorRow, Apply, Change, Content, Data, Generation, Outcome, OwnerNumber, Principal, Problem, Record, RelPath,
-    Seq, Side,
+    Seq, Side, Sums,
 };
 
 /// Rows that travel in one message have so many bytes at most, or are one row, which has less than this beside the
@@ -68,8 +68,11 @@ pub enum Request {
     /// Look at this path again and report it, or answer with [`Reply::Clean`]. With `as_copy` its object is taken
     /// for a new one even if it is known under another name.
     Examine { path: RelPath, as_copy: bool },
-    /// Send the contents reported as `seq` in chunks numbered by the generation.
-    Supply { generation: Generation, path: RelPath, seq: Seq },
+    /// Send the contents reported as `seq` in chunks numbered by the generation; with `delta` once the sums of what the
+    /// receiver has are told.
+    Supply { generation: Generation, path: RelPath, seq: Seq, delta: bool },
+    /// What the receiver of these contents has already.
+    Sums { generation: Generation, sums: Sums },
     /// Contents on their way to this side.
     Data { generation: Generation, data: Data },
     /// The receiver may be sent this many more bytes.
@@ -177,6 +180,11 @@ pub enum Reply {
     Credit {
         generation: Generation,
         bytes: u64,
+    },
+    /// What this side has already of contents that it is to receive.
+    Sums {
+        generation: Generation,
+        sums: Sums,
     },
     /// A path that this side cannot report or place; `None` in `problem`: it is over.
     Problem {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::filter::{Filter, Translate};
 use crate::model::{
-    Apply, Change, Data, Displaced, Generation, Kind, Millis, Outcome, OwnerNumber, Record, RelPath, Source, Step,
+    Apply, Change, Data, Displaced, Generation, Kind, Millis, Name, Outcome, OwnerNumber, Record, RelPath, Source, Step,
 };
 use crate::replica::Replica;
 use crate::replica::archive::Archive;
@@ -110,6 +110,18 @@ pub enum Next {
 struct Incoming<F> {
     apply: Apply,
     receive: Receive<F>,
+    /// What came of it before, while that helps.
+    partial: Option<(Name, u64)>,
+    /// Credit that is given once the source knows what is there already.
+    withheld: u64,
+    /// Pieces that wait for a copy before them; the source's credit bounds them.
+    queue: VecDeque<Data>,
+}
+
+impl<F> Incoming<F> {
+    fn new(apply: Apply, receive: Receive<F>) -> Incoming<F> {
+        Incoming { apply, receive, partial: None, withheld: 0, queue: VecDeque::new() }
+    }
 }
 
 /// A path that cannot be reported.
@@ -143,6 +155,8 @@ pub struct Endpoint<D: Disk, A: Archive> {
     /// Files of this side that are copied into incoming ones.
     copies: BTreeMap<Generation, Supply<D::File>>,
     leavers: saves::Leavers,
+    /// Paths whose last delta came out wrong: the next time they come whole.
+    whole: BTreeSet<RelPath>,
     troubles: BTreeMap<RelPath, Trouble>,
     /// Paths that appeared: directories among them are scanned.
     appeared: BTreeSet<RelPath>,
@@ -183,6 +197,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             incoming: BTreeMap::new(),
             copies: BTreeMap::new(),
             leavers: saves::Leavers::default(),
+            whole: BTreeSet::new(),
             troubles: BTreeMap::new(),
             appeared: BTreeSet::new(),
             last_progress: now,
@@ -261,8 +276,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Request::Hash { path } => {
                 self.look(&path, How { again: true, hash: true, ..How::default() }, now, out)?;
             }
-            Request::Supply { generation, path, seq } => self.supply(generation, path, seq, out)?,
-            Request::Data { generation, data } => self.receive(generation, &data, out)?,
+            Request::Supply { generation, path, seq, delta } => self.supply(generation, path, seq, delta, out)?,
+            Request::Sums { generation, sums } => {
+                if let Some((_, supply)) = self.supplies.get_mut(&generation) {
+                    supply.hear(&sums);
+                }
+            }
+            Request::Data { generation, data } => self.receive(generation, data, out)?,
             Request::Credit { generation, bytes } => {
                 if let Some((_, supply)) = self.supplies.get_mut(&generation) {
                     supply.add_credit(bytes);
@@ -272,7 +292,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.supplies.remove(&generation);
                 self.copies.remove(&generation);
                 if let Some(incoming) = self.incoming.remove(&generation) {
-                    self.replica.unstage(&incoming.receive.name);
+                    self.put_aside(incoming)?;
                 }
             }
             Request::Confirm { upto } => self.replica.confirm(upto)?,
@@ -296,7 +316,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     fn start(&mut self, start: &Start, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         self.flush(&mut Vec::new(), 0)?;
-        self.forget_session();
+        self.forget_session()?;
         if start.accept {
             self.replica.adopt_root()?;
         }
@@ -324,12 +344,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// within bounds, and examined when a session wants reports again.
     pub fn part(&mut self, now: Millis) -> Result<(), ReplicaError> {
         self.flush(&mut Vec::new(), now)?;
-        self.forget_session();
+        self.forget_session()?;
         self.replica.commit()
     }
 
     /// Ends reports, and contents under way in both directions.
-    fn forget_session(&mut self) {
+    fn forget_session(&mut self) -> Result<(), ReplicaError> {
         self.reporting = false;
         self.held = false;
         self.pings.clear();
@@ -337,8 +357,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.copies.clear();
         self.leavers.clear();
         for (_, incoming) in std::mem::take(&mut self.incoming) {
-            self.replica.unstage(&incoming.receive.name);
+            self.put_aside(incoming)?;
         }
+        Ok(())
     }
 
     /// Whether the root is still the directory that was opened, and lies where it lay.
@@ -400,19 +421,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.jobs.push(Job { generation, apply, staged: None });
             return Ok(());
         };
-        if *source == Source::Stream {
+        if source.is_streamed() {
             let large = entry.size() > crate::transfer::WHOLE && self.jobs.is_empty();
             if large && self.replica.refuses(&apply.path, expect)? {
                 self.jobs.push(Job { generation, apply, staged: None });
                 return Ok(());
             }
-            match self.replica.stage_file(generation, &apply.path) {
-                Ok((name, file)) => {
-                    self.incoming.insert(generation, Incoming { receive: Receive::new(name, file), apply });
-                }
-                Err(error) => fail(generation, error, out)?,
-            }
-            return Ok(());
+            let delta = *source == Source::Delta;
+            return self.begin_receiving(generation, apply, delta, out);
         }
         if let Source::Held { from, node, known } = source {
             let held = self.replica.open_held(from, *node, *known)?;
@@ -422,16 +438,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         match self.replica.stage_whole(generation, &apply.path, entry, bytes) {
             Ok(staged) => self.jobs.push(Job { generation, apply, staged: Some(staged) }),
             Err(error) => fail(generation, error, out)?,
-        }
-        Ok(())
-    }
-
-    /// Receives a piece of contents; the last one makes a job of them.
-    fn receive(&mut self, generation: Generation, data: &Data, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
-        let Some(incoming) = self.incoming.get_mut(&generation) else { return Ok(()) };
-        let taken = incoming.receive.take(&self.replica.disk, data);
-        if let Some(done) = transfers::after_piece(generation, taken, &mut self.incoming, &mut self.replica, out)? {
-            self.jobs.push(done);
         }
         Ok(())
     }

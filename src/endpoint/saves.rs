@@ -12,7 +12,7 @@ use crate::replica::examine::How;
 use crate::transfer::{Receive, Received, Supplied, Supply};
 
 use super::message::Reply;
-use super::{Endpoint, Incoming, fail, transfers};
+use super::{Endpoint, Incoming, fail};
 
 /// How long a name may be empty between the two halves of a save.
 const AT_ONCE: Millis = 20;
@@ -108,10 +108,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             out.push(Reply::Result { generation, outcome: Outcome::NoSource });
             return Ok(());
         };
-        match self.replica.stage_file(generation, &apply.path) {
+        match self.replica.stage_file(generation, &apply.path, 0) {
             Ok((name, into)) => {
-                self.incoming.insert(generation, Incoming { receive: Receive::new(name, into), apply });
-                self.copies.insert(generation, Supply::new(file, signature));
+                self.incoming.insert(generation, Incoming::new(apply, Receive::new(name, into, None)));
+                self.copies.insert(generation, Supply::new(file, signature, false));
             }
             Err(error) => fail(generation, error, out)?,
         }
@@ -138,8 +138,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 continue;
             }
             entry.remove();
-            let job = transfers::after_piece(generation, taken, &mut self.incoming, &mut self.replica, out)?;
-            self.jobs.extend(job);
+            self.end_receiving(generation, taken, false, out)?;
         }
         Ok(!self.copies.is_empty())
     }

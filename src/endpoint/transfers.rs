@@ -1,21 +1,23 @@
 //! An endpoint's contents under way, out and in.
 
-use std::collections::BTreeMap;
 use std::io;
 
-use crate::model::{Content, Data, Generation, Kind, Millis, Outcome, RelPath, Seq, Step};
-use crate::replica::Replica;
+use crate::model::{Apply, Content, Data, Generation, Hash, Kind, Millis, Name, Outcome, RelPath, Seq, Step, Sums};
 use crate::replica::archive::Archive;
 use crate::replica::batch::Job;
 use crate::replica::disk::Disk;
 use crate::replica::error::{At, ReplicaError};
-use crate::transfer::{Received, Supplied, Supply};
+use crate::transfer::{Basis, Receive, Received, Supplied, Supply};
 
 use super::message::Reply;
 use super::{Endpoint, Incoming};
 
 /// The most bytes that one slice of work sends.
 const SLICE: usize = 1024 * 1024;
+/// Files that come as deltas at a time.
+const DELTAS: usize = 4;
+/// Paths that are remembered for a delta that came out wrong.
+const WHOLE_MAX: usize = 1000;
 
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Opens a file that was reported, to be read piece by piece.
@@ -24,11 +26,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         generation: Generation,
         path: RelPath,
         seq: Seq,
+        delta: bool,
         out: &mut Vec<Reply>,
     ) -> Result<(), ReplicaError> {
         match self.replica.open_reported(&path, seq)? {
             Some((file, signature)) => {
-                self.supplies.insert(generation, (path, Supply::new(file, signature)));
+                self.supplies.insert(generation, (path, Supply::new(file, signature, delta)));
             }
             None => out.push(Reply::Data { generation, data: Data::Abort }),
         }
@@ -51,9 +54,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     continue;
                 }
                 Ok(Supplied::Data(data)) => {
-                    if let Data::Chunk { bytes, .. } = &data {
-                        sent += bytes.len();
-                    }
+                    sent += match &data {
+                        Data::Chunk { bytes, .. } => bytes.len(),
+                        Data::Copy { length, .. } => *length as usize / 2,
+                        _ => 0,
+                    };
                     out.push(Reply::Data { generation, data });
                 }
                 Ok(Supplied::Last(data)) => {
@@ -79,47 +84,184 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         out.push(Reply::Data { generation, data });
     }
+
+    /// Makes the file that contents will come to.
+    pub(super) fn begin_receiving(
+        &mut self,
+        generation: Generation,
+        apply: Apply,
+        delta: bool,
+        out: &mut Vec<Reply>,
+    ) -> Result<(), ReplicaError> {
+        let size = if let Step::Put { entry, .. } = &apply.step { entry.size() } else { 0 };
+        match self.replica.stage_file(generation, &apply.path, size) {
+            Ok((name, file)) => {
+                let (files, partial) = self.basis(&apply.path, size, delta, &name);
+                let basis = (delta || !files.is_empty()).then(|| Basis::new(files));
+                let receive = Receive::new(name, file, basis);
+                self.incoming.insert(generation, Incoming { partial, ..Incoming::new(apply, receive) });
+            }
+            Err(error) => super::fail(generation, error, out)?,
+        }
+        Ok(())
+    }
+
+    /// What this side has that may be like the contents to come: what came of them before, and the file as it is.
+    fn basis(&self, path: &RelPath, size: u64, delta: bool, own: &Name) -> Bases<D::File> {
+        if self.whole.contains(path) {
+            return (Vec::new(), None);
+        }
+        let large = size >= self.replica.settings.partial_min;
+        let partial = if large { self.replica.open_partial(path, &self.used(Some(own))) } else { None };
+        let (mut files, name) = match partial {
+            Some((name, file, size)) => (vec![(file, size)], Some((name, size))),
+            None => (Vec::new(), None),
+        };
+        files.extend(if delta { self.replica.open_basis(path) } else { None });
+        (files, name)
+    }
+
+    /// Names in the stage that contents are coming to, or are taken from.
+    fn used(&self, own: Option<&Name>) -> Vec<Name> {
+        let of = |incoming: &Incoming<D::File>| {
+            let partial = incoming.partial.as_ref().map(|(name, _)| name.clone());
+            std::iter::once(incoming.receive.name.clone()).chain(partial).collect::<Vec<_>>()
+        };
+        self.incoming.values().flat_map(of).chain(own.cloned()).collect()
+    }
+
+    /// Contents that do not come to their end: what there is of a large file is kept, in the larger of its partial files.
+    pub(super) fn put_aside(&mut self, incoming: Incoming<D::File>) -> Result<(), ReplicaError> {
+        let Incoming { receive, partial, .. } = incoming;
+        let size = receive.offset();
+        let worth = size >= self.replica.settings.partial_min && partial.as_ref().is_none_or(|(_, old)| size >= *old);
+        match (worth, partial) {
+            (true, Some((older, _))) => self.replica.unstage(&older),
+            (true, None) => {}
+            (false, _) => self.replica.unstage(&receive.name),
+        }
+        let used = self.used(None);
+        self.replica.clear_partials(&used)
+    }
+
+    /// Receives a piece of contents. What takes long waits for its turn, and what comes after it.
+    pub(super) fn receive(
+        &mut self,
+        generation: Generation,
+        data: Data,
+        out: &mut Vec<Reply>,
+    ) -> Result<(), ReplicaError> {
+        let Some(incoming) = self.incoming.get_mut(&generation) else { return Ok(()) };
+        if matches!(data, Data::Copy { .. }) || !incoming.queue.is_empty() {
+            incoming.queue.push_back(data);
+            return Ok(());
+        }
+        self.take_piece(generation, &data, out)
+    }
+
+    /// Tells the sources what is there already, and goes on with the pieces that wait. True if there is more to do.
+    pub(super) fn step_incoming(&mut self, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
+        let mut done = 0;
+        let telling = self.incoming.iter().filter(|(_, incoming)| incoming.receive.has_basis()).map(|(at, _)| *at);
+        // The others wait, so that the sources need not keep the sums of them all.
+        let first: Vec<Generation> = telling.take(DELTAS).collect();
+        let empty = self.incoming.iter().filter(|(_, i)| i.receive.is_to_tell() && !i.receive.has_basis());
+        let empty: Vec<Generation> = empty.map(|(at, _)| *at).collect();
+        for generation in first.iter().chain(&empty) {
+            let Some(incoming) = self.incoming.get_mut(generation) else { continue };
+            if incoming.receive.is_to_tell() {
+                done += 1;
+                let sums = incoming.receive.tell(&self.replica.disk).unwrap_or_else(|_| {
+                    // It can be read no more.
+                    incoming.receive.drop_basis();
+                    Some(Sums::End)
+                });
+                out.extend(sums.map(|sums| Reply::Sums { generation: *generation, sums }));
+                if !incoming.receive.is_to_tell() && incoming.withheld > 0 {
+                    out.push(Reply::Credit { generation: *generation, bytes: std::mem::take(&mut incoming.withheld) });
+                }
+            }
+        }
+        let waiting = self.incoming.iter().filter(|(_, incoming)| !incoming.queue.is_empty()).map(|(at, _)| *at);
+        for generation in waiting.collect::<Vec<_>>() {
+            let next = self.incoming.get_mut(&generation).and_then(|incoming| incoming.queue.pop_front());
+            if let Some(data) = next {
+                done += 1;
+                self.take_piece(generation, &data, out)?;
+            }
+        }
+        Ok(done > 0)
+    }
+
+    fn take_piece(&mut self, generation: Generation, data: &Data, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        let Some(incoming) = self.incoming.get_mut(&generation) else { return Ok(()) };
+        let taken = incoming.receive.take(&self.replica.disk, data);
+        if let Ok(Received::More { credit }) = taken {
+            if incoming.receive.is_to_tell() {
+                incoming.withheld += credit;
+                return Ok(());
+            }
+            out.push(Reply::Credit { generation, bytes: credit });
+            return Ok(());
+        }
+        self.end_receiving(generation, taken, *data == Data::Abort, out)
+    }
+
+    /// The last piece has come, or none will come any more.
+    pub(super) fn end_receiving(
+        &mut self,
+        generation: Generation,
+        taken: io::Result<Received>,
+        aborted: bool,
+        out: &mut Vec<Reply>,
+    ) -> Result<(), ReplicaError> {
+        let Some(incoming) = self.incoming.remove(&generation) else { return Ok(()) };
+        if aborted {
+            // The file changed while it was read; the next reading will find much of it here.
+            self.put_aside(incoming)?;
+            out.push(Reply::Result { generation, outcome: Outcome::NoSource });
+            return Ok(());
+        }
+        let Incoming { mut apply, receive, partial, .. } = incoming;
+        if let Some((older, _)) = partial {
+            self.replica.unstage(&older);
+        }
+        let taken = match taken.at(&apply.path, "write") {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.replica.unstage(&receive.name);
+                return super::fail(generation, error, out);
+            }
+        };
+        let Some((size, hash)) = whole(&apply, &taken) else {
+            if receive.has_basis() {
+                // A block of the basis was not what its sum said: it was written meanwhile, or the sum is ambiguous.
+                if self.whole.len() < WHOLE_MAX {
+                    self.whole.insert(apply.path.clone());
+                }
+            }
+            self.replica.unstage(&receive.name);
+            out.push(Reply::Result { generation, outcome: Outcome::NoSource });
+            return Ok(());
+        };
+        self.whole.remove(&apply.path);
+        let Step::Put { entry, .. } = &mut apply.step else { return Ok(()) };
+        entry.content = Content::File { size, hash: Some(hash) };
+        let attrs = entry.attrs.clone();
+        match self.replica.finish_file(&apply.path.clone(), receive.name, receive.file, &attrs, Some(hash), Ok(())) {
+            Ok(staged) => self.jobs.push(Job { generation, apply, staged: Some(staged) }),
+            Err(error) => super::fail(generation, error, out)?,
+        }
+        Ok(())
+    }
 }
 
-/// What follows from a piece that was taken: credit, a job, or an end.
-pub(super) fn after_piece<D: Disk, A: Archive>(
-    generation: Generation,
-    taken: io::Result<Received>,
-    incoming: &mut BTreeMap<Generation, Incoming<D::File>>,
-    replica: &mut Replica<D, A>,
-    out: &mut Vec<Reply>,
-) -> Result<Option<Job<D::File>>, ReplicaError> {
-    if let Ok(Received::More { credit }) = taken {
-        out.push(Reply::Credit { generation, bytes: credit });
-        return Ok(None);
-    }
-    let Some(Incoming { mut apply, receive }) = incoming.remove(&generation) else { return Ok(None) };
-    let (size, hash) = match taken.at(&apply.path, "write") {
-        Ok(Received::Complete { size, hash }) => (size, hash),
-        Ok(_) => {
-            replica.unstage(&receive.name);
-            out.push(Reply::Result { generation, outcome: Outcome::NoSource });
-            return Ok(None);
-        }
-        Err(error) => {
-            replica.unstage(&receive.name);
-            super::fail(generation, error, out)?;
-            return Ok(None);
-        }
-    };
-    let Step::Put { entry, .. } = &mut apply.step else { return Ok(None) };
-    if entry.kind() != Kind::File || entry.size() != size || entry.hash().is_some_and(|h| h != hash) {
-        replica.unstage(&receive.name);
-        out.push(Reply::Result { generation, outcome: Outcome::NoSource });
-        return Ok(None);
-    }
-    entry.content = Content::File { size, hash: Some(hash) };
-    let attrs = entry.attrs.clone();
-    match replica.finish_file(&apply.path.clone(), receive.name, receive.file, &attrs, Some(hash), Ok(())) {
-        Ok(staged) => Ok(Some(Job { generation, apply, staged: Some(staged) })),
-        Err(error) => {
-            super::fail(generation, error, out)?;
-            Ok(None)
-        }
-    }
+/// Files that help, and the partial one among them.
+type Bases<F> = (Vec<(F, u64)>, Option<(Name, u64)>);
+
+/// Size and hash of what came, if that is what was to come.
+fn whole(apply: &Apply, taken: &Received) -> Option<(u64, Hash)> {
+    let (Received::Complete { size, hash }, Step::Put { entry, .. }) = (taken, &apply.step) else { return None };
+    let wanted = entry.kind() == Kind::File && entry.size() == *size && entry.hash().is_none_or(|h| h == *hash);
+    wanted.then_some((*size, *hash))
 }

@@ -49,6 +49,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if self.reporting {
             more |= self.step_copies(out)?;
             more |= self.step_supplies(now, out);
+            more |= self.step_incoming(out)?;
         }
         if self.reports() {
             more |= self.step_scans(now, out)?;

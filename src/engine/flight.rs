@@ -2,7 +2,8 @@
 
 use crate::endpoint::message::Request;
 use crate::model::{
-    Apply, Change, Data, Entry, Generation, Kind, Millis, NodeId, Outcome, Problem, Record, RelPath, Seq, Side, Step,
+    Apply, Change, Data, Entry, Generation, Kind, Millis, NodeId, Outcome, Problem, Record, RelPath, Seq, Side, Source,
+    Step,
 };
 
 use super::locks::Reach;
@@ -109,6 +110,12 @@ impl Flight {
     /// Whether a side must be told the directory: but for a move that is undone, which nobody reported there.
     pub fn wants_parent(&self) -> bool {
         self.changes.iter().flatten().any(|c| c.path == self.path)
+    }
+
+    /// Whether the source is to wait for what the receiver has.
+    pub fn is_delta(&self) -> bool {
+        let delta = |step: &Step| matches!(step, Step::Put { source: Source::Delta, .. });
+        self.parts.iter().any(|part| matches!(part, Part::Apply(apply) if delta(&apply.step)))
     }
 
     pub fn source(&self) -> Option<Side> {

@@ -38,6 +38,8 @@ pub struct Settings {
     pub skip_initial: bool,
     /// Deletions within ten minutes that halt the pair.
     pub max_delete: guard::Limit,
+    /// Files from this size on, on both sides, travel as a delta.
+    pub delta_min: u64,
     /// Decide and tell, but do nothing.
     pub dry_run: bool,
     /// Digest of the filters.
@@ -368,6 +370,13 @@ impl Engine {
                     && flight.source() == Some(side.other())
                 {
                     self.send(side.other(), Request::Credit { generation, bytes });
+                }
+            }
+            Reply::Sums { generation, sums } => {
+                if let Some(flight) = self.flights.get(&generation)
+                    && flight.source() == Some(side.other())
+                {
+                    self.send(side.other(), Request::Sums { generation, sums });
                 }
             }
             Reply::Problem { path, problem } => {

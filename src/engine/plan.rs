@@ -216,7 +216,11 @@ impl Engine {
                         false => Displaced::Trash,
                     };
                     copied = Some(displaced.clone());
-                    Step::Put { entry: entry.clone(), expect, displaced, source: source.clone() }
+                    let source = match source == Source::Stream && self.is_delta(&changes, side, &entry) {
+                        true => Source::Delta,
+                        false => source.clone(),
+                    };
+                    Step::Put { entry: entry.clone(), expect, displaced, source }
                 }
             };
             Part::Apply(Apply { path: path.clone(), parent: None, node, step })
@@ -249,6 +253,16 @@ impl Engine {
         let like = changes[index(from)].as_ref().filter(|_| alone)?.like.clone()?;
         let pending = self.sides[index(to)].pending.contains_key(&like.from);
         (!pending).then_some(like)
+    }
+
+    /// Whether the contents replace others, both large enough that telling what is there pays.
+    fn is_delta(&self, changes: &[Option<Change>; 2], side: Side, entry: &Entry) -> bool {
+        let there = match (&changes[index(side)], &changes[index(side.other())]) {
+            (Some(own), _) => own.after.as_ref(),
+            (None, other) => other.as_ref().and_then(|c| c.known.as_ref()).map(|k| &k.entry),
+        };
+        let large = |entry: &Entry| entry.kind() == Kind::File && entry.size() >= self.settings.delta_min;
+        large(entry) && there.is_some_and(large)
     }
 
     fn displaced(&self, path: &RelPath, changes: &[Option<Change>; 2], loser: Side) -> Displaced {
@@ -324,7 +338,8 @@ impl Engine {
         if let Some((side, seq)) = flight.supply {
             self.streams += 1;
             let path = flight.source_path(side);
-            self.send(side, crate::endpoint::message::Request::Supply { generation, path, seq });
+            let delta = flight.is_delta();
+            self.send(side, crate::endpoint::message::Request::Supply { generation, path, seq, delta });
         }
         self.flights.insert(generation, flight);
         self.advance(generation);

@@ -56,7 +56,7 @@ impl Engine {
     /// What differs between the sides and should not, though the pair can work with it.
     fn compare(&mut self, left: &Hello, right: &Hello) {
         if left.filters != right.filters {
-            let text = "the filters of the two sides differ: excludes, tempfiles and safesuffix must be the same on both, \
+            let text = "the filters of the two sides differ: excludes, tempfiles, safesuffix and rsync_excludes must be the same on both, \
                         or names that one side leaves out become problems";
             self.tell(News::Warning { what: "filters", text: text.to_owned() });
         }
@@ -221,6 +221,7 @@ mod tests {
             force: false,
             skip_initial: false,
             max_delete: Limit::Off,
+            delta_min: u64::MAX,
             dry_run: false,
             filters: [0; 32],
         });

@@ -41,6 +41,7 @@ impl Session {
             force: false,
             skip_initial: false,
             max_delete: HALF,
+            delta_min: u64::MAX,
             dry_run: false,
             filters: [0; 32],
         });

@@ -32,12 +32,21 @@ pub enum Source {
     Inline(ByteBuf),
     /// Chunks under the action's generation as their number.
     Stream,
+    /// The same, after the receiver has told the sums of what it has (see [`Sums`]).
+    Delta,
     /// This side has them already: in the file of the node's row of this generation.
     Held {
         from: RelPath,
         node: NodeId,
         known: Generation,
     },
+}
+
+impl Source {
+    /// Whether contents follow in pieces.
+    pub fn is_streamed(&self) -> bool {
+        matches!(self, Source::Stream | Source::Delta)
+    }
 }
 
 /// What to do with the object.
@@ -105,6 +114,12 @@ pub enum Data {
         offset: u64,
         bytes: ByteBuf,
     },
+    /// Contents that the receiver has already, at this place of its basis.
+    Copy {
+        offset: u64,
+        from: u64,
+        length: u64,
+    },
     /// A small file in one piece.
     Whole {
         bytes: ByteBuf,
@@ -116,6 +131,17 @@ pub enum Data {
     },
     /// The source changed or went away while it was read.
     Abort,
+}
+
+/// What the receiver of contents has of them already, its *basis*, told in blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sums {
+    /// One file of the basis: `size` bytes in blocks of `block`, of which only the last one of all may be shorter.
+    Basis { block: u64, size: u64 },
+    /// The sums of its next blocks, 16 bytes each.
+    Blocks { sums: ByteBuf },
+    /// That was all; without any basis the contents come whole.
+    End,
 }
 
 /// How a step ended.

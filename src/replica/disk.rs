@@ -155,6 +155,21 @@ pub trait Disk {
     /// Makes an empty file, open for writing, mode 0600. Only in own directories.
     fn create(&self, dir: &Self::Dir, name: &Name) -> io::Result<Self::File>;
     fn write_at(&self, file: &Self::File, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Copies bytes from one file to another, shared between them where the file system can. False: `from` has fewer.
+    fn copy(&self, from: (&Self::File, u64), to: (&Self::File, u64), length: u64) -> io::Result<bool> {
+        let mut buffer = vec![0; length.min(256 * 1024) as usize];
+        let mut done = 0;
+        while done < length {
+            let wanted = (length - done).min(buffer.len() as u64) as usize;
+            let bytes = &mut buffer[..wanted];
+            if self.read_at(from.0, from.1 + done, bytes)? < wanted {
+                return Ok(false);
+            }
+            self.write_at(to.0, to.1 + done, bytes)?;
+            done += wanted as u64;
+        }
+        Ok(true)
+    }
     /// Sets the length; what lies beyond the written part is a hole.
     fn set_len(&self, file: &Self::File, size: u64) -> io::Result<()>;
     /// Makes a directory, mode 0700. Only in own directories.

@@ -14,6 +14,7 @@ pub mod late;
 pub mod memory;
 pub mod metadata;
 pub mod not_set;
+mod partial;
 pub mod place;
 mod put_back;
 mod read;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub wait_for_writers: bool,
     /// The most that the trash holds, in bytes or as a share of the file system; `None`: whatever comes.
     pub trash_max: Option<Share>,
+    /// So much of a file that did not come to its end is kept for the next time.
+    pub partial_min: u64,
     /// Nothing may change: neither is a crash settled nor anything committed.
     pub dry_run: bool,
 }
@@ -71,6 +74,7 @@ impl Default for Settings {
             own_owners: false,
             wait_for_writers: true,
             trash_max: None,
+            partial_min: 8 * 1024 * 1024,
             dry_run: false,
         }
     }

@@ -595,7 +595,8 @@ enum Swapped {
 /// The generation and the running number in a stage name.
 pub(crate) fn generation_of(name: &Name) -> Option<(Generation, u64)> {
     let text = std::str::from_utf8(name.as_bytes()).ok()?;
-    let (generation, counter) = text.split_once('.')?;
+    let (generation, rest) = text.split_once('.')?;
+    let counter = rest.split_once('.').map_or(rest, |(counter, _)| counter);
     Some((u64::from_str_radix(generation, 16).ok()?, u64::from_str_radix(counter, 16).ok()?))
 }
 

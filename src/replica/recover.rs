@@ -254,10 +254,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 Some(intent) => {
                     self.move_to_trash(&name, &intent.path, intent.generation, "found after a crash")?;
                 }
+                // What came of a large file helps the next time.
+                None if super::partial::is_partial(&name) => {}
                 None => self.unstage(&name),
             }
         }
-        Ok(())
+        self.clear_partials(&[])
     }
 }
 

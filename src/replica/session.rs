@@ -182,6 +182,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(self.disk.open_file(&dir, &name).ok().zip(row.signature))
     }
 
+    /// What lies at a path now, if it is a file, and its size: some of its contents may come again.
+    pub(crate) fn open_basis(&self, path: &RelPath) -> Option<(D::File, u64)> {
+        let (above, name) = path.split()?;
+        let dir = self.disk.open_dir(&above).ok()?;
+        let stat = self.disk.stat(&dir, &name).ok().filter(|stat| stat.kind == Some(Kind::File))?;
+        self.disk.open_file(&dir, &name).ok().map(|file| (file, stat.size))
+    }
+
     /// Whether an expectation fails already, before contents are sent for it.
     pub fn refuses(&self, path: &RelPath, expect: &Expect) -> Result<bool, ReplicaError> {
         match self.open_parent(path) {

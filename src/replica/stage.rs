@@ -6,6 +6,7 @@ use super::Replica;
 use super::archive::Archive;
 use super::disk::{Disk, NotSet, Own};
 use super::error::{At, ReplicaError};
+use super::partial;
 
 /// An object in the stage.
 pub struct Staged<F> {
@@ -51,15 +52,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Err(full).at(path, "make the new object")
     }
 
-    /// Makes an empty file for contents that arrive in pieces.
+    /// Makes an empty file for contents that arrive in pieces. One of this size may be kept if they do not all come.
     pub(crate) fn stage_file(
         &mut self,
         generation: Generation,
         path: &RelPath,
+        size: u64,
     ) -> Result<(Name, D::File), ReplicaError> {
         self.require_room(path)?;
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
-        let name = self.stage_name(generation)?;
+        let mut name = self.stage_name(generation)?;
+        if size >= self.settings.partial_min {
+            name = partial::name(&name, path)?;
+        }
         let file = self.disk.create(&stage, &name).at(path, "create in the stage")?;
         Ok((name, file))
     }
@@ -76,7 +81,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         match &entry.content {
             Content::File { .. } => {
-                let (name, file) = self.stage_file(generation, path)?;
+                let (name, file) = self.stage_file(generation, path, 0)?;
                 let written = self.disk.write_at(&file, 0, bytes).at(path, "write");
                 self.finish_file(path, name, file, &entry.attrs, Some(Hash::of(bytes)), written)
             }
@@ -109,7 +114,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let (above, name) = path.split().ok_or_else(|| std::io::Error::other("the root")).at(path, "copy")?;
         let dir = self.disk.open_dir(&above).at(path, "open the directory")?;
         let source = self.disk.open_file(&dir, &name).at(path, "open")?;
-        let (staged, file) = self.stage_file(generation, path)?;
+        let (staged, file) = self.stage_file(generation, path, 0)?;
         let copied = self.copy(&source, &file).at(path, "copy");
         let (hash, written) = match copied {
             Ok(hash) => (Some(hash), Ok(())),

@@ -2,10 +2,19 @@
 //!
 //! A supply sends what its credit allows; the receiver gives credit for what it has written. So a slow disk or line
 //! holds back the reader, and no queue grows with the size of a file.
+//!
+//! What the receiver has already is its [`Basis`]: it tells the sums of its blocks, and the source sends what is not among
+//! them ([`delta`]).
 
+mod basis;
+mod blocks;
+mod delta;
 mod receive;
 mod supply;
+#[cfg(test)]
+mod tests;
 
+pub use basis::Basis;
 pub use receive::{Receive, Received};
 pub use supply::{Supplied, Supply};
 
@@ -15,3 +24,8 @@ pub const INITIAL_CREDIT: u64 = 512 * 1024;
 pub const CHUNK: usize = 128 * 1024;
 /// Files up to this size travel in one piece.
 pub const WHOLE: u64 = 64 * 1024;
+
+/// The credit that a copy within the receiver takes: it costs no line, but its time.
+fn cost(length: u64) -> u64 {
+    4096 + (length / 128).min(INITIAL_CREDIT / 4)
+}

@@ -4,11 +4,13 @@ use std::io;
 
 use serde_bytes::ByteBuf;
 
-use crate::model::{Data, Hash};
+use crate::model::{Data, Hash, Sums};
 use crate::replica::archive::Signature;
 use crate::replica::disk::Disk;
 
-use super::{CHUNK, INITIAL_CREDIT, WHOLE};
+use super::blocks::Blocks;
+use super::delta::{Delta, Look};
+use super::{CHUNK, INITIAL_CREDIT, WHOLE, cost};
 
 /// A file being read for the other side.
 pub struct Supply<F> {
@@ -17,6 +19,11 @@ pub struct Supply<F> {
     offset: u64,
     credit: u64,
     hasher: blake3::Hasher,
+    /// Nothing is sent before the receiver has told what it has.
+    waits: bool,
+    /// What it told so far.
+    hearing: Option<Blocks>,
+    delta: Option<Delta>,
 }
 
 /// What one step of a supply gave.
@@ -30,39 +37,94 @@ pub enum Supplied {
 }
 
 impl<F> Supply<F> {
-    /// Begins to read a file whose state was reported with this signature.
-    pub fn new(file: F, signature: Signature) -> Supply<F> {
-        Supply { file, signature, offset: 0, credit: INITIAL_CREDIT, hasher: blake3::Hasher::new() }
+    /// Begins to read a file whose state was reported with this signature; with `delta` once the receiver's sums are known.
+    pub fn new(file: F, signature: Signature, delta: bool) -> Supply<F> {
+        let hasher = blake3::Hasher::new();
+        let hearing = Some(Blocks::new());
+        Supply { file, signature, offset: 0, credit: INITIAL_CREDIT, hasher, waits: delta, hearing, delta: None }
     }
 
     pub fn add_credit(&mut self, bytes: u64) {
         self.credit = self.credit.saturating_add(bytes);
     }
 
+    /// Takes in what the receiver has already. It may come while contents are on their way.
+    pub fn hear(&mut self, sums: &Sums) {
+        let Some(blocks) = &mut self.hearing else { return };
+        match blocks.hear(sums) {
+            Some(false) => {}
+            Some(true) => {
+                self.waits = false;
+                self.delta = self.hearing.take().filter(|blocks| !blocks.is_empty()).map(Delta::new);
+            }
+            None => {
+                self.waits = false;
+                self.hearing = None;
+            }
+        }
+    }
+
     /// Reads the next piece. Holes are skipped, but hashed as the zeros that they are.
     pub fn step<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<Supplied> {
         let size = self.signature.size;
+        if self.waits {
+            return Ok(Supplied::Wait);
+        }
         // Asked at each piece: of a large file that is written all the time little is sent in vain.
         if !self.still(disk)? {
             return Ok(Supplied::Last(Data::Abort));
         }
-        if size <= WHOLE {
+        if size <= WHOLE && self.delta.is_none() && self.offset == 0 {
             return self.whole(disk);
         }
-        let (start, end) = match disk.next_data(&self.file, self.offset, size)? {
-            Some((start, end)) => (start.clamp(self.offset, size), end.min(size)),
-            None => (size, size),
-        };
-        if start < end && self.credit == 0 {
-            return Ok(Supplied::Wait);
+        loop {
+            let literal_to = match self.look(disk)? {
+                Some(Look::Literal(to)) => to,
+                Some(Look::Copy { from, length }) => {
+                    let offset = self.offset;
+                    self.offset += length;
+                    self.credit -= cost(length).min(self.credit);
+                    return Ok(Supplied::Data(Data::Copy { offset, from, length }));
+                }
+                Some(Look::Cut) => return Ok(Supplied::Last(Data::Abort)),
+                None => return Ok(Supplied::Wait),
+            };
+            let (start, end) = match disk.next_data(&self.file, self.offset, literal_to)? {
+                Some((start, end)) => (start.clamp(self.offset, literal_to), end.min(literal_to)),
+                None => (literal_to, literal_to),
+            };
+            if start < end && self.credit == 0 {
+                return Ok(Supplied::Wait);
+            }
+            hash_zeros(&mut self.hasher, start - self.offset);
+            self.offset = start;
+            if start < end {
+                return self.chunk(disk, end);
+            }
+            if start >= size {
+                let hash = Hash(*self.hasher.finalize().as_bytes());
+                let data = if self.still(disk)? { Data::End { size, hash } } else { Data::Abort };
+                return Ok(Supplied::Last(data));
+            }
         }
-        hash_zeros(&mut self.hasher, start - self.offset);
-        self.offset = start;
-        if start >= size {
-            let hash = Hash(*self.hasher.finalize().as_bytes());
-            let data = if self.still(disk)? { Data::End { size, hash } } else { Data::Abort };
-            return Ok(Supplied::Last(data));
+    }
+
+    /// What lies here, if there is credit for whatever it is.
+    fn look<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<Option<Look>> {
+        let size = self.signature.size;
+        match &mut self.delta {
+            Some(delta) if self.offset < size => {
+                if self.credit < cost(delta.longest()) {
+                    return Ok(None);
+                }
+                delta.look(disk, &self.file, self.offset, size, &mut self.hasher).map(Some)
+            }
+            _ => Ok(Some(Look::Literal(size))),
         }
+    }
+
+    fn chunk<D: Disk<File = F>>(&mut self, disk: &D, end: u64) -> io::Result<Supplied> {
+        let start = self.offset;
         let length = (end - start).min(CHUNK as u64).min(self.credit) as usize;
         let mut bytes = vec![0; length];
         let count = disk.read_at(&self.file, start, &mut bytes)?;

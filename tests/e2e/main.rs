@@ -10,6 +10,7 @@ mod support;
 mod acls;
 mod agent;
 mod check;
+mod delta;
 mod events;
 mod git;
 mod initial;

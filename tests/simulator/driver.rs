@@ -88,6 +88,7 @@ fn new_engine() -> Engine {
         force: false,
         skip_initial: false,
         max_delete: engine::guard::Limit::Share { percent: 50, at_least: 100 },
+        delta_min: 64,
         dry_run: false,
         filters: [0; 32],
     })
@@ -161,7 +162,13 @@ impl RealPair {
             let disk = self.stage.disk(side).restart();
             let wait_for_writers = !disk.state().features.sends_open;
             let settings = endpoint::Settings {
-                replica: psync::replica::Settings { side, inline_max: 16, wait_for_writers, ..Default::default() },
+                replica: psync::replica::Settings {
+                    side,
+                    inline_max: 16,
+                    wait_for_writers,
+                    partial_min: 20,
+                    ..Default::default()
+                },
                 timing: Timing { event_interval: 1_000, delete_delay: 300, open_wait: 60_000 },
                 open_max: 8,
                 translate: None,

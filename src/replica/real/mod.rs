@@ -6,6 +6,7 @@
 mod attrs;
 mod beneath;
 mod clock;
+mod copy;
 mod discard;
 mod durable;
 mod follow;
@@ -422,6 +423,11 @@ impl Disk for RealDisk {
 
     fn write_at(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
         file.file.write_all_at(bytes, offset)
+    }
+
+    fn copy(&self, from: (&File, u64), to: (&File, u64), length: u64) -> io::Result<bool> {
+        pulse::beat();
+        copy::range((&from.0.file, from.1), (&to.0.file, to.1), length)
     }
 
     fn set_len(&self, file: &File, size: u64) -> io::Result<()> {
