@@ -328,7 +328,7 @@ fn rules(job: &Job) -> engine::Settings {
             Share::Percent(percent) => Limit::Share { percent: u64::from(percent), at_least: 100 },
             Share::Amount(number) => Limit::Number(number),
         },
-        delta_min: DELTA_MIN,
+        delta_min: if settings.extra().whole_file { u64::MAX } else { DELTA_MIN },
         dry_run: settings.dryrun,
         filters: filter_digest(settings),
     }

@@ -210,7 +210,10 @@ pub fn call(
 pub fn limits(settings: &Settings, right: &RightCommand) -> Limits {
     let limits = Limits::after_silence(settings.timeout);
     match right {
-        RightCommand::Proxy(_) => Limits { compress: settings.compress, bandwidth: settings.bandwidth_limit, ..limits },
+        RightCommand::Proxy(_) => {
+            let shared = crate::config::AgentSettings::from(settings);
+            Limits { compress: shared.compress, bandwidth: shared.bandwidth_limit, ..limits }
+        }
         RightCommand::Child(_) => Limits { compress: Compress::None, ..limits },
     }
 }
@@ -249,6 +252,7 @@ pub fn filter(settings: &Settings) -> FilterSettings {
         tempfiles: settings.tempfiles.clone(),
         safesuffix: settings.safesuffix.clone(),
         skip_links: settings.links == Links::Skip,
+        rsync_excludes: settings.rsync_excludes.clone(),
     }
 }
 

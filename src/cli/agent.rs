@@ -125,6 +125,7 @@ fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Op
             tempfiles: settings.tempfiles.clone(),
             safesuffix: settings.safesuffix.clone(),
             skip_links: settings.links == Links::Skip,
+            rsync_excludes: settings.rsync_excludes.clone(),
         },
         timing: Timing {
             event_interval: settings.event_interval,

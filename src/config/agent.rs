@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::check::check_filters;
+use super::check::{check_filters, check_patterns};
 use super::{Compress, Durability, Invalid, Links, OpenFiles, Owner, Settings, Share, Translate};
 
 /// The settings that both sides must share, as the brain hands them to an agent that it starts itself:
@@ -22,6 +22,7 @@ pub struct AgentSettings {
     pub tempfiles: String,
     /// Empty: none.
     pub excludes: String,
+    pub rsync_excludes: Vec<String>,
     pub translate: Option<Translate>,
     pub event_interval: u64,
     pub delete_delay: u64,
@@ -54,12 +55,14 @@ pub struct AgentSettings {
 
 impl From<&Settings> for AgentSettings {
     fn from(s: &Settings) -> AgentSettings {
+        let extra = s.extra();
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         AgentSettings {
             safesuffix: s.safesuffix.clone(),
             debug: s.debug,
             tempfiles: s.tempfiles.clone(),
             excludes: s.excludes.clone(),
+            rsync_excludes: s.rsync_excludes.clone(),
             translate: s.translate.clone(),
             event_interval: millis(s.event_interval),
             delete_delay: millis(s.delete_delay),
@@ -80,8 +83,8 @@ impl From<&Settings> for AgentSettings {
             trash_max: s.trash_max,
             timeout: millis(s.timeout),
             etimeout: millis(s.etimeout),
-            compress: s.compress,
-            bandwidth_limit: s.bandwidth_limit,
+            compress: extra.compress.unwrap_or(s.compress),
+            bandwidth_limit: extra.bandwidth_limit.unwrap_or(s.bandwidth_limit),
         }
     }
 }
@@ -89,7 +92,8 @@ impl From<&Settings> for AgentSettings {
 impl AgentSettings {
     /// Whether an agent can use them; a brain's have been checked, others' have not.
     pub fn check(&self) -> Result<(), Invalid> {
-        check_filters(&self.tempfiles, &self.excludes, &self.safesuffix)
+        check_filters(&self.tempfiles, &self.excludes, &self.safesuffix)?;
+        check_patterns(&self.rsync_excludes)
     }
 }
 

@@ -25,6 +25,8 @@ impl Settings {
         check_root("left.root", &self.left.root)?;
         check_root("right.root", &self.right.root)?;
         check_filters(&self.tempfiles, &self.excludes, &self.safesuffix)?;
+        check_patterns(&self.rsync_excludes)?;
+        super::rsync::Extra::of(self)?;
         self.check_numbers()?;
         if self.links == Links::Follow && self.owner == Owner::Ignore {
             let why = "follow and owner = \"ignore\" together would give files to whoever makes a link to them";
@@ -112,6 +114,14 @@ pub(super) fn check_filters(tempfiles: &str, excludes: &str, safesuffix: &str) -
     check_regex("tempfiles", tempfiles)?;
     check_regex("excludes", excludes)?;
     check_suffix(safesuffix)
+}
+
+pub(super) fn check_patterns(patterns: &[String]) -> Result<(), Invalid> {
+    let wrong = |error: crate::filter::FilterError| {
+        let text = error.to_string();
+        Invalid::new("rsync_excludes", text.strip_prefix("rsync_excludes: ").unwrap_or(&text).to_owned())
+    };
+    crate::filter::Excludes::new(patterns).map(|_| ()).map_err(wrong)
 }
 
 /// Compiles the expression as the filters do, for an error that says where.

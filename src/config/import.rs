@@ -293,6 +293,7 @@ acl_from_left_only = True
                 Is::Optional if *key == "translate" => "'a:b'",
                 Is::Optional => "'name'",
                 Is::List if *key == "inotify_extra" => "['-E', 'cache']",
+                Is::List if *key == "rsync_extra" => "['--bwlimit', '5m']",
                 Is::List => "['-o', 'x']",
                 Is::Hours => "[99]",
             };

@@ -5,12 +5,11 @@ use super::{Invalid, Settings, Transfer};
 impl Settings {
     /// The first setting that asks an ad hoc run for something it cannot do. A line goes when its feature comes.
     pub fn not_yet(&self) -> Result<(), Invalid> {
-        let standard = Settings::default();
-        let asked = [
-            ("transfer", self.transfer == Transfer::Rsync, "contents cannot go through rsync"),
-            ("rsync_extra", self.rsync_extra != standard.rsync_extra, "contents cannot go through rsync"),
-            ("rsync_excludes", self.rsync_excludes != standard.rsync_excludes, "patterns of rsync are not understood"),
-        ];
+        let asked = [("transfer", self.transfer == Transfer::Rsync, "contents cannot go through rsync")];
+        if let Some(option) = self.extra().lacking {
+            let why = format!("only rsync has `{option}`, and contents cannot go through rsync");
+            return Err(Invalid::new("rsync_extra", format!("not available in this version: {why}")));
+        }
         match asked.into_iter().find(|(_, asked, _)| *asked) {
             Some((key, _, why)) => Err(Invalid::new(key, format!("not available in this version: {why}"))),
             None => Ok(()),
@@ -43,9 +42,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_refused_by_name() {
-        let settings = Settings { rsync_extra: vec!["--bwlimit=5m".into()], ..Settings::default() };
+        let settings = Settings { rsync_extra: vec!["-L".into()], ..Settings::default() };
         let error = settings.not_yet().expect_err("no rsync yet").to_string();
-        assert_eq!(error, "rsync_extra: not available in this version: contents cannot go through rsync");
+        assert_eq!(
+            error,
+            "rsync_extra: not available in this version: only rsync has `-L`, and contents cannot go through rsync"
+        );
         let settings = Settings { pending_events: vec!["x".into()], ..Settings::default() };
         assert_eq!(settings.moot().len(), 1);
     }

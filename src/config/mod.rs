@@ -14,6 +14,7 @@ mod origin;
 mod pair;
 mod peer;
 mod reload;
+mod rsync;
 mod settings;
 mod values;
 
@@ -25,6 +26,7 @@ pub use origin::{Origin, Origins};
 pub use pair::{CONFIGURATION, default_pair, pair_file, valid_pair};
 pub use peer::{RightCommand, pair_command, quote, right_command};
 pub use reload::Changes;
+pub use rsync::Extra;
 pub use settings::{Left, Right, Settings, Timers};
 pub use values::{
     Calendar, Compress, ConflictCopies, ConflictRule, Durability, Links, OpenFiles, Owner, Share, Transfer, Translate,

@@ -22,6 +22,7 @@ fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
             tempfiles: String::new(),
             safesuffix: ".x".into(),
             skip_links: false,
+            rsync_excludes: vec![],
         },
         timing: Timing { event_interval: 1000, delete_delay: 300, open_wait: 60_000 },
         durable: false,

@@ -1,12 +1,14 @@
 //! Which paths psync leaves alone: excludes, temporary names, its own.
 
 mod pattern;
+mod rsync;
 mod translate;
 
 use crate::model::{Kind, OWN_DIR, RelPath};
 
 pub use pattern::FilterError;
 use pattern::Pattern;
+pub use rsync::Excludes;
 pub use translate::Translate;
 
 /// What the filters are made of, as the configuration has it. An empty expression matches nothing.
@@ -20,6 +22,8 @@ pub struct FilterSettings {
     pub safesuffix: String,
     /// Symbolic links are left out as well.
     pub skip_links: bool,
+    /// Left out of full syncs, in rsync's language.
+    pub rsync_excludes: Vec<String>,
 }
 
 impl Default for FilterSettings {
@@ -29,6 +33,7 @@ impl Default for FilterSettings {
             tempfiles: r"\.tmp$|\.~tmp~|/~\$".into(),
             safesuffix: ".psync.ignore".into(),
             skip_links: false,
+            rsync_excludes: Vec::new(),
         }
     }
 }
@@ -40,6 +45,7 @@ pub struct Filter {
     tempfiles: Pattern,
     safesuffix: Box<[u8]>,
     skip_links: bool,
+    rsync_excludes: Excludes,
     digest: [u8; 32],
 }
 
@@ -55,6 +61,7 @@ impl Filter {
             tempfiles: Pattern::new("tempfiles", &settings.tempfiles)?,
             safesuffix: suffix.into(),
             skip_links: settings.skip_links,
+            rsync_excludes: Excludes::new(&settings.rsync_excludes)?,
             digest: digest(settings),
         })
     }
@@ -84,6 +91,11 @@ impl Filter {
         self.skip_links && kind == Some(Kind::Link)
     }
 
+    /// Whether a full sync leaves the object as it is, on either side.
+    pub fn left_out(&self, path: &RelPath, is_dir: bool) -> bool {
+        self.rsync_excludes.leave_out(path, is_dir)
+    }
+
     /// The same for equal settings only.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
@@ -91,12 +103,13 @@ impl Filter {
 }
 
 fn digest(settings: &FilterSettings) -> [u8; 32] {
-    let FilterSettings { excludes, tempfiles, safesuffix, skip_links } = settings;
+    let FilterSettings { excludes, tempfiles, safesuffix, skip_links, rsync_excludes } = settings;
     let mut hasher = blake3::Hasher::new();
     let links = if *skip_links { "skip" } else { "" };
-    for (key, value) in
-        [("excludes", excludes.as_str()), ("tempfiles", tempfiles), ("safesuffix", safesuffix), ("links", links)]
-    {
+    let patterns = rsync_excludes.iter().map(|pattern| ("rsync_excludes", pattern.as_str()));
+    let others =
+        [("excludes", excludes.as_str()), ("tempfiles", tempfiles), ("safesuffix", safesuffix), ("links", links)];
+    for (key, value) in others.into_iter().chain(patterns) {
         for part in [key, value] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());

@@ -14,6 +14,8 @@ pub enum FilterError {
     Size { key: &'static str },
     #[error("safesuffix: must be 1 to 64 bytes, no slash and no NUL among them")]
     Suffix,
+    #[error("rsync_excludes: `{pattern}`: {reason}")]
+    Rsync { pattern: String, reason: String },
     #[error("translate: must be FROM:TO, both relative paths, or FROM:None")]
     Translate,
 }
@@ -24,6 +26,7 @@ impl FilterError {
         match self {
             FilterError::Syntax { key, .. } | FilterError::Size { key } => key,
             FilterError::Suffix => "safesuffix",
+            FilterError::Rsync { .. } => "rsync_excludes",
             FilterError::Translate => "translate",
         }
     }

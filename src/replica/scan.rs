@@ -98,8 +98,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 return self.look_for_gone(scan, budget, found);
             };
             let Some((name, stat)) = level.entries.next() else {
-                let gone = std::mem::take(&mut level.rows).into_keys().filter_map(|name| level.path.join(&name).ok());
-                scan.gone.extend(gone.collect::<Vec<_>>());
+                let rows = std::mem::take(&mut level.rows).into_values();
+                let gone =
+                    rows.filter_map(|row| Some((level.path.join(&row.name).ok()?, row.entry.kind() == Kind::Dir)));
+                let full = scan.scope.is_root();
+                let gone = gone.filter(|(path, is_dir)| !(full && self.filter.left_out(path, *is_dir)));
+                scan.gone.extend(gone.map(|(path, _)| path));
                 scan.levels.pop();
                 continue;
             };
@@ -115,10 +119,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 scan.files += 1;
                 scan.bytes += stat.size;
             }
+            // A full sync only watches there.
+            let left_out = scan.scope.is_root() && self.filter.left_out(&path, stat.kind == Some(Kind::Dir));
             let read = scan.checksum && stat.kind == Some(Kind::File);
             let unchanged = !read && row.as_ref().is_some_and(|row| self.unchanged(row, &stat));
             let mut descend = stat.kind == Some(Kind::Dir) && !stat.foreign;
-            if !unchanged || self.reported.contains_key(&path) {
+            if !left_out && (!unchanged || self.reported.contains_key(&path)) {
                 // Deletions wait for the end of a scan of the whole tree: all moves must be told by then.
                 let how = How { hash: read, verify: read, patient: !scan.scope.is_root(), ..How::default() };
                 descend &= self.examine_found((&dir, node), &path, &name, how, found)?;

@@ -59,3 +59,47 @@ fn translate_looks_for_contents_under_another_name() {
     pair.sync();
     assert_eq!(read(pair.right.join("seen/file")), "one\ntwo\n", "{}", pair.story());
 }
+
+#[test]
+fn rsync_excludes_are_left_out_of_full_syncs_and_travel_live() {
+    let options = ["--rsync-excludes", "/cache/", "--rsync-excludes", "*.iso"];
+    let mut pair = Pair::new().with(&options);
+    plant(pair.left.join("cache/old"), "left\n");
+    plant(pair.left.join("kept/cache/old"), "not at the top\n");
+    plant(pair.left.join("kept/big.iso"), "left\n");
+    plant(pair.right.join("kept/right.iso"), "right\n");
+    plant(pair.right.join("cache/other"), "right\n");
+    pair.run();
+    let there = |pair: &Pair, name: &str| pair.right.join(name).exists();
+    assert!(there(&pair, "kept/cache/old"), "{}", pair.story());
+    assert!(!there(&pair, "cache/old") && !there(&pair, "kept/big.iso"), "{}", pair.story());
+    assert!(!pair.left.join("kept/right.iso").exists() && !pair.left.join("cache/other").exists());
+    // What happens while psync runs travels.
+    write(pair.left.join("kept/live.iso"), "live\n");
+    write(pair.right.join("kept/right.iso"), "right, changed\n");
+    assert!(
+        poll(PATIENCE, || there(&pair, "kept/live.iso") && pair.left.join("kept/right.iso").exists()),
+        "{}",
+        pair.story()
+    );
+    pair.stop();
+    // What happens while it does not run is left as it is: neither a deletion nor a change is found.
+    remove(pair.right.join("kept/live.iso"));
+    write(pair.left.join("kept/right.iso"), "right, changed again\n");
+    write(pair.left.join("kept/other"), "other\n");
+    pair.run();
+    assert!(there(&pair, "kept/other") && pair.left.join("kept/live.iso").exists(), "{}", pair.story());
+    assert_eq!(read(pair.right.join("kept/right.iso")), "right, changed\n", "{}", pair.story());
+    pair.stop();
+    // Without the patterns all is met again.
+    let mut pair = pair.without(&options);
+    pair.run();
+    pair.settle();
+    assert!(
+        there(&pair, "cache/old") && there(&pair, "kept/big.iso") && !there(&pair, "kept/live.iso"),
+        "{}",
+        pair.story()
+    );
+    assert_eq!(read(pair.right.join("kept/right.iso")), "right, changed again\n");
+    pair.stop();
+}

@@ -71,10 +71,13 @@ fn errors_of_usage_are_one_line_and_exit_1() {
         ("@a @a/in", "the right root lies inside the left: @a/in is inside @a"),
         ("@a/in @a", "the left root lies inside the right: @a/in is inside @a"),
         ("--create-roots @a @a/new", "the right root lies inside the left: @a/new is inside @a"),
-        ("-x -L @a @b", "-x, --extra: not available in this version: contents cannot go through rsync"),
         (
-            "--rsync-excludes x @a @b",
-            "--rsync-excludes: not available in this version: patterns of rsync are not understood",
+            "-x -L @a @b",
+            "-x, --extra: not available in this version: only rsync has `-L`, and contents cannot go through rsync",
+        ),
+        (
+            "-x --rsh=sh @a @b",
+            "-x, --extra: `--rsh=sh` is not allowed: what names paths or commands, deletes, or chooses files is psync's to decide",
         ),
         ("-r h @a b", "DSTROOT: b is not absolute"),
         ("-r=-oX @a @b", "-r, --remote-host: `-oX` begins with a dash"),

@@ -124,6 +124,12 @@ impl Pair {
         command
     }
 
+    /// The same pair without these options.
+    pub fn without(mut self, options: &[&str]) -> Pair {
+        self.options.retain(|option| !options.contains(&option.as_str()));
+        self
+    }
+
     /// Two empty roots, in sync and watched.
     pub fn start(options: &[&str]) -> Pair {
         let mut pair = Pair::new().with(options);
