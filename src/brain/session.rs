@@ -20,6 +20,8 @@ use crate::pulse;
 
 /// How long a stop waits for what is in flight.
 const STOP_WAIT: Duration = Duration::from_secs(20);
+/// So much of what was heard is dealt with before the sides are asked what follows from it.
+const AT_ONCE: usize = 32;
 /// The board is written anew at most so often.
 const REFRESH: Duration = Duration::from_millis(500);
 
@@ -44,6 +46,9 @@ pub struct Session<'s, 'b> {
     stopping: Option<Instant>,
     halted: bool,
     refreshed: Option<Instant>,
+    /// What the sides are to be asked, in order: sent when all that was heard is dealt with, so that a burst wakes
+    /// their threads once.
+    asked: Vec<(Side, Request)>,
     /// Both sides were equal at some time in this session.
     pub settled: bool,
     /// The right side's program answered.
@@ -70,6 +75,7 @@ impl<'s, 'b> Session<'s, 'b> {
             stopping: None,
             halted: false,
             refreshed: None,
+            asked: Vec::new(),
             settled: false,
             met: false,
             greeted: false,
@@ -78,6 +84,7 @@ impl<'s, 'b> Session<'s, 'b> {
 
     pub fn run(&mut self) -> Ended {
         let ended = self.go_on();
+        self.send_asked();
         self.brain.guard = Some(self.engine.guard());
         ended
     }
@@ -108,15 +115,32 @@ impl<'s, 'b> Session<'s, 'b> {
             if let Some(ended) = self.take_orders() {
                 return ended;
             }
+            self.send_asked();
             let patience = self.patience();
-            let ended = match pulse::rest(patience, || self.brain.heard.recv_timeout(patience)) {
+            let mut ended = match pulse::rest(patience, || self.brain.heard.recv_timeout(patience)) {
                 Ok(heard) => self.take(heard),
                 Err(RecvTimeoutError::Timeout) => self.feed(Input::Tick),
                 Err(RecvTimeoutError::Disconnected) => return Ended::LeftFailed("its thread is gone".into()),
             };
+            for _ in 1..AT_ONCE {
+                let Some(heard) = (if ended.is_none() { self.brain.heard.try_recv().ok() } else { None }) else {
+                    break;
+                };
+                ended = self.take(heard);
+            }
+            self.send_asked();
             self.refresh();
             if let Some(ended) = ended {
                 return ended;
+            }
+        }
+    }
+
+    fn send_asked(&mut self) {
+        for (side, request) in self.asked.drain(..) {
+            match side {
+                Side::Left => self.left.send(request),
+                Side::Right => self.right.send(request),
             }
         }
     }
@@ -187,8 +211,7 @@ impl<'s, 'b> Session<'s, 'b> {
                 self.brain.teller.asked(*side, request, clock());
             }
             match effect {
-                Effect::Send(Side::Left, request) => self.left.send(request),
-                Effect::Send(Side::Right, request) => self.right.send(request),
+                Effect::Send(side, request) => self.asked.push((side, request)),
                 Effect::Tell(news) => {
                     match &news {
                         News::InSync { .. } => self.settled = true,

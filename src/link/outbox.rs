@@ -45,6 +45,9 @@ struct State {
     closed: bool,
     /// What waits is dropped as well.
     aborted: bool,
+    /// How many senders wait for room, and whether the writer waits: nobody else is woken, which costs a system call.
+    senders: usize,
+    writer: bool,
     /// Why the writer ended.
     failure: Option<LinkError>,
 }
@@ -86,13 +89,17 @@ impl Outbox {
             let queue = if is_data { &mut state.data } else { &mut state.messages };
             if queue.has_room(frame.len(), self.limit) {
                 queue.push(frame);
-                self.changed.notify_all();
+                if state.writer {
+                    self.changed.notify_all();
+                }
                 return Ok(None);
             }
             if !wait {
                 return Ok(Some(frame));
             }
+            state.senders += 1;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.senders -= 1;
         }
     }
 
@@ -108,7 +115,9 @@ impl Outbox {
                 return Next::Pong;
             }
             if let Some(frame) = state.pop() {
-                self.changed.notify_all();
+                if state.senders > 0 {
+                    self.changed.notify_all();
+                }
                 return Next::Frame(frame);
             }
             if state.closed {
@@ -118,7 +127,9 @@ impl Outbox {
             if left.is_zero() {
                 return Next::Idle;
             }
+            state.writer = true;
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.writer = false;
         }
     }
 
