@@ -54,6 +54,8 @@ pub struct Settings {
     pub style: Style,
     /// A change of a directory makes everything below it worth a look.
     pub recurse: bool,
+    /// A batch of at least so many actions is finished together with the next one, if there is one.
+    pub chain_from: usize,
     /// Hears of what was done here.
     pub done: Option<Done>,
 }
@@ -109,7 +111,8 @@ pub enum Next {
 /// A file that is being received, and what will be done with it.
 struct Incoming<F> {
     apply: Apply,
-    receive: Receive<F>,
+    /// From the first piece on, or from the first sums: what only waits takes no descriptor.
+    receive: Option<Receive<F>>,
     /// What came of it before, while that helps.
     partial: Option<(Name, u64)>,
     /// Credit that is given once the source knows what is there already.
@@ -119,7 +122,7 @@ struct Incoming<F> {
 }
 
 impl<F> Incoming<F> {
-    fn new(apply: Apply, receive: Receive<F>) -> Incoming<F> {
+    fn new(apply: Apply, receive: Option<Receive<F>>) -> Incoming<F> {
         Incoming { apply, receive, partial: None, withheld: 0, queue: VecDeque::new() }
     }
 }
@@ -147,6 +150,12 @@ pub struct Endpoint<D: Disk, A: Archive> {
     rebooted: bool,
     filters: [u8; 32],
     jobs: Vec<Job<D::File>>,
+    /// The actions of the batch that waits for its end, if somebody hears of them.
+    doing: BTreeMap<Generation, (&'static str, RelPath)>,
+    /// What was said since that batch, and is said after its results.
+    corked: Vec<Reply>,
+    /// What came before it, to be said at once.
+    free: Vec<Reply>,
     records: Vec<(Generation, Record)>,
     scans: VecDeque<Scan<D::Dir>>,
     full_scan: Option<Scan<D::Dir>>,
@@ -190,6 +199,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             rebooted,
             filters,
             jobs: Vec::new(),
+            doing: BTreeMap::new(),
+            corked: Vec::new(),
+            free: Vec::new(),
             records: Vec::new(),
             scans: VecDeque::new(),
             full_scan: None,
@@ -243,18 +255,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     /// Takes in a request of the brain. What takes long is done by [`Endpoint::step`].
     pub fn handle(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
-        let at = out.len();
-        let handled = self.take(request, now, out);
-        self.tell_names(at, out);
+        let mut said = Vec::new();
+        let handled = self.take_in(request, now, &mut said);
+        self.say(said, out);
         handled
     }
 
-    /// The other side hears of a name's number before what names it.
-    fn tell_names(&self, at: usize, out: &mut Vec<Reply>) {
-        out.splice(at..at, names(&self.replica.disk.names_used(false)));
-    }
-
-    fn take(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+    fn take_in(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         match request {
             Request::Start(start) => self.start(&start, out)?,
             Request::Rows { above } => {
@@ -306,6 +313,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             Request::Stop => {
                 self.flush(out, now)?;
+                self.finish(out)?;
                 self.replica.commit()?;
                 self.reporting = false;
                 out.push(Reply::Stopped);
@@ -315,7 +323,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     fn start(&mut self, start: &Start, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
-        self.flush(&mut Vec::new(), 0)?;
+        self.carry_out_rest(0)?;
         self.forget_session()?;
         if start.accept {
             self.replica.adopt_root()?;
@@ -343,9 +351,19 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// The brain is gone, and may come back. What it asked for is finished and recorded; what users do is kept in mind,
     /// within bounds, and examined when a session wants reports again.
     pub fn part(&mut self, now: Millis) -> Result<(), ReplicaError> {
-        self.flush(&mut Vec::new(), now)?;
+        self.carry_out_rest(now)?;
         self.forget_session()?;
         self.replica.commit()
+    }
+
+    /// Finishes what an ended session asked for; nobody is told.
+    fn carry_out_rest(&mut self, now: Millis) -> Result<(), ReplicaError> {
+        let mut unheard = Vec::new();
+        self.flush(&mut unheard, now)?;
+        self.finish(&mut unheard)?;
+        self.corked.clear();
+        self.free.clear();
+        Ok(())
     }
 
     /// Ends reports, and contents under way in both directions.

@@ -20,6 +20,9 @@ use crate::watch::inotify::InotifyTree;
 use super::survey::Scope;
 use super::{Done, Endpoint, Settings, Style};
 
+/// A batch of so many actions is part of a burst; a smaller one is finished at once.
+const CHAIN_FROM: usize = 64;
+
 /// An endpoint of a real root.
 pub type RealEndpoint = Endpoint<RealDisk, SqliteArchive>;
 
@@ -117,6 +120,7 @@ pub fn open(
         inline_live: true,
         style: opening.style,
         recurse: opening.recurse,
+        chain_from: CHAIN_FROM,
         translate,
         trash_seconds,
         done,

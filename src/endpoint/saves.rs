@@ -110,7 +110,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         };
         match self.replica.stage_file(generation, &apply.path, 0) {
             Ok((name, into)) => {
-                self.incoming.insert(generation, Incoming::new(apply, Receive::new(name, into, None)));
+                self.incoming.insert(generation, Incoming::new(apply, Some(Receive::new(name, into, None))));
                 self.copies.insert(generation, Supply::new(file, signature, false));
             }
             Err(error) => fail(generation, error, out)?,
@@ -123,13 +123,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         for _ in 0..PIECES {
             let Some(mut entry) = self.copies.first_entry() else { break };
             let generation = *entry.key();
-            let Some(incoming) = self.incoming.get_mut(&generation) else {
+            let Some(receive) = self.incoming.get_mut(&generation).and_then(|incoming| incoming.receive.as_mut())
+            else {
                 entry.remove();
                 continue;
             };
             let supply = entry.get_mut();
             let taken = match supply.step(&self.replica.disk) {
-                Ok(Supplied::Data(data) | Supplied::Last(data)) => incoming.receive.take(&self.replica.disk, &data),
+                Ok(Supplied::Data(data) | Supplied::Last(data)) => receive.take(&self.replica.disk, &data),
                 Ok(Supplied::Wait) => Ok(Received::Broken),
                 Err(error) => Err(error),
             };

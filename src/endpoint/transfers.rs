@@ -85,7 +85,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         out.push(Reply::Data { generation, data });
     }
 
-    /// Makes the file that contents will come to.
+    /// Gets ready for contents. What the source is to be told of is opened at once, with the file that they will come to.
     pub(super) fn begin_receiving(
         &mut self,
         generation: Generation,
@@ -94,12 +94,16 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         out: &mut Vec<Reply>,
     ) -> Result<(), ReplicaError> {
         let size = if let Step::Put { entry, .. } = &apply.step { entry.size() } else { 0 };
+        if !delta && size < self.replica.settings.partial_min {
+            self.incoming.insert(generation, Incoming::new(apply, None));
+            return Ok(());
+        }
         match self.replica.stage_file(generation, &apply.path, size) {
             Ok((name, file)) => {
                 let (files, partial) = self.basis(&apply.path, size, delta, &name);
                 let basis = (delta || !files.is_empty()).then(|| Basis::new(files));
                 let receive = Receive::new(name, file, basis);
-                self.incoming.insert(generation, Incoming { partial, ..Incoming::new(apply, receive) });
+                self.incoming.insert(generation, Incoming { partial, ..Incoming::new(apply, Some(receive)) });
             }
             Err(error) => super::fail(generation, error, out)?,
         }
@@ -125,14 +129,15 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     fn used(&self, own: Option<&Name>) -> Vec<Name> {
         let of = |incoming: &Incoming<D::File>| {
             let partial = incoming.partial.as_ref().map(|(name, _)| name.clone());
-            std::iter::once(incoming.receive.name.clone()).chain(partial).collect::<Vec<_>>()
+            let name = incoming.receive.as_ref().map(|receive| receive.name.clone());
+            name.into_iter().chain(partial)
         };
         self.incoming.values().flat_map(of).chain(own.cloned()).collect()
     }
 
     /// Contents that do not come to their end: what there is of a large file is kept, in the larger of its partial files.
     pub(super) fn put_aside(&mut self, incoming: Incoming<D::File>) -> Result<(), ReplicaError> {
-        let Incoming { receive, partial, .. } = incoming;
+        let Incoming { receive: Some(receive), partial, .. } = incoming else { return Ok(()) };
         let size = receive.offset();
         let worth = size >= self.replica.settings.partial_min && partial.as_ref().is_none_or(|(_, old)| size >= *old);
         match (worth, partial) {
@@ -162,22 +167,27 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Tells the sources what is there already, and goes on with the pieces that wait. True if there is more to do.
     pub(super) fn step_incoming(&mut self, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
         let mut done = 0;
-        let telling = self.incoming.iter().filter(|(_, incoming)| incoming.receive.has_basis()).map(|(at, _)| *at);
+        let opened = |(at, incoming): (&Generation, &Incoming<D::File>)| {
+            incoming.receive.as_ref().map(|receive| (*at, receive.has_basis(), receive.is_to_tell()))
+        };
+        let all: Vec<_> = self.incoming.iter().filter_map(opened).collect();
+        let telling = all.iter().filter(|(_, has_basis, _)| *has_basis).map(|(at, ..)| *at);
         // The others wait, so that the sources need not keep the sums of them all.
         let first: Vec<Generation> = telling.take(DELTAS).collect();
-        let empty = self.incoming.iter().filter(|(_, i)| i.receive.is_to_tell() && !i.receive.has_basis());
-        let empty: Vec<Generation> = empty.map(|(at, _)| *at).collect();
+        let empty = all.iter().filter(|(_, has_basis, to_tell)| *to_tell && !has_basis);
+        let empty: Vec<Generation> = empty.map(|(at, ..)| *at).collect();
         for generation in first.iter().chain(&empty) {
             let Some(incoming) = self.incoming.get_mut(generation) else { continue };
-            if incoming.receive.is_to_tell() {
+            let Some(receive) = &mut incoming.receive else { continue };
+            if receive.is_to_tell() {
                 done += 1;
-                let sums = incoming.receive.tell(&self.replica.disk).unwrap_or_else(|_| {
+                let sums = receive.tell(&self.replica.disk).unwrap_or_else(|_| {
                     // It can be read no more.
-                    incoming.receive.drop_basis();
+                    receive.drop_basis();
                     Some(Sums::End)
                 });
                 out.extend(sums.map(|sums| Reply::Sums { generation: *generation, sums }));
-                if !incoming.receive.is_to_tell() && incoming.withheld > 0 {
+                if !receive.is_to_tell() && incoming.withheld > 0 {
                     out.push(Reply::Credit { generation: *generation, bytes: std::mem::take(&mut incoming.withheld) });
                 }
             }
@@ -195,9 +205,19 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     fn take_piece(&mut self, generation: Generation, data: &Data, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         let Some(incoming) = self.incoming.get_mut(&generation) else { return Ok(()) };
-        let taken = incoming.receive.take(&self.replica.disk, data);
+        let receive = match &mut incoming.receive {
+            Some(receive) => receive,
+            none => match self.replica.stage_file(generation, &incoming.apply.path, 0) {
+                Ok((name, file)) => none.insert(Receive::new(name, file, None)),
+                Err(error) => {
+                    self.incoming.remove(&generation);
+                    return super::fail(generation, error, out);
+                }
+            },
+        };
+        let taken = receive.take(&self.replica.disk, data);
         if let Ok(Received::More { credit }) = taken {
-            if incoming.receive.is_to_tell() {
+            if receive.is_to_tell() {
                 incoming.withheld += credit;
                 return Ok(());
             }
@@ -222,7 +242,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             out.push(Reply::Result { generation, outcome: Outcome::NoSource });
             return Ok(());
         }
-        let Incoming { mut apply, receive, partial, .. } = incoming;
+        let Incoming { mut apply, receive: Some(receive), partial, .. } = incoming else { return Ok(()) };
         if let Some((older, _)) = partial {
             self.replica.unstage(&older);
         }

@@ -1,10 +1,8 @@
 //! The work of an endpoint, in bounded slices: batches first, then what users changed, then contents, then scans.
 
-use std::collections::BTreeMap;
-
 use crate::model::{Change, Millis, Outcome, RelPath};
 use crate::replica::archive::Archive;
-use crate::replica::batch::Job;
+use crate::replica::batch::Finished;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 use crate::replica::examine::How;
@@ -29,9 +27,9 @@ const STALL: Millis = 5_000;
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Does a bounded slice of the work that is due.
     pub fn step(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<Next, ReplicaError> {
-        let at = out.len();
-        let next = self.work(now, out);
-        self.tell_names(at, out);
+        let mut said = Vec::new();
+        let next = self.work(now, &mut said);
+        self.say(said, out);
         next
     }
 
@@ -63,13 +61,15 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             && self.reporting
             && now >= self.next_expiry
         {
+            // What a crash may still ask for must not be discarded.
+            self.finish(out)?;
             self.replica.disk.refill();
             self.next_expiry = self.replica.expire_trash(seconds, now)?;
         }
         let lost = self.lost.drain(..);
         out.extend(lost.map(|(scope, reason)| Reply::Lost { scope, reason: reason.to_owned() }));
         out.extend(self.replica.notes.drain(..).map(|text| Reply::Note { text }));
-        if more || !self.jobs.is_empty() || !self.records.is_empty() {
+        if more || !self.jobs.is_empty() || !self.records.is_empty() || self.replica.is_unfinished() {
             return Ok(Next::Now);
         }
         Ok(self.next_due(now))
@@ -83,6 +83,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Says when nothing is left to look at. Users who write all the time must not keep that back for ever.
     fn answer_pings(&mut self, now: Millis, out: &mut Vec<Reply>) {
         let busy = !self.jobs.is_empty()
+            || self.replica.is_unfinished()
             || !self.records.is_empty()
             || !self.replica.dirty.is_empty()
             || !self.replica.unscanned.is_empty()
@@ -123,26 +124,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.jobs.len() >= BATCH || self.records.len() >= 4 * BATCH
     }
 
-    /// Carries out the actions and records that have come in.
+    /// Carries out the actions and records that have come in. The end of a large batch waits for the next one, if that
+    /// has come by the next call.
     pub(super) fn flush(&mut self, out: &mut Vec<Reply>, now: Millis) -> Result<(), ReplicaError> {
+        self.replica.place_prepared()?;
         if !self.jobs.is_empty() {
-            let jobs = std::mem::take(&mut self.jobs);
-            let mut doing = BTreeMap::new();
-            if self.settings.done.is_some() {
-                let what = |job: &Job<D::File>| (job.generation, (job.apply.step.word(), job.apply.path.clone()));
-                doing.extend(jobs.iter().map(what));
-            }
-            for finished in self.replica.carry_out(jobs)? {
-                if let Some(done) = &self.settings.done
-                    && let Some((what, path)) = doing.get(&finished.generation)
-                    && matches!(finished.outcome, Outcome::Done { .. })
-                {
-                    done.tell(finished.generation, what, path);
-                }
-                out.extend(finished.reports.into_iter().map(Reply::Report));
-                out.push(Reply::Result { generation: finished.generation, outcome: finished.outcome });
-            }
-            self.last_progress = now;
+            self.carry_out(out, now)?;
+        } else if self.records.is_empty() {
+            self.finish(out)?;
         }
         if !self.records.is_empty() {
             let records = std::mem::take(&mut self.records);
@@ -151,6 +140,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             for (generation, record) in &records {
                 self.replica.record(*generation, record)?;
             }
+            self.finish(out)?;
             self.replica.commit()?;
             if let Some(done) = &self.settings.done {
                 records.iter().for_each(|(generation, record)| done.tell(*generation, "record", &record.path));
@@ -159,6 +149,61 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.last_progress = now;
         }
         Ok(())
+    }
+
+    fn carry_out(&mut self, out: &mut Vec<Reply>, now: Millis) -> Result<(), ReplicaError> {
+        let jobs = std::mem::take(&mut self.jobs);
+        let alone = jobs.len() < self.settings.chain_from;
+        let doing: Vec<_> = match self.settings.done {
+            Some(_) => jobs.iter().map(|j| (j.generation, (j.apply.step.word(), j.apply.path.clone()))).collect(),
+            None => Vec::new(),
+        };
+        let finished = self.replica.carry_out(jobs)?;
+        self.tell_finished(finished, out);
+        self.doing = doing.into_iter().collect();
+        self.last_progress = now;
+        if alone {
+            self.finish(out)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the last batch.
+    pub(super) fn finish(&mut self, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        if self.replica.is_unfinished() {
+            let finished = self.replica.finish_batch()?;
+            self.tell_finished(finished, out);
+        }
+        Ok(())
+    }
+
+    /// Tells what came of a batch that is on disk now, and what was said since: before anything else that is to be said.
+    fn tell_finished(&mut self, finished: Vec<Finished>, out: &mut Vec<Reply>) {
+        let mut told = Vec::with_capacity(finished.len());
+        for finished in finished {
+            if let Some(done) = &self.settings.done
+                && let Some((what, path)) = self.doing.get(&finished.generation)
+                && matches!(finished.outcome, Outcome::Done { .. })
+            {
+                done.tell(finished.generation, what, path);
+            }
+            told.extend(finished.reports.into_iter().map(Reply::Report));
+            told.push(Reply::Result { generation: finished.generation, outcome: finished.outcome });
+        }
+        told.append(&mut self.corked);
+        self.free.append(&mut told);
+        self.free.append(out);
+    }
+
+    /// Says what may be said: while a batch waits for its end, only what came before it. The other side hears of a name's
+    /// number before what names it.
+    pub(super) fn say(&mut self, mut said: Vec<Reply>, out: &mut Vec<Reply>) {
+        out.extend(super::names(&self.replica.disk.names_used(false)));
+        out.append(&mut self.free);
+        match self.replica.is_unfinished() {
+            true => self.corked.append(&mut said),
+            false => out.append(&mut said),
+        }
     }
 
     fn step_dirty(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {

@@ -47,6 +47,8 @@ pub(super) struct Flight {
     pub changes: [Option<Change>; 2],
     /// Who reads the contents, as reported under this number.
     pub supply: Option<(Side, Seq)>,
+    /// Its contents have not passed yet, or are too large for that to be all that counts.
+    pub streaming: bool,
     pub reach: Reach,
     /// Both sides have something to do, and this one waits until the other has done it: it holds the contents, and its
     /// row must not say that they are agreed on before they are.
@@ -80,6 +82,7 @@ impl Flight {
             states,
             changes,
             supply: None,
+            streaming: false,
             reach,
             last: None,
             since: 0,
@@ -116,6 +119,12 @@ impl Flight {
     pub fn is_delta(&self) -> bool {
         let delta = |step: &Step| matches!(step, Step::Put { source: Source::Delta, .. });
         self.parts.iter().any(|part| matches!(part, Part::Apply(apply) if delta(&apply.step)))
+    }
+
+    /// Bytes of contents that travel in one piece.
+    pub fn carried(&self) -> u64 {
+        let size = self.entry.as_ref().map_or(0, Entry::size);
+        if self.supply.is_some() && size <= Data::WHOLE_MAX { size } else { 0 }
     }
 
     pub fn source(&self) -> Option<Side> {
@@ -274,9 +283,10 @@ impl Engine {
 
     /// Frees what the flight held.
     pub(super) fn land(&mut self, flight: &Flight) {
-        if flight.supply.is_some() {
+        if flight.streaming {
             self.streams = self.streams.saturating_sub(1);
         }
+        self.carried = self.carried.saturating_sub(flight.carried());
         for path in flight.paths().into_iter().chain(flight.reads.clone()) {
             self.locks.free(&path);
             self.wake_below(&path);
@@ -303,7 +313,10 @@ impl Engine {
                 .filter_map(|pending| pending.change.moved.as_ref())
                 .any(|moved| path.is_within(&moved.from) || moved.from.is_within(path))
         };
-        let from: Vec<RelPath> = self.blocked.iter().filter(moves).cloned().collect();
+        let from: Vec<RelPath> = match self.moves {
+            0 => Vec::new(),
+            _ => self.blocked.iter().filter(moves).cloned().collect(),
+        };
         for path in below.into_iter().chain(above).chain(from) {
             self.blocked.remove(&path);
             self.ready.insert(path);
@@ -403,17 +416,16 @@ impl Engine {
 
     /// Puts a change back among the pending ones.
     pub(super) fn restore(&mut self, side: Side, change: Change, now: Millis) {
-        let path = change.path.clone();
         let i = index(side);
         if let Some(moved) = &change.moved {
-            self.moving[i].insert(moved.known.node, path.clone());
+            self.moving[i].insert(moved.known.node, change.path.clone());
         }
         if change.after.is_some() {
             self.sides[i].creating.insert(change.seq);
         }
         let deletes = self.deletions(side, &change);
         self.sides[i].deleting += deletes;
-        self.sides[i].pending.insert(path, Pending { change, since: now, not_before: 0, deletes });
+        self.add_pending(i, Pending { change, since: now, not_before: 0, deletes });
     }
 
     fn strike_at_least(&mut self, path: &RelPath, now: Millis, least: Millis) -> Millis {
@@ -424,8 +436,12 @@ impl Engine {
 
     /// Contents pass through: from the side that reads to the side that writes.
     pub(super) fn data(&mut self, side: Side, generation: Generation, data: Data) {
-        let Some(flight) = self.flights.get(&generation) else { return };
+        let Some(flight) = self.flights.get_mut(&generation) else { return };
         if flight.source() == Some(side) && matches!(flight.parts[index(side.other())], Part::Apply(_)) {
+            // The reader is done with it; the writer has many such pieces in one batch.
+            if matches!(data, Data::Whole { .. }) && std::mem::take(&mut flight.streaming) {
+                self.streams = self.streams.saturating_sub(1);
+            }
             self.send(side.other(), Request::Data { generation, data });
         }
     }

@@ -219,7 +219,11 @@ pub struct Engine {
     strikes: BTreeMap<RelPath, (u32, Millis)>,
     /// Nodes whose move is pending, by side.
     moving: [BTreeMap<NodeId, RelPath>; 2],
+    /// How many of the pending changes are moves.
+    moves: usize,
     streams: usize,
+    /// Bytes of contents that travel in one piece, of actions in flight.
+    carried: u64,
     in_sync: bool,
     paused: bool,
     /// A full scan is to come, with checksums or without.
@@ -236,6 +240,8 @@ pub struct Engine {
 const FLIGHTS_MAX: usize = 2048;
 /// Files whose contents stream at the same time.
 const STREAMS_MAX: usize = 256;
+/// What travels in one piece is no stream any more once it has passed; so many bytes of that may be under way.
+const CARRIED_MAX: u64 = 16 * 1024 * 1024;
 /// A deletion waits at most this long for what its side made before it.
 const DELETION_WAIT: Millis = 30_000;
 
@@ -269,7 +275,9 @@ impl Engine {
             blocked_moves: BTreeSet::new(),
             strikes: BTreeMap::new(),
             moving: Default::default(),
+            moves: 0,
             streams: 0,
+            carried: 0,
             in_sync: false,
             paused: false,
             scan_wanted: None,
@@ -434,7 +442,7 @@ impl Engine {
         self.sides[i].deleting += deletes;
         // After a second refusal even fresh words wait: two sides that misunderstand each other must not spin.
         let not_before = self.strikes.get(&path).map_or(0, |(_, due)| *due);
-        self.sides[i].pending.insert(path.clone(), Pending { change, since: now, not_before, deletes });
+        self.add_pending(i, Pending { change, since: now, not_before, deletes });
         self.ready.insert(path);
         self.in_sync = false;
     }
@@ -458,9 +466,17 @@ impl Engine {
         }
     }
 
+    fn add_pending(&mut self, i: usize, pending: Pending) {
+        self.moves += usize::from(pending.change.moved.is_some());
+        if let Some(old) = self.sides[i].pending.insert(pending.change.path.clone(), pending) {
+            self.moves -= usize::from(old.change.moved.is_some());
+        }
+    }
+
     fn drop_pending(&mut self, side: Side, path: &RelPath) -> Option<Pending> {
         let i = index(side);
         let pending = self.sides[i].pending.remove(path)?;
+        self.moves -= usize::from(pending.change.moved.is_some());
         self.sides[i].creating.remove(&pending.change.seq);
         self.sides[i].deleting = self.sides[i].deleting.saturating_sub(pending.deletes);
         if let Some(moved) = &pending.change.moved
@@ -491,7 +507,11 @@ impl Engine {
         }
         if self.phase == Phase::Running {
             self.begin_wanted_scan();
-            while !self.paused && self.flights.len() < FLIGHTS_MAX && self.streams < STREAMS_MAX {
+            while !self.paused
+                && self.flights.len() < FLIGHTS_MAX
+                && self.streams < STREAMS_MAX
+                && self.carried < CARRIED_MAX
+            {
                 let Some(path) = self.ready.pop_first() else { break };
                 self.consider(&path, now);
                 if self.phase != Phase::Running {

@@ -337,6 +337,8 @@ impl Engine {
         }
         if let Some((side, seq)) = flight.supply {
             self.streams += 1;
+            self.carried += flight.carried();
+            flight.streaming = true;
             let path = flight.source_path(side);
             let delta = flight.is_delta();
             self.send(side, crate::endpoint::message::Request::Supply { generation, path, seq, delta });

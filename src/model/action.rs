@@ -144,6 +144,11 @@ pub enum Sums {
     End,
 }
 
+impl Data {
+    /// Files up to this size travel in one piece.
+    pub const WHOLE_MAX: u64 = 64 * 1024;
+}
+
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {

@@ -1,5 +1,6 @@
 //! A batch of actions: data on disk, intents on disk, names changed, names on disk, rows on disk. One sync each,
-//! however many actions there are.
+//! however many actions there are; and while batches follow each other, the names of one are put on disk together
+//! with the data of the next, and its rows together with the next one's intents.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +27,26 @@ pub struct Finished {
     pub outcome: Outcome,
 }
 
-/// The directories whose names changed in this batch.
+/// The directories whose names changed in a batch.
 pub(crate) type Touched<Dir> = BTreeMap<RelPath, Dir>;
+
+/// A batch between its intents and its rows on disk.
+pub(crate) struct Unfinished<Dir, File> {
+    /// Data and intents are on disk: the names may change.
+    prepared: Vec<Job<File>>,
+    /// The names that changed are not on disk yet; before they are nothing may be committed.
+    pub touched: Touched<Dir>,
+    /// Their intents are open.
+    unsettled: Vec<Generation>,
+    /// Not to be told before all is on disk.
+    finished: Vec<Finished>,
+}
+
+impl<Dir, File> Default for Unfinished<Dir, File> {
+    fn default() -> Self {
+        Unfinished { prepared: Vec::new(), touched: Touched::new(), unsettled: Vec::new(), finished: Vec::new() }
+    }
+}
 
 /// How placing went.
 pub(crate) enum Placed {
@@ -39,21 +58,21 @@ pub(crate) enum Placed {
 }
 
 impl<D: Disk, A: Archive> Replica<D, A> {
-    /// Carries out a batch, in order. Only the archive's errors, and a disk that cannot sync names, are errors here.
+    /// Carries out a batch, in order. Its end waits for the next batch, whose data one sync puts on disk together with
+    /// these names, and whose intents one commit together with these rows; or for [`Replica::commit`]. Returns what of
+    /// the batch before it is finished by now. Only the archive's errors, and a disk that cannot sync names, are errors
+    /// here.
     pub fn carry_out(&mut self, mut jobs: Vec<Job<D::File>>) -> Result<Vec<Finished>, ReplicaError> {
-        let mut finished = Vec::with_capacity(jobs.len());
+        let mut failed = Vec::new();
         self.disk.ease();
-        if let Err((detail, kind)) = self.sync_staged(&jobs) {
+        if let Err((detail, kind)) = self.sync_staged(&jobs)? {
             for job in jobs.drain(..) {
                 let broken = Problem { path: job.apply.path.clone(), kind: kind.clone(), detail: detail.clone() };
                 if let Some(staged) = &job.staged {
                     self.unstage(&staged.name);
                 }
-                finished.push(Finished {
-                    generation: job.generation,
-                    reports: vec![],
-                    outcome: Outcome::Failed(broken),
-                });
+                let (generation, outcome) = (job.generation, Outcome::Failed(broken));
+                failed.push(Finished { generation, reports: vec![], outcome });
             }
         }
         for job in &jobs {
@@ -61,39 +80,59 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.archive.intend(&intent)?;
             }
         }
-        self.archive.commit()?;
-        let mut touched = Touched::new();
-        for job in jobs {
+        self.commit()?;
+        let finished = std::mem::replace(&mut self.placed.finished, failed);
+        self.placed.prepared = jobs;
+        if finished.is_empty() {
+            self.place_prepared()?;
+        }
+        Ok(finished)
+    }
+
+    /// Changes the names of the batch that is prepared. What of the batch before it was to be told has been: nobody shall
+    /// see more of psync's work than the brain knows of.
+    pub fn place_prepared(&mut self) -> Result<(), ReplicaError> {
+        for job in std::mem::take(&mut self.placed.prepared) {
             let (generation, path) = (job.generation, job.apply.path.clone());
             let not_set = job.staged.as_ref().map(|staged| staged.not_set.clone()).unwrap_or_default();
-            let placed = match self.place(job, &mut touched) {
+            let placed = match self.place(job) {
                 Err(error) => Placed::Failed(error.into_problem()?),
                 Ok(placed) => placed,
             };
             if matches!(placed, Placed::Done(_)) {
                 self.not_set.count(&not_set);
             }
-            finished.push(self.finish_placed(generation, &path, placed)?);
+            let one = self.finish_placed(generation, &path, placed)?;
+            self.placed.unsettled.push(generation);
+            self.placed.finished.push(one);
         }
-        if self.settings.durable {
-            // What was displaced must be in the trash for good before its intent is forgotten.
-            let own = [Own::Stage, Own::Trash].map(|own| self.disk.own(own));
-            let dirs: Vec<&D::Dir> = touched.values().chain(own.iter().flatten()).collect();
-            self.disk.sync_dirs(&dirs).at(&RelPath::root(), "sync directories")?;
-        }
-        for done in &finished {
-            self.archive.settle(done.generation)?;
-        }
-        self.commit()?;
-        Ok(finished)
+        Ok(())
     }
 
-    /// Makes everything that was recorded durable.
+    /// Whether a batch waits for its end.
+    pub fn is_unfinished(&self) -> bool {
+        !self.placed.finished.is_empty() || !self.placed.prepared.is_empty()
+    }
+
+    /// Ends the last batch: from now on it is on disk with its rows.
+    pub fn finish_batch(&mut self) -> Result<Vec<Finished>, ReplicaError> {
+        if self.is_unfinished() {
+            self.place_prepared()?;
+            self.commit()?;
+        }
+        Ok(std::mem::take(&mut self.placed.finished))
+    }
+
+    /// Makes everything that was recorded durable: first the names that changed, then the rows.
     pub fn commit(&mut self) -> Result<(), ReplicaError> {
         if self.settings.dry_run {
             return Ok(());
         }
         self.disk.ease();
+        self.sync_names()?;
+        for generation in std::mem::take(&mut self.placed.unsettled) {
+            self.archive.settle(generation)?;
+        }
         self.identity.boot = self.disk.boot_id();
         if self.archive.identity()? != self.identity {
             self.archive.set_identity(&self.identity)?;
@@ -105,15 +144,47 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(())
     }
 
-    fn sync_staged(&self, jobs: &[Job<D::File>]) -> Result<(), (String, crate::model::ProblemKind)> {
-        let files: Vec<&D::File> = jobs.iter().filter_map(|job| job.staged.as_ref()?.file.as_ref()).collect();
-        if files.is_empty() || !self.settings.durable {
-            return Ok(());
+    /// Puts the names on disk that the last batch changed.
+    fn sync_names(&mut self) -> Result<(), ReplicaError> {
+        let touched = std::mem::take(&mut self.placed.touched);
+        let dirs = self.placed_in(&touched);
+        self.disk.sync_dirs(&dirs.iter().collect::<Vec<_>>()).at(&RelPath::root(), "sync directories")
+    }
+
+    /// The directories to be put on disk for names that changed in these.
+    fn placed_in(&self, touched: &Touched<D::Dir>) -> Vec<D::Dir> {
+        if touched.is_empty() || !self.settings.durable {
+            return Vec::new();
         }
-        self.disk.sync_files(&files).map_err(|error| {
+        // What was displaced must be in the trash for good before its intent is forgotten.
+        let own = [Own::Stage, Own::Trash].map(|own| self.disk.own(own));
+        touched.values().cloned().chain(own.into_iter().flatten()).collect()
+    }
+
+    /// Puts files and directories on disk, and with them the names that the last batch changed.
+    pub(crate) fn sync_with_names(&mut self, files: &[&D::File], dirs: &[&D::Dir]) -> std::io::Result<()> {
+        let touched = self.placed_in(&self.placed.touched);
+        let dirs: Vec<&D::Dir> = dirs.iter().copied().chain(&touched).collect();
+        self.disk.sync(files, &dirs)?;
+        self.placed.touched.clear();
+        Ok(())
+    }
+
+    /// Puts staged objects on disk; the inner error is theirs.
+    fn sync_staged(
+        &mut self,
+        jobs: &[Job<D::File>],
+    ) -> Result<Result<(), (String, crate::model::ProblemKind)>, ReplicaError> {
+        let files: Vec<&D::File> = jobs.iter().filter_map(|job| job.staged.as_ref()?.file.as_ref()).collect();
+        if files.is_empty() || !self.settings.durable || self.sync_with_names(&files, &[]).is_ok() {
+            return Ok(Ok(()));
+        }
+        // Whose error it was is not told: the names by themselves, then the files.
+        self.sync_names()?;
+        Ok(self.disk.sync_files(&files).map_err(|error| {
             let problem = problem(&RelPath::root(), "sync the staged files", &error);
             (problem.detail, problem.kind)
-        })
+        }))
     }
 
     fn intent(&mut self, job: &Job<D::File>) -> Result<Option<Intent>, ReplicaError> {

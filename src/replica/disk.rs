@@ -190,6 +190,11 @@ pub trait Disk {
     fn sync_files(&self, files: &[&Self::File]) -> io::Result<()>;
     /// Puts the names in these directories on disk.
     fn sync_dirs(&self, dirs: &[&Self::Dir]) -> io::Result<()>;
+    /// Both, in any order; together where that is cheaper.
+    fn sync(&self, files: &[&Self::File], dirs: &[&Self::Dir]) -> io::Result<()> {
+        self.sync_files(files)?;
+        self.sync_dirs(dirs)
+    }
 
     /// Renames; `AlreadyExists` if the new name is taken.
     fn rename(&self, from: (&Self::Dir, &Name), to: (&Self::Dir, &Name)) -> io::Result<()>;

@@ -157,6 +157,8 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) looks: late::Looks,
     pub(crate) formers: std::collections::VecDeque<trash::Former>,
     pub(crate) expiry: expire::Expiry,
+    /// The last batch, until it is finished.
+    pub(crate) placed: batch::Unfinished<D::Dir, D::File>,
     pub(crate) stage_counter: u64,
     pub(crate) next_seq: Seq,
 }
@@ -185,6 +187,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             looks: late::Looks::default(),
             formers: Default::default(),
             expiry: expire::Expiry::default(),
+            placed: batch::Unfinished::default(),
             stage_counter: 0,
             next_seq: 1,
         };

@@ -7,7 +7,7 @@ use crate::model::{
 };
 
 use super::archive::{Archive, Row, Signature};
-use super::batch::{Job, Placed, Touched};
+use super::batch::{Job, Placed};
 use super::disk::{Disk, Lease, Leased, Own, Stat};
 use super::error::{At, ReplicaError};
 use super::examine::above_is_gone;
@@ -40,7 +40,7 @@ pub(crate) enum Guarded<F> {
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Carries out one action of a batch.
-    pub(crate) fn place(&mut self, job: Job<D::File>, touched: &mut Touched<D::Dir>) -> Result<Placed, ReplicaError> {
+    pub(crate) fn place(&mut self, job: Job<D::File>) -> Result<Placed, ReplicaError> {
         let Job { generation, apply, staged } = job;
         let (path, node) = (&apply.path, apply.node);
         if let Some(wanted) = apply.parent
@@ -57,20 +57,27 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Step::Put { entry, expect, displaced, .. } => {
                 let Some(staged) = staged else { return Ok(Placed::Refused(vec![path.clone()])) };
                 let (name, object) = (staged.name.clone(), staged.object);
-                let placed = self.put(generation, path, node, entry, &expect, displaced, staged, touched);
+                let placed = self.put(generation, path, node, entry, &expect, displaced, staged);
                 if !matches!(placed, Ok(Placed::Done(_))) {
                     self.clear_staged(&name, object, path)?;
                 }
                 placed
             }
-            Step::SetAttrs { entry, expect } => self.set_attrs(generation, path, node, entry, &expect, touched),
+            Step::SetAttrs { entry, expect } => self.set_attrs(generation, path, node, entry, &expect),
             Step::Move { from, known, entry, expect } => {
                 if self.archive.node(node)?.is_none_or(|row| row.generation != known) {
                     return Ok(Placed::Refused(vec![from, path.clone()]));
                 }
-                self.rename(generation, path, node, &from, entry, &expect, touched)
+                self.rename(generation, path, node, &from, entry, &expect)
             }
-            Step::Remove { expect, force } => self.remove(generation, path, node, &expect, force, touched),
+            Step::Remove { expect, force } => self.remove(generation, path, node, &expect, force),
+        }
+    }
+
+    /// Notes that the name at `path` changed, in this directory.
+    pub(crate) fn touch(&mut self, path: &RelPath, dir: &D::Dir) {
+        if let Some(parent) = path.parent() {
+            self.placed.touched.entry(parent).or_insert_with(|| dir.clone());
         }
     }
 
@@ -157,7 +164,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         expect: &Expect,
         displaced: Displaced,
         staged: Staged<D::File>,
-        touched: &mut Touched<D::Dir>,
     ) -> Result<Placed, ReplicaError> {
         let Some(parent) = self.open_parent(path)? else { return Ok(Placed::Refused(vec![path.clone()])) };
         if let (Content::File { hash, .. }, Some(computed)) = (&mut entry.content, staged.hash) {
@@ -197,7 +203,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 Swapped::Refused => return Ok(Placed::Refused(vec![path.clone()])),
             },
         }
-        touch(touched, path, &parent.dir);
+        self.touch(path, &parent.dir);
         let after = match &staged.file {
             Some(file) => self.disk.stat_file(file),
             None => self.disk.stat(&parent.dir, &parent.name),
@@ -429,7 +435,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         node: NodeId,
         mut entry: Entry,
         expect: &Expect,
-        touched: &mut Touched<D::Dir>,
     ) -> Result<Placed, ReplicaError> {
         let Some(parent) = self.open_parent(path)? else { return Ok(Placed::Refused(vec![path.clone()])) };
         let (kind, place) = (entry.kind(), (&parent.dir, &parent.name));
@@ -454,7 +459,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             self.disk.release(file);
         }
-        touch(touched, path, &parent.dir);
+        self.touch(path, &parent.dir);
         let same = (before.ino, before.btime, before.size) == (after.ino, after.btime, after.size);
         let live = self.live(&parent.dir, path, &parent.name, after, kind)?;
         let differs = live.attrs != entry.attrs;
@@ -488,7 +493,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         from: &RelPath,
         entry: Entry,
         expect: &Expect,
-        touched: &mut Touched<D::Dir>,
     ) -> Result<Placed, ReplicaError> {
         let refused = || Ok(Placed::Refused(vec![from.clone(), path.clone()]));
         let Some(row) = self.archive.node(node)? else { return refused() };
@@ -519,8 +523,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             _ => return refused(),
         }
-        touch(touched, from, &old.dir);
-        touch(touched, path, &new.dir);
+        self.touch(from, &old.dir);
+        self.touch(path, &new.dir);
         // It has its new name by now: an error here must not make a failure of that.
         let after = self.disk.stat(&new.dir, &new.name).ok();
         // A directory's attributes may have changed without a trace but its ctime.
@@ -598,12 +602,6 @@ pub(crate) fn generation_of(name: &Name) -> Option<(Generation, u64)> {
     let (generation, rest) = text.split_once('.')?;
     let counter = rest.split_once('.').map_or(rest, |(counter, _)| counter);
     Some((u64::from_str_radix(generation, 16).ok()?, u64::from_str_radix(counter, 16).ok()?))
-}
-
-pub(crate) fn touch<Dir: Clone>(touched: &mut Touched<Dir>, path: &RelPath, dir: &Dir) {
-    if let Some(parent) = path.parent() {
-        touched.entry(parent).or_insert_with(|| dir.clone());
-    }
 }
 
 fn rename_refused(error: &io::Error) -> bool {

@@ -43,7 +43,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let files: Vec<&D::File> = files.iter().collect();
         let dirs: Vec<&D::Dir> = dirs.values().collect();
-        let synced = self.disk.sync_files(&files).and_then(|()| self.disk.sync_dirs(&dirs));
+        let synced = self.sync_with_names(&files, &dirs);
         super::error::At::at(synced, &RelPath::root(), "sync what users wrote")
     }
 

@@ -7,11 +7,11 @@ use crate::model::{Expect, Generation, Kind, Name, NodeId, RelPath, Time};
 
 use super::Replica;
 use super::archive::{Archive, Row, Tombstone};
-use super::batch::{Placed, Touched};
+use super::batch::Placed;
 use super::disk::{Disk, Lease, Own, Stat};
 use super::error::{At, ReplicaError};
 use super::examine::{Examined, How};
-use super::place::{Guarded, Met, Parent, same_version, touch};
+use super::place::{Guarded, Met, Parent, same_version};
 
 /// What a walk through a directory that is to be removed found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +32,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         node: NodeId,
         expect: &Expect,
         force: bool,
-        touched: &mut Touched<D::Dir>,
     ) -> Result<Placed, ReplicaError> {
         let Some(parent) = self.open_parent(path)? else { return Ok(Placed::Refused(vec![path.clone()])) };
         match self.meet(&parent, path, expect)? {
@@ -46,7 +45,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 };
                 match below {
                     Below::Busy => return Ok(Placed::Busy),
-                    Below::Survivors => self.remove_known(generation, &parent, path, node, touched)?,
+                    Below::Survivors => self.remove_known(generation, &parent, path, node)?,
                     Below::Known => match self.remove_tree(generation, &parent, path, node, &stat, force)? {
                         Placed::Done(_) => {}
                         other => return Ok(other),
@@ -58,7 +57,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 other => return Ok(other),
             },
         }
-        touch(touched, path, &parent.dir);
+        self.touch(path, &parent.dir);
         self.bury(generation, node)?;
         self.forget_reports_below(path);
         self.forget_report(path);
@@ -273,7 +272,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         parent: &Parent<D::Dir>,
         path: &RelPath,
         node: NodeId,
-        touched: &mut Touched<D::Dir>,
     ) -> Result<(), ReplicaError> {
         let dir = self.disk.open_dir(path).at(path, "open the directory")?;
         for (name, stat) in self.disk.list(&dir).at(path, "list the directory")? {
@@ -281,10 +279,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let Some(row) = self.row_in(node, &name, &below)? else { continue };
             let inner = Parent { dir: dir.clone(), node, name };
             if stat.kind == Some(Kind::Dir) && row.entry.kind() == Kind::Dir && !stat.foreign {
-                self.remove_known(generation, &inner, &below, row.node, touched)?;
+                self.remove_known(generation, &inner, &below, row.node)?;
             } else if self.is_as_recorded(&dir, &row, &stat, &below)? {
                 self.remove_one(generation, &inner, &below, &stat)?;
-                touch(touched, &below, &dir);
+                self.touch(&below, &dir);
             }
         }
         let left = self.disk.list(&dir).at(path, "list the directory")?;

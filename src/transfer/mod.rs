@@ -23,7 +23,7 @@ pub const INITIAL_CREDIT: u64 = 512 * 1024;
 /// The most bytes in one chunk.
 pub const CHUNK: usize = 128 * 1024;
 /// Files up to this size travel in one piece.
-pub const WHOLE: u64 = 64 * 1024;
+pub const WHOLE: u64 = crate::model::Data::WHOLE_MAX;
 
 /// The credit that a copy within the receiver takes: it costs no line, but its time.
 fn cost(length: u64) -> u64 {

@@ -177,6 +177,7 @@ impl RealPair {
                 style: endpoint::Style::Continuous,
                 recurse: false,
                 inline_live: true,
+                chain_from: 2,
             };
             let filter = Filter::new(&FilterSettings::default()).expect("the default filters");
             match Endpoint::open(disk.clone(), SpyArchive::new(archive, disk.clone()), filter, settings, now) {

@@ -11,8 +11,10 @@ use std::time::Instant;
 
 use crate::sys::writeback;
 
-/// Kibibytes of other programs' dirty data from which one sync of the whole file system is not even tried.
+/// Kibibytes of other programs' dirty data from which one sync of the whole file system is not even tried, and by how much
+/// more each file of the batch raises that: by itself it costs a flush of the disk, in whose time some of that is written.
 const OTHERS_DIRTY: u64 = 16 * 1024;
+const OTHERS_DIRTY_A_FILE: u64 = 1024;
 /// Bytes that cost as much as a file does by itself, by order of magnitude.
 const BYTES_A_FILE: u64 = 32 * 1024;
 /// What the way not taken had cost is forgotten by this much with every batch, until it seems the cheaper one and is tried
@@ -46,7 +48,7 @@ impl Pace {
         }
         let bytes = total_size(files);
         let mut way = self.choose(files.len(), bytes);
-        if way == Way::Whole && dirty_kib().is_some_and(|dirty| dirty > bytes / 1024 + OTHERS_DIRTY) {
+        if way == Way::Whole && dirty_kib().is_some_and(|dirty| dirty > bearable(files.len(), bytes)) {
             way = Way::Each;
         }
         let start = Instant::now();
@@ -90,6 +92,11 @@ impl Pace {
         *other = other.map(|known| known * FORGET);
         self.last = Some(way);
     }
+}
+
+/// The most dirty data of the whole machine, in KiB, beside which one sync of the whole file system is tried.
+fn bearable(files: usize, bytes: u64) -> u64 {
+    bytes / 1024 + OTHERS_DIRTY + OTHERS_DIRTY_A_FILE * files as u64
 }
 
 /// Work in units whose cost is about the same for few files and for many: a sync of the whole has a price of its own.
@@ -173,6 +180,12 @@ mod tests {
             pace.sync(root.as_fd(), &fds[..count]).expect("synced");
         }
         assert!(pace.each.is_some());
+    }
+
+    #[test]
+    fn a_large_batch_bears_more_of_what_others_have_to_write() {
+        let mib = |files, bytes| bearable(files, bytes) / 1024;
+        assert_eq!((mib(2, 0), mib(100, 0), mib(512, 4 << 20)), (18, 116, 532));
     }
 
     #[test]

@@ -461,10 +461,17 @@ impl Disk for RealDisk {
 
     fn sync_dirs(&self, dirs: &[&Dir]) -> io::Result<()> {
         pulse::beat();
-        let mut seen = HashSet::with_capacity(dirs.len());
-        let fresh = dirs.iter().filter(|dir| seen.insert(Arc::as_ptr(&dir.0)));
-        let dirs: Vec<BorrowedFd<'_>> = fresh.map(|dir| dir.as_fd()).collect();
-        self.dir_pace.lock().unwrap_or_else(PoisonError::into_inner).sync(self.root.as_fd(), &dirs)
+        self.dir_pace.lock().unwrap_or_else(PoisonError::into_inner).sync(self.root.as_fd(), &once_each(dirs))
+    }
+
+    fn sync(&self, files: &[&File], dirs: &[&Dir]) -> io::Result<()> {
+        if files.len() < 2 || dirs.is_empty() {
+            self.sync_files(files)?;
+            return self.sync_dirs(dirs);
+        }
+        pulse::beat();
+        let all: Vec<BorrowedFd<'_>> = files.iter().map(|file| file.as_fd()).chain(once_each(dirs)).collect();
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).sync(self.root.as_fd(), &all)
     }
 
     fn rename(&self, from: (&Dir, &Name), to: (&Dir, &Name)) -> io::Result<()> {
@@ -540,6 +547,12 @@ impl Disk for RealDisk {
     fn wall_clock(&self) -> i64 {
         clock::wall()
     }
+}
+
+fn once_each<'a>(dirs: &[&'a Dir]) -> Vec<BorrowedFd<'a>> {
+    let mut seen = HashSet::with_capacity(dirs.len());
+    let fresh = dirs.iter().copied().filter(|dir| seen.insert(Arc::as_ptr(&dir.0)));
+    fresh.map(AsFd::as_fd).collect()
 }
 
 fn lease_kind(lease: Lease) -> lease::Kind {
