@@ -131,11 +131,12 @@ pub fn stuck_after(settings: &Settings) -> Duration {
 fn settings(options: &AdHoc) -> Result<(Settings, Origins), UsageError> {
     let here = std::env::current_dir().map_err(|e| UsageError(format!("no current directory: {e}")))?;
     let (mut settings, mut origins) = match &options.config {
-        Some(file) => config::load(file).map_err(|e| UsageError(e.to_string()))?,
+        Some(file) => config::load_unsettled(file).map_err(|e| UsageError(e.to_string()))?,
         None => Default::default(),
     };
     options.apply(&here, &mut settings, &mut origins).map_err(|e| UsageError(origins.explain(&e)))?;
     check_given(options, &settings)?;
+    settings.settle(&mut origins).map_err(|e| UsageError(origins.explain(&e)))?;
     settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
     Ok((settings, origins))
 }

@@ -291,6 +291,7 @@ impl AdHoc {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Links;
 
     #[test]
     fn clap_itself_is_content() {
@@ -317,5 +318,21 @@ mod tests {
         assert_eq!(settings.translate.expect("set").to_string(), "a:None");
         assert_eq!(origins.of("debug"), Some(&Origin::Option("-d, --debug")));
         assert_eq!(origins.of("force").expect("told").to_string(), "p.toml:2: force");
+    }
+
+    #[test]
+    fn an_option_of_rsync_becomes_a_setting() {
+        let given = |text: &str, extra: &str| {
+            let (mut settings, mut origins) = crate::config::parse(Path::new("p.toml"), text).expect("good");
+            let args = ["psync", "-x", extra, "a", "b"].map(OsString::from).to_vec();
+            let Parsed::Run(options) = parse::<AdHoc>(args).expect("parsed") else { panic!("help") };
+            options.apply(Path::new("/here"), &mut settings, &mut origins).expect("applied");
+            settings.settle(&mut origins).map_err(|e| origins.explain(&e)).map(|()| settings.links)
+        };
+        // The option takes the place of the file's options.
+        assert_eq!(given("rsync_extra = ['-L']\n", "-v"), Ok(Links::Preserve));
+        assert_eq!(given("rsync_extra = ['--no-links']\n", "-L"), Ok(Links::Follow));
+        let want = "-x, --extra: `-L` means links = \"follow\", and p.toml:1: links = \"skip\"";
+        assert_eq!(given("links = 'skip'\n", "-L"), Err(want.to_owned()));
     }
 }

@@ -42,11 +42,11 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_refused_by_name() {
-        let settings = Settings { rsync_extra: vec!["-L".into()], ..Settings::default() };
+        let settings = Settings { rsync_extra: vec!["--fsync".into()], ..Settings::default() };
         let error = settings.not_yet().expect_err("no rsync yet").to_string();
         assert_eq!(
             error,
-            "rsync_extra: not available in this version: only rsync has `-L`, and contents cannot go through rsync"
+            "rsync_extra: not available in this version: only rsync has `--fsync`, and contents cannot go through rsync"
         );
         let settings = Settings { pending_events: vec!["x".into()], ..Settings::default() };
         assert_eq!(settings.moot().len(), 1);

@@ -24,10 +24,23 @@ pub enum LoadError {
     UnknownKey { path: PathBuf, line: usize, key: String, hint: String },
     #[error("{}:{line}: {key}: {message}", path.display())]
     Value { path: PathBuf, line: usize, key: String, message: String },
+    /// A whole line.
+    #[error("{0}")]
+    Unsettled(String),
 }
 
-/// Reads the file. What is in it has the right types, and is not yet checked further.
+/// Reads the file of a pair that no options are said of. What is in it has the right types, and is not yet checked
+/// further.
 pub fn load(path: &Path) -> Result<(Settings, Origins), LoadError> {
+    let (mut settings, mut origins) = load_unsettled(path)?;
+    match settings.settle(&mut origins) {
+        Ok(()) => Ok((settings, origins)),
+        Err(invalid) => Err(LoadError::Unsettled(origins.explain(&invalid))),
+    }
+}
+
+/// Reads the file of a pair that options may still be said of; then comes [`Settings::settle`].
+pub fn load_unsettled(path: &Path) -> Result<(Settings, Origins), LoadError> {
     let text = fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_path_buf(), source })?;
     parse(path, &text)
 }

@@ -21,7 +21,7 @@ mod values;
 pub use agent::AgentSettings;
 pub use check::Invalid;
 pub use import::{Finding, Imported, Outcome, import};
-pub use load::{LoadError, load, parse};
+pub use load::{LoadError, load, load_unsettled, parse};
 pub use origin::{Origin, Origins};
 pub use pair::{CONFIGURATION, default_pair, pair_file, valid_pair};
 pub use peer::{RightCommand, pair_command, quote, right_command};

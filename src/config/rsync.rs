@@ -1,6 +1,11 @@
 //! What the options in `rsync_extra` mean to psync's own transfer, and which are never allowed.
 
-use super::{Compress, Invalid, Settings};
+mod words;
+
+use serde::Serialize;
+
+use super::{Compress, Invalid, Links, Origins, Owner, Settings};
+use words::{DECIDED, DONE_ANYWAY, FORBIDDEN};
 
 /// The options that psync has itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -11,148 +16,178 @@ pub struct Extra {
     pub bandwidth_limit: Option<u64>,
     /// `-W`: no delta.
     pub whole_file: bool,
+    /// `-L`, `--no-links`: what they mean, and the option. In force only by [`Settings::settle`].
+    links: Option<(Links, String)>,
+    /// `--numeric-ids`, or `--no-owner` with `--no-group`. In force only by [`Settings::settle`].
+    owner: Option<(Owner, String)>,
     /// The first option that only rsync has.
     pub lacking: Option<String>,
 }
-
-/// Options of rsync that name paths or commands, delete, or choose what is sent.
-const FORBIDDEN: &[&str] = &[
-    "-b",
-    "-e",
-    "-f",
-    "-F",
-    "-T",
-    "-y",
-    "-M",
-    "-n",
-    "-0",
-    "--backup",
-    "--backup-dir",
-    "--compare-dest",
-    "--config",
-    "--copy-as",
-    "--copy-dest",
-    "--daemon",
-    "--del",
-    "--delay-updates",
-    "--delete",
-    "--delete-after",
-    "--delete-before",
-    "--delete-delay",
-    "--delete-during",
-    "--delete-excluded",
-    "--delete-missing-args",
-    "--dry-run",
-    "--early-input",
-    "--exclude-from",
-    "--existing",
-    "--files-from",
-    "--filter",
-    "--force",
-    "--from0",
-    "--fuzzy",
-    "--ignore-existing",
-    "--include-from",
-    "--inplace",
-    "--link-dest",
-    "--list-only",
-    "--log-file",
-    "--max-delete",
-    "--only-write-batch",
-    "--outbuf",
-    "--partial-dir",
-    "--password-file",
-    "--read-batch",
-    "--remote-option",
-    "--remove-sent-files",
-    "--remove-source-files",
-    "--rsh",
-    "--rsync-path",
-    "--sender",
-    "--server",
-    "--suffix",
-    "--temp-dir",
-    "--write-batch",
-    "--append",
-    "--append-verify",
-    "--write-devices",
-    "--copy-devices",
-    "--relative",
-    "-R",
-    "--ignore-missing-args",
-    "--stop-at",
-    "--stop-after",
-    "--time-limit",
-    "--sockopts",
-    "--address",
-    "--port",
-];
 
 impl Settings {
     /// What `rsync_extra` means, once it was checked.
     pub fn extra(&self) -> Extra {
         Extra::of(self).unwrap_or_default()
     }
+
+    /// Makes what `rsync_extra` says of links and owners the settings `links` and `owner`. Refused if these were said
+    /// to be something else. To be called once, when all has been said.
+    pub fn settle(&mut self, origins: &mut Origins) -> Result<(), Invalid> {
+        let extra = Extra::of(self)?;
+        if let Some((links, option)) = extra.links {
+            settle("links", &mut self.links, links, &option, origins)?;
+        }
+        if let Some((owner, option)) = extra.owner {
+            settle("owner", &mut self.owner, owner, &option, origins)?;
+        }
+        Ok(())
+    }
+}
+
+fn settle<T: PartialEq + Serialize>(
+    key: &'static str,
+    setting: &mut T,
+    meant: T,
+    option: &str,
+    origins: &mut Origins,
+) -> Result<(), Invalid> {
+    match origins.of(key) {
+        Some(said) if *setting != meant => {
+            let word = |value: &T| serde_json::to_string(value).unwrap_or_default();
+            let (means, says) = (word(&meant), word(setting));
+            return Err(Invalid::new("rsync_extra", format!("`{option}` means {key} = {means}, and {said} = {says}")));
+        }
+        Some(_) => {}
+        None => origins.of("rsync_extra").cloned().into_iter().for_each(|origin| origins.insert(key, origin)),
+    }
+    *setting = meant;
+    Ok(())
 }
 
 impl Extra {
-    /// Reads `rsync_extra`. Refused is what names paths or commands, deletes, or chooses what is sent.
+    /// Reads `rsync_extra`. Refused is what names paths or commands, deletes, or is decided by psync's own rules.
     pub fn of(settings: &Settings) -> Result<Extra, Invalid> {
+        let invalid = |message| Invalid::new("rsync_extra", message);
         let mut extra = Extra::default();
+        let mut kinds = Kinds::default();
         let mut words = settings.rsync_extra.iter().map(|word| word.trim());
         while let Some(word) = words.next() {
-            let (name, value) = match word.split_once('=') {
-                Some((name, value)) if word.starts_with("--") => (name, Some(value)),
-                _ => (word, None),
-            };
-            let forbidden =
-                FORBIDDEN.contains(&name) || word.starts_with("-") && !word.starts_with("--") && forbidden_letter(word);
-            if forbidden || !word.starts_with('-') {
-                return Err(Invalid::new("rsync_extra", refusal(word)));
-            }
-            match name {
-                "-z" | "--compress" => extra.compress = Some(Compress::Zstd),
-                "--no-compress" | "--no-z" => extra.compress = Some(Compress::None),
-                "--compress-choice" | "--zc" => extra.compress = Some(choice(value.or_else(|| words.next()), word)?),
-                "--bwlimit" => {
-                    let value = value.or_else(|| words.next()).unwrap_or_default();
-                    let rate = rate(value).ok_or_else(|| {
-                        Invalid::new("rsync_extra", format!("--bwlimit: `{value}` is no rate, e.g. 500 (KiB/s) or 5m"))
-                    })?;
-                    extra.bandwidth_limit = Some(rate);
+            for option in words::apart(word) {
+                refuse(&option, word).map_err(invalid)?;
+                if !kinds.take(&option) && !extra.take(&option, &mut words).map_err(invalid)? {
+                    extra.lacking = extra.lacking.or(Some(option));
                 }
-                "--no-bwlimit" => extra.bandwidth_limit = Some(0),
-                "-W" | "--whole-file" => extra.whole_file = true,
-                "--no-whole-file" | "--no-W" => extra.whole_file = false,
-                _ => extra.lacking = extra.lacking.or_else(|| Some(word.to_owned())),
             }
         }
+        extra.links = kinds.links();
+        extra.owner = kinds.owner().map_err(invalid)?;
         Ok(extra)
     }
-}
 
-/// Letters may stand together behind one dash.
-fn forbidden_letter(word: &str) -> bool {
-    word[1..].chars().any(|letter| FORBIDDEN.iter().any(|option| option.strip_prefix('-') == Some(&letter.to_string())))
-}
-
-fn refusal(word: &str) -> String {
-    match word.starts_with('-') {
-        true => format!(
-            "`{word}` is not allowed: what names paths or commands, deletes, or chooses files is psync's to decide"
-        ),
-        false => format!("`{word}` is no option: values are written as --OPTION=VALUE"),
+    /// Whether psync has the option itself, or does it anyway. Its value may be the next of the `words`.
+    fn take<'a>(&mut self, option: &str, words: &mut impl Iterator<Item = &'a str>) -> Result<bool, String> {
+        let (name, value) = parts(option);
+        match name {
+            "-z" | "--compress" => self.compress = Some(Compress::Zstd),
+            "--no-compress" | "--no-z" => self.compress = Some(Compress::None),
+            "--compress-choice" | "--zc" => self.compress = Some(choice(value.or_else(|| words.next()), option)?),
+            "--bwlimit" => {
+                let value = value.or_else(|| words.next()).unwrap_or_default();
+                let wrong = || format!("--bwlimit: `{value}` is no rate, e.g. 500 (KiB/s) or 5m");
+                self.bandwidth_limit = Some(rate(value).ok_or_else(wrong)?);
+            }
+            "--no-bwlimit" => self.bandwidth_limit = Some(0),
+            "-W" | "--whole-file" => self.whole_file = true,
+            "--no-whole-file" | "--no-W" => self.whole_file = false,
+            _ => {
+                let known = if value.is_some() { format!("{name}=") } else { name.to_owned() };
+                return Ok(DONE_ANYWAY.contains(&known.as_str()));
+            }
+        }
+        Ok(true)
     }
 }
 
-fn choice(value: Option<&str>, word: &str) -> Result<Compress, Invalid> {
+/// What was said of links and owners: the options that hold in the end, since rsync lets one take another back.
+#[derive(Default)]
+struct Kinds {
+    follow: Option<String>,
+    no_links: Option<String>,
+    numeric: Option<String>,
+    no_owner: Option<String>,
+    no_group: Option<String>,
+}
+
+impl Kinds {
+    /// Whether the option is one of these.
+    fn take(&mut self, option: &str) -> bool {
+        let said = || Some(option.to_owned());
+        match option {
+            "-a" | "--archive" => (self.no_links, self.no_owner, self.no_group) = (None, None, None),
+            "-l" | "--links" => self.no_links = None,
+            "--no-l" | "--no-links" => self.no_links = said(),
+            "-L" | "--copy-links" => self.follow = said(),
+            "--no-L" | "--no-copy-links" => self.follow = None,
+            "-o" | "--owner" => self.no_owner = None,
+            "--no-o" | "--no-owner" => self.no_owner = said(),
+            "-g" | "--group" => self.no_group = None,
+            "--no-g" | "--no-group" => self.no_group = said(),
+            "--numeric-ids" => self.numeric = said(),
+            "--no-numeric-ids" => self.numeric = None,
+            _ => return false,
+        }
+        true
+    }
+
+    fn links(&self) -> Option<(Links, String)> {
+        let follow = self.follow.clone().map(|option| (Links::Follow, option));
+        follow.or_else(|| self.no_links.clone().map(|option| (Links::Skip, option)))
+    }
+
+    fn owner(&self) -> Result<Option<(Owner, String)>, String> {
+        match (&self.no_owner, &self.no_group) {
+            (Some(owner), Some(group)) => Ok(Some((Owner::Ignore, format!("{owner} {group}")))),
+            (Some(alone), None) | (None, Some(alone)) => {
+                Err(format!("`{alone}` alone: psync carries owner and group, or neither (--no-owner --no-group)"))
+            }
+            (None, None) => Ok(self.numeric.clone().map(|option| (Owner::Numeric, option))),
+        }
+    }
+}
+
+/// Name and value.
+fn parts(option: &str) -> (&str, Option<&str>) {
+    match option.split_once('=') {
+        Some((name, value)) if option.starts_with("--") => (name, Some(value)),
+        _ => (option, None),
+    }
+}
+
+/// What is never allowed; `word` is what the user wrote it in.
+fn refuse(option: &str, word: &str) -> Result<(), String> {
+    let name = parts(option).0;
+    if !option.starts_with('-') {
+        return Err(format!("`{word}` is no option: values are written as --OPTION=VALUE"));
+    }
+    if FORBIDDEN.contains(&name) {
+        return Err(format!(
+            "`{word}` is not allowed: what names paths or commands, deletes, or chooses files is psync's to decide"
+        ));
+    }
+    match DECIDED.iter().find(|(decided, _)| *decided == name) {
+        Some((_, rule)) => Err(format!("`{word}` is not allowed: {rule}")),
+        None => Ok(()),
+    }
+}
+
+fn choice(value: Option<&str>, word: &str) -> Result<Compress, String> {
     match value {
         Some("zstd") => Ok(Compress::Zstd),
         Some("auto") => Ok(Compress::Auto),
         Some("none") => Ok(Compress::None),
         other => {
             let other = other.unwrap_or_default();
-            Err(Invalid::new("rsync_extra", format!("{word}: `{other}` is none of auto, none, zstd")))
+            Err(format!("{word}: `{other}` is none of auto, none, zstd"))
         }
     }
 }
@@ -205,6 +240,7 @@ mod tests {
             (&["--bwlimit=7b"], Extra { bandwidth_limit: Some(7), ..Extra::default() }),
             (&["--bwlimit=0"], Extra { bandwidth_limit: Some(0), ..Extra::default() }),
             (&["-W"], Extra { whole_file: true, ..Extra::default() }),
+            (&["-aW", "-vz"], Extra { compress: zstd, whole_file: true, ..Extra::default() }),
         ] {
             assert_eq!(read(words), Ok(want), "{words:?}");
         }
@@ -226,6 +262,88 @@ mod tests {
         ] {
             assert_eq!(read(&[word]), Err(want.to_owned()));
         }
-        assert_eq!(read(&["-z", "-L", "-H"]).map(|extra| extra.lacking), Ok(Some("-L".to_owned())));
+    }
+
+    #[test]
+    fn what_psync_decides_is_refused_with_the_rule() {
+        for (option, rule) in DECIDED {
+            assert_eq!(read(&[option]), Err(format!("rsync_extra: `{option}` is not allowed: {rule}")));
+        }
+        let said = read(&["-avu"]).expect_err("newer files");
+        assert!(said.starts_with("rsync_extra: `-avu` is not allowed: what differs is told by"), "{said}");
+        assert!(read(&["--exclude=*.iso"]).expect_err("a pattern").ends_with("patterns go into rsync_excludes"));
+    }
+
+    #[test]
+    fn what_psync_does_anyway_is_no_matter() {
+        let known = ["-a", "-l", "-o", "-g", "--archive", "--links", "--owner", "--group"];
+        for option in DONE_ANYWAY.iter().chain(&known) {
+            let word = if option.ends_with('=') { format!("{option}x") } else { option.to_string() };
+            assert_eq!(read(&[&word]), Ok(Extra::default()), "{word}");
+        }
+        assert_eq!(read(&["-rlptgoXASvqh", "--stats", "--progress", "--partial"]), Ok(Extra::default()));
+        for (words, lacking) in [
+            (&["-z", "--fsync", "-4"][..], "--fsync"),
+            (&["-aB4096"], "-B4096"),
+            (&["--stats=2"], "--stats=2"),
+            (&["--info"], "--info"),
+        ] {
+            assert_eq!(read(words).map(|extra| extra.lacking), Ok(Some(lacking.to_owned())), "{words:?}");
+        }
+    }
+
+    /// `links` and `owner` of a file with these lines and `rsync_extra`.
+    fn settled(lines: &str, words: &[&str]) -> Result<(Links, Owner), String> {
+        let text = format!("{lines}rsync_extra = {words:?}\n");
+        let (mut settings, mut origins) =
+            crate::config::parse(std::path::Path::new("p.toml"), &text).map_err(|e| e.to_string())?;
+        settings.settle(&mut origins).map_err(|e| origins.explain(&e))?;
+        for (key, set) in [("links", settings.links != Links::Preserve), ("owner", settings.owner != Owner::Names)] {
+            assert_eq!(origins.of(key).is_some(), set || lines.contains(key), "who said {key}: {words:?}");
+        }
+        Ok((settings.links, settings.owner))
+    }
+
+    #[test]
+    fn links_and_owners_become_settings() {
+        use {Links::*, Owner::*};
+        for (words, want) in [
+            (&["-a"][..], (Preserve, Names)),
+            (&["-L"], (Follow, Names)),
+            (&["-avL"], (Follow, Names)),
+            (&["--copy-links", "--no-copy-links"], (Preserve, Names)),
+            (&["--no-links"], (Links::Skip, Names)),
+            (&["--no-l", "-L"], (Follow, Names)),
+            (&["--no-l", "-a"], (Preserve, Names)),
+            (&["--numeric-ids"], (Preserve, Numeric)),
+            (&["-a", "--no-owner", "--no-g"], (Preserve, Ignore)),
+            (&["--no-owner", "--no-group", "-a"], (Preserve, Names)),
+        ] {
+            assert_eq!(settled("", words), Ok(want), "{words:?}");
+        }
+        assert_eq!(
+            settled("links = \"follow\"\nowner = \"numeric\"\n", &["-L", "--numeric-ids"]),
+            Ok((Follow, Numeric))
+        );
+        assert_eq!(settled("links = \"follow\"\n", &["-a"]), Ok((Follow, Names)), "-a says nothing new");
+        for (lines, words, want) in [
+            (
+                "links = \"preserve\"\n",
+                &["-L"][..],
+                "p.toml:2: rsync_extra: `-L` means links = \"follow\", and p.toml:1: links = \"preserve\"",
+            ),
+            (
+                "owner = \"names\"\n",
+                &["--no-o", "--no-g"],
+                "p.toml:2: rsync_extra: `--no-o --no-g` means owner = \"ignore\", and p.toml:1: owner = \"names\"",
+            ),
+            (
+                "",
+                &["--no-group"],
+                "p.toml:1: rsync_extra: `--no-group` alone: psync carries owner and group, or neither (--no-owner --no-group)",
+            ),
+        ] {
+            assert_eq!(settled(lines, words), Err(want.to_owned()));
+        }
     }
 }

@@ -161,7 +161,16 @@ fn links_that_are_skipped_from_now_on_stay_where_they_are() {
 
 #[test]
 fn links_can_be_followed() {
-    let mut pair = configured("links = \"follow\"\n");
+    follows_links("links = \"follow\"\n");
+}
+
+#[test]
+fn rsyncs_option_for_links_is_understood() {
+    follows_links("rsync_extra = [\"-avL\"]\n");
+}
+
+fn follows_links(configuration: &str) {
+    let mut pair = configured(configuration);
     plant(pair.left.join("dir/real"), "the file itself\n");
     chmod(pair.left.join("dir/real"), 0o640);
     symlink("../dir/real", pair.left.join("dir/link"));

@@ -72,8 +72,8 @@ fn errors_of_usage_are_one_line_and_exit_1() {
         ("@a/in @a", "the left root lies inside the right: @a/in is inside @a"),
         ("--create-roots @a @a/new", "the right root lies inside the left: @a/new is inside @a"),
         (
-            "-x -L @a @b",
-            "-x, --extra: not available in this version: only rsync has `-L`, and contents cannot go through rsync",
+            "-x --fsync @a @b",
+            "-x, --extra: not available in this version: only rsync has `--fsync`, and contents cannot go through rsync",
         ),
         (
             "-x --rsh=sh @a @b",
