@@ -471,6 +471,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 if how.again {
                     self.take_back(path, out)?;
                 }
+                if self.troubles.remove(path).is_some() {
+                    out.push(Reply::Problem { path: path.clone(), problem: None });
+                }
                 return Ok(());
             }
         }

@@ -1,6 +1,7 @@
 //! Saves that rename the old file away and make a new one under its name. The name must never be without a file on the
 //! other side: the old file goes there as a copy of what lies there already, and the name changes when its new object
-//! is ready. So the move of a file whose old name is empty is told only when that has lasted for a moment.
+//! is ready. So the move of a file whose old name is empty, and whose new one may be that of a backup, is told only when
+//! that has lasted for a moment.
 
 use std::collections::BTreeMap;
 
@@ -68,7 +69,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Holds back the move of a file that has left `from` empty. False: it is to be told now.
     pub(super) fn hold_move(&mut self, path: &RelPath, from: RelPath, made: bool, now: Millis) -> bool {
         // A file that was made under that name a moment ago was never meant to stay there.
-        let passing = made && self.coalescer.is_quiet(&from, now);
+        let passing = !may_be_backup(&from, path) || made && self.coalescer.is_quiet(&from, now);
         let until = self.leavers.hold(path, from, if passing { now } else { now + AT_ONCE });
         let held = until > now;
         if held {
@@ -145,6 +146,22 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 }
 
+/// Whether a file that was renamed so may be the old one of a save: programs mark it at an end of its name (`report.doc~`,
+/// `#report.doc#`, `.report.doc`), or change or drop its extension (`report.bak`, `D8E4A900`). What people rename keeps it.
+fn may_be_backup(from: &RelPath, to: &RelPath) -> bool {
+    let (Some(from), Some(to)) = (from.name(), to.name()) else { return false };
+    let (from, to) = (from.as_bytes(), to.as_bytes());
+    let is_mark = |byte: &&u8| matches!(byte, b'~' | b'#' | b'.');
+    let marked = |end: fn(&[u8]) -> Option<&u8>| end(to).filter(is_mark).is_some_and(|mark| end(from) != Some(mark));
+    marked(<[u8]>::first) || marked(<[u8]>::last) || extension(from) != extension(to)
+}
+
+/// What follows the last dot, but for a leading one.
+fn extension(name: &[u8]) -> Option<&[u8]> {
+    let dot = name.iter().rposition(|byte| *byte == b'.').filter(|at| *at > 0)?;
+    Some(&name[dot + 1..])
+}
+
 /// Of reports of one moment that of a copy goes before that of the name whose file it copies.
 pub(super) fn copies_first(reports: &mut [Reply]) {
     for copy in 1..reports.len() {
@@ -153,6 +170,36 @@ pub(super) fn copies_first(reports: &mut [Reply]) {
         let original = |reply: &Reply| matches!(reply, Reply::Report(other) if other.path == like.from);
         if let Some(at) = reports[..copy].iter().position(original) {
             reports[at..=copy].rotate_left(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_backups() {
+        for (from, to, backup) in [
+            ("report.doc", "report.doc~", true),
+            ("report.doc", "#report.doc#", true),
+            ("report.doc", ".report.doc", true),
+            ("report.doc", "report.bak", true),
+            ("report.doc", "~WRL0003.tmp", true),
+            ("book.xls", "D8E4A900", true),
+            ("Makefile", "Makefile~", true),
+            ("Makefile", "Makefile.old", true),
+            ("a/Makefile", "backup/Makefile~", true),
+            ("log", "log.1", true),
+            ("report.doc", "final.doc", false),
+            ("report.doc", "archive/report.doc", false),
+            ("Makefile", "Makefile2", false),
+            (".profile", ".bash_profile", false),
+            ("~draft", "~draft2", false),
+            (".hidden.txt", "shown.txt", false),
+        ] {
+            let path = |text: &str| RelPath::new(text.as_bytes()).expect("a path");
+            assert_eq!(may_be_backup(&path(from), &path(to)), backup, "{from} -> {to}");
         }
     }
 }

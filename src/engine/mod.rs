@@ -178,6 +178,8 @@ struct SideState {
     cursor: Option<RelPath>,
     /// Reports of new things that are not dealt with yet: deletions of this side wait for them.
     creating: BTreeSet<Seq>,
+    /// Deletions that wait for those, by when they were reported.
+    waiting: BTreeSet<(Seq, RelPath)>,
     /// Deletions that are pending, with what lay below them.
     deleting: u64,
     /// Where this side's power failed: what it holds against the other side's row is no edit.
@@ -512,7 +514,7 @@ impl Engine {
                 && self.streams < STREAMS_MAX
                 && self.carried < CARRIED_MAX
             {
-                let Some(path) = self.ready.pop_first() else { break };
+                let Some(path) = self.ready.pop_first().or_else(|| self.next_deletion()) else { break };
                 self.consider(&path, now);
                 if self.phase != Phase::Running {
                     break;
@@ -524,6 +526,16 @@ impl Engine {
         if self.phase == Phase::Stopping && self.flights.is_empty() {
             self.finish_stop();
         }
+    }
+
+    /// A deletion that waits no more for what its side created before it.
+    fn next_deletion(&mut self) -> Option<RelPath> {
+        let goes = |side: &&mut SideState| {
+            let (deleted, created) = (side.waiting.first().map(|(seq, _)| *seq), side.creating.first().copied());
+            deleted.is_some_and(|deleted| created.is_none_or(|created| created >= deleted))
+        };
+        let (_, path) = self.sides.iter_mut().find(goes)?.waiting.pop_first()?;
+        Some(path)
     }
 
     fn tell_in_sync(&mut self) {

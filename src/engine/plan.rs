@@ -113,7 +113,8 @@ impl Engine {
         if !made_before || now >= since + DELETION_WAIT {
             return false;
         }
-        self.timers.insert(((now + 20).min(since + DELETION_WAIT), path.clone()));
+        self.timers.insert((since + DELETION_WAIT, path.clone()));
+        self.side(side).waiting.insert((change.seq, path.clone()));
         true
     }
 

@@ -1,6 +1,6 @@
 //! A session: both sides say who they are; what one archive missed is told to it; or the pair halts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::endpoint::message::{Hello, Request, Start, cut};
 use crate::model::{AncestorRow, Millis, NodeId, RelPath, Side};
@@ -157,9 +157,7 @@ impl Engine {
 
     /// Tells one side the ancestors that only the other has.
     fn teach(&mut self, theirs: &[AncestorRow], own: &[AncestorRow], pupil: Side) {
-        let held: BTreeMap<NodeId, u64> = own.iter().map(|row| (row.node, row.generation)).collect();
-        let missing: Vec<AncestorRow> =
-            theirs.iter().filter(|row| held.get(&row.node).is_none_or(|g| *g < row.generation)).cloned().collect();
+        let missing = lessons(theirs, own, pupil);
         let rebooted = self.sides[index(pupil)].hello.as_ref().is_some_and(|h| h.rebooted);
         if rebooted {
             // What a power cut brought back from the dead cannot be told from what is new: it stays.
@@ -187,12 +185,34 @@ impl Engine {
     }
 }
 
+/// Of one side's rows those that the other lacks. Where both have another object under one name, as after old snapshots came
+/// back on both, the later row holds: neither may take the other's for it.
+fn lessons(theirs: &[AncestorRow], own: &[AncestorRow], pupil: Side) -> Vec<AncestorRow> {
+    let held: BTreeMap<NodeId, u64> = own.iter().map(|row| (row.node, row.generation)).collect();
+    let live = own.iter().filter(|row| row.entry.is_some());
+    let names: BTreeMap<&RelPath, (u64, NodeId)> = live.map(|row| (&row.path, (row.generation, row.node))).collect();
+    let mut placed: Vec<&AncestorRow> = theirs.iter().filter(|row| row.entry.is_some()).collect();
+    placed.sort_by_key(|row| &row.path);
+    let mut outdated = BTreeSet::new();
+    for row in placed.into_iter().filter(|row| !held.contains_key(&row.node)) {
+        let later = names.get(&row.path).is_some_and(|(generation, _)| {
+            *generation > row.generation || *generation == row.generation && pupil == Side::Left
+        });
+        if later || outdated.contains(&row.parent) {
+            outdated.insert(row.node);
+        }
+    }
+    let lacks = |row: &&AncestorRow| held.get(&row.node).is_none_or(|generation| *generation < row.generation);
+    theirs.iter().filter(lacks).filter(|row| !outdated.contains(&row.node)).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::endpoint::message::Reply;
     use crate::engine::guard::Limit;
     use crate::engine::{Effect, Input, Prefer, Settings};
+    use crate::model::{Attrs, Content, Entry, Principal, Time, Xattrs};
 
     fn hello(archive: u8, filters: u8, clock: i64) -> Hello {
         Hello {
@@ -234,6 +254,27 @@ mod tests {
             _ => None,
         };
         effects.into_iter().filter_map(warning).collect()
+    }
+
+    fn row(node: u64, parent: u64, at: &str, generation: u64, entry: Option<Entry>) -> AncestorRow {
+        AncestorRow { node, parent, path: RelPath::new(at.as_bytes()).expect("a path"), generation, entry }
+    }
+
+    #[test]
+    fn of_two_objects_under_one_name_the_later_holds() {
+        let owner = Principal::Id(0);
+        let attrs =
+            Attrs { mode: 0o755, user: owner.clone(), group: owner, mtime: Time::default(), xattrs: Xattrs::new() };
+        let dir = Some(Entry { content: Content::Dir, attrs });
+        let left = [row(17, 1, "a", 17, dir.clone()), row(18, 17, "a/x", 18, dir.clone()), row(5, 1, "d", 19, None)];
+        let right = [row(23, 1, "a", 23, dir.clone()), row(24, 23, "a/e", 24, dir.clone()), row(5, 1, "d", 5, dir)];
+        let nodes = |rows: Vec<AncestorRow>| rows.iter().map(|row| row.node).collect::<Vec<_>>();
+        assert_eq!(nodes(lessons(&left, &right, Side::Right)), [5]);
+        assert_eq!(nodes(lessons(&right, &left, Side::Left)), [23, 24]);
+        // Of one age: the left's.
+        let right = [AncestorRow { generation: 17, ..right[0].clone() }];
+        assert_eq!(nodes(lessons(&left[..1], &right, Side::Right)), [17]);
+        assert_eq!(nodes(lessons(&right, &left[..1], Side::Left)), [0; 0]);
     }
 
     #[test]

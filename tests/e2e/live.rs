@@ -201,7 +201,7 @@ fn every_operation_on(left_side: bool) {
         let tree = pair.wait_equal();
         let changed = wanted.differences(&tree, ("made", "is"));
         assert!(tree == wanted, "{}: the user's own side changed:\n{changed}{}", operation.what, pair.story());
-        let actions = pair.actions_logged() - before;
+        let actions = pair.actions_logged_since(before);
         assert!(actions >= 1, "{}: nothing was logged{}", operation.what, pair.story());
         let lines = pair.action_lines()[before..].join("\n");
         assert!(actions <= operation.most, "{}: {actions} actions:\n{lines}", operation.what);

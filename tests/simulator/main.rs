@@ -83,7 +83,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 21] = [
+const FOUND: [(u64, &str); 24] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -105,6 +105,9 @@ const FOUND: [(u64, &str); 21] = [
     (3875, "the same, and what its user had deleted was back"),
     (6696, "after a cut nobody looked at the old name of what had moved"),
     (6829, "attributes that psync had half set when it was killed passed for a user's"),
+    (142106, "what lay in a directory whose name something else had taken was asked for without end"),
+    (260826, "old snapshots came back on both sides, and each took the other's row for its own"),
+    (303484, "a deletion asked every 20 ms whether what it waited for was made"),
 ];
 
 #[test]

@@ -126,6 +126,11 @@ impl World {
         self.gaps.borrow_mut().insert((side, path.clone()), (self.nanos(), None));
     }
 
+    /// A user took away what lay at the path for good: whatever comes there later is something else.
+    pub fn left(&self, side: Side, path: &RelPath) {
+        self.gaps.borrow_mut().insert((side, path.clone()), (self.nanos(), Some(u64::MAX)));
+    }
+
     /// A user put something there.
     pub fn filled(&self, side: Side, path: &RelPath) {
         if let Some((_, filled)) = self.gaps.borrow_mut().get_mut(&(side, path.clone())) {

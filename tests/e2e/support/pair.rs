@@ -325,6 +325,18 @@ impl Pair {
         self.action_lines().len()
     }
 
+    /// How many more than `before`, once the log, which is written beside the work, has come to rest.
+    pub fn actions_logged_since(&self, before: usize) -> usize {
+        let (mut last, mut seen) = (before, 0);
+        poll(PATIENCE, || {
+            let now = self.actions_logged();
+            seen = if now == last { seen + 1 } else { 0 };
+            last = now;
+            now > before && seen > 20
+        });
+        last - before
+    }
+
     /// The lines of the log that tell of an applied action.
     pub fn action_lines(&self) -> Vec<String> {
         let log = fs::read(&self.log).unwrap_or_default();

@@ -319,7 +319,11 @@ impl ModelDisk {
         state.touched(to, true);
         state.note(What::Deleted(from.clone()));
         state.note(What::Renamed { from: from.clone(), to: to.clone() });
-        state.world.emptied(state.side, from);
+        // Renamed without the mark of a backup it has left for good.
+        match to.as_bytes().ends_with(b"~") {
+            true => state.world.emptied(state.side, from),
+            false => state.world.left(state.side, from),
+        }
         state.world.filled(state.side, to);
         Ok(())
     }
