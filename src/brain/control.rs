@@ -16,6 +16,8 @@ pub enum Request {
         #[serde(default)]
         checksum: bool,
     },
+    /// Discard what is old or too much in both trashes.
+    Expire {},
     Pause {},
     Resume {
         #[serde(default)]
@@ -58,6 +60,7 @@ fn obey(desk: &Desk, request: Request) -> Reply {
             return Reply::Ok("noted".to_owned());
         }
         Request::FullSync { checksum } => Order::FullSync { checksum },
+        Request::Expire {} => Order::Expire,
         Request::Pause {} => Order::Pause,
         Request::Resume { union: true, accept: false } => {
             return Reply::Error("union goes with accept".to_owned());

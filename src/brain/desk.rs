@@ -16,6 +16,8 @@ pub enum Order {
     FullSync {
         checksum: bool,
     },
+    /// Look through both trashes now.
+    Expire,
     Pause,
     /// Go on after a pause or a halt.
     Resume(Mandate),

@@ -10,6 +10,7 @@ mod session;
 mod sides;
 pub mod status;
 mod tell;
+pub mod trash;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -240,6 +241,7 @@ impl Brain<'_> {
                 let number = self.want_full_sync(checksum);
                 Err(format!("a side is lost: full sync {number} runs once both can be reached"))
             }
+            Order::Expire => Err("a side is lost: `psync status` says why".to_owned()),
             Order::Pause => {
                 self.paused = true;
                 Ok("paused".to_owned())

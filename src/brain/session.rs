@@ -257,6 +257,12 @@ impl<'s, 'b> Session<'s, 'b> {
                 let ended = if self.met { self.feed(Input::Scan { checksum }) } else { None };
                 (fine(&format!("full sync {number} begins")), ended)
             }
+            Order::Expire if self.halted => (Err("halted: `psync status` says why".to_owned()), None),
+            Order::Expire => {
+                self.left.send(Request::Expire);
+                self.right.send(Request::Expire);
+                (fine("both sides look through their trash"), None)
+            }
             Order::Pause => {
                 self.brain.paused = true;
                 (fine("paused"), self.feed(Input::Pause(true)))

@@ -58,29 +58,7 @@ impl Left {
         let (inbox, inbox_out) = channel();
         let events = inbox.clone();
         let sink = move |event| drop(events.send(Inbound::Event(event)));
-        let opening = Opening {
-            root: &job.settings.left.root,
-            pair: &job.pair,
-            side: Side::Left,
-            filter: filter(&job.settings),
-            timing: timing(&job.settings),
-            durable: job.settings.durability == Durability::Full,
-            wait_for_writers: job.settings.open_files == OpenFiles::Wait,
-            translate: job.settings.translate.as_ref().map(ToString::to_string),
-            trash_days: job.settings.trash_days,
-            trash_max: job.settings.trash_max,
-            owner: job.settings.owner,
-            links: job.settings.links,
-            samba_acls: job.settings.samba_acls,
-            unwatched: job.settings.unwatched().unwrap_or_default(),
-            style: style(job.settings.rsync_style),
-            recurse: job.settings.rsync_event_recurse,
-            xattrs_from_left: job.settings.acl_from_left_only,
-            skip_initial: job.settings.skip_initial_sync,
-            dry_run: job.settings.dryrun,
-            // The brain tells of both sides.
-            done: None,
-        };
+        let opening = opening(&job.settings, &job.pair, Side::Left);
         let (mut endpoint, watcher) = open(&opening, clock(), sink)?;
         let its_watcher = watcher.clone();
         let run = move || {
@@ -184,6 +162,33 @@ impl Right {
     pub fn end(self) -> Farewell {
         drop(self.requests);
         Farewell::of(self.proxy)
+    }
+}
+
+/// How a side whose root is on this host is opened.
+pub fn opening<'a>(settings: &'a Settings, pair: &'a str, side: Side) -> Opening<'a> {
+    Opening {
+        root: if side == Side::Left { &settings.left.root } else { &settings.right.root },
+        pair,
+        side,
+        filter: filter(settings),
+        timing: timing(settings),
+        durable: settings.durability == Durability::Full,
+        wait_for_writers: settings.open_files == OpenFiles::Wait,
+        translate: settings.translate.as_ref().map(ToString::to_string),
+        trash_days: settings.trash_days,
+        trash_max: settings.trash_max,
+        owner: settings.owner,
+        links: settings.links,
+        samba_acls: settings.samba_acls,
+        unwatched: settings.unwatched().unwrap_or_default(),
+        style: style(settings.rsync_style),
+        recurse: settings.rsync_event_recurse,
+        xattrs_from_left: settings.acl_from_left_only,
+        skip_initial: settings.skip_initial_sync,
+        dry_run: settings.dryrun,
+        // The brain tells of both sides.
+        done: None,
     }
 }
 

@@ -13,7 +13,8 @@ use super::events::{self, ConflictOptions, EventOptions};
 use super::human::words;
 use super::options::{self, Parsed};
 use super::pair::PairFile;
-use super::{UsageError, adhoc, alert, check, config, exit, status};
+use super::trash::TrashOptions;
+use super::{UsageError, adhoc, alert, check, config, exit, status, trash};
 use crate::brain::control::{Reply, Request};
 use crate::brain::status::{State, Status};
 use crate::service::control::{ask, socket_of};
@@ -67,6 +68,9 @@ enum Command {
 
     /// Compare both sides and change nothing: exit 0 equal, 1 could not, 2 alert, 3 notice
     Check(CheckOptions),
+
+    /// What was replaced and deleted: list it, restore it, discard what is old
+    Trash(TrashOptions),
 
     /// What was propagated, one line each
     Events(EventOptions),
@@ -134,6 +138,7 @@ fn carry_out(command: Command, console: &Console, run: adhoc::Run) -> Result<u8,
             order(&PairFile::of(&pair)?, Request::Resume { accept, union }, json)
         }
         Command::Check(options) => check::main(&options, console),
+        Command::Trash(options) => trash::main(&options, console),
         Command::Events(options) => events::events(&options),
         Command::Conflicts(options) => events::conflicts(&options),
         Command::Config { command } => config::main(command, console),

@@ -21,6 +21,7 @@ mod pair;
 pub mod roots;
 pub mod service;
 mod status;
+mod trash;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

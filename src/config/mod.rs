@@ -22,6 +22,7 @@ pub use agent::AgentSettings;
 pub use check::Invalid;
 pub use import::{Finding, Imported, Outcome, import};
 pub use load::{LoadError, load, load_unsettled, parse};
+pub use nearest::nearest;
 pub use origin::{Origin, Origins};
 pub use pair::{CONFIGURATION, default_pair, pair_file, valid_pair};
 pub use peer::{RightCommand, pair_command, quote, right_command};

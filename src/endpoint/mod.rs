@@ -4,6 +4,7 @@
 
 pub mod admit;
 pub mod agent;
+pub mod expire;
 pub mod heartbeat;
 pub mod message;
 pub mod open;
@@ -306,6 +307,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Request::Scan { checksum } => self.full_scan = Some(Scan::new(RelPath::root()).reading(checksum).full()),
             Request::Hold { on } => self.held = on,
             Request::Ping { number } => self.pings.push((number, now)),
+            Request::Expire => {
+                self.replica.expire_soon();
+                self.next_expiry = 0;
+            }
             Request::Names { numbers } => self.replica.disk.learn_names(&numbers),
             Request::Check(_) => {
                 let reason = "this link serves a session and no check".to_owned();

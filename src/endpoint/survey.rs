@@ -78,6 +78,8 @@ impl<D: Disk> Survey<D> {
             Ask::Look { paths } => self.look(paths, &mut emit),
             Ask::Hash { paths } => self.hash(paths, &mut emit),
             Ask::Keep { name, paths } => self.keep(name, paths, &mut emit),
+            Ask::Trash => self.trash(&mut emit),
+            Ask::Restore { id, below, to } => self.restore(id, below.as_ref(), to, &mut emit),
         };
         if heard {
             emit(Answer::End);
@@ -166,6 +168,31 @@ impl<D: Disk> Survey<D> {
             }
         }
         true
+    }
+
+    fn trash(&self, emit: &mut dyn FnMut(Answer) -> bool) -> bool {
+        match self.disk.trashed() {
+            Ok(items) => items.chunks(PIECE).all(|items| emit(Answer::Trashed { items: items.to_vec() })),
+            Err(error) => {
+                let hint = match error.kind() {
+                    io::ErrorKind::PermissionDenied => " (it is for root, and for whom psync runs as)",
+                    _ => "",
+                };
+                emit(Answer::Failed { reason: format!("read the trash: {error}{hint}") });
+                false
+            }
+        }
+    }
+
+    fn restore(&self, id: &Name, below: Option<&RelPath>, to: &RelPath, emit: &mut dyn FnMut(Answer) -> bool) -> bool {
+        let restored = match self.is_left_out(to) {
+            true => Err(io::Error::other("psync would leave a file of that name out: say --to DEST")),
+            false => self.disk.restore(id, below, to),
+        };
+        match restored {
+            Ok(()) => true,
+            Err(error) => emit(Answer::Problem(problem(to, "restore", &error))),
+        }
     }
 
     /// `None`: no file any more, or it changed while it was read.

@@ -6,6 +6,7 @@
 
 use std::io;
 
+use super::trash_list::Trashed;
 use crate::model::{Attrs, Kind, Name, OwnerNumber, RelPath, Time, Xattrs};
 
 /// What `statx` tells of one object.
@@ -205,6 +206,14 @@ pub trait Disk {
 
     /// Copies the file at `path` into the trash, below a directory of this name there: the path leads on from it.
     fn keep_copy(&self, _name: &Name, _path: &RelPath) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// What lies in the trash, read beside whatever else goes on.
+    fn trashed(&self) -> io::Result<Vec<Trashed>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Moves an object of the trash (of a directory the one at `below` in it) to a path where nothing lies, as a user would.
+    fn restore(&self, _id: &Name, _below: Option<&RelPath>, _to: &RelPath) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
     /// The file system's room; `None` where it is not known.

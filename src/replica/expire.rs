@@ -1,6 +1,7 @@
 //! Expiry of the trash: by age, by size, and when the disk fills up. The oldest goes first, and nothing that somebody
 //! still has open for writing.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use crate::config::Share;
@@ -31,6 +32,8 @@ pub struct Expiry {
     pub(super) size: Option<u64>,
     /// What could not be discarded for want of a closed file is passed over for a while.
     next_bound: Millis,
+    /// Too much lies in it, and what was taken out of it by hand was left out of the count.
+    counted: bool,
 }
 
 impl<D: Disk, A: Archive> Replica<D, A> {
@@ -50,6 +53,24 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(self.expiry.next_ages.min(self.expiry.next_bound))
     }
 
+    /// Looks at ages and room with the next [`Replica::expire_trash`].
+    pub fn expire_soon(&mut self) {
+        (self.expiry.next_ages, self.expiry.next_bound) = (0, 0);
+    }
+
+    /// What was taken out of the trash by hand, or by `psync trash`, counts no more.
+    fn forget_taken(&mut self) -> Result<(), ReplicaError> {
+        let at = RelPath::root();
+        let trash = self.disk.own(Own::Trash).at(&at, "open the trash")?;
+        let there: BTreeSet<Name> =
+            self.disk.list(&trash).at(&at, "list the trash")?.into_iter().map(|(name, _)| name).collect();
+        for item in self.archive.trash()?.into_iter().filter(|item| !there.contains(&item.id)) {
+            self.archive.trash_remove(&item.id)?;
+        }
+        (self.expiry.size, self.expiry.counted) = (None, true);
+        self.commit()
+    }
+
     /// True if there is more to discard.
     fn bound_trash(&mut self) -> Result<bool, ReplicaError> {
         let Some(max) = self.settings.trash_max else { return Ok(false) };
@@ -59,7 +80,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             (Share::Percent(percent), Some(space)) => space.total / 100 * u64::from(percent),
             (Share::Percent(_), None) => u64::MAX,
         };
-        let size = self.trash_size()?;
+        let mut size = self.trash_size()?;
+        if size <= max {
+            self.expiry.counted = false;
+        } else if !self.expiry.counted {
+            self.forget_taken()?;
+            size = self.trash_size()?;
+        }
         let is_short = |space: Option<Space>| space.is_some_and(|s| s.free < s.total / 100 * SHORT);
         if size <= max && !is_short(space) {
             return Ok(false);

@@ -28,6 +28,7 @@ pub mod session;
 pub mod sqlite;
 pub mod stage;
 pub mod trash;
+pub mod trash_list;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

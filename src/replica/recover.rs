@@ -264,7 +264,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 }
 
 /// The generation in a trash name, `SINCE-GENERATION-COUNTER` in hexadecimal.
-fn trash_generation(id: &Name) -> Option<u64> {
+pub(crate) fn trash_generation(id: &Name) -> Option<u64> {
     let text = std::str::from_utf8(id.as_bytes()).ok()?;
     u64::from_str_radix(text.split('-').nth(1)?, 16).ok()
 }

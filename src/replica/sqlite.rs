@@ -21,6 +21,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Params, Row as Columns, params}
 use crate::model::{Generation, Name, NodeId, Time};
 
 use super::archive::{Archive, ArchiveError, Identity, Intent, IntentStep, Row, Tombstone, TrashItem, check_number};
+use super::trash_list::TrashList;
 use codec::{Fault, bits, blob, int};
 use schema::Found;
 
@@ -34,6 +35,8 @@ pub struct SqliteArchive {
     connection: Connection,
     /// The number of rows, once somebody asked.
     count: Cell<Option<u64>>,
+    /// What lies in the trash, for others; `None` in memory.
+    list: Option<TrashList>,
     /// A transaction was begun and is not ended.
     changing: bool,
     /// Why the archive cannot be used any more.
@@ -63,7 +66,7 @@ impl SqliteArchive {
         let make = || {
             let connection = Connection::open_in_memory()?;
             create(&connection, root)?;
-            Ok(SqliteArchive { connection, count: Cell::new(None), changing: false, failed: None })
+            Ok(SqliteArchive { connection, count: Cell::new(None), list: None, changing: false, failed: None })
         };
         make().map_err(|fault: Fault| ArchiveError { operation: "open", detail: fault.to_string() })
     }
@@ -190,8 +193,10 @@ fn open(path: &Path, root: (u64, Time)) -> Result<(SqliteArchive, bool), Fault> 
     }
     // Take the lock now, and see that the identity is whole.
     connection.execute_batch("BEGIN IMMEDIATE; COMMIT;")?;
-    let archive = SqliteArchive { connection, count: Cell::new(None), changing: false, failed: None };
+    let mut archive = SqliteArchive { connection, count: Cell::new(None), list: None, changing: false, failed: None };
     archive.identity().map_err(|error| Fault::Other(error.detail))?;
+    let trash = archive.trash().map_err(|error| Fault::Other(error.detail))?;
+    archive.list = Some(TrashList::beside(path, &trash));
     Ok((archive, fresh))
 }
 
@@ -427,7 +432,11 @@ impl Archive for SqliteArchive {
         self.change("add to the trash", |connection, _| {
             let (id, path) = (id.as_bytes(), path.as_bytes());
             run(connection, SQL, params![id, path, since, int(*size), reason, secs, nanos, look]).map(drop)
-        })
+        })?;
+        if let Some(list) = &mut self.list {
+            list.add(item);
+        }
+        Ok(())
     }
 
     fn trash_remove(&mut self, id: &Name) -> Result<(), ArchiveError> {
@@ -455,6 +464,10 @@ impl Archive for SqliteArchive {
         let ended = self.begin().and_then(|()| run(&self.connection, "COMMIT", []));
         ended.map_err(|fault| self.fail("commit", &fault))?;
         self.changing = false;
+        if let Some(mut list) = self.list.take() {
+            list.flush(|| self.trash().unwrap_or_default());
+            self.list = Some(list);
+        }
         Ok(())
     }
 }

@@ -30,4 +30,5 @@ mod space;
 mod ssh;
 mod syscalls;
 mod told;
+mod trash;
 mod writers;

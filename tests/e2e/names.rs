@@ -8,7 +8,7 @@ use crate::support::mounts::mount;
 use crate::support::users::*;
 use crate::support::{Pair, tree};
 
-fn names() -> Vec<OsString> {
+pub fn names() -> Vec<OsString> {
     let mut names: Vec<Vec<u8>> = [
         "new\nline",
         "tab\there",

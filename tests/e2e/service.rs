@@ -3,6 +3,7 @@
 mod house;
 mod journal;
 mod threads;
+mod trash;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -1,8 +1,9 @@
-//! What a check asks of a side: to look, and to change nothing that users see.
+//! What a check asks of a side: to look, and to change nothing that users see. And what `psync trash` asks.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Hash, Kind, Name, Principal, Problem, RelPath, Time};
+use crate::replica::trash_list::Trashed;
 
 /// One question of a check; each is answered in full before the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +16,11 @@ pub enum Ask {
     Hash { paths: Vec<RelPath> },
     /// Copy these files into the trash, below a directory of this name. Answered with problems alone.
     Keep { name: Name, paths: Vec<RelPath> },
+    /// All that lies in the trash.
+    Trash,
+    /// Move this object of the trash to `to`, where nothing lies: a user's change. `below`: the object in it that is meant.
+    /// Answered with a problem, or with nothing.
+    Restore { id: Name, below: Option<RelPath>, to: RelPath },
 }
 
 /// A piece of an answer.
@@ -26,6 +32,9 @@ pub enum Answer {
     /// `None`: it cannot be read now, or changed meanwhile.
     Hashes {
         hashes: Vec<(RelPath, Option<Hash>)>,
+    },
+    Trashed {
+        items: Vec<Trashed>,
     },
     /// What cannot be looked at.
     Problem(Problem),

@@ -14,6 +14,7 @@ mod inherit;
 mod keep;
 mod own;
 mod reserve;
+mod restore;
 mod walk;
 
 #[cfg(test)]
@@ -38,6 +39,7 @@ use crate::sys::lease;
 use super::disk::{Disk, Lease, Leased, NotSet, Own, Space, Stat};
 use super::metadata::Rules;
 use super::metadata::owners::Class;
+use super::trash_list::Trashed;
 
 /// What watches directories for changes.
 pub trait Cover: Send + Sync {
@@ -495,6 +497,14 @@ impl Disk for RealDisk {
         let trash = keep::trash(self.root.as_fd(), &self.own);
         let trash = trash.map_err(|e| if e.kind() == io::ErrorKind::NotFound { none() } else { e })?;
         keep::keep(trash.as_fd(), name, path, &source.file)
+    }
+
+    fn trashed(&self) -> io::Result<Vec<Trashed>> {
+        restore::list(self.root.as_fd(), &self.own, self.device)
+    }
+
+    fn restore(&self, id: &Name, below: Option<&RelPath>, to: &RelPath) -> io::Result<()> {
+        restore::restore(self.root.as_fd(), &self.own, id, below, to)
     }
 
     fn space(&self) -> Option<Space> {

@@ -1,0 +1,61 @@
+//! Both sides' trash, for `psync trash`: reached as a check reaches them, beside whatever runs.
+
+use std::sync::mpsc::Receiver;
+
+use super::check::stations;
+use super::sides::opening;
+use crate::config::Settings;
+use crate::endpoint::message::survey::{Answer, Ask};
+use crate::model::{Problem, Side};
+use crate::replica::trash_list::Trashed;
+
+/// What a side said.
+#[derive(Debug, Default)]
+pub struct Said {
+    pub items: Vec<Trashed>,
+    pub problems: Vec<Problem>,
+}
+
+/// Asks one side these questions, one after the other. The error says why it cannot answer.
+pub fn ask(settings: &Settings, pair: &str, side: Side, asks: &[Ask]) -> Result<Said, String> {
+    let (mut station, far) = match side {
+        Side::Left => (stations::left(settings, pair), None),
+        Side::Right => {
+            stations::right(settings, pair).map(|(station, far)| (station, Some(far))).map_err(|e| e.to_string())?
+        }
+    };
+    let mut said = Said::default();
+    let mut answered = Ok(());
+    for ask in asks {
+        answered = (station.ask)(ask.clone()).and_then(|()| take(&station.answers, &mut said));
+        if answered.is_err() {
+            break;
+        }
+    }
+    drop(station);
+    let lost = far.and_then(stations::Far::end);
+    match (answered, lost) {
+        (Ok(()), _) => Ok(said),
+        (Err(_), Some(lost)) => Err(lost),
+        (Err(reason), None) => Err(reason),
+    }
+}
+
+fn take(answers: &Receiver<Answer>, said: &mut Said) -> Result<(), String> {
+    loop {
+        match answers.recv() {
+            Ok(Answer::End) => return Ok(()),
+            Ok(Answer::Trashed { items }) => said.items.extend(items),
+            Ok(Answer::Problem(problem)) => said.problems.push(problem),
+            Ok(Answer::Failed { reason }) => return Err(reason),
+            Ok(Answer::Items { .. } | Answer::Hashes { .. }) => {}
+            Err(_) => return Err("the link ended".to_owned()),
+        }
+    }
+}
+
+/// Discards what is old or too much in the trash of a side whose root is on this host and at which nothing is at work.
+/// Nothing happens if the pair has never run there.
+pub fn expire_alone(settings: &Settings, pair: &str, side: Side) -> Result<(), String> {
+    crate::endpoint::expire::alone(&opening(settings, pair, side))
+}

@@ -1,0 +1,51 @@
+//! Expiry of a side's trash without a session: `psync trash PAIR expire` while the pair does not run.
+
+use std::os::unix::ffi::OsStrExt;
+use std::thread;
+use std::time::Duration;
+
+use crate::model::{Millis, OWN_DIR};
+
+use super::open::{Opening, RealEndpoint, open};
+use super::serve::clock;
+
+/// Between two looks at what may still be written.
+const PAUSE: Duration = Duration::from_millis(1_100);
+/// When there is more to discard, the replica wants to come back within this time.
+const SOON: Millis = 500;
+
+/// Opens the root, discards what is old or too much, and closes it. Nothing is done where the pair has never run.
+pub fn alone(opening: &Opening<'_>) -> Result<(), String> {
+    let own = std::ffi::OsStr::from_bytes(OWN_DIR);
+    if !opening.root.join(own).join(opening.pair).join("archive.db").exists() {
+        return Ok(());
+    }
+    let (mut endpoint, watcher) = open(opening, clock(), |_| {})?;
+    let expired = expire(&mut endpoint, u64::from(opening.trash_days) * 86_400);
+    drop(endpoint);
+    watcher.stop();
+    expired
+}
+
+fn expire(endpoint: &mut RealEndpoint, seconds: u64) -> Result<(), String> {
+    let replica = &mut endpoint.replica;
+    let mut now = clock();
+    // What has not been looked at since it came would stay: the first call sets the hour of the look, the second looks.
+    for _ in 0..2 {
+        replica.look_for_late_writes(now).map_err(|e| e.to_string())?;
+        if replica.next_look().is_none() {
+            break;
+        }
+        thread::sleep(PAUSE);
+        now = clock();
+    }
+    replica.expire_soon();
+    loop {
+        let next = replica.expire_trash(seconds, now).map_err(|e| e.to_string())?;
+        if next > now + SOON {
+            break;
+        }
+        now = next;
+    }
+    replica.commit().map_err(|e| e.to_string())
+}

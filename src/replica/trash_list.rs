@@ -1,0 +1,189 @@
+//! The list of what lies in the trash, in a file beside the archive: for whoever looks while psync runs, since the archive
+//! is held by one process alone. It follows the archive, and is made anew from it whenever that is opened.
+//!
+//! A record is `ID TAB SINCE TAB SIZE TAB REASON TAB PATH NUL`; of two with one ID the later counts. What has left the trash
+//! may still be listed: whoever reads it looks for the object.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Kind, Name, RelPath};
+
+use super::archive::TrashItem;
+
+/// Its name in the pair's own directory.
+pub const FILE: &str = "trash.list";
+
+/// Records that are written before the file is made anew, beside twice those that it had then.
+const SLACK: usize = 10_000;
+
+/// A version in the trash, as others than the replica see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trashed {
+    /// Its name in the trash directory.
+    pub id: Name,
+    /// Where it was; the root if that is not known.
+    pub path: RelPath,
+    /// Seconds since 1970 when it came.
+    pub since: i64,
+    /// Bytes; of a directory those of all files in it, where they are counted.
+    pub size: u64,
+    pub reason: String,
+    pub kind: Kind,
+    /// Copied by a check: the object lies at `path` below the directory `id`.
+    pub copied: bool,
+}
+
+/// What the list says of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub path: RelPath,
+    pub since: i64,
+    pub size: u64,
+    pub reason: String,
+}
+
+/// Reads the file's records; one that was cut off is left out.
+pub fn read(bytes: &[u8]) -> BTreeMap<Name, Listed> {
+    let whole = bytes.iter().rposition(|b| *b == 0).map_or(&bytes[..0], |end| &bytes[..end]);
+    whole.split(|b| *b == 0).filter_map(parse).collect()
+}
+
+fn parse(record: &[u8]) -> Option<(Name, Listed)> {
+    let mut fields = record.splitn(5, |b| *b == b'\t');
+    let mut text = || fields.next().and_then(|field| std::str::from_utf8(field).ok());
+    let (id, since, size, reason) = (text()?, text()?.parse().ok()?, text()?.parse().ok()?, text()?.to_owned());
+    let path = RelPath::new(fields.next()?).ok()?;
+    Some((Name::new(id.as_bytes()).ok()?, Listed { path, since, size, reason }))
+}
+
+fn record(item: &TrashItem, to: &mut Vec<u8>) {
+    let TrashItem { id, path, since, size, reason, .. } = item;
+    to.extend_from_slice(id.as_bytes());
+    to.extend_from_slice(format!("\t{since}\t{size}\t{}\t", reason.replace(['\t', '\0'], " ")).as_bytes());
+    to.extend_from_slice(path.as_bytes());
+    to.push(0);
+}
+
+/// The file, as the archive writes it. What cannot be written is no failure: the archive knows, and the next opening
+/// makes the file anew.
+#[derive(Debug)]
+pub struct TrashList {
+    path: PathBuf,
+    /// Records of the transaction under way.
+    pending: Vec<u8>,
+    pending_count: usize,
+    /// Records in the file.
+    count: usize,
+    /// So many, and it is made anew; 0: at once.
+    full_at: usize,
+}
+
+impl TrashList {
+    /// The list beside this archive, brought up to date.
+    pub fn beside(archive: &Path, items: &[TrashItem]) -> TrashList {
+        let path = archive.with_file_name(FILE);
+        let mut list = TrashList { path, pending: Vec::new(), pending_count: 0, count: 0, full_at: 0 };
+        list.renew(items);
+        list
+    }
+
+    pub fn add(&mut self, item: &TrashItem) {
+        record(item, &mut self.pending);
+        self.pending_count += 1;
+    }
+
+    /// Writes what the transaction brought, after its commit.
+    pub fn flush(&mut self, all: impl FnOnce() -> Vec<TrashItem>) {
+        if self.pending_count == 0 {
+            return;
+        }
+        let count = self.count + self.pending_count;
+        let appended = count <= self.full_at && self.append().is_ok();
+        self.pending.clear();
+        (self.count, self.pending_count) = (count, 0);
+        if !appended {
+            self.renew(&all());
+        }
+    }
+
+    fn append(&self) -> io::Result<()> {
+        OpenOptions::new().append(true).open(&self.path)?.write_all(&self.pending)
+    }
+
+    fn renew(&mut self, items: &[TrashItem]) {
+        let mut bytes = Vec::new();
+        items.iter().for_each(|item| record(item, &mut bytes));
+        self.count = items.len();
+        // A dry run must find nothing changed.
+        let same = fs::read(&self.path).is_ok_and(|there| there == bytes);
+        let made = same || self.replace(&bytes).is_ok();
+        self.full_at = if made { 2 * items.len() + SLACK } else { 0 };
+    }
+
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        let beside = self.path.with_extension("new");
+        let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(bytes)?;
+        fs::rename(&beside, &self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(id: &str, path: &[u8], since: i64) -> TrashItem {
+        let (id, path) = (Name::new(id.as_bytes()).unwrap(), RelPath::new(path).unwrap());
+        TrashItem { id, path, since, size: 7, reason: "late write".into(), stamp: None, look: false }
+    }
+
+    #[test]
+    fn what_is_written_is_read_whatever_the_names_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("archive.db");
+        let first = [item("1-1-1", b"a\tb\n\xff/c d", 5), item("1-2-1", b"", 6)];
+        let mut list = TrashList::beside(&archive, &first);
+        let there = || read(&fs::read(dir.path().join(FILE)).unwrap());
+        assert_eq!(there().len(), 2);
+        assert_eq!(there()[&first[0].id].path, first[0].path);
+        let later = item("1-3-1", b"x", 9);
+        list.add(&later);
+        list.add(&item("1-1-1", b"y", 5));
+        assert_eq!(there().len(), 2, "not before the commit");
+        list.flush(|| panic!("it is appended"));
+        assert_eq!(
+            there()[&later.id],
+            Listed { path: later.path.clone(), since: 9, size: 7, reason: "late write".into() }
+        );
+        assert_eq!(there()[&first[0].id].path.as_bytes(), b"y");
+        // A record that was cut off, and garbage, are passed over.
+        let mut bytes = fs::read(dir.path().join(FILE)).unwrap();
+        bytes.extend_from_slice(b"rubbish\0\0\t\t\0");
+        bytes.extend_from_slice(b"1-4-1\t1\t1\tdeleted\tcut of");
+        assert_eq!(read(&bytes), there());
+        assert!(read(b"").is_empty() && read(b"no end").is_empty());
+    }
+
+    #[test]
+    fn it_does_not_grow_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut list = TrashList::beside(&dir.path().join("archive.db"), &[]);
+        let one = item("1-1-1", b"x", 5);
+        for _ in 0..SLACK + 1 {
+            list.add(&one);
+            list.flush(|| vec![one.clone()]);
+        }
+        assert_eq!(fs::read(dir.path().join(FILE)).unwrap().iter().filter(|b| **b == 0).count(), 1);
+        // What could not be written is written with the next.
+        fs::remove_file(dir.path().join(FILE)).unwrap();
+        list.add(&one);
+        list.flush(|| vec![one.clone(), item("2-1-1", b"z", 6)]);
+        assert_eq!(read(&fs::read(dir.path().join(FILE)).unwrap()).len(), 2);
+    }
+}
