@@ -227,7 +227,8 @@ fn mentions(line: &str, word: &str) -> bool {
 fn unsafe_lies_in_sys_alone_and_says_why() {
     for source in sources() {
         let path = &source.path;
-        let holds = source.code.iter().any(|l| mentions(l, "unsafe"));
+        // An option of rsync's has the word in its name.
+        let holds = source.code.iter().any(|l| mentions(&l.replace("-unsafe-", ""), "unsafe"));
         assert!(!holds || path.starts_with("sys/") || path == "sys.rs", "{path} holds unsafe code");
         if !holds {
             continue;
