@@ -13,8 +13,9 @@ use super::events::{self, ConflictOptions, EventOptions};
 use super::human::words;
 use super::options::{self, Parsed};
 use super::pair::PairFile;
+use super::init::InitOptions;
 use super::trash::TrashOptions;
-use super::{UsageError, adhoc, alert, check, config, exit, status, trash};
+use super::{UsageError, adhoc, alert, check, config, exit, init, status, trash};
 use crate::brain::control::{Reply, Request};
 use crate::brain::status::{State, Status};
 use crate::service::control::{ask, socket_of};
@@ -77,6 +78,9 @@ enum Command {
 
     /// Conflicts, and paths that were changed on both sides shortly after each other: exit 1 if there are any
     Conflicts(ConflictOptions),
+
+    /// Make a pair's file and its SSH key, and print what to run on the right host
+    Init(InitOptions),
 
     /// Check, show or import a pair's configuration
     Config {
@@ -141,6 +145,7 @@ fn carry_out(command: Command, console: &Console, run: adhoc::Run) -> Result<u8,
         Command::Trash(options) => trash::main(&options, console),
         Command::Events(options) => events::events(&options),
         Command::Conflicts(options) => events::conflicts(&options),
+        Command::Init(options) => init::main(&options),
         Command::Config { command } => config::main(command, console),
         Command::Alert { unit } => alert::main(&unit),
     }

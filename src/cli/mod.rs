@@ -11,6 +11,7 @@ mod events;
 pub mod exit;
 pub mod generator;
 pub mod human;
+mod init;
 mod log_monitor;
 pub mod monitor;
 mod mount_units;

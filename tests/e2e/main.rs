@@ -13,6 +13,7 @@ mod check;
 mod delta;
 mod events;
 mod git;
+mod init;
 mod initial;
 mod input;
 mod kills;
