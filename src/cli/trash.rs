@@ -2,6 +2,8 @@
 
 mod choose;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -79,7 +81,7 @@ pub fn main(options: &TrashOptions, console: &Console) -> Result<u8, UsageError>
     let pair = PairFile::of(&options.pair)?;
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
     settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
-    let trash = Trash { pair, settings, console };
+    let trash = Trash { pair, settings, console, told: RefCell::default() };
     match &options.command {
         Command::List { path, json } => trash.list(path.as_deref(), *json),
         Command::Restore { path, version, to, json } => trash.restore(path, version.as_deref(), to.as_deref(), *json),
@@ -91,6 +93,8 @@ struct Trash<'a> {
     pair: PairFile,
     settings: Settings,
     console: &'a Console,
+    /// What was told of sides that cannot answer: once is enough.
+    told: RefCell<BTreeSet<String>>,
 }
 
 impl Trash<'_> {
@@ -103,7 +107,10 @@ impl Trash<'_> {
                 Ok(said) => versions.extend(said.items.into_iter().map(|item| Version::new(side, item))),
                 Err(reason) => {
                     whole = false;
-                    self.console.line(&format!("psync: {}: {} side: {reason}", self.pair.name, side.word()));
+                    let line = format!("psync: {}: {} side: {reason}", self.pair.name, side.word());
+                    if self.told.borrow_mut().insert(line.clone()) {
+                        self.console.line(&line);
+                    }
                 }
             }
         }

@@ -22,6 +22,9 @@ pub const FILE: &str = "trash.list";
 /// Records that are written before the file is made anew, beside twice those that it had then.
 const SLACK: usize = 10_000;
 
+/// Commits between two tries to write it on a disk that has no room for it: the whole list is read for each.
+const REST: u32 = 64;
+
 /// A version in the trash, as others than the replica see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trashed {
@@ -82,13 +85,15 @@ pub struct TrashList {
     count: usize,
     /// So many, and it is made anew; 0: at once.
     full_at: usize,
+    /// It could not be written: so many commits go by before the next try.
+    rest: u32,
 }
 
 impl TrashList {
     /// The list beside this archive, brought up to date.
     pub fn beside(archive: &Path, items: &[TrashItem]) -> TrashList {
         let path = archive.with_file_name(FILE);
-        let mut list = TrashList { path, pending: Vec::new(), pending_count: 0, count: 0, full_at: 0 };
+        let mut list = TrashList { path, pending: Vec::new(), pending_count: 0, count: 0, full_at: 0, rest: 0 };
         list.renew(items);
         list
     }
@@ -102,6 +107,11 @@ impl TrashList {
     pub fn flush(&mut self, all: impl FnOnce() -> Vec<TrashItem>) {
         if self.pending_count == 0 {
             return;
+        }
+        if self.rest > 0 {
+            self.rest -= 1;
+            (self.pending_count, self.full_at) = (0, 0);
+            return self.pending.clear();
         }
         let count = self.count + self.pending_count;
         let appended = count <= self.full_at && self.append().is_ok();
@@ -124,6 +134,7 @@ impl TrashList {
         let same = fs::read(&self.path).is_ok_and(|there| there == bytes);
         let made = same || self.replace(&bytes).is_ok();
         self.full_at = if made { 2 * items.len() + SLACK } else { 0 };
+        self.rest = if made { 0 } else { REST };
     }
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
@@ -168,6 +179,29 @@ mod tests {
         bytes.extend_from_slice(b"1-4-1\t1\t1\tdeleted\tcut of");
         assert_eq!(read(&bytes), there());
         assert!(read(b"").is_empty() && read(b"no end").is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("gone");
+        fs::create_dir(&gone).unwrap();
+        let mut list = TrashList::beside(&gone.join("archive.db"), &[]);
+        fs::remove_dir_all(&gone).unwrap();
+        let one = item("1-1-1", b"x", 5);
+        let mut asked = 0;
+        for _ in 0..REST + 1 {
+            list.add(&one);
+            list.flush(|| {
+                asked += 1;
+                vec![one.clone()]
+            });
+        }
+        assert_eq!(asked, 1, "the list is not read for each commit");
+        fs::create_dir(&gone).unwrap();
+        list.add(&one);
+        list.flush(|| vec![one.clone(), item("2-1-1", b"z", 6)]);
+        assert_eq!(read(&fs::read(gone.join(FILE)).unwrap()).len(), 2);
     }
 
     #[test]
