@@ -285,7 +285,7 @@ impl Iterator for &mut Listed<'_> {
             match self.answers.recv() {
                 Ok(Answer::Items { items }) => self.items = items.into_iter(),
                 Ok(Answer::Problem(problem)) => self.problems.push(problem),
-                Ok(Answer::Hashes { .. } | Answer::Trashed { .. }) => {}
+                Ok(Answer::Hashes { .. } | Answer::Trashed { .. } | Answer::Examined(_)) => {}
                 Ok(Answer::End) => self.ended = true,
                 Ok(Answer::Failed { reason }) => (self.ended, self.failed) = (true, Some(reason)),
                 Err(_) => (self.ended, self.failed) = (true, Some("the link ended".into())),

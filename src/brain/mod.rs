@@ -3,6 +3,7 @@
 pub mod check;
 pub mod control;
 pub mod desk;
+pub mod doctor;
 pub mod monitor;
 mod patience;
 mod progress;

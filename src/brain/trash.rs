@@ -5,7 +5,7 @@ use std::sync::mpsc::Receiver;
 use super::check::stations;
 use super::sides::opening;
 use crate::config::Settings;
-use crate::endpoint::message::survey::{Answer, Ask};
+use crate::endpoint::message::survey::{Answer, Ask, Examination};
 use crate::model::{Problem, Side};
 use crate::replica::trash_list::Trashed;
 
@@ -14,6 +14,7 @@ use crate::replica::trash_list::Trashed;
 pub struct Said {
     pub items: Vec<Trashed>,
     pub problems: Vec<Problem>,
+    pub examination: Option<Examination>,
 }
 
 /// Asks one side these questions, one after the other. The error says why it cannot answer.
@@ -45,6 +46,7 @@ fn take(answers: &Receiver<Answer>, said: &mut Said) -> Result<(), String> {
     loop {
         match answers.recv() {
             Ok(Answer::End) => return Ok(()),
+            Ok(Answer::Examined(found)) => said.examination = Some(found),
             Ok(Answer::Trashed { items }) => said.items.extend(items),
             Ok(Answer::Problem(problem)) => said.problems.push(problem),
             Ok(Answer::Failed { reason }) => return Err(reason),

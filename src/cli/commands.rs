@@ -9,13 +9,14 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::check::CheckOptions;
 use super::console::Console;
+use super::doctor::DoctorOptions;
 use super::events::{self, ConflictOptions, EventOptions};
 use super::human::words;
+use super::init::InitOptions;
 use super::options::{self, Parsed};
 use super::pair::PairFile;
-use super::init::InitOptions;
 use super::trash::TrashOptions;
-use super::{UsageError, adhoc, alert, check, config, exit, init, status, trash};
+use super::{UsageError, adhoc, alert, check, config, doctor, exit, init, status, trash};
 use crate::brain::control::{Reply, Request};
 use crate::brain::status::{State, Status};
 use crate::service::control::{ask, socket_of};
@@ -82,6 +83,9 @@ enum Command {
     /// Make a pair's file and its SSH key, and print what to run on the right host
     Init(InitOptions),
 
+    /// Look at everything that a pair needs, and say how to mend what is wrong: exit 0 all is well, 1 something is wrong
+    Doctor(DoctorOptions),
+
     /// Check, show or import a pair's configuration
     Config {
         #[command(subcommand)]
@@ -146,6 +150,7 @@ fn carry_out(command: Command, console: &Console, run: adhoc::Run) -> Result<u8,
         Command::Events(options) => events::events(&options),
         Command::Conflicts(options) => events::conflicts(&options),
         Command::Init(options) => init::main(&options),
+        Command::Doctor(options) => doctor::main(&options),
         Command::Config { command } => config::main(command, console),
         Command::Alert { unit } => alert::main(&unit),
     }

@@ -7,6 +7,7 @@ mod check;
 mod commands;
 mod config;
 pub mod console;
+mod doctor;
 mod events;
 pub mod exit;
 pub mod generator;

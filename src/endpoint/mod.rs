@@ -4,6 +4,7 @@
 
 pub mod admit;
 pub mod agent;
+mod doctor;
 pub mod expire;
 pub mod heartbeat;
 pub mod message;

@@ -12,7 +12,8 @@ use crate::replica::error::problem;
 use crate::replica::metadata::Rules;
 use crate::replica::real::{NoCover, RealDisk};
 
-use super::message::survey::{Answer, Ask, Item};
+use super::doctor::examine;
+use super::message::survey::{Answer, Ask, Examination, Item};
 
 /// Objects in one message. With the longest paths this is well below a frame's size.
 const PIECE: usize = 128;
@@ -79,6 +80,7 @@ impl<D: Disk> Survey<D> {
             Ask::Hash { paths } => self.hash(paths, &mut emit),
             Ask::Keep { name, paths } => self.keep(name, paths, &mut emit),
             Ask::Trash => self.trash(&mut emit),
+            Ask::Examine => emit(Answer::Examined(self.examine())),
             Ask::Restore { id, below, to } => self.restore(id, below.as_ref(), to, &mut emit),
         };
         if heard {
@@ -168,6 +170,11 @@ impl<D: Disk> Survey<D> {
             }
         }
         true
+    }
+
+    /// What this side can tell of itself.
+    pub fn examine(&self) -> Examination {
+        examine(&self.disk, &self.filter)
     }
 
     fn trash(&self, emit: &mut dyn FnMut(Answer) -> bool) -> bool {

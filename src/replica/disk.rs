@@ -6,6 +6,7 @@
 
 use std::io;
 
+use super::findings::Finding;
 use super::trash_list::Trashed;
 use crate::model::{Attrs, Kind, Name, OwnerNumber, RelPath, Time, Xattrs};
 
@@ -215,6 +216,18 @@ pub trait Disk {
     /// Moves an object of the trash (of a directory the one at `below` in it) to a path where nothing lies, as a user would.
     fn restore(&self, _id: &Name, _below: Option<&RelPath>, _to: &RelPath) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+    /// What the file system can do, tried on files of psync's own that are gone afterwards.
+    fn probe(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+    /// How many directories the tree has; false: at least so many.
+    fn directories(&self) -> (u64, bool) {
+        (0, false)
+    }
+    /// Whether the pair has an archive here.
+    fn has_archive(&self) -> bool {
+        false
     }
     /// The file system's room; `None` where it is not known.
     fn space(&self) -> Option<Space> {

@@ -10,6 +10,7 @@ pub mod disk;
 pub mod error;
 pub mod examine;
 pub mod expire;
+pub mod findings;
 pub mod late;
 pub mod memory;
 pub mod metadata;

@@ -11,6 +11,7 @@ mod acls;
 mod agent;
 mod check;
 mod delta;
+mod doctor;
 mod events;
 mod git;
 mod init;

@@ -1,5 +1,6 @@
 //! `psync-brain` as systemd and administrators meet it: what it tells, what can be asked of it.
 
+mod doctor;
 mod house;
 mod journal;
 mod threads;

@@ -1,8 +1,9 @@
-//! What a check asks of a side: to look, and to change nothing that users see. And what `psync trash` asks.
+//! What a check asks of a side: to look, and to change nothing that users see. And what `psync trash` and `psync doctor` ask.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Hash, Kind, Name, Principal, Problem, RelPath, Time};
+use crate::replica::findings::Finding;
 use crate::replica::trash_list::Trashed;
 
 /// One question of a check; each is answered in full before the next.
@@ -21,6 +22,8 @@ pub enum Ask {
     /// Move this object of the trash to `to`, where nothing lies: a user's change. `below`: the object in it that is meant.
     /// Answered with a problem, or with nothing.
     Restore { id: Name, below: Option<RelPath>, to: RelPath },
+    /// All that this side can tell of itself.
+    Examine,
 }
 
 /// A piece of an answer.
@@ -36,6 +39,7 @@ pub enum Answer {
     Trashed {
         items: Vec<Trashed>,
     },
+    Examined(Examination),
     /// What cannot be looked at.
     Problem(Problem),
     /// The whole answer was given.
@@ -44,6 +48,22 @@ pub enum Answer {
     Failed {
         reason: String,
     },
+}
+
+/// What a side tells of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Examination {
+    /// The version of the program.
+    pub program: String,
+    /// Milliseconds since 1970, when this was written.
+    pub clock: i64,
+    /// It runs as root.
+    pub root_rights: bool,
+    /// The pair has an archive there.
+    pub archive: bool,
+    /// Digest of the filters in force.
+    pub filters: [u8; 32],
+    pub findings: Vec<Finding>,
 }
 
 /// One object as a check sees it.

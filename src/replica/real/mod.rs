@@ -13,6 +13,7 @@ mod follow;
 mod inherit;
 mod keep;
 mod own;
+mod probe;
 mod reserve;
 mod restore;
 mod walk;
@@ -37,6 +38,7 @@ use crate::pulse;
 use crate::sys::lease;
 
 use super::disk::{Disk, Lease, Leased, NotSet, Own, Space, Stat};
+use super::findings::Finding;
 use super::metadata::Rules;
 use super::metadata::owners::Class;
 use super::trash_list::Trashed;
@@ -505,6 +507,18 @@ impl Disk for RealDisk {
 
     fn restore(&self, id: &Name, below: Option<&RelPath>, to: &RelPath) -> io::Result<()> {
         restore::restore(self.root.as_fd(), &self.own, id, below, to)
+    }
+
+    fn probe(&self) -> Vec<Finding> {
+        probe::probe(self.root.as_fd())
+    }
+
+    fn directories(&self) -> (u64, bool) {
+        probe::directories(self.root.as_fd())
+    }
+
+    fn has_archive(&self) -> bool {
+        fs::symlink_metadata(self.own_path.join("archive.db")).is_ok()
     }
 
     fn space(&self) -> Option<Space> {
