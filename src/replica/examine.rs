@@ -3,8 +3,8 @@
 use std::io;
 
 use crate::model::{
-    Attrs, Change, Content, Entry, Hash, Kind, Known, Like, Moved, Name, NodeId, Problem, ProblemKind, RelPath,
-    Sameness, Time, merge,
+    Attrs, Change, Content, Entry, Hash, Kind, Known, Name, NodeId, Problem, ProblemKind, RelPath, Sameness, Time,
+    merge,
 };
 
 use super::archive::{Archive, ArchiveError, Row, Signature};
@@ -12,6 +12,8 @@ use super::disk::{Disk, Stat};
 use super::error::{At, ReplicaError, problem};
 use super::read::{Contents, Doubt, Looked};
 use super::{Replica, Reported, Seen};
+
+mod moved;
 
 /// How a path is to be examined.
 #[derive(Debug, Clone, Copy, Default)]
@@ -328,121 +330,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(Live { stat, kind, attrs, target, settled })
     }
 
-    /// The row of an object that lies under another name than this, if that name is its no more.
-    fn mover(
-        &self,
-        live: &Live,
-        path: &RelPath,
-        reported: Option<NodeId>,
-    ) -> Result<Option<(RelPath, Row)>, ReplicaError> {
-        for row in self.archive.by_object(live.stat.ino, live.stat.btime)? {
-            if row.entry.kind() != live.kind {
-                continue;
-            }
-            let moved_to = self.moved.get(&row.node);
-            if moved_to.is_some_and(|to| to != path) && self.lies_at(moved_to, live)? {
-                continue;
-            }
-            let Some(from) = self.recorded_path(&row)? else { continue };
-            if live.kind == Kind::File && from != *path && self.is_taken(&from, live) {
-                // A save: renamed away and written anew. The old name must never be without a file on the other side,
-                // so this one is a copy, and the old name's is new contents.
-                continue;
-            }
-            if from != *path && (reported == Some(row.node) || !self.lies_at(Some(&from), live)?) {
-                return Ok(Some((from, row)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether the object was reported under a name that it has left since, and is not recorded yet: once it is, this
-    /// turns out to be a move. The path is looked at again then.
-    fn is_reported_elsewhere(&mut self, live: &Live, path: &RelPath) -> bool {
-        let object = (live.stat.ino, live.stat.btime);
-        let Some(other) = self.reported_objects.get(&object).filter(|other| *other != path).cloned() else {
-            return false;
-        };
-        if self.reported.get(&other).is_none_or(|r| r.moved.is_some())
-            || self.lies_at(Some(&other), live).unwrap_or(true)
-        {
-            return false;
-        }
-        // No event tells of that if a directory above it was renamed.
-        self.vanished.insert(other.clone());
-        self.waiting.entry(other).or_default().push(path.clone());
-        true
-    }
-
-    /// Where the row has the object, below what moved, its own move left out.
-    fn recorded_path(&self, row: &Row) -> Result<Option<RelPath>, ArchiveError> {
-        Ok(self.path_of(row.parent)?.and_then(|parent| parent.join(&row.name).ok()))
-    }
-
-    /// Whether another object lies there.
-    fn is_taken(&self, path: &RelPath, live: &Live) -> bool {
-        let Some((above, name)) = path.split() else { return true };
-        let stat = self.disk.open_dir(&above).and_then(|dir| self.disk.stat(&dir, &name));
-        stat.is_ok_and(|s| (s.ino, s.btime) != (live.stat.ino, live.stat.btime))
-    }
-
-    fn lies_at(&self, path: Option<&RelPath>, live: &Live) -> Result<bool, ReplicaError> {
-        let Some((parent, name)) = path.and_then(RelPath::split) else { return Ok(false) };
-        let Ok(dir) = self.disk.open_dir(&parent) else { return Ok(false) };
-        Ok(self.disk.stat(&dir, &name).is_ok_and(|s| (s.ino, s.btime) == (live.stat.ino, live.stat.btime)))
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn examine_moved(
-        &mut self,
-        path: &RelPath,
-        parent: Option<NodeId>,
-        over: Option<Row>,
-        from: RelPath,
-        row: Row,
-        live: Live,
-        how: How,
-    ) -> Result<Examined, ReplicaError> {
-        let (attrs_differ, _) = self.carried(&row, &live);
-        // A rename changes the ctime, so that proves nothing here; a write that put the mtime back as well is left
-        // to a full sync with checksums.
-        let edited = attrs_differ
-            || match (&row.entry.content, &row.signature) {
-                (Content::File { .. }, Some(s)) => (s.size, s.mtime) != (live.stat.size, live.stat.mtime),
-                (Content::Link { target }, _) => live.target.as_ref() != Some(target),
-                _ => false,
-            };
-        let seen = Seen {
-            signature: Signature::of(&live.stat),
-            content: row.entry.content.clone(),
-            attrs: live.attrs,
-            settled: live.settled,
-            snapshot: false,
-        };
-        let told = self
-            .reported
-            .get(path)
-            .is_some_and(|r| r.moved == Some(row.node) && r.seen.as_ref().is_some_and(|s| s.equals(&seen)));
-        if told && !how.again {
-            return Ok(Examined::Known);
-        }
-        let below = self.replaced_below(over.as_ref(), None)?;
-        let seq = self.take_seq();
-        self.set_reported(path, Reported { seq, seen: Some(seen), moved: Some(row.node) });
-        Ok(Examined::Changed(Box::new(Change {
-            seq,
-            path: path.clone(),
-            parent,
-            known: over.as_ref().map(known),
-            after: Some(row.entry.clone()),
-            moved: Some(Moved { from, known: known(&row), edited }),
-            contents: false,
-            inline: None,
-            like: None,
-            below,
-        })))
-    }
-
     #[allow(clippy::too_many_arguments)]
     fn examine_object(
         &mut self,
@@ -552,23 +439,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             like,
             below,
         })))
-    }
-
-    /// The ancestor whose contents a file has that came from another name, which is taken by now, or still has it.
-    fn like(&self, stat: &Stat, path: &RelPath) -> Result<Option<Like>, ArchiveError> {
-        if stat.kind != Some(Kind::File) {
-            return Ok(None);
-        }
-        for row in self.archive.by_object(stat.ino, stat.btime)? {
-            let same = row.signature.is_some_and(|s| (s.size, s.mtime) == (stat.size, stat.mtime));
-            if !same || row.entry.kind() != Kind::File || self.moved.contains_key(&row.node) {
-                continue;
-            }
-            if let Some(from) = self.path_of(row.node)?.filter(|from| from != path) {
-                return Ok(Some(Like { from, node: row.node, generation: row.generation }));
-            }
-        }
-        Ok(None)
     }
 
     /// The hash that was reported of the very same file.

@@ -2,9 +2,7 @@
 
 use std::io;
 
-use crate::model::{
-    Attrs, Content, Displaced, Entry, Expect, Generation, Kind, Name, NodeId, RelPath, Sameness, Step, Time, conflict,
-};
+use crate::model::{Content, Displaced, Entry, Expect, Generation, Kind, Name, NodeId, RelPath, Step, Time};
 
 use super::archive::{Archive, Row, Signature};
 use super::batch::{Job, Placed};
@@ -14,6 +12,10 @@ use super::examine::above_is_gone;
 use super::metadata::is_acl;
 use super::stage::Staged;
 use super::{Replica, Seen};
+
+mod attrs;
+mod beside;
+mod rename;
 
 /// The directory that an action works in, proven to be the one that the archive means.
 pub(crate) struct Parent<Dir> {
@@ -362,232 +364,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         }
     }
-
-    /// Gives an object a name beside `path` where users see it; if the directory is gone, in the next one above.
-    pub(crate) fn keep_beside(
-        &mut self,
-        object: (&D::Dir, &Name),
-        path: &RelPath,
-        copy: Option<Name>,
-        time: i64,
-        reason: &str,
-    ) -> Result<(), ReplicaError> {
-        let Some((mut above, name)) = path.split() else { return Ok(()) };
-        let side = self.settings.side.word();
-        let wanted = copy.unwrap_or_else(|| conflict::copy_name(&name, side, time, None));
-        loop {
-            let Ok(dir) = self.disk.open_dir(&above) else {
-                match above.parent() {
-                    Some(parent) => above = parent,
-                    None => return Err(io::Error::other("no directory to keep it in")).at(path, "keep a version"),
-                }
-                continue;
-            };
-            for attempt in 0..1000_u32 {
-                let digits = (attempt > 0).then(|| hash_digits(path, attempt));
-                let candidate = match &digits {
-                    None => wanted.clone(),
-                    Some(digits) => with_digits(&wanted, digits),
-                };
-                match self.disk.rename(object, (&dir, &candidate)) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                    other => other.at(path, "keep a version")?,
-                }
-                if self.settings.durable {
-                    self.disk.sync_dirs(&[&dir]).at(path, "sync the directory")?;
-                }
-                if let Ok(kept) = above.join(&candidate) {
-                    self.notes.push(format!("{reason}: {path}: the other version is kept as {kept}"));
-                    self.unscanned.insert(kept.clone());
-                    self.dirty.insert(kept);
-                }
-                return Ok(());
-            }
-            return Err(io::Error::other("a thousand conflict copies of one second")).at(path, "keep a version");
-        }
-    }
-
-    /// The attributes that an object really has, if they are not the wanted ones.
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn achieved(
-        &self,
-        dir: &D::Dir,
-        path: &RelPath,
-        name: &Name,
-        kind: Kind,
-        wanted: &Attrs,
-        stat: &Stat,
-        incomplete: bool,
-    ) -> Result<Option<Attrs>, ReplicaError> {
-        let mode_and_time =
-            (kind == Kind::Link || stat.mode == wanted.mode) && (kind != Kind::File || stat.mtime == wanted.mtime);
-        if mode_and_time && !incomplete {
-            return Ok(None);
-        }
-        let live = self.live(dir, path, name, *stat, kind)?;
-        Ok((live.attrs != *wanted).then_some(live.attrs))
-    }
-
-    fn set_attrs(
-        &mut self,
-        generation: Generation,
-        path: &RelPath,
-        node: NodeId,
-        mut entry: Entry,
-        expect: &Expect,
-    ) -> Result<Placed, ReplicaError> {
-        let Some(parent) = self.open_parent(path)? else { return Ok(Placed::Refused(vec![path.clone()])) };
-        let (kind, place) = (entry.kind(), (&parent.dir, &parent.name));
-        let before = match self.meet(&parent, path, expect)? {
-            Met::Victim(stat) if stat.kind == Some(kind) => stat,
-            _ => return Ok(Placed::Refused(vec![path.clone()])),
-        };
-        let lease = match self.guard(path, place, &before)? {
-            Guarded::Lease(file) => file,
-            Guarded::Busy => return Ok(Placed::Busy),
-            Guarded::Refused => return Ok(Placed::Refused(vec![path.clone()])),
-        };
-        let not_set = self.disk.set_attrs(&parent.dir, &parent.name, kind, &entry.attrs).at(path, "set attributes")?;
-        let after = self.disk.stat(&parent.dir, &parent.name).at(path, "stat")?;
-        let whole = match &lease {
-            Some(file) => self.disk.lease_holds(file, Lease::Read),
-            None => kind != Kind::File,
-        };
-        if let Some(file) = &lease {
-            if self.settings.durable {
-                self.disk.sync_files(&[file]).at(path, "sync")?;
-            }
-            self.disk.release(file);
-        }
-        self.touch(path, &parent.dir);
-        let same = (before.ino, before.btime, before.size) == (after.ino, after.btime, after.size);
-        let live = self.live(&parent.dir, path, &parent.name, after, kind)?;
-        let differs = live.attrs != entry.attrs;
-        // What this side can hold, and holds differently, a user set this very moment.
-        let intervened = differs && !not_set.explains(&entry.attrs, &live.attrs);
-        let signature = (whole && !intervened && (same || kind == Kind::Dir)).then(|| self.signature(&after));
-        let achieved = (differs && !intervened).then_some(live.attrs);
-        if let Some(row) = self.archive.child(parent.node, &parent.name)?
-            && row.entry.content.compare(&entry.content) == Sameness::Unknown
-            && entry.hash().is_none()
-        {
-            entry.content = row.entry.content;
-        }
-        self.forget_report(path);
-        let row = Row { node, parent: parent.node, name: parent.name, generation, entry, achieved, signature };
-        self.doubt_old_place(&row)?;
-        self.put_row(&row)?;
-        if row.signature.is_none() {
-            self.dirty.insert(path.clone());
-        }
-        self.not_set.count(&not_set);
-        Ok(Placed::Done(Some(row.entry)))
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn rename(
-        &mut self,
-        generation: Generation,
-        path: &RelPath,
-        node: NodeId,
-        from: &RelPath,
-        entry: Entry,
-        expect: &Expect,
-    ) -> Result<Placed, ReplicaError> {
-        let refused = || Ok(Placed::Refused(vec![from.clone(), path.clone()]));
-        let Some(row) = self.archive.node(node)? else { return refused() };
-        let (Some(old), Some(new)) = (self.open_parent(from)?, self.open_parent(path)?) else { return refused() };
-        // What lies under the old name must be the node's object, edited or not: by its row, or as it was reported.
-        let before = match self.disk.stat(&old.dir, &old.name) {
-            Ok(stat) if row.signature.is_some_and(|s| s.same_object(&stat)) => stat,
-            Ok(stat) if self.is_nodes(from, &row, &stat)? => stat,
-            _ => return refused(),
-        };
-        // Its own row still holds the name that it goes back to.
-        let back = (row.parent, &row.name) == (new.node, &new.name);
-        let met = match self.disk.stat(&new.dir, &new.name) {
-            Err(error) if back && error.kind() == io::ErrorKind::NotFound => Met::Nothing,
-            _ => self.meet(&new, path, expect)?,
-        };
-        match met {
-            Met::Nothing => match self.disk.rename((&old.dir, &old.name), (&new.dir, &new.name)) {
-                Err(error) if rename_refused(&error) => return refused(),
-                other => other.at(path, "rename")?,
-            },
-            Met::Victim(victim) if victim.kind != Some(Kind::Dir) && before.kind != Some(Kind::Dir) => {
-                match self.rename_over(generation, (from, &old), (path, &new), &before, &victim)? {
-                    Swapped::Done => {}
-                    Swapped::Busy => return Ok(Placed::Busy),
-                    Swapped::Refused => return refused(),
-                }
-            }
-            _ => return refused(),
-        }
-        self.touch(from, &old.dir);
-        self.touch(path, &new.dir);
-        // It has its new name by now: an error here must not make a failure of that.
-        let after = self.disk.stat(&new.dir, &new.name).ok();
-        // A directory's attributes may have changed without a trace but its ctime.
-        let settled = row.signature.is_some_and(|s| s.ctime == before.ctime);
-        let untouched = after.filter(|after| settled && self.still(&row, &before) && same_version(&before, after));
-        let signature = untouched.map(|after| self.signature(&after)).or(row.signature);
-        self.forget_report(from);
-        self.forget_report(path);
-        self.put_row(&Row { parent: new.node, name: new.name, generation, entry: entry.clone(), signature, ..row })?;
-        self.forget_orphaned_moves()?;
-        self.rebase_reports(from, path);
-        if untouched.is_none() {
-            self.dirty.insert(path.clone());
-        }
-        Ok(Placed::Done(Some(entry)))
-    }
-
-    /// Two names that users see are never exchanged: the object goes through the stage, where the one that it
-    /// replaces ends.
-    fn rename_over(
-        &mut self,
-        generation: Generation,
-        (from, old): (&RelPath, &Parent<D::Dir>),
-        (to, new): (&RelPath, &Parent<D::Dir>),
-        mover: &Stat,
-        victim: &Stat,
-    ) -> Result<Swapped, ReplicaError> {
-        let stage = self.disk.own(Own::Stage).at(to, "open the stage")?;
-        let name = self.stage_name(generation)?;
-        let place = (&old.dir, &old.name);
-        match self.disk.rename(place, (&stage, &name)) {
-            Err(error) if rename_refused(&error) => return Ok(Swapped::Refused),
-            other => other.at(from, "rename")?,
-        }
-        let staged = self.disk.stat(&stage, &name).at(from, "stat")?;
-        let swapped = match same_version(mover, &staged) {
-            true => self.swap(to, (&stage, &name), (&new.dir, &new.name), victim, &staged)?,
-            false => Swapped::Refused,
-        };
-        match swapped {
-            Swapped::Done => drop(self.move_to_trash(&name, to, generation, "replaced")?),
-            _ => self.put_back((&stage, &name), place, from, &staged)?,
-        }
-        Ok(swapped)
-    }
-
-    /// Whether what lies at `from` continues the node's object: same name and kind, replaced by a user's save.
-    fn is_nodes(&self, from: &RelPath, row: &Row, stat: &Stat) -> Result<bool, ReplicaError> {
-        let here = self.row_at(from)?.is_some_and(|here| here.node == row.node);
-        Ok(here && row.entry.kind() == Kind::File && stat.kind == Some(Kind::File))
-    }
-
-    /// Reports below a directory that was renamed now speak of its new name: they are looked at again there.
-    pub(crate) fn rebase_reports(&mut self, from: &RelPath, to: &RelPath) {
-        let below: Vec<RelPath> =
-            self.reported.range(from.clone()..).map(|(p, _)| p).take_while(|p| p.is_within(from)).cloned().collect();
-        for path in below {
-            self.forget_report(&path);
-            if let Some(path) = path.rebase(from, to) {
-                self.dirty.insert(path);
-            }
-        }
-    }
 }
 
 enum Swapped {
@@ -602,12 +378,6 @@ pub(crate) fn generation_of(name: &Name) -> Option<(Generation, u64)> {
     let (generation, rest) = text.split_once('.')?;
     let counter = rest.split_once('.').map_or(rest, |(counter, _)| counter);
     Some((u64::from_str_radix(generation, 16).ok()?, u64::from_str_radix(counter, 16).ok()?))
-}
-
-fn rename_refused(error: &io::Error) -> bool {
-    use io::ErrorKind::{AlreadyExists, InvalidInput, NotFound};
-    // InvalidInput: a directory into itself.
-    matches!(error.kind(), AlreadyExists | NotFound | InvalidInput)
 }
 
 /// Whether a displaced object is the one that was looked at before: its ctime may have moved with the rename.
@@ -637,22 +407,4 @@ fn still_seen(seen: &Seen, stat: &Stat) -> bool {
         Some(Kind::File) => seen.settled && seen.signature == Signature::of(stat),
         _ => seen.signature == Signature::of(stat),
     }
-}
-
-fn hash_digits(path: &RelPath, attempt: u32) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(path.as_bytes()).update(&attempt.to_le_bytes());
-    hasher.finalize().to_hex()[..4].to_owned()
-}
-
-/// Puts digits before the closing bracket of a conflict copy's name.
-fn with_digits(name: &Name, digits: &str) -> Name {
-    let bytes = name.as_bytes();
-    let at = bytes.iter().rposition(|b| *b == b')').unwrap_or(bytes.len());
-    let longer = [&bytes[..at], b" ", digits.as_bytes(), &bytes[at..]].concat();
-    Name::new(&longer).unwrap_or_else(|_| {
-        // No room: the digits take the place of the name's beginning.
-        let cut = [digits.as_bytes(), &bytes[(digits.len()).min(bytes.len() - 1)..]].concat();
-        Name::new(&cut).unwrap_or_else(|_| name.clone())
-    })
 }

@@ -1,0 +1,125 @@
+//! Renames: an object goes to its new name with all that lies below it.
+
+use std::io;
+
+use crate::model::{Entry, Expect, Generation, Kind, NodeId, RelPath};
+
+use super::super::Replica;
+use super::super::archive::{Archive, Row};
+use super::super::batch::Placed;
+use super::super::disk::{Disk, Own, Stat};
+use super::super::error::{At, ReplicaError};
+use super::{Met, Parent, Swapped, same_version};
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn rename(
+        &mut self,
+        generation: Generation,
+        path: &RelPath,
+        node: NodeId,
+        from: &RelPath,
+        entry: Entry,
+        expect: &Expect,
+    ) -> Result<Placed, ReplicaError> {
+        let refused = || Ok(Placed::Refused(vec![from.clone(), path.clone()]));
+        let Some(row) = self.archive.node(node)? else { return refused() };
+        let (Some(old), Some(new)) = (self.open_parent(from)?, self.open_parent(path)?) else { return refused() };
+        // What lies under the old name must be the node's object, edited or not: by its row, or as it was reported.
+        let before = match self.disk.stat(&old.dir, &old.name) {
+            Ok(stat) if row.signature.is_some_and(|s| s.same_object(&stat)) => stat,
+            Ok(stat) if self.is_nodes(from, &row, &stat)? => stat,
+            _ => return refused(),
+        };
+        // Its own row still holds the name that it goes back to.
+        let back = (row.parent, &row.name) == (new.node, &new.name);
+        let met = match self.disk.stat(&new.dir, &new.name) {
+            Err(error) if back && error.kind() == io::ErrorKind::NotFound => Met::Nothing,
+            _ => self.meet(&new, path, expect)?,
+        };
+        match met {
+            Met::Nothing => match self.disk.rename((&old.dir, &old.name), (&new.dir, &new.name)) {
+                Err(error) if rename_refused(&error) => return refused(),
+                other => other.at(path, "rename")?,
+            },
+            Met::Victim(victim) if victim.kind != Some(Kind::Dir) && before.kind != Some(Kind::Dir) => {
+                match self.rename_over(generation, (from, &old), (path, &new), &before, &victim)? {
+                    Swapped::Done => {}
+                    Swapped::Busy => return Ok(Placed::Busy),
+                    Swapped::Refused => return refused(),
+                }
+            }
+            _ => return refused(),
+        }
+        self.touch(from, &old.dir);
+        self.touch(path, &new.dir);
+        // It has its new name by now: an error here must not make a failure of that.
+        let after = self.disk.stat(&new.dir, &new.name).ok();
+        // A directory's attributes may have changed without a trace but its ctime.
+        let settled = row.signature.is_some_and(|s| s.ctime == before.ctime);
+        let untouched = after.filter(|after| settled && self.still(&row, &before) && same_version(&before, after));
+        let signature = untouched.map(|after| self.signature(&after)).or(row.signature);
+        self.forget_report(from);
+        self.forget_report(path);
+        self.put_row(&Row { parent: new.node, name: new.name, generation, entry: entry.clone(), signature, ..row })?;
+        self.forget_orphaned_moves()?;
+        self.rebase_reports(from, path);
+        if untouched.is_none() {
+            self.dirty.insert(path.clone());
+        }
+        Ok(Placed::Done(Some(entry)))
+    }
+
+    /// Two names that users see are never exchanged: the object goes through the stage, where the one that it
+    /// replaces ends.
+    pub(super) fn rename_over(
+        &mut self,
+        generation: Generation,
+        (from, old): (&RelPath, &Parent<D::Dir>),
+        (to, new): (&RelPath, &Parent<D::Dir>),
+        mover: &Stat,
+        victim: &Stat,
+    ) -> Result<Swapped, ReplicaError> {
+        let stage = self.disk.own(Own::Stage).at(to, "open the stage")?;
+        let name = self.stage_name(generation)?;
+        let place = (&old.dir, &old.name);
+        match self.disk.rename(place, (&stage, &name)) {
+            Err(error) if rename_refused(&error) => return Ok(Swapped::Refused),
+            other => other.at(from, "rename")?,
+        }
+        let staged = self.disk.stat(&stage, &name).at(from, "stat")?;
+        let swapped = match same_version(mover, &staged) {
+            true => self.swap(to, (&stage, &name), (&new.dir, &new.name), victim, &staged)?,
+            false => Swapped::Refused,
+        };
+        match swapped {
+            Swapped::Done => drop(self.move_to_trash(&name, to, generation, "replaced")?),
+            _ => self.put_back((&stage, &name), place, from, &staged)?,
+        }
+        Ok(swapped)
+    }
+
+    /// Whether what lies at `from` continues the node's object: same name and kind, replaced by a user's save.
+    pub(super) fn is_nodes(&self, from: &RelPath, row: &Row, stat: &Stat) -> Result<bool, ReplicaError> {
+        let here = self.row_at(from)?.is_some_and(|here| here.node == row.node);
+        Ok(here && row.entry.kind() == Kind::File && stat.kind == Some(Kind::File))
+    }
+
+    /// Reports below a directory that was renamed now speak of its new name: they are looked at again there.
+    pub(crate) fn rebase_reports(&mut self, from: &RelPath, to: &RelPath) {
+        let below: Vec<RelPath> =
+            self.reported.range(from.clone()..).map(|(p, _)| p).take_while(|p| p.is_within(from)).cloned().collect();
+        for path in below {
+            self.forget_report(&path);
+            if let Some(path) = path.rebase(from, to) {
+                self.dirty.insert(path);
+            }
+        }
+    }
+}
+
+fn rename_refused(error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidInput, NotFound};
+    // InvalidInput: a directory into itself.
+    matches!(error.kind(), AlreadyExists | NotFound | InvalidInput)
+}
