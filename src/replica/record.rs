@@ -126,6 +126,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.doubt_old_place(&row)?;
         }
         self.put_row(&row)?;
+        // In a directory that was renamed meanwhile it was looked for before it had a row.
+        self.dirty.extend(self.path_of(record.node)?.filter(|here| *here != record.path));
         self.copies.remove(&record.path);
         self.forget_orphaned_moves()?;
         if let Some(from) = &record.from {

@@ -83,7 +83,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 24] = [
+const FOUND: [(u64, &str); 25] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -108,6 +108,7 @@ const FOUND: [(u64, &str); 24] = [
     (142106, "what lay in a directory whose name something else had taken was asked for without end"),
     (260826, "old snapshots came back on both sides, and each took the other's row for its own"),
     (303484, "a deletion asked every 20 ms whether what it waited for was made"),
+    (151469, "a file got its row in a directory that had been renamed meanwhile, and was not there any more"),
 ];
 
 #[test]
