@@ -181,6 +181,12 @@ fn pair_name(options: &AdHoc, settings: &Settings) -> Result<String, UsageError>
             "--pair: `{name}` is no name of a pair: 1 to 64 of A-Z a-z 0-9 . _ -, not beginning with a dot or a dash"
         ))),
         None => {
+            // The archive of a file's pair is the one that `psync fullsync FILE` and all the others mean.
+            let of_file = options.config.as_deref().filter(|_| options.left.is_none() && options.right.is_none());
+            let stem = of_file.and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
+            if let Some(name) = stem.filter(|name| config::valid_pair(name)) {
+                return Ok(name);
+            }
             let right = &settings.right;
             // A proxy command leads to a host too.
             let host = right.host.as_deref().or(right.proxy_command.as_deref());

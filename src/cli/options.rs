@@ -73,7 +73,7 @@ pub struct AdHoc {
     #[arg(long, value_name = "CMD")]
     pub proxy_command: Option<String>,
 
-    /// The pair's name (default: made from host and roots)
+    /// The pair's name (default: made from host and roots, or the file's if both roots come from it)
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub pair: Option<String>,
 
