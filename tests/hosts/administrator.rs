@@ -22,12 +22,48 @@ fn told(host: &Host, id: &str) -> String {
 #[test]
 fn what_an_administrator_does_and_sees() {
     let Some(lab) = web(SETTINGS) else { return };
+    the_doctor_finds_nothing_wrong(&lab);
+    what_was_deleted_comes_back(&lab);
     the_journals_of_both_hosts_tell_of_one_change(&lab);
     the_timers_services_do_their_work(&lab);
     a_check_that_finds_differences_is_told(&lab);
     the_timers_fire(&lab);
     a_reload_changes_what_it_can(&lab);
     a_halt_is_told_once(&lab);
+}
+
+/// The agent examines itself in its sandbox; afterwards nothing of it is there.
+fn the_doctor_finds_nothing_wrong(lab: &Lab) {
+    let report = lab.left.output("psync doctor web");
+    assert!(report.good && report.stdout.contains("right  link: an agent answers"), "{}", report.stdout);
+    for host in lab.hosts() {
+        assert_eq!(host.sh("ls -A /srv/web/.psync"), "web");
+    }
+    lab.right.sh("systemctl stop psync-agent@web.socket psync-agent@web.service");
+    let report = lab.left.output("psync doctor web");
+    assert!(!report.good && report.stdout.contains("WRONG  right  link: "), "{}", report.stdout);
+    lab.right.sh("systemctl start psync-agent@web.socket");
+    until("the doctor is content", || lab.left.output("psync doctor web").good);
+    in_sync(lab);
+}
+
+fn what_was_deleted_comes_back(lab: &Lab) {
+    for (from, to) in [(&lab.left, &lab.right), (&lab.right, &lab.left)] {
+        write(from, "restored", "x");
+        arrives(to, "restored", "x");
+        fs::remove_file(from.path("/srv/web/restored")).unwrap();
+        vanishes(to, "restored");
+        let listed = || lab.left.output("psync trash web list").stdout;
+        until("it lies in the trash", || {
+            listed().lines().any(|line| line.starts_with(to.name) && line.ends_with("  restored"))
+        });
+        lab.left.sh("psync trash web restore restored");
+        arrives(from, "restored", "x");
+        fs::remove_file(from.path("/srv/web/restored")).unwrap();
+        vanishes(to, "restored");
+    }
+    lab.left.sh("psync trash web expire");
+    in_sync(lab);
 }
 
 fn the_journals_of_both_hosts_tell_of_one_change(lab: &Lab) {
