@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::names::names;
 use crate::support::service::Service;
 use crate::support::users::*;
-use crate::support::{Depth, NAME, Once, PATIENCE, PSYNC, Pair, poll, run_to_end, snapshot};
+use crate::support::{Depth, NAME, Once, PATIENCE, PSYNC, Pair, poll, process, run_to_end, snapshot, tools};
 
 /// A pair with a file of its own, at which nothing is at work.
 fn configured(more: &str) -> (Pair, String) {
@@ -272,6 +272,30 @@ fn beside_the_session_that_an_agent_serves() {
         once.stderr
     );
     service.stop();
+}
+
+#[test]
+fn the_trash_is_not_for_everybody() {
+    if !process::is_root() || !tools::has("setpriv") {
+        return;
+    }
+    let (pair, file) = configured("");
+    plant(pair.left.join("a"), "a secret\n");
+    pair.sync();
+    remove(pair.left.join("a"));
+    pair.sync();
+    for path in [pair.left.parent().unwrap(), &pair.left, &pair.right] {
+        chmod(path, 0o777);
+    }
+    for words in [&["list"][..], &["restore", "a"]] {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", PSYNC, "trash", &file]).args(words);
+        let once = run_to_end(command);
+        assert!(once.code() == 1 && once.stdout.is_empty(), "{}{}", once.stdout, once.stderr);
+        let told = "side: read the trash: Permission denied (os error 13) (it is for root, and for whom psync runs as)";
+        assert!(once.stderr.contains(told), "{}", once.stderr);
+    }
+    assert!(!pair.right.join("a").exists());
 }
 
 #[test]
