@@ -258,6 +258,14 @@ mod tests {
     }
 
     #[test]
+    fn the_help_names_every_command() {
+        for command in Psync::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let name = format!(" {} ", command.get_name());
+            assert!(options::COMMANDS.contains(&name), "no{name}in the help");
+        }
+    }
+
+    #[test]
     fn subcommands_are_told_by_the_first_word() {
         let args = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
         assert!(is_one(&args(&["psync", "status"])) && is_one(&args(&["psync", "resume", "p", "--accept"])));

@@ -9,9 +9,22 @@ use clap::{ArgAction, Parser};
 use super::UsageError;
 use crate::config::{Invalid, Origin, Origins, Settings};
 
+/// For the help: those of `commands.rs`, which tests that none is missing.
+pub const COMMANDS: &str = "\
+Commands of pairs that have a file, /etc/psync/PAIR.toml (`psync COMMAND --help` tells more):
+  init PAIR -r HOST SRCROOT DSTROOT  Make the file and the key, print what to run on the right host
+  doctor PAIR                        Say what is wrong with a pair, and how to mend it
+  status [PAIR]                      What the pairs are doing
+  pause PAIR, resume PAIR            Stop propagation, go on after a pause or a halt
+  fullsync PAIR                      Rescan both sides and reconcile now
+  check PAIR                         Compare both sides, change nothing
+  trash PAIR list|restore|expire     What was replaced and deleted
+  events PAIR, conflicts PAIR        What was propagated, what met
+  config check|show|import           A pair's settings";
+
 /// Keep two directories equal, both ways, in real time.
 #[derive(Debug, Parser)]
-#[command(name = "psync", version, disable_help_subcommand = true, args_override_self = false)]
+#[command(name = "psync", version, disable_help_subcommand = true, args_override_self = false, after_help = COMMANDS)]
 pub struct AdHoc {
     /// The left root: a directory of this host
     #[arg(value_name = "SRCROOT")]
