@@ -331,6 +331,7 @@ fn scan_alone(root: &Path, pair: &str) -> f64 {
         unwatched: Vec::new(),
         style: psync::endpoint::Style::Continuous,
         recurse: false,
+        rsync: None,
         xattrs_from_left: true,
         skip_initial: false,
         dry_run: false,

@@ -141,7 +141,11 @@ mod tests {
     #[test]
     fn any_word_is_progress() {
         let mut patience = Patience::new(1000);
-        patience.asked(Side::Left, &Request::Supply { generation: 20, path: path("big"), seq: 1, delta: false }, 1);
+        patience.asked(
+            Side::Left,
+            &Request::Supply { generation: 20, path: path("big"), seq: 1, way: crate::model::Way::Stream },
+            1,
+        );
         for now in (500..10_000).step_by(500) {
             patience.heard(Side::Left, &Reply::Credit { generation: 20, bytes: 1 }, now);
             assert_eq!(patience.check(now + 499), []);

@@ -358,6 +358,7 @@ fn rules(job: &Job) -> engine::Settings {
             Share::Amount(number) => Limit::Number(number),
         },
         delta_min: if settings.extra().whole_file { u64::MAX } else { DELTA_MIN },
+        rsync: settings.uses_rsync(),
         dry_run: settings.dryrun,
         filters: filter_digest(settings),
     }

@@ -57,7 +57,7 @@ impl Left {
     pub fn start(job: &Job, number: u64, heard: SyncSender<Heard>) -> Result<Left, String> {
         let (inbox, inbox_out) = channel();
         let events = inbox.clone();
-        let sink = move |event| drop(events.send(Inbound::Event(event)));
+        let sink = move |told| drop(events.send(told));
         let opening = opening(&job.settings, &job.pair, Side::Left);
         let (mut endpoint, watcher) = open(&opening, clock(), sink)?;
         let its_watcher = watcher.clone();
@@ -184,6 +184,7 @@ pub fn opening<'a>(settings: &'a Settings, pair: &'a str, side: Side) -> Opening
         unwatched: settings.unwatched().unwrap_or_default(),
         style: style(settings.rsync_style),
         recurse: settings.rsync_event_recurse,
+        rsync: settings.uses_rsync().then(|| settings.extra().words),
         xattrs_from_left: settings.acl_from_left_only,
         skip_initial: settings.skip_initial_sync,
         dry_run: settings.dryrun,

@@ -137,7 +137,7 @@ fn settings(options: &AdHoc) -> Result<(Settings, Origins), UsageError> {
     options.apply(&here, &mut settings, &mut origins).map_err(|e| UsageError(origins.explain(&e)))?;
     check_given(options, &settings)?;
     settings.settle(&mut origins).map_err(|e| UsageError(origins.explain(&e)))?;
-    settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
+    settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     Ok((settings, origins))
 }
 

@@ -3,6 +3,7 @@
 
 mod connect;
 mod serve;
+mod tunnel;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -53,6 +54,7 @@ pub fn main(args: Vec<OsString>, run: Run) -> u8 {
 
 fn main_on(args: Vec<OsString>, console: Console, run: Run) -> u8 {
     let result = match args.get(1).and_then(|word| word.to_str()) {
+        Some("--agent-mode") if args.get(2).is_some_and(|word| word == "tunnel") => tunnel::run(&args[3..]).map(|()| 0),
         Some("connect") => connect::run(&args[2..]).map(|()| 0),
         Some("serve") => {
             // For clap the two words are one program.
@@ -143,6 +145,7 @@ fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Op
         unwatched: settings.unwatched.clone(),
         style: style(settings.rsync_style),
         recurse: settings.rsync_event_recurse,
+        rsync: settings.rsync.then(|| settings.rsync_words.clone()),
         xattrs_from_left: settings.acl_from_left_only,
         skip_initial: settings.skip_initial_sync,
         dry_run: settings.dryrun,

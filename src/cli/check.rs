@@ -61,7 +61,7 @@ pub struct CheckOptions {
 pub fn main(options: &CheckOptions, console: &Console) -> Result<u8, UsageError> {
     let pair = PairFile::of(&options.pair)?;
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
-    settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
+    settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     let found = compared(&settings, &pair.name, &wanted(options, &settings));
     let verdict = found.as_ref().map_or(Verdict::Failed, |found| judge(found, settings.alert_threshold));
     note(&pair, verdict, &found);

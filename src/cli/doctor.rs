@@ -217,7 +217,7 @@ impl Report {
 
 fn settings(pair: &PairFile) -> Result<Settings, UsageError> {
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
-    settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
+    settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     Ok(settings)
 }
 

@@ -142,7 +142,7 @@ fn read(pair: &PairFile, options: &Brain) -> Result<Settings, UsageError> {
     if let Some(target) = &options.log {
         settings.log.clone_from(target);
     }
-    settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
+    settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     Ok(settings)
 }
 

@@ -80,7 +80,7 @@ pub enum Command {
 pub fn main(options: &TrashOptions, console: &Console) -> Result<u8, UsageError> {
     let pair = PairFile::of(&options.pair)?;
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
-    settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
+    settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     let trash = Trash { pair, settings, console, told: RefCell::default() };
     match &options.command {
         Command::List { path, json } => trash.list(path.as_deref(), *json),

@@ -51,6 +51,10 @@ pub struct AgentSettings {
     pub compress: Compress,
     /// Bytes per second that the agent sends at most; 0: as many as the line takes.
     pub bandwidth_limit: u64,
+    /// Contents go through rsync.
+    pub rsync: bool,
+    /// What rsync is given beside psync's own options.
+    pub rsync_words: Vec<String>,
 }
 
 impl From<&Settings> for AgentSettings {
@@ -85,6 +89,8 @@ impl From<&Settings> for AgentSettings {
             etimeout: millis(s.etimeout),
             compress: extra.compress.unwrap_or(s.compress),
             bandwidth_limit: extra.bandwidth_limit.unwrap_or(s.bandwidth_limit),
+            rsync: s.uses_rsync(),
+            rsync_words: extra.words,
         }
     }
 }

@@ -26,7 +26,7 @@ impl Settings {
         check_root("right.root", &self.right.root)?;
         check_filters(&self.tempfiles, &self.excludes, &self.safesuffix)?;
         check_patterns(&self.rsync_excludes)?;
-        super::rsync::Extra::of(self)?;
+        self.check_transfer()?;
         self.check_numbers()?;
         if self.links == Links::Follow && self.owner == Owner::Ignore {
             let why = "follow and owner = \"ignore\" together would give files to whoever makes a link to them";

@@ -7,8 +7,8 @@
 mod agent;
 mod check;
 mod import;
-mod later;
 mod load;
+mod moot;
 mod nearest;
 mod origin;
 mod pair;
@@ -27,7 +27,7 @@ pub use origin::{Origin, Origins};
 pub use pair::{CONFIGURATION, default_pair, pair_file, valid_pair};
 pub use peer::{RightCommand, pair_command, quote, right_command};
 pub use reload::Changes;
-pub use rsync::Extra;
+pub use rsync::{Extra, is_plain};
 pub use settings::{Left, Right, Settings, Timers};
 pub use values::{
     Calendar, Compress, ConflictCopies, ConflictRule, Durability, Links, OpenFiles, Owner, Share, Transfer, Translate,

@@ -1,13 +1,13 @@
-//! What the options in `rsync_extra` mean to psync's own transfer, and which are never allowed.
+//! What the options in `rsync_extra` mean: to psync's own transfer, to rsync, and which are never allowed.
 
 mod words;
 
 use serde::Serialize;
 
-use super::{Compress, Invalid, Links, Origins, Owner, Settings};
-use words::{DECIDED, DONE_ANYWAY, FORBIDDEN};
+use super::{Compress, Invalid, Links, Origins, Owner, Settings, Transfer};
+use words::{DECIDED, DONE_ANYWAY, FORBIDDEN, ONLY_RSYNC};
 
-/// The options that psync has itself.
+/// The options, sorted by who has them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Extra {
     /// `-z`, `--compress-choice=`, `--no-compress`
@@ -22,12 +22,34 @@ pub struct Extra {
     owner: Option<(Owner, String)>,
     /// The first option that only rsync has.
     pub lacking: Option<String>,
+    /// What rsync is given, if contents go through it.
+    pub words: Vec<String>,
 }
 
 impl Settings {
     /// What `rsync_extra` means, once it was checked.
     pub fn extra(&self) -> Extra {
         Extra::of(self).unwrap_or_default()
+    }
+
+    /// Whether contents go through rsync.
+    pub fn uses_rsync(&self) -> bool {
+        match self.transfer {
+            Transfer::Auto => self.extra().lacking.is_some(),
+            Transfer::Rsync => true,
+            Transfer::Stream => false,
+        }
+    }
+
+    /// Whether the way that contents are to take has what the options want.
+    pub(super) fn check_transfer(&self) -> Result<(), Invalid> {
+        match Extra::of(self)?.lacking {
+            Some(option) if self.transfer == Transfer::Stream => {
+                let why = format!("only rsync has `{option}`, and transfer = \"stream\" never uses it");
+                Err(Invalid::new("rsync_extra", why))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes what `rsync_extra` says of links and owners the settings `links` and `owner`. Refused if these were said
@@ -65,7 +87,8 @@ fn settle<T: PartialEq + Serialize>(
 }
 
 impl Extra {
-    /// Reads `rsync_extra`. Refused is what names paths or commands, deletes, or is decided by psync's own rules.
+    /// Reads `rsync_extra`. Refused is what names paths or commands, deletes, or is decided by psync's own rules, and what
+    /// is not known: rsync's partner on the other side would refuse it for each file.
     pub fn of(settings: &Settings) -> Result<Extra, Invalid> {
         let invalid = |message| Invalid::new("rsync_extra", message);
         let mut extra = Extra::default();
@@ -75,7 +98,7 @@ impl Extra {
             for option in words::apart(word) {
                 refuse(&option, word).map_err(invalid)?;
                 if !kinds.take(&option) && !extra.take(&option, &mut words).map_err(invalid)? {
-                    extra.lacking = extra.lacking.or(Some(option));
+                    extra.take_for_rsync(&option, &mut words).map_err(invalid)?;
                 }
             }
         }
@@ -90,22 +113,69 @@ impl Extra {
         match name {
             "-z" | "--compress" => self.compress = Some(Compress::Zstd),
             "--no-compress" | "--no-z" => self.compress = Some(Compress::None),
-            "--compress-choice" | "--zc" => self.compress = Some(choice(value.or_else(|| words.next()), option)?),
+            "--compress-choice" | "--zc" => {
+                let value = value.or_else(|| words.next()).unwrap_or_default();
+                match choice(value, option)? {
+                    Some(choice) => self.compress = Some(choice),
+                    None => self.lack(option),
+                }
+                self.words.push(format!("{name}={value}"));
+                return Ok(true);
+            }
+            // It holds for the line, and so for what rsync sends over it.
             "--bwlimit" => {
                 let value = value.or_else(|| words.next()).unwrap_or_default();
                 let wrong = || format!("--bwlimit: `{value}` is no rate, e.g. 500 (KiB/s) or 5m");
                 self.bandwidth_limit = Some(rate(value).ok_or_else(wrong)?);
+                return Ok(true);
             }
-            "--no-bwlimit" => self.bandwidth_limit = Some(0),
+            "--no-bwlimit" => {
+                self.bandwidth_limit = Some(0);
+                return Ok(true);
+            }
             "-W" | "--whole-file" => self.whole_file = true,
             "--no-whole-file" | "--no-W" => self.whole_file = false,
+            // psync keeps holes anyway; rsync makes some where zeros are.
+            "-S" | "--sparse" => {}
             _ => {
                 let known = if value.is_some() { format!("{name}=") } else { name.to_owned() };
                 return Ok(DONE_ANYWAY.contains(&known.as_str()));
             }
         }
+        self.words.push(name.to_owned());
         Ok(true)
     }
+
+    /// Takes an option of how contents travel that only rsync has.
+    fn take_for_rsync<'a>(&mut self, option: &str, words: &mut impl Iterator<Item = &'a str>) -> Result<(), String> {
+        let (name, value) = match option.strip_prefix("-B") {
+            Some(size) => ("-B", Some(size).filter(|size| !size.is_empty())),
+            None => parts(option),
+        };
+        let Some((_, has_value)) = ONLY_RSYNC.iter().find(|(known, _)| *known == name) else {
+            return Err(format!("`{option}` is not allowed: nothing is known here of what it does to contents"));
+        };
+        self.lack(option);
+        if !has_value {
+            self.words.push(name.to_owned());
+            return Ok(());
+        }
+        let value = value.or_else(|| words.next()).unwrap_or_default();
+        if value.is_empty() || !value.bytes().all(is_plain) {
+            return Err(format!("{name}: `{value}` is no value for it"));
+        }
+        self.words.push(if name == "-B" { format!("-B{value}") } else { format!("{name}={value}") });
+        Ok(())
+    }
+
+    fn lack(&mut self, option: &str) {
+        self.lacking.get_or_insert_with(|| option.to_owned());
+    }
+}
+
+/// What the values of such options are made of.
+pub fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b".,:/+-_".contains(&byte)
 }
 
 /// What was said of links and owners: the options that hold in the end, since rsync lets one take another back.
@@ -180,15 +250,14 @@ fn refuse(option: &str, word: &str) -> Result<(), String> {
     }
 }
 
-fn choice(value: Option<&str>, word: &str) -> Result<Compress, String> {
+/// `None`: only rsync has it.
+fn choice(value: &str, word: &str) -> Result<Option<Compress>, String> {
     match value {
-        Some("zstd") => Ok(Compress::Zstd),
-        Some("auto") => Ok(Compress::Auto),
-        Some("none") => Ok(Compress::None),
-        other => {
-            let other = other.unwrap_or_default();
-            Err(format!("{word}: `{other}` is none of auto, none, zstd"))
-        }
+        "zstd" => Ok(Some(Compress::Zstd)),
+        "auto" => Ok(Some(Compress::Auto)),
+        "none" => Ok(Some(Compress::None)),
+        "lz4" | "zlib" | "zlibx" => Ok(None),
+        other => Err(format!("{word}: `{other}` is none of auto, none, zstd, lz4, zlib, zlibx")),
     }
 }
 
@@ -242,7 +311,8 @@ mod tests {
             (&["-W"], Extra { whole_file: true, ..Extra::default() }),
             (&["-aW", "-vz"], Extra { compress: zstd, whole_file: true, ..Extra::default() }),
         ] {
-            assert_eq!(read(words), Ok(want), "{words:?}");
+            let got = read(words).map(|extra| Extra { words: vec![], ..extra });
+            assert_eq!(got, Ok(want), "{words:?}");
         }
     }
 
@@ -258,7 +328,11 @@ mod tests {
         for (word, want) in [
             ("sh", "rsync_extra: `sh` is no option: values are written as --OPTION=VALUE"),
             ("--bwlimit=much", "rsync_extra: --bwlimit: `much` is no rate, e.g. 500 (KiB/s) or 5m"),
-            ("--zc=lz4", "rsync_extra: --zc=lz4: `lz4` is none of auto, none, zstd"),
+            ("--zc=lzma", "rsync_extra: --zc=lzma: `lzma` is none of auto, none, zstd, lz4, zlib, zlibx"),
+            ("--timeout=1 2", "rsync_extra: --timeout: `1 2` is no value for it"),
+            ("-B", "rsync_extra: -B: `` is no value for it"),
+            ("-z4", "rsync_extra: `-4` is not allowed: nothing is known here of what it does to contents"),
+            ("--stats=2", "rsync_extra: `--stats=2` is not allowed: nothing is known here of what it does to contents"),
         ] {
             assert_eq!(read(&[word]), Err(want.to_owned()));
         }
@@ -279,16 +353,46 @@ mod tests {
         let known = ["-a", "-l", "-o", "-g", "--archive", "--links", "--owner", "--group"];
         for option in DONE_ANYWAY.iter().chain(&known) {
             let word = if option.ends_with('=') { format!("{option}x") } else { option.to_string() };
-            assert_eq!(read(&[&word]), Ok(Extra::default()), "{word}");
+            let got = read(&[&word]).map(|extra| Extra { words: vec![], ..extra });
+            assert_eq!(got, Ok(Extra::default()), "{word}");
         }
-        assert_eq!(read(&["-rlptgoXASvqh", "--stats", "--progress", "--partial"]), Ok(Extra::default()));
-        for (words, lacking) in [
-            (&["-z", "--fsync", "-4"][..], "--fsync"),
-            (&["-aB4096"], "-B4096"),
-            (&["--stats=2"], "--stats=2"),
-            (&["--info"], "--info"),
+        assert_eq!(read(&["-rlptgoXAvqh", "--stats", "--progress", "--partial"]), Ok(Extra::default()));
+    }
+
+    #[test]
+    fn what_only_rsync_has_goes_to_rsync() {
+        for (words, lacking, given) in [
+            (&["-z", "--bwlimit=5m", "-av"][..], None, "-z"),
+            (&["-aS"], None, "-S"),
+            (&["-z", "--fsync", "--cc=md5"], Some("--fsync"), "-z --fsync --cc=md5"),
+            (&["-aB4096", "-B", "512"], Some("-B4096"), "-B4096 -B512"),
+            (&["--checksum-choice", "xxh64", "-W"], Some("--checksum-choice"), "--checksum-choice=xxh64 -W"),
+            (&["--zc=lz4"], Some("--zc=lz4"), "--zc=lz4"),
+            (&["--zc", "zstd", "--stats"], None, "--zc=zstd"),
         ] {
-            assert_eq!(read(words).map(|extra| extra.lacking), Ok(Some(lacking.to_owned())), "{words:?}");
+            let extra = read(words).expect("allowed");
+            assert_eq!((extra.lacking.as_deref(), extra.words.join(" ").as_str()), (lacking, given), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn when_contents_go_through_rsync() {
+        for (transfer, words, want) in [
+            (Transfer::Auto, &["-z"][..], Ok(false)),
+            (Transfer::Auto, &["-avS"], Ok(false)),
+            (Transfer::Auto, &["--fsync"], Ok(true)),
+            (Transfer::Rsync, &[], Ok(true)),
+            (Transfer::Stream, &["-z"], Ok(false)),
+            (
+                Transfer::Stream,
+                &["--fsync"],
+                Err("rsync_extra: only rsync has `--fsync`, and transfer = \"stream\" never uses it"),
+            ),
+        ] {
+            let rsync_extra = words.iter().map(|word| (*word).to_owned()).collect();
+            let settings = Settings { transfer, rsync_extra, ..Settings::default() };
+            let checked = settings.check_transfer().map(|()| settings.uses_rsync()).map_err(|e| e.to_string());
+            assert_eq!(checked, want.map_err(str::to_owned), "{transfer:?} {words:?}");
         }
     }
 

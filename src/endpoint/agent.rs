@@ -7,7 +7,6 @@ use crate::link::channel::{Channel, Incoming};
 use crate::link::handshake::{Hello, Role};
 use crate::link::{Limits, LinkError};
 use crate::model::readable;
-use crate::watch::Event;
 
 use super::message::survey::Ask;
 use super::message::{Reply, Request, Start};
@@ -36,8 +35,8 @@ pub fn serve_stdio(
 ) -> Served {
     let (inbox_in, inbox) = channel();
     let events = inbox_in.clone();
-    let sink = move |event| {
-        let _ = events.send(Inbound::Event(event));
+    let sink = move |told| {
+        let _ = events.send(told);
     };
     let (lost_in, lost) = channel();
     let (named_in, named) = channel();
@@ -115,7 +114,7 @@ fn open_and_serve(
     start: Start,
     link: &Channel<Reply>,
     inbox: &Receiver<Inbound>,
-    sink: impl Fn(Event) + Send + 'static,
+    sink: impl Fn(Inbound) + Send + Sync + Clone + 'static,
 ) -> Result<bool, String> {
     let named = served_pair(pair, &start.pair)?.to_owned();
     let opening = Opening { pair: &named, dry_run: opening.dry_run || start.dry_run, ..opening.clone() };

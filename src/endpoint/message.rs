@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     AncestorRow, Apply, Change, Content, Data, Generation, Outcome, OwnerNumber, Principal, Problem, Record, RelPath,
-    Seq, Side, Sums,
+    Seq, Side, Sums, Tunnel, Way,
 };
 
 /// Rows that travel in one message have so many bytes at most, or are one row, which has less than this beside the
@@ -68,9 +68,10 @@ pub enum Request {
     /// Look at this path again and report it, or answer with [`Reply::Clean`]. With `as_copy` its object is taken
     /// for a new one even if it is known under another name.
     Examine { path: RelPath, as_copy: bool },
-    /// Send the contents reported as `seq` in chunks numbered by the generation; with `delta` once the sums of what the
-    /// receiver has are told.
-    Supply { generation: Generation, path: RelPath, seq: Seq, delta: bool },
+    /// Send the contents reported as `seq` under the generation's number.
+    Supply { generation: Generation, path: RelPath, seq: Seq, way: Way },
+    /// From the rsync on the other side.
+    Rsync { generation: Generation, piece: Tunnel },
     /// What the receiver of these contents has already.
     Sums { generation: Generation, sums: Sums },
     /// Contents on their way to this side.
@@ -187,6 +188,11 @@ pub enum Reply {
     Sums {
         generation: Generation,
         sums: Sums,
+    },
+    /// From the rsync on this side.
+    Rsync {
+        generation: Generation,
+        piece: Tunnel,
     },
     /// A path that this side cannot report or place; `None` in `problem`: it is over.
     Problem {

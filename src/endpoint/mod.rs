@@ -9,6 +9,7 @@ pub mod expire;
 pub mod heartbeat;
 pub mod message;
 pub mod open;
+pub mod rsync;
 mod saves;
 pub mod serve;
 pub mod service;
@@ -22,7 +23,8 @@ use std::sync::Arc;
 
 use crate::filter::{Filter, Translate};
 use crate::model::{
-    Apply, Change, Data, Displaced, Generation, Kind, Millis, Name, Outcome, OwnerNumber, Record, RelPath, Source, Step,
+    Apply, Change, Data, Displaced, Generation, Kind, Millis, Name, Outcome, OwnerNumber, Record, RelPath, Source,
+    Step, Way,
 };
 use crate::replica::Replica;
 use crate::replica::archive::Archive;
@@ -166,6 +168,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     /// Files of this side that are copied into incoming ones.
     copies: BTreeMap<Generation, Supply<D::File>>,
     leavers: saves::Leavers,
+    rsync: rsync::Runs<D>,
     /// Paths whose last delta came out wrong: the next time they come whole.
     whole: BTreeSet<RelPath>,
     troubles: BTreeMap<RelPath, Trouble>,
@@ -211,6 +214,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             incoming: BTreeMap::new(),
             copies: BTreeMap::new(),
             leavers: saves::Leavers::default(),
+            rsync: rsync::Runs::default(),
             whole: BTreeSet::new(),
             troubles: BTreeMap::new(),
             appeared: BTreeSet::new(),
@@ -285,11 +289,18 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Request::Hash { path } => {
                 self.look(&path, How { again: true, hash: true, ..How::default() }, now, out)?;
             }
-            Request::Supply { generation, path, seq, delta } => self.supply(generation, path, seq, delta, out)?,
+            Request::Supply { generation, path, seq, way: Way::Rsync } => self.offer(generation, path, seq, out)?,
+            Request::Supply { generation, path, seq, way } => {
+                self.supply(generation, path, seq, way == Way::Delta, out)?;
+            }
+            Request::Rsync { generation, piece } => self.hear_rsync(generation, piece, out)?,
             Request::Sums { generation, sums } => {
                 if let Some((_, supply)) = self.supplies.get_mut(&generation) {
                     supply.hear(&sums);
                 }
+            }
+            Request::Data { generation, data } if self.rsync.is_coming(generation) => {
+                self.hear_end(generation, &data, out)?;
             }
             Request::Data { generation, data } => self.receive(generation, data, out)?,
             Request::Credit { generation, bytes } => {
@@ -300,6 +311,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Request::Cancel { generation } => {
                 self.supplies.remove(&generation);
                 self.copies.remove(&generation);
+                self.cancel_rsync(generation);
                 if let Some(incoming) = self.incoming.remove(&generation) {
                     self.put_aside(incoming)?;
                 }
@@ -380,6 +392,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.supplies.clear();
         self.copies.clear();
         self.leavers.clear();
+        self.end_rsync();
         for (_, incoming) in std::mem::take(&mut self.incoming) {
             self.put_aside(incoming)?;
         }
@@ -445,14 +458,17 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.jobs.push(Job { generation, apply, staged: None });
             return Ok(());
         };
-        if source.is_streamed() {
+        if let Some(way) = source.way() {
             let large = entry.size() > crate::transfer::WHOLE && self.jobs.is_empty();
             if large && self.replica.refuses(&apply.path, expect)? {
                 self.jobs.push(Job { generation, apply, staged: None });
                 return Ok(());
             }
-            let delta = *source == Source::Delta;
-            return self.begin_receiving(generation, apply, delta, out);
+            if way == Way::Rsync {
+                self.expect_rsync(generation, apply);
+                return Ok(());
+            }
+            return self.begin_receiving(generation, apply, way == Way::Delta, out);
         }
         if let Source::Held { from, node, known } = source {
             let held = self.replica.open_held(from, *node, *known)?;

@@ -13,10 +13,11 @@ use crate::replica::disk::Disk;
 use crate::replica::metadata::Rules;
 use crate::replica::real::{Cover, RealDisk};
 use crate::replica::sqlite::SqliteArchive;
-use crate::watch::Event;
 use crate::watch::coalesce::Timing;
 use crate::watch::inotify::InotifyTree;
 
+use super::rsync::Mover;
+use super::serve::Inbound;
 use super::survey::Scope;
 use super::{Done, Endpoint, Settings, Style};
 
@@ -52,6 +53,8 @@ pub struct Opening<'a> {
     pub style: Style,
     /// A change of a directory makes everything below it worth a look.
     pub recurse: bool,
+    /// All contents go through rsync, which is given these words beside psync's own.
+    pub rsync: Option<Vec<String>>,
     /// Report what differs at the start, but never deal with it: the open paths are not bounded then.
     pub skip_initial: bool,
     /// Change nothing, the archive and psync's own directories included.
@@ -67,16 +70,17 @@ impl Opening<'_> {
     }
 }
 
-/// Opens the root; events go to `sink`, from a thread of the watcher. Errors say what could not be opened.
+/// Opens the root; events go to `sink`, from a thread of the watcher, and so does what runs of rsync tell. Errors say what could not be opened.
 pub fn open(
     opening: &Opening<'_>,
     now: Millis,
-    sink: impl Fn(Event) + Send + 'static,
+    sink: impl Fn(Inbound) + Send + Sync + Clone + 'static,
 ) -> Result<(RealEndpoint, Arc<InotifyTree>), String> {
     let root = opening.root.display();
     let filter = Filter::new(&opening.filter).map_err(|e| e.to_string())?;
     let excluded = filter.clone();
-    let watcher = InotifyTree::start(sink, move |path| excluded.excluded(path))
+    let events = sink.clone();
+    let watcher = InotifyTree::start(move |event| events(Inbound::Event(event)), move |path| excluded.excluded(path))
         .map_err(|e| format!("{root}: inotify: {e} (see fs.inotify.max_user_instances)"))?;
     let cover = Arc::new(Covered { tree: watcher.clone(), unwatched: opening.unwatched.clone() });
     let open_disk = if opening.dry_run { RealDisk::open_dry } else { RealDisk::open };
@@ -104,6 +108,11 @@ pub fn open(
         gives_acls: opening.xattrs_from_left && opening.side == Side::Left,
         ..Default::default()
     };
+    // No contents pass rsync by with a report.
+    let replica = match opening.rsync {
+        Some(_) => crate::replica::Settings { inline_max: 0, ..replica },
+        None => replica,
+    };
     // Nothing that was reported will ever be recorded.
     let open_max = if opening.skip_initial || opening.dry_run { usize::MAX } else { 8192 };
     let translate = match opening.translate.as_deref().map(Translate::new) {
@@ -125,7 +134,9 @@ pub fn open(
         trash_seconds,
         done,
     };
-    let endpoint = Endpoint::open(disk, archive, filter, settings, now).map_err(|e| e.to_string())?;
+    let mut endpoint = Endpoint::open(disk, archive, filter, settings, now).map_err(|e| e.to_string())?;
+    let words = opening.rsync.clone().unwrap_or_default();
+    endpoint.move_by(Mover { words, post: Arc::new(move |told| sink(Inbound::Rsync(told))) });
     Ok((endpoint, watcher))
 }
 

@@ -14,6 +14,7 @@ use crate::watch::Event;
 use crate::watch::coalesce::Timing;
 
 use super::message::{Reply, Request, Start};
+use super::rsync::Told;
 use super::{Endpoint, Next};
 
 /// What reaches the thread of an endpoint.
@@ -21,6 +22,8 @@ use super::{Endpoint, Next};
 pub enum Inbound {
     Request(Request),
     Event(Event),
+    /// Of an rsync on this side.
+    Rsync(Told),
     /// Other settings, from now on.
     Tune(Tuning),
     /// The brain is gone, and may come back: what happens until then is kept in mind.
@@ -101,6 +104,7 @@ pub fn serve<D: Disk, A: Archive>(
             let now = clock();
             match one {
                 Inbound::Event(event) => endpoint.event(event, now),
+                Inbound::Rsync(told) => endpoint.told(told, now, &mut out)?,
                 Inbound::Tune(tuning) => endpoint.tune(tuning),
                 Inbound::Request(request) => {
                     stopped |= request == Request::Stop;

@@ -211,7 +211,7 @@ impl Service<'_> {
                     .map_err(|e| format!("root {}: {e}", self.opening.root.display()))?;
                 let opening = Opening { root: &root, dry_run: dry, ..self.opening.clone() };
                 let sink = events.clone();
-                let (endpoint, watcher) = open(&opening, clock(), move |event| drop(sink.send(Inbound::Event(event))))?;
+                let (endpoint, watcher) = open(&opening, clock(), move |told| drop(sink.send(told)))?;
                 if !dry {
                     let heartbeat = Heartbeat::open(&root, self.opening.pair, watcher.clone());
                     keep(beating, heartbeat.ok());
@@ -250,7 +250,7 @@ fn wait(inbox: &Receiver<Inbound>) -> Over {
         match pulse::rest(IDLE, || inbox.recv_timeout(IDLE)) {
             Ok(Inbound::Begin(session)) => return Over::Begin(session),
             Ok(Inbound::End) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Over::End,
-            Ok(Inbound::Request(_) | Inbound::Event(_) | Inbound::Tune(_) | Inbound::Part)
+            Ok(Inbound::Request(_) | Inbound::Event(_) | Inbound::Rsync(_) | Inbound::Tune(_) | Inbound::Part)
             | Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
         }
     }

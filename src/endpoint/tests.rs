@@ -36,6 +36,7 @@ fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
         unwatched: vec![],
         style: Style::Continuous,
         recurse: false,
+        rsync: None,
         xattrs_from_left: true,
         skip_initial: false,
         dry_run: false,

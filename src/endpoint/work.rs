@@ -47,6 +47,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if self.reporting {
             more |= self.step_copies(out)?;
             more |= self.step_supplies(now, out);
+            self.step_rsync(now, out);
             more |= self.step_incoming(out)?;
         }
         if self.reports() {

@@ -2,8 +2,8 @@
 
 use crate::endpoint::message::Request;
 use crate::model::{
-    Apply, Change, Data, Entry, Generation, Kind, Millis, NodeId, Outcome, Problem, Record, RelPath, Seq, Side, Source,
-    Step,
+    Apply, Change, Data, Entry, Generation, Kind, Millis, NodeId, Outcome, Problem, Record, RelPath, Seq, Side, Step,
+    Way,
 };
 
 use super::locks::Reach;
@@ -115,10 +115,12 @@ impl Flight {
         self.changes.iter().flatten().any(|c| c.path == self.path)
     }
 
-    /// Whether the source is to wait for what the receiver has.
-    pub fn is_delta(&self) -> bool {
-        let delta = |step: &Step| matches!(step, Step::Put { source: Source::Delta, .. });
-        self.parts.iter().any(|part| matches!(part, Part::Apply(apply) if delta(&apply.step)))
+    /// How its contents are sent, if they are.
+    pub fn way(&self) -> Option<Way> {
+        self.parts.iter().find_map(|part| match part {
+            Part::Apply(Apply { step: Step::Put { source, .. }, .. }) => source.way(),
+            _ => None,
+        })
     }
 
     /// Bytes of contents that travel in one piece.

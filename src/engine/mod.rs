@@ -18,7 +18,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::endpoint::message::{Hello, Reply, Request};
-use crate::model::{AncestorRow, Change, Generation, Millis, NodeId, Problem, RelPath, Seq, Side};
+use crate::model::{AncestorRow, Change, Generation, Millis, NodeId, Problem, RelPath, Seq, Side, Way};
 
 use flight::Flight;
 use guard::Guard;
@@ -40,6 +40,8 @@ pub struct Settings {
     pub max_delete: guard::Limit,
     /// Files from this size on, on both sides, travel as a delta.
     pub delta_min: u64,
+    /// All contents that travel go through rsync.
+    pub rsync: bool,
     /// Decide and tell, but do nothing.
     pub dry_run: bool,
     /// Digest of the filters.
@@ -387,6 +389,12 @@ impl Engine {
                     && flight.source() == Some(side.other())
                 {
                     self.send(side.other(), Request::Sums { generation, sums });
+                }
+            }
+            Reply::Rsync { generation, piece } => {
+                let carried = |flight: &Flight| flight.way() == Some(Way::Rsync);
+                if self.flights.get(&generation).is_some_and(carried) {
+                    self.send(side.other(), Request::Rsync { generation, piece });
                 }
             }
             Reply::Problem { path, problem } => {

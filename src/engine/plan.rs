@@ -4,7 +4,7 @@ use serde_bytes::ByteBuf;
 
 use crate::model::{
     Apply, Change, Content, Displaced, Entry, Expect, Generation, Kind, Like, Millis, NodeId, ROOT_NODE, RelPath, Side,
-    Source, Step, conflict,
+    Source, Step, Way, conflict,
 };
 
 use super::flight::{Flight, Part};
@@ -195,8 +195,12 @@ impl Engine {
         let next = self.next_generation;
         let node = node_of(&changes).unwrap_or(next);
         let inline = changes[index(from)].as_ref().and_then(|c| c.inline.clone());
-        let mut source = source(&entry, inline);
-        let reads = self.held(from, needs, &changes).filter(|_| source == Source::Stream);
+        // What came with the report is left aside then: all contents are rsync's.
+        let mut source = match source(&entry, inline.filter(|_| !self.settings.rsync)) {
+            Source::Stream if self.settings.rsync => Source::Rsync,
+            source => source,
+        };
+        let reads = self.held(from, needs, &changes).filter(|_| source.way().is_some());
         if reads.as_ref().is_some_and(|like| !self.locks.is_free(&like.from, Reach::Object)) {
             // It is being replaced; what it was can still be copied after that.
             self.blocked_moves.insert(path.clone());
@@ -241,7 +245,7 @@ impl Engine {
             flight.do_last(from);
         }
         flight.reads = reads.map(|like| like.from);
-        if source == Source::Stream && needs.contains(&Need::Contents) {
+        if source.way().is_some() && needs.contains(&Need::Contents) {
             flight.supplied_by(from);
         }
         self.launch(flight, Reach::Object);
@@ -341,8 +345,8 @@ impl Engine {
             self.carried += flight.carried();
             flight.streaming = true;
             let path = flight.source_path(side);
-            let delta = flight.is_delta();
-            self.send(side, crate::endpoint::message::Request::Supply { generation, path, seq, delta });
+            let way = flight.way().unwrap_or(Way::Stream);
+            self.send(side, crate::endpoint::message::Request::Supply { generation, path, seq, way });
         }
         self.flights.insert(generation, flight);
         self.advance(generation);

@@ -242,6 +242,7 @@ mod tests {
             skip_initial: false,
             max_delete: Limit::Off,
             delta_min: u64::MAX,
+            rsync: false,
             dry_run: false,
             filters: [0; 32],
         });

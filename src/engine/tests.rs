@@ -42,6 +42,7 @@ impl Session {
             skip_initial: false,
             max_delete: HALF,
             delta_min: u64::MAX,
+            rsync: false,
             dry_run: false,
             filters: [0; 32],
         });

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::endpoint::message::{Reply, Request};
+use crate::model::Tunnel;
 
 use super::LinkError;
 use super::frame::{self, HEADER, Head, Kind};
@@ -18,13 +19,21 @@ pub trait Lane {
 
 impl Lane for Request {
     fn is_data(&self) -> bool {
-        matches!(self, Request::Data { .. })
+        match self {
+            Request::Data { .. } => true,
+            Request::Rsync { piece, .. } => !matches!(piece, Tunnel::Taken(_)),
+            _ => false,
+        }
     }
 }
 
 impl Lane for Reply {
     fn is_data(&self) -> bool {
-        matches!(self, Reply::Data { .. })
+        match self {
+            Reply::Data { .. } => true,
+            Reply::Rsync { piece, .. } => !matches!(piece, Tunnel::Taken(_)),
+            _ => false,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -56,7 +56,8 @@ pub fn spawn_self(
     start(Command::new(program).args(args), log)
 }
 
-fn start(command: &mut Command, log: impl FnMut(String) + Send + 'static) -> Result<Started, LinkError> {
+/// Runs a command that is not a line of the link's own.
+pub fn start(command: &mut Command, log: impl FnMut(String) + Send + 'static) -> Result<Started, LinkError> {
     let name = command.get_program().to_string_lossy().into_owned();
     let failed = |error: io::Error| LinkError::Proxy(format!("{name}: {error}"));
     // What systemd wants to hear, it wants to hear from this process.
@@ -121,6 +122,25 @@ impl Proxy {
     /// The last lines that it said on stderr.
     pub fn said(&self) -> Vec<String> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Waits until the process has ended, or the other end of `call` is closed. Whether it has ended.
+    pub fn ends_before(&self, call: BorrowedFd<'_>) -> bool {
+        loop {
+            let mut either = [PollFd::new(&self.pidfd, PollFlags::IN), PollFd::from_borrowed_fd(call, PollFlags::IN)];
+            match poll(&mut either, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                answer => return answer.is_ok() && !either[0].revents().is_empty(),
+            }
+        }
+    }
+
+    /// Ends it at once, by force.
+    pub fn kill(&mut self) {
+        if self.ended.is_none() {
+            _ = kill_process_group(self.group, Signal::KILL);
+            self.ended = self.child.wait().ok();
+        }
     }
 
     /// Waits so long for the process to end by itself (which most do when their stdin ends), then ends it.

@@ -34,6 +34,8 @@ pub enum Source {
     Stream,
     /// The same, after the receiver has told the sums of what it has (see [`Sums`]).
     Delta,
+    /// By rsync, whose bytes pass under the action's generation (see [`Tunnel`]).
+    Rsync,
     /// This side has them already: in the file of the node's row of this generation.
     Held {
         from: RelPath,
@@ -43,10 +45,38 @@ pub enum Source {
 }
 
 impl Source {
-    /// Whether contents follow in pieces.
-    pub fn is_streamed(&self) -> bool {
-        matches!(self, Source::Stream | Source::Delta)
+    /// How the contents are sent, if they are.
+    pub fn way(&self) -> Option<Way> {
+        match self {
+            Source::Stream => Some(Way::Stream),
+            Source::Delta => Some(Way::Delta),
+            Source::Rsync => Some(Way::Rsync),
+            Source::Nothing | Source::Inline(_) | Source::Held { .. } => None,
+        }
     }
+}
+
+/// How contents are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Way {
+    /// From the beginning to the end.
+    Stream,
+    /// Once the receiver has told what it has.
+    Delta,
+    /// By an rsync on each side.
+    Rsync,
+}
+
+/// What passes between the two rsyncs of one action, in either direction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tunnel {
+    /// The source's rsync wants its partner started with these arguments.
+    Arguments(Vec<ByteBuf>),
+    Bytes(ByteBuf),
+    /// So many bytes more were taken; the other side may send as many.
+    Taken(u64),
+    /// Nothing more comes.
+    End,
 }
 
 /// What to do with the object.

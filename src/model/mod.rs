@@ -8,7 +8,7 @@ pub mod merge;
 mod path;
 mod problem;
 
-pub use action::{Apply, Data, Displaced, Expect, Outcome, Record, Source, Step, Sums};
+pub use action::{Apply, Data, Displaced, Expect, Outcome, Record, Source, Step, Sums, Tunnel, Way};
 pub use change::{AncestorRow, Change, Known, Like, Moved};
 pub use entry::{Attrs, Content, Entry, Hash, Kind, OwnerNumber, Principal, Sameness, Time, Xattrs};
 pub use path::{NAME_MAX, Name, OWN_DIR, PATH_MAX, PathError, RelPath, readable};

@@ -5,6 +5,7 @@
 //! the code above this trait must hold up at each.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use super::findings::Finding;
 use super::trash_list::Trashed;
@@ -140,6 +141,14 @@ pub trait Disk {
     /// A copy of the file as it is at this moment, without a name, that takes no time to make; `None` where the file
     /// system has none. What a mapping stores in the file afterwards shows in its stat.
     fn snapshot(&self, _file: &Self::File) -> Option<Self::File> {
+        None
+    }
+    /// The directory for a program of another's to work in, if it is one of the operating system's.
+    fn dir_fd(&self, _dir: &Self::Dir) -> Option<OwnedFd> {
+        None
+    }
+    /// The file for such a program.
+    fn file_fd(&self, _file: &Self::File) -> Option<OwnedFd> {
         None
     }
     fn read_link(&self, dir: &Self::Dir, name: &Name) -> io::Result<Box<[u8]>>;

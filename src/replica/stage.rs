@@ -41,7 +41,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// On a full disk the little room that is left is the archive's: deletions, moves and records go on.
-    fn require_room(&self, path: &RelPath) -> Result<(), ReplicaError> {
+    pub(crate) fn require_room(&self, path: &RelPath) -> Result<(), ReplicaError> {
         if !self.disk.is_short() {
             return Ok(());
         }

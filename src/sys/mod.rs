@@ -1,4 +1,5 @@
 //! The only unsafe code: system calls that no crate wraps.
 
+pub mod inherit;
 pub mod lease;
 pub mod writeback;

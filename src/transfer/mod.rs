@@ -10,13 +10,14 @@ mod basis;
 mod blocks;
 mod delta;
 mod receive;
+pub mod rsync;
 mod supply;
 #[cfg(test)]
 mod tests;
 
 pub use basis::Basis;
 pub use receive::{Receive, Received};
-pub use supply::{Supplied, Supply};
+pub use supply::{Supplied, Supply, holds_still};
 
 /// The bytes that a supply may send before the receiver's first word.
 pub const INITIAL_CREDIT: u64 = 512 * 1024;

@@ -145,12 +145,16 @@ impl<F> Supply<F> {
     }
 
     fn still<D: Disk<File = F>>(&self, disk: &D) -> io::Result<bool> {
-        let now = Signature::of(&disk.stat_file(&self.file)?);
-        // Links made to it change nlink and ctime, not a byte.
-        Ok((now.ino, now.btime, now.size, now.mtime)
-            == (self.signature.ino, self.signature.btime, self.signature.size, self.signature.mtime)
-            && (self.signature.ctime == now.ctime || self.signature.ctime == Default::default()))
+        holds_still(disk, &self.file, &self.signature)
     }
+}
+
+/// Whether a file is as it was when it had this signature.
+pub fn holds_still<D: Disk>(disk: &D, file: &D::File, was: &Signature) -> io::Result<bool> {
+    let now = Signature::of(&disk.stat_file(file)?);
+    // Links made to it change nlink and ctime, not a byte.
+    Ok((now.ino, now.btime, now.size, now.mtime) == (was.ino, was.btime, was.size, was.mtime)
+        && (was.ctime == now.ctime || was.ctime == Default::default()))
 }
 
 /// Takes a hole into a hash.

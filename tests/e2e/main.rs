@@ -25,6 +25,7 @@ mod names;
 mod owners;
 mod partaking;
 mod roots;
+mod rsync;
 mod saves;
 mod service;
 mod settings;

@@ -89,6 +89,7 @@ fn new_engine() -> Engine {
         skip_initial: false,
         max_delete: engine::guard::Limit::Share { percent: 50, at_least: 100 },
         delta_min: 64,
+        rsync: false,
         dry_run: false,
         filters: [0; 32],
     })

@@ -71,10 +71,7 @@ fn errors_of_usage_are_one_line_and_exit_1() {
         ("@a @a/in", "the right root lies inside the left: @a/in is inside @a"),
         ("@a/in @a", "the left root lies inside the right: @a/in is inside @a"),
         ("--create-roots @a @a/new", "the right root lies inside the left: @a/new is inside @a"),
-        (
-            "-x --fsync @a @b",
-            "-x, --extra: not available in this version: only rsync has `--fsync`, and contents cannot go through rsync",
-        ),
+        ("-x -4 @a @b", "-x, --extra: `-4` is not allowed: nothing is known here of what it does to contents"),
         (
             "-x --rsh=sh @a @b",
             "-x, --extra: `--rsh=sh` is not allowed: what names paths or commands, deletes, or chooses files is psync's to decide",
@@ -121,7 +118,10 @@ fn errors_of_the_file_name_file_line_and_key() {
         ("\n\nexcludes = 'a)'\n", "3: excludes: bad regular expression `a)` at position 2: unopened group"),
         ("debug = 9\n", "1: debug: 9 is not in 0 to 3"),
         ("[left]\nroot = 'x'\n[right]\nroot = '/y'\n", "2: left.root: x is not absolute"),
-        ("transfer = 'rsync'\n", "1: transfer: not available in this version: contents cannot go through rsync"),
+        (
+            "transfer = 'stream'\nrsync_extra = ['-z', '--fsync']\n",
+            "2: rsync_extra: only rsync has `--fsync`, and transfer = \"stream\" never uses it",
+        ),
         ("a = \n", "1: "),
         ("debug = 1\ndebug = 2\n", "2: duplicate key"),
     ] {

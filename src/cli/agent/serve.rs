@@ -72,7 +72,7 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
 
 fn read(file: &Path) -> Result<Settings, UsageError> {
     let (settings, origins) = config::load(file).map_err(|e| UsageError(e.to_string()))?;
-    settings.check().and_then(|()| settings.not_yet()).map_err(|e| UsageError(origins.explain(&e)))?;
+    settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     Ok(settings)
 }
 

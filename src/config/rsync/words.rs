@@ -73,6 +73,24 @@ pub const FORBIDDEN: &[&str] = &[
     "--port",
 ];
 
+/// Options of how contents travel that only rsync has, and whether they have a value.
+pub const ONLY_RSYNC: &[(&str, bool)] = &[
+    ("--preallocate", false),
+    ("--fsync", false),
+    ("--old-compress", false),
+    ("--new-compress", false),
+    ("--checksum-choice", true),
+    ("--cc", true),
+    ("--checksum-seed", true),
+    ("--compress-level", true),
+    ("--zl", true),
+    ("--skip-compress", true),
+    ("-B", true),
+    ("--block-size", true),
+    ("--timeout", true),
+    ("--max-alloc", true),
+];
+
 /// What psync does anyway, what only changes the words that rsync says, and what is not there to be left out. With `=`
 /// behind it an option has a value.
 pub const DONE_ANYWAY: &[&str] = &[
@@ -91,8 +109,6 @@ pub const DONE_ANYWAY: &[&str] = &[
     "--acls",
     "-X",
     "--xattrs",
-    "-S",
-    "--sparse",
     "--partial",
     // What does not: other file systems, devices, the times of directories and links.
     "-x",

@@ -375,6 +375,14 @@ impl Disk for RealDisk {
         Ok((start < end).then_some((start, end)))
     }
 
+    fn dir_fd(&self, dir: &Dir) -> Option<OwnedFd> {
+        dir.as_fd().try_clone_to_owned().ok()
+    }
+
+    fn file_fd(&self, file: &File) -> Option<OwnedFd> {
+        file.as_fd().try_clone_to_owned().ok()
+    }
+
     fn snapshot(&self, file: &File) -> Option<File> {
         // Writes what the file has in memory first.
         pulse::beat();
