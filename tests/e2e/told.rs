@@ -63,8 +63,11 @@ fn a_file_system_without_attributes_is_told_of_once() {
         set_xattr(pair.left.join(format!("file{n}")), "user.colour", b"blue");
     }
     pair.run();
-    write(pair.left.join("more"), "later\n");
-    set_xattr(pair.left.join("more"), "user.colour", b"red");
+    // With its attribute from its first moment on.
+    let new = pair.beside("new");
+    write(&new, "later\n");
+    set_xattr(&new, "user.colour", b"red");
+    rename(&new, pair.left.join("more"));
     assert!(poll(PATIENCE, || pair.right.join("more").exists()), "{}", pair.story());
     pair.stop();
     let said = pair.lines().join("\n");
