@@ -1,5 +1,6 @@
 //! The only unsafe code: system calls that no crate wraps.
 
+pub mod confine;
 pub mod inherit;
 pub mod lease;
 pub mod writeback;

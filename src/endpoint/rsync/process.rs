@@ -28,6 +28,7 @@ use crate::link::proxy::{self, Proxy};
 use crate::link::relay;
 use crate::model::{Generation, Hash, Name, Tunnel};
 use crate::pulse;
+use crate::sys::confine::confine;
 use crate::sys::inherit::inherit;
 use crate::transfer::INITIAL_CREDIT;
 
@@ -152,6 +153,8 @@ impl Run {
         let mut command = rsync()?;
         command.args(arguments);
         let made = directory.try_clone().map_err(|e| failed("the directory", &e))?;
+        // What it is told comes from the other host. Where the kernel has no Landlock the list of arguments must do.
+        confine(&mut command, made.as_fd());
         inherit(&mut command, basis.into_iter().collect(), Some(directory));
         let (proxy, (stdout, stdin)) = start(&mut command)?;
         let mut run = Run::new(teller.number);
