@@ -78,6 +78,13 @@ impl<'a> View<'a> {
     fn generation(&self) -> Generation {
         self.known.map_or(0, |k| k.generation)
     }
+
+    /// The file was taken for equal unread, and looks as it did then: what it holds may never have been agreed on.
+    fn unread(&self) -> bool {
+        let (Some(here), Some(Known { entry: known, .. })) = (self.here, self.known) else { return false };
+        let unhashed = matches!(known.content, Content::File { hash: None, .. });
+        unhashed && here.size() == known.size() && here.attrs.mtime == known.attrs.mtime
+    }
 }
 
 /// Decides one path. A side without a change is taken to be at the ancestor that the other side names.
@@ -145,6 +152,11 @@ fn same_kind(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>,
     let alike = a.content.compare(&b.content);
     let (from, conflict) = match (l.contents, r.contents, alike) {
         (_, _, Sameness::Same) => (with_hash(a, b), false),
+        // Read for the first time, by a scan with checksums.
+        (true, false, Sameness::Unknown) if l.unread() => return Verdict::Compare,
+        (false, true, Sameness::Unknown) if r.unread() => return Verdict::Compare,
+        (true, false, Sameness::Differs) if l.unread() => (preferred(a, b, prefer), true),
+        (false, true, Sameness::Differs) if r.unread() => (preferred(a, b, prefer), true),
         (true, false, _) => (Side::Left, false),
         (false, true, _) => (Side::Right, false),
         (false, false, Sameness::Unknown) => (Side::Left, false),

@@ -126,7 +126,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             Err(error) => return Ok(Examined::Problem(problem(path, "stat", &error))),
         };
-        if let Some(unchanged) = under_name.as_ref().filter(|row| !how.verify && self.unchanged(row, &stat)) {
+        let speaks = |row: &Row| !(how.verify || how.hash && is_unread(row)) && self.unchanged(row, &stat);
+        if let Some(unchanged) = under_name.as_ref().filter(|row| speaks(row)) {
             let row = unchanged.clone();
             return self.same(path, parent, &row, how);
         }
@@ -368,8 +369,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                             (bytes, snapshot) = (kept, copy);
                             let content = Content::File { size, hash: Some(hash) };
                             let same = row.as_ref().map(|r| r.entry.content.compare(&content));
-                            // A row without a hash, of a file that looks unchanged, takes this one.
-                            let adopted = same == Some(Sameness::Unknown) && doubt == Doubt::Unchanged;
+                            // A row without a hash, of a file that looks unchanged, takes this one. But a scan that reads
+                            // everything tells of it: the other side's file, taken for equal unread, may be another.
+                            let scanned = how.hash && how.verify;
+                            let adopted = same == Some(Sameness::Unknown) && doubt == Doubt::Unchanged && !scanned;
                             (content, same != Some(Sameness::Same) && !adopted)
                         }
                     }
@@ -494,6 +497,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         attrs
     }
+}
+
+/// A file that was taken for equal without reading it.
+fn is_unread(row: &Row) -> bool {
+    matches!(row.entry.content, Content::File { hash: None, size } if size > 0)
 }
 
 fn known(row: &Row) -> Known {

@@ -347,6 +347,45 @@ fn a_full_sync_finds_what_no_event_told_of() {
 }
 
 #[test]
+fn what_was_taken_for_equal_unread_is_read_by_a_full_sync_with_checksums() {
+    let mut house = House::new("");
+    let put = |path: std::path::PathBuf, text: &str| {
+        plant(&path, text);
+        touch(&path, 1_000_000_000, 7);
+    };
+    for n in 0..300 {
+        for root in [&house.left, &house.right] {
+            put(root.join(format!("d{}/f{n}", n % 10)), &format!("the same {n}"));
+        }
+    }
+    put(house.left.join("d0/alike"), "what left has");
+    put(house.right.join("d0/alike"), "what is right");
+    house.start(&[]);
+    house.wait_in_sync();
+    assert_eq!(read(house.right.join("d0/alike")), "what is right", "it was read");
+
+    let done = house.psync(&["fullsync", PAIR, "--checksum"]);
+    assert_eq!(done.code(), 0, "{}{}", done.stderr, house.story());
+    // The left's on a tie, and the other beside it; of all the others nothing was sent.
+    for root in [&house.left, &house.right] {
+        assert_eq!(read(root.join("d0/alike")), "what left has", "{}", house.story());
+        assert_eq!(
+            read(root.join("d0/alike (conflict right 2001-09-09 01.46.40)")),
+            "what is right",
+            "{}",
+            house.story()
+        );
+        assert_eq!(walk(root), 302);
+    }
+    let done = house.psync(&["check", house.config.to_str().unwrap(), "-c", "--all"]);
+    assert_eq!(done.code(), 0, "{}{}", done.stdout, done.stderr);
+    let done = house.psync(&["fullsync", PAIR, "--checksum"]);
+    assert_eq!(done.code(), 0, "{}", done.stderr);
+    assert_eq!(walk(&house.left), 302, "{}", house.story());
+    house.stop();
+}
+
+#[test]
 fn another_user_is_refused_at_the_socket() {
     if !process::is_root() || !tools::has("setpriv") {
         return;

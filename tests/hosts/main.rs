@@ -16,6 +16,7 @@ mod support;
 
 mod administrator;
 mod away;
+mod day;
 mod faults;
 mod lab;
 mod package;

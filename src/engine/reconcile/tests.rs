@@ -170,3 +170,23 @@ fn only_of_old_files_equal_times_pass_for_equal_contents() {
     let (l, r) = (report("-", "a?"), report("-", "a"));
     assert_eq!(told(&reconcile(l.as_ref(), r.as_ref(), Prefer::Newest, OLD)), "compare");
 }
+
+#[test]
+fn what_was_never_read_is_compared_before_one_side_wins() {
+    // A scan with checksums has read it on one side; the other side, then asked, has read it too and is at its ancestor.
+    for (ancestor, here, there, wanted) in [
+        ("a?", "a", "=", "compare"),
+        ("a?", "a", "a", "from L =="),
+        ("a?", "a", "b", "from L =c keep R"),
+        // Others than those that were taken for equal: an edit.
+        ("a?", "bb", "=", "from L =c"),
+        ("a?@5", "a@6", "=", "from L =c"),
+        ("a", "b", "=", "from L =c"),
+    ] {
+        let (l, r) = (report(ancestor, here), report(there, there));
+        assert_eq!(told(&reconcile(l.as_ref(), r.as_ref(), Prefer::Left, OLD)), wanted, "{here} | {there}");
+        let back = told(&reconcile(r.as_ref(), l.as_ref(), Prefer::Right, OLD));
+        let wanted = if wanted.contains('c') { mirrored(wanted) } else { wanted.to_owned() };
+        assert!(back == wanted || wanted == "from L ==" && back == "from R ==", "{here} | {there}: {back}");
+    }
+}

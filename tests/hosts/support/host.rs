@@ -220,6 +220,8 @@ impl Host {
 /// What came of a command.
 pub struct Done {
     pub good: bool,
+    /// What it ended with; -1 if a signal ended it.
+    pub code: i32,
     pub stdout: String,
     pub stderr: String,
 }
@@ -227,7 +229,12 @@ pub struct Done {
 impl Done {
     fn of(output: Output) -> Done {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Done { good: output.status.success(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+        Done {
+            good: output.status.success(),
+            code: output.status.code().unwrap_or(-1),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
     }
 }
 

@@ -25,6 +25,16 @@ fn readme() -> Vec<(String, String)> {
 
 /// The pair, running on both hosts and in sync; `more` are lines at the top of its file.
 pub fn web(more: &str) -> Option<Lab> {
+    web_after(|host| {
+        if !more.is_empty() {
+            configure(host, more);
+        }
+    })
+}
+
+/// The pair, running on both hosts and in sync. What `prepare` does on each host comes after psync and the README's file are
+/// there, and before anything runs.
+pub fn web_after(prepare: impl Fn(&Host)) -> Option<Lab> {
     let lab = Lab::boot()?;
     for host in lab.hosts() {
         host.sh("sed -i 's/ left$/ left files1/; s/ right$/ right files2/' /etc/hosts");
@@ -41,8 +51,8 @@ pub fn web(more: &str) -> Option<Lab> {
         };
         for host in hosts {
             host.sh(&format!("set -e; export DEBIAN_FRONTEND=noninteractive; cd /root\n{script}"));
-            if place == "both" && !more.is_empty() {
-                configure(host, more);
+            if place == "both" {
+                prepare(host);
             }
         }
     }
