@@ -12,6 +12,7 @@ mod sides;
 pub mod status;
 mod tell;
 pub mod trash;
+pub mod waiting;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -28,7 +29,7 @@ use crate::service::watchdog::Heart;
 use desk::{Answer, Desk, Mandate, Order, Slip};
 use monitor::{Exit, LinkState, Monitor};
 use session::{Ended, Session};
-use sides::{Heard, Left, Right};
+use sides::{Heard, Left, Right, Words};
 use status::{FullSync, Link, LinkWord, State, wall};
 use tell::Teller;
 
@@ -43,6 +44,8 @@ pub struct Job {
     pub mandate: Mandate,
     /// It does not give up when a side is lost, and a halt waits for an administrator.
     pub persistent: bool,
+    /// The first and the longest pause before a lost side is called again; see [`PAUSES`].
+    pub pauses: (Duration, Duration),
     /// Every file is read before both sides count as equal.
     pub checksum: bool,
     pub logger: Logger,
@@ -50,8 +53,8 @@ pub struct Job {
 
 /// Replies that wait for the engine; beyond that the endpoints wait.
 const WAITING: usize = 1024;
-/// The first and the longest pause before a lost side is called again.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How a side that is lost is called: after the first pause, then after ones twice as long up to the longest.
+pub const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// However quiet it is, the brain looks up so often.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -82,6 +85,7 @@ pub fn run_at(desk: &Desk, job: &Job, monitor: Arc<dyn Monitor>, stop: Stop) -> 
         incarnation: started_at(),
         paused: false,
         guard: None,
+        words: Words::default(),
     };
     let exit = brain.run();
     if job.persistent {
@@ -103,12 +107,15 @@ struct Brain<'a> {
     paused: bool,
     /// What the last session knew of deletions.
     guard: Option<Guard>,
+    /// What the process says that leads to the right side.
+    words: Words,
 }
 
 impl Brain<'_> {
     fn run(mut self) -> Exit {
         let mut mandate = self.job.mandate;
-        let mut pause = PAUSES.0;
+        let (shortest, longest) = self.job.pauses;
+        let mut pause = shortest;
         let mut lefts = 0;
         let mut opened = false;
         loop {
@@ -127,7 +134,7 @@ impl Brain<'_> {
                             continue;
                         }
                         Ended::LeftFailed(reason) => {
-                            pause = if self.teller.synced { PAUSES.0 } else { pause };
+                            pause = if self.teller.synced { shortest } else { pause };
                             reason
                         }
                         Ended::RightLost(_) | Ended::Reconnect => continue,
@@ -144,7 +151,7 @@ impl Brain<'_> {
             if let Some(Ended::Exit(exit)) = self.wait(pause, None) {
                 return exit;
             }
-            pause = (pause * 2).min(PAUSES.1);
+            pause = (pause * 2).min(longest);
         }
     }
 
@@ -163,17 +170,18 @@ impl Brain<'_> {
     /// Sessions with the right side, one after the other, until the run or the left side ends.
     fn serve(&mut self, left: &Left, mandate: &mut Mandate) -> Ended {
         let mut lost_since: Option<Instant> = None;
-        let mut pause = PAUSES.0;
+        let (shortest, longest) = self.job.pauses;
+        let mut pause = shortest;
         loop {
             self.incarnation += 1;
             self.link(&LinkState::Connecting);
-            let ended = match Right::start(&self.job, self.incarnation, self.heard_in.clone()) {
+            let ended = match Right::start(&self.job, self.incarnation, self.heard_in.clone(), &self.words) {
                 Ok(right) => {
                     let mut session = Session::new(self, left, &right, *mandate);
                     let ended = session.run();
                     let (greeted, settled) = (session.greeted, session.settled);
                     if greeted {
-                        (lost_since, pause) = (None, PAUSES.0);
+                        (lost_since, pause) = (None, shortest);
                     }
                     if settled {
                         // What was accepted counts until both sides are equal.
@@ -211,7 +219,7 @@ impl Brain<'_> {
             if let Some(ended) = self.wait(pause, Some(left.number)) {
                 return ended;
             }
-            pause = (pause * 2).min(PAUSES.1);
+            pause = (pause * 2).min(longest);
         }
     }
 
@@ -284,27 +292,37 @@ impl Brain<'_> {
 
     /// Tells of the link, to the monitor and on the board.
     fn link(&self, state: &LinkState) {
-        let (word, reason, next) = match state {
-            LinkState::Connecting => (LinkWord::Connecting, None, None),
-            LinkState::Up => (LinkWord::Up, None, None),
-            LinkState::Down { reason, retry } => (LinkWord::Down, Some(reason.clone()), *retry),
-        };
-        self.desk.update(|status| {
-            let now = wall();
-            let since = if status.link.state == word { status.link.since } else { now };
-            // Why it was down is worth knowing while it is called again.
-            let reason = reason.or_else(|| status.link.reason.take().filter(|_| word == LinkWord::Connecting));
-            let was_lost = status.state == State::Disconnected;
-            status.link = Link { state: word, since, reason, next_attempt: next.map(|seconds| now + seconds) };
-            status.totals.links += u64::from(word == LinkWord::Up);
-            status.state = match word {
-                LinkWord::Down => State::Disconnected,
-                LinkWord::Connecting if was_lost => State::Disconnected,
-                _ => State::Connecting,
-            };
-        });
+        match state {
+            LinkState::Connecting => self.words.called(self.job.persistent),
+            LinkState::Up => self.words.answered(),
+            LinkState::Down { .. } => {}
+        }
+        show_link(self.desk, state);
         self.monitor.link(state);
     }
+}
+
+/// Puts the link's state on the board.
+fn show_link(desk: &Desk, state: &LinkState) {
+    let (word, reason, next) = match state {
+        LinkState::Connecting => (LinkWord::Connecting, None, None),
+        LinkState::Up => (LinkWord::Up, None, None),
+        LinkState::Down { reason, retry } => (LinkWord::Down, Some(reason.clone()), *retry),
+    };
+    desk.update(|status| {
+        let now = wall();
+        let since = if status.link.state == word { status.link.since } else { now };
+        // Why it was down is worth knowing while it is called again.
+        let reason = reason.or_else(|| status.link.reason.take().filter(|_| word == LinkWord::Connecting));
+        let was_lost = status.state == State::Disconnected;
+        status.link = Link { state: word, since, reason, next_attempt: next.map(|seconds| now + seconds) };
+        status.totals.links += u64::from(word == LinkWord::Up);
+        status.state = match word {
+            LinkWord::Down => State::Disconnected,
+            LinkWord::Connecting if was_lost => State::Disconnected,
+            _ => State::Connecting,
+        };
+    });
 }
 
 impl Heart for Heartbeat {

@@ -3,12 +3,12 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitStatus;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use slog::{Logger, info};
+use slog::{Logger, debug, info};
 
 use super::Job;
 use crate::config::{Compress, Durability, Links, OpenFiles, RightCommand, Settings};
@@ -24,6 +24,7 @@ use crate::link::proxy::{self, Proxy};
 use crate::link::{Limits, LinkError, failure};
 use crate::model::Side;
 use crate::pulse;
+use crate::service::repeats::Repeats;
 use crate::watch::coalesce::Timing;
 use crate::watch::inotify::{InotifyTree, Stats};
 
@@ -124,10 +125,10 @@ pub struct Right {
 }
 
 impl Right {
-    pub fn start(job: &Job, session: u64, heard: SyncSender<Heard>) -> Result<Right, LinkError> {
+    pub fn start(job: &Job, session: u64, heard: SyncSender<Heard>, words: &Words) -> Result<Right, LinkError> {
         let limits = limits(&job.settings, &job.right);
         let deliver = move |incoming| heard.send(Heard::Right(session, incoming)).is_ok();
-        let (proxy, channel) = call(&job.pair, &job.right, limits, said(&job.logger), deliver)?;
+        let (proxy, channel) = call(&job.pair, &job.right, limits, words.log(&job.logger), deliver)?;
         let (requests, queue) = channel_of_requests();
         let pump = move || {
             let pulse = pulse::take("right");
@@ -247,9 +248,43 @@ fn channel_of_requests() -> (Sender<Request>, Receiver<Request>) {
     channel()
 }
 
-fn said(logger: &Logger) -> impl FnMut(String) + Send + 'static {
-    let logger = logger.clone();
-    move |line| info!(logger, "right: {line}")
+/// What the process says that leads to the right side, as the log has it. While a service calls in vain, it says the same
+/// for each call.
+#[derive(Debug, Default)]
+pub struct Words {
+    /// `Some` while it is called.
+    repeats: Arc<Mutex<Option<Repeats>>>,
+}
+
+impl Words {
+    /// The right side is called, by one that goes on calling if `persistent`.
+    pub fn called(&self, persistent: bool) {
+        if persistent {
+            self.lock().get_or_insert_default();
+        }
+    }
+
+    /// It is there: all that is said from now on is worth a record.
+    pub fn answered(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Repeats>> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the lines of one process.
+    fn log(&self, logger: &Logger) -> impl FnMut(String) + Send + 'static + use<> {
+        let (logger, words) = (logger.clone(), Words { repeats: self.repeats.clone() });
+        move |line| {
+            let again = words.lock().as_mut().is_some_and(|said| said.worth(&line, Instant::now()).is_none());
+            if again {
+                debug!(logger, "right: {line}");
+            } else {
+                info!(logger, "right: {line}");
+            }
+        }
+    }
 }
 
 pub fn filter(settings: &Settings) -> FilterSettings {

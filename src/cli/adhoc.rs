@@ -85,7 +85,9 @@ fn start(options: &AdHoc, console: &Console, run: Run) -> Result<u8, UsageError>
     let right = command(&settings, &pair, options.create_roots);
     let mandate = Mandate { accept: options.accept, union: options.union };
     let logger = log.logger.clone();
-    let job = Job { settings, pair, right, mandate, persistent: false, checksum: options.checksum, logger };
+    let checksum = options.checksum;
+    let pauses = crate::brain::PAUSES;
+    let job = Job { settings, pair, right, mandate, persistent: false, pauses, checksum, logger };
     let ended = supervised(&job, Arc::new(monitor), console, run).unwrap_or_else(|e| {
         console.line(&format!("psync: cannot start: {}", words(&e)));
         Exit::Internal

@@ -7,18 +7,20 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use slog::{Logger, error};
+use slog::{Logger, debug, error};
 
 use super::UsageError;
 use super::human::words;
-use super::log_monitor::LogMonitor;
+use super::log_monitor::{LogMonitor, link_words};
 use super::pair::PairFile;
 use crate::brain::monitor::{LinkState, Monitor, Progress};
 use crate::config::{self, valid_pair};
 use crate::model::RelPath;
 use crate::service::alert::alert;
+use crate::service::repeats::Repeats;
 use crate::service::{control, notify};
 
 /// The unit that waits for the message of a halt.
@@ -83,11 +85,33 @@ fn taken(pair: &str) -> io::Result<String> {
 pub struct ServiceMonitor {
     log: LogMonitor,
     pair: PairFile,
+    /// Why the right side was not reached, since it was there last.
+    calls: Mutex<Repeats>,
 }
 
 impl ServiceMonitor {
     pub fn new(pair: &PairFile, logger: Logger) -> ServiceMonitor {
-        ServiceMonitor { log: LogMonitor { logger }, pair: pair.clone() }
+        ServiceMonitor { log: LogMonitor { logger }, pair: pair.clone(), calls: Mutex::default() }
+    }
+
+    /// The pair cannot even begin; it goes on by itself.
+    pub fn waits(&self, reason: &str) {
+        let name = &self.pair.name;
+        self.send(format!(
+            "pair {name}: waits: {reason}\n\nIt goes on by itself once that is there. See `psync status {name}`.\n"
+        ));
+    }
+
+    fn send(&self, text: String) {
+        if !notify::supervised() {
+            // The command may take its time, which the brain has not.
+            let pair = self.pair.clone();
+            let _ = std::thread::Builder::new().name("alert".into()).spawn(move || tell(&pair, &text));
+        } else if let Err(e) = self.leave(&text) {
+            let name = &self.pair.name;
+            error!(self.log.logger, "the alert: {}: {}", message_of(name).display(), words(&e));
+            alert(None, name, &text);
+        }
     }
 
     fn leave(&self, text: &str) -> io::Result<()> {
@@ -114,14 +138,7 @@ impl Monitor for ServiceMonitor {
     fn alert(&self, reason: &str, advice: &str) {
         let name = &self.pair.name;
         let text = format!("pair {name}: halted: {reason}\n\n{advice}\n\nSee `psync status {name}`.\n");
-        if !notify::supervised() {
-            // The command may take its time, which the brain has not.
-            let pair = self.pair.clone();
-            let _ = std::thread::Builder::new().name("alert".into()).spawn(move || tell(&pair, &text));
-        } else if let Err(e) = self.leave(&text) {
-            error!(self.log.logger, "the alert: {}: {}", message_of(name).display(), words(&e));
-            alert(None, name, &text);
-        }
+        self.send(text);
     }
 
     fn problem(&self, path: &RelPath, text: &str) {
@@ -141,7 +158,19 @@ impl Monitor for ServiceMonitor {
     }
 
     fn link(&self, state: &LinkState) {
-        self.log.link(state);
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        match state {
+            LinkState::Connecting => {}
+            LinkState::Up => {
+                calls.forget();
+                self.log.link(state);
+            }
+            LinkState::Down { reason, .. } => match calls.worth(reason, Instant::now()) {
+                None => debug!(self.log.logger, "{}", link_words(state)),
+                Some(0) => self.log.link(state),
+                Some(others) => self.log.link_down(&format!("{}, after {others} others in vain", link_words(state))),
+            },
+        }
     }
 }
 

@@ -48,10 +48,14 @@ impl Monitor for LogMonitor {
             // Said by what follows.
             LinkState::Connecting => {}
             LinkState::Up => info!(self.logger, "{}", link_words(state); MESSAGE_ID => message_id::LINK_UP),
-            LinkState::Down { .. } => {
-                warn!(self.logger, "{}", link_words(state); MESSAGE_ID => message_id::LINK_DOWN);
-            }
+            LinkState::Down { .. } => self.link_down(&link_words(state)),
         }
+    }
+}
+
+impl LogMonitor {
+    pub fn link_down(&self, text: &str) {
+        warn!(self.logger, "{}", text; MESSAGE_ID => message_id::LINK_DOWN);
     }
 }
 

@@ -2,7 +2,7 @@
 
 pub mod adhoc;
 pub mod agent;
-mod alert;
+pub mod alert;
 mod check;
 mod commands;
 mod config;
@@ -19,11 +19,12 @@ mod mount_units;
 mod mounts;
 mod openmetrics;
 mod options;
-mod pair;
+pub mod pair;
 pub mod roots;
 pub mod service;
 mod status;
 mod trash;
+mod waiting;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

@@ -4,9 +4,9 @@
 //! begins, the caller still waits at the socket, and systemd tries again without a pause until it gives the socket up. So
 //! the service only wants its mounts, and asks for them itself.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::human::words;
@@ -36,8 +36,28 @@ fn unit(path: &Path) -> String {
     name + ".mount"
 }
 
+/// A mount of a root that systemd knows, and that is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    root: PathBuf,
+    pub unit: String,
+    /// Why, in systemd's word.
+    state: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "root {}: {} is not mounted ({})", self.root.display(), self.unit, self.state)
+    }
+}
+
 /// Whether all mounts of the root that systemd has a unit for are there; else which one is not.
 pub fn all_mounted(root: &Path) -> Result<(), String> {
+    missing(root)?.map_or(Ok(()), |missing| Err(missing.to_string()))
+}
+
+/// The outermost mount of the root that is not there. An error: systemd cannot be asked.
+pub fn missing(root: &Path) -> Result<Option<Missing>, String> {
     let mut command = Command::new("systemctl");
     command.args(["show", "--property=Id,LoadState,ActiveState,Result", "--"]).args(of(root));
     let output = command.output().map_err(|e| format!("systemctl show: {}", words(&e)))?;
@@ -45,14 +65,13 @@ pub fn all_mounted(root: &Path) -> Result<(), String> {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!("systemctl show: {}", said.lines().next().unwrap_or("it failed")));
     }
-    match missing(&String::from_utf8_lossy(&output.stdout)) {
-        Some((unit, state)) => Err(format!("root {}: {unit} is not mounted ({state})", root.display())),
-        None => Ok(()),
-    }
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let found = first_missing(&shown);
+    Ok(found.map(|(unit, state)| Missing { root: root.to_owned(), unit: unit.to_owned(), state: state.to_owned() }))
 }
 
 /// The first unit that is known and not mounted, of what `systemctl show` prints: a paragraph for each.
-fn missing(shown: &str) -> Option<(&str, &str)> {
+fn first_missing(shown: &str) -> Option<(&str, &str)> {
     shown.split("\n\n").find_map(|paragraph| {
         let value = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         let (unit, loaded, active) = (value("Id")?, value("LoadState")?, value("ActiveState")?);
@@ -83,7 +102,7 @@ mod tests {
         let unit = |name: &str, loaded: &str, active: &str, result: &str| {
             format!("Result={result}\nId={name}.mount\nLoadState={loaded}\nActiveState={active}\n")
         };
-        let all = |units: &[String]| missing(&units.join("\n")).map(|(unit, why)| format!("{unit} {why}"));
+        let all = |units: &[String]| first_missing(&units.join("\n")).map(|(unit, why)| format!("{unit} {why}"));
         let (fine, none) = (unit("a", "loaded", "active", "success"), unit("b", "not-found", "inactive", "success"));
         assert_eq!(all(&[]), None);
         assert_eq!(all(&[fine.clone(), none.clone()]), None);

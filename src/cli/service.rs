@@ -17,7 +17,7 @@ use super::human::words;
 use super::options::{self, Brain, Parsed};
 use super::pair::PairFile;
 use super::roots;
-use super::{PSYNC_BRAIN, UsageError};
+use super::{PSYNC_BRAIN, UsageError, waiting};
 use crate::brain::desk::{Desk, Mandate, Order};
 use crate::brain::monitor::Exit;
 use crate::brain::status::State;
@@ -53,6 +53,11 @@ pub fn main(args: Vec<OsString>) -> u8 {
 fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
     let pair = PairFile::of(&options.pair)?;
     let written = read(&pair, options)?;
+    if let Some(missing) = waiting::missing(&written) {
+        // A failure, so that systemd starts the next process.
+        let over = waiting::wait(&pair, &written, &missing, console)?;
+        return Ok(exit::code(if over { Exit::InitialSyncFailed } else { Exit::Done }));
+    }
     let mut settings = written.clone();
     let Roots { left, right } = check_roots(&settings, false)?;
     settings.left.root.clone_from(&left.path);
@@ -83,6 +88,7 @@ fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
         right,
         mandate: Mandate::default(),
         persistent: true,
+        pauses: brain::PAUSES,
         checksum: false,
         logger,
     };

@@ -8,5 +8,6 @@ mod format;
 pub mod journal;
 pub mod log;
 pub mod notify;
+pub mod repeats;
 pub mod signals;
 pub mod watchdog;

@@ -1,5 +1,6 @@
 //! The drop-ins of one pair's units, from its settings. Pure text.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::super::mount_units;
@@ -27,16 +28,24 @@ pub fn drop_ins(pair: &str, file: &Path, settings: &Settings, complain: &mut imp
     };
 
     let mut complain_of = |message: String| complain(format!("{}: {message}", file.display()));
-    let mut left = vec![settings.left.root.as_path()];
+    let mut local = vec![settings.left.root.as_path()];
     if settings.is_local() {
-        left.push(&settings.right.root);
+        local.push(&settings.right.root);
     }
-    let left = sandbox(&left, settings, &mut complain_of);
+    let left = sandbox(&local, settings, &mut complain_of);
     for name in LEFT {
-        add(format!("{name}@{pair}.service"), left.mounts.clone(), "Service", left.service.clone());
+        // The brain waits for a mount that has failed; the others are tried again at their next hour. With PartOf= a mount
+        // that is stopped stops it; with StopPropagatedFrom= one that fails again, while it waits, would too.
+        let mounts = if name == "psync-brain" { wanted_mounts(&local, "PartOf") } else { left.mounts.clone() };
+        add(format!("{name}@{pair}.service"), mounts, "Service", left.service.clone());
     }
     let right = sandbox(&[&settings.right.root], settings, &mut complain_of);
-    add(format!("psync-agent@{pair}.service"), wanted_mounts(&settings.right.root), "Service", right.service);
+    add(
+        format!("psync-agent@{pair}.service"),
+        wanted_mounts(&[&settings.right.root], "StopPropagatedFrom"),
+        "Service",
+        right.service,
+    );
 
     let expression = |text: &String| vec![Calendar::Expression(text.clone())];
     for (key, name, due) in [
@@ -64,12 +73,15 @@ pub fn drop_ins(pair: &str, file: &Path, settings: &Settings, complain: &mut imp
     made
 }
 
-/// The agent's mounts are there before it starts, or it says itself what is missing; see [`mount_units`].
-fn wanted_mounts(root: &Path) -> String {
-    let units = mount_units::of(root).join(" ");
+/// The mounts are there before the service starts, or it says itself what is missing; see [`mount_units`].
+fn wanted_mounts(roots: &[&Path], stops: &str) -> String {
+    let mut units: Vec<String> = roots.iter().flat_map(|root| mount_units::of(root)).collect();
+    let mut seen = BTreeSet::new();
+    units.retain(|unit| seen.insert(unit.clone()));
+    let units = units.join(" ");
     match units.is_empty() {
         true => String::new(),
-        false => format!("Wants={units}\nAfter={units}\nStopPropagatedFrom={units}\n"),
+        false => format!("Wants={units}\nAfter={units}\n{stops}={units}\n"),
     }
 }
 

@@ -53,16 +53,21 @@ fn one_file_makes_the_drop_ins_of_all_units() {
             "psync-fullsync@web.timer",
         ]
     );
-    let brain = "# From /etc/psync/web.toml\n\n[Unit]\nSourcePath=/etc/psync/web.toml\nRequiresMountsFor=\"/srv/left\"\n\n\
+    let check = "# From /etc/psync/web.toml\n\n[Unit]\nSourcePath=/etc/psync/web.toml\nRequiresMountsFor=\"/srv/left\"\n\n\
                  [Service]\nReadWritePaths=\"-/srv/left\"\n";
-    for unit in ["psync-brain@web.service", "psync-check@web.service", "psync-fullsync@web.service"] {
-        assert_eq!(made[unit], brain);
+    for unit in ["psync-checksum@web.service", "psync-check@web.service", "psync-fullsync@web.service"] {
+        assert_eq!(made[unit], check);
     }
-    // The agent waits for its mounts; it does not require them.
-    let mounts = "srv.mount srv-right.mount";
-    let wanted = format!("Wants={mounts}\nAfter={mounts}\nStopPropagatedFrom={mounts}");
-    let agent = brain.replace("RequiresMountsFor=\"/srv/left\"", &wanted).replace("left", "right");
-    assert_eq!(made["psync-agent@web.service"], agent);
+    // Brain and agent wait for their mounts; they do not require them.
+    for (side, unit, stops) in
+        [("left", "psync-brain@web.service", "PartOf"), ("right", "psync-agent@web.service", "StopPropagatedFrom")]
+    {
+        let mounts = format!("srv.mount srv-{side}.mount");
+        let wanted = format!("Wants={mounts}\nAfter={mounts}\n{stops}={mounts}");
+        let text =
+            check.replace("RequiresMountsFor=\"/srv/left\"", &wanted).replace("/srv/left", &format!("/srv/{side}"));
+        assert_eq!(made[unit], text);
+    }
     let timer = "# From /etc/psync/web.toml\n\n[Unit]\nSourcePath=/etc/psync/web.toml\n\n\
                  [Timer]\nOnCalendar=\nOnCalendar=*-*-* 01:00:00\n";
     assert_eq!(made["psync-fullsync@web.timer"], timer);
@@ -116,9 +121,9 @@ fn paths_are_one_word_each() {
     ] {
         let (made, complaints) = generated(&[("p.toml", &pair(root, "/r", ""))]);
         assert_eq!(complaints, []);
-        let brain = &made["psync-brain@p.service"];
-        assert_eq!(lines(brain, "RequiresMountsFor"), [format!("RequiresMountsFor=\"{word}\"")]);
-        assert_eq!(lines(brain, "ReadWritePaths"), [format!("ReadWritePaths=\"-{word}\"")]);
+        let check = &made["psync-check@p.service"];
+        assert_eq!(lines(check, "RequiresMountsFor"), [format!("RequiresMountsFor=\"{word}\"")]);
+        assert_eq!(lines(check, "ReadWritePaths"), [format!("ReadWritePaths=\"-{word}\"")]);
     }
     for root in ["/a\nb", "/a/../b"] {
         let (made, complaints) = generated(&[("p.toml", &pair(root, "/r", ""))]);
@@ -157,7 +162,9 @@ fn more_that_a_file_can_ask_for() {
     let local = "[left]\nroot = \"/l\"\n[right]\nroot = \"/r\"\n";
     let (made, _) = generated(&[("p.toml", local)]);
     let brain = &made["psync-brain@p.service"];
-    assert_eq!(lines(brain, "RequiresMountsFor"), ["RequiresMountsFor=\"/l\"", "RequiresMountsFor=\"/r\""]);
+    assert_eq!(lines(brain, "Wants"), ["Wants=l.mount r.mount"]);
+    let check = &made["psync-check@p.service"];
+    assert_eq!(lines(check, "RequiresMountsFor"), ["RequiresMountsFor=\"/l\"", "RequiresMountsFor=\"/r\""]);
     assert_eq!(lines(brain, "ReadWritePaths"), ["ReadWritePaths=\"-/l\"", "ReadWritePaths=\"-/r\""]);
 }
 

@@ -1,0 +1,92 @@
+//! A brain whose root's mount is not there. It waits, tells why, and ends when the mount has come: its sandbox was made
+//! without it, so only a new process sees it, which systemd starts.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use slog::{Logger, info, warn};
+
+use super::UsageError;
+use super::adhoc::stuck_after;
+use super::alert::ServiceMonitor;
+use super::console::Console;
+use super::human::words;
+use super::mount_units::{self, Missing};
+use super::pair::PairFile;
+use crate::brain::desk::Desk;
+use crate::brain::status::State;
+use crate::brain::{control, waiting};
+use crate::config::Settings;
+use crate::endpoint::heartbeat::Heartbeat;
+use crate::service::control::{Server, socket_of};
+use crate::service::log::{Log, Target};
+use crate::service::notify;
+use crate::service::signals::{Stop, on_hangup, stop_on_signals};
+use crate::service::watchdog::Watch;
+
+/// Whether a mount of a root of this host is missing. Only systemd knows, so only a service of its own asks.
+pub fn missing(settings: &Settings) -> Option<Missing> {
+    if !notify::supervised() {
+        return None;
+    }
+    let right = settings.is_local().then_some(&settings.right.root);
+    let roots = std::iter::once(&settings.left.root).chain(right);
+    // If systemd does not answer, what is wrong shows when the root is opened.
+    roots.filter_map(|root| mount_units::missing(root).ok().flatten()).next()
+}
+
+/// Waits; true if the mounts have come, or the file is to be read again.
+pub fn wait(pair: &PairFile, settings: &Settings, first: &Missing, console: &Console) -> Result<bool, UsageError> {
+    // Not to a file: it may lie where the mount is missing.
+    let log = Log::start(&Target::of("journal"), settings.debug, &pair.name, console.writer())
+        .map_err(|e| UsageError(format!("log: journal: {}", words(&e))))?;
+    let logger = log.logger.clone();
+    let cannot = |e: std::io::Error| UsageError(format!("cannot start: {}", words(&e)));
+    let desk = Arc::new(Desk::new(&pair.name, settings, notify::status));
+    let stop = Stop::new();
+    stop_on_signals(&stop).map_err(cannot)?;
+    stop.on_stop(notify::stopping);
+    let socket = socket_of(&pair.name);
+    let at_desk = desk.clone();
+    let _server = Server::start(&socket, &stop, move |line| control::answer(&at_desk, line))
+        .map_err(|e| UsageError(format!("{}: {}", socket.display(), words(&e))))?;
+    let at_board = desk.clone();
+    let watch = Watch {
+        heart: || None::<Arc<Heartbeat>>,
+        started: move || at_board.status().state != State::Starting,
+        patience: stuck_after(settings),
+        logger: logger.clone(),
+    };
+    let stuck = |_: &str| std::process::exit(super::exit::code(crate::brain::monitor::Exit::Internal).into());
+    watch.start(&stop, stuck).map_err(cannot)?;
+    // Another file may have another root: it is read by the next process.
+    let hangup = Stop::new();
+    let (hung_up, ends) = (hangup.clone(), stop.clone());
+    on_hangup(move || {
+        notify::reloading();
+        notify::ready();
+        hung_up.set();
+        ends.set();
+    })
+    .map_err(cannot)?;
+    let monitor = ServiceMonitor::new(pair, logger.clone());
+    monitor.waits(&first.to_string());
+    let there = waiting::until_there(&desk, &monitor, &stop, || {
+        let missing = missing(settings)?;
+        ask_for(&missing.unit, &logger);
+        Some(missing.to_string())
+    });
+    if there {
+        info!(logger, "the mounts of the root are there: starting anew");
+    }
+    stop.set();
+    Ok(there || hangup.is_set())
+}
+
+/// A mount that has failed is tried again by nobody else.
+fn ask_for(unit: &str, logger: &Logger) {
+    let asked = Command::new("systemctl").args(["start", "--no-block", "--no-ask-password", "--", unit]).output();
+    if let Err(e) = asked {
+        warn!(logger, "systemctl start {unit}: {}", words(&e));
+    }
+}
