@@ -73,6 +73,15 @@ fn record(item: &TrashItem, to: &mut Vec<u8>) {
     to.push(0);
 }
 
+/// Whether the file's records, which are whole, are these items and nothing else.
+fn says(bytes: &[u8], items: &[TrashItem]) -> bool {
+    let listed = |item: &TrashItem| {
+        let TrashItem { id, path, since, size, reason, .. } = item.clone();
+        (id, Listed { path, since, size, reason })
+    };
+    bytes.last().is_none_or(|last| *last == 0) && read(bytes) == items.iter().map(listed).collect()
+}
+
 /// The file, as the archive writes it. What cannot be written is no failure: the archive knows, and the next opening
 /// makes the file anew.
 #[derive(Debug)]
@@ -90,11 +99,16 @@ pub struct TrashList {
 }
 
 impl TrashList {
-    /// The list beside this archive, brought up to date.
+    /// The list beside this archive, brought up to date. Without a file there is nothing to list.
     pub fn beside(archive: &Path, items: &[TrashItem]) -> TrashList {
         let path = archive.with_file_name(FILE);
         let mut list = TrashList { path, pending: Vec::new(), pending_count: 0, count: 0, full_at: 0, rest: 0 };
-        list.renew(items);
+        let there = fs::read(&list.path).unwrap_or_default();
+        match says(&there, items) {
+            // A dry run, too, must find nothing changed.
+            true => (list.count, list.full_at) = (there.iter().filter(|b| **b == 0).count(), 2 * items.len() + SLACK),
+            false => list.renew(items),
+        }
         list
     }
 
@@ -130,9 +144,7 @@ impl TrashList {
         let mut bytes = Vec::new();
         items.iter().for_each(|item| record(item, &mut bytes));
         self.count = items.len();
-        // A dry run must find nothing changed.
-        let same = fs::read(&self.path).is_ok_and(|there| there == bytes);
-        let made = same || self.replace(&bytes).is_ok();
+        let made = self.replace(&bytes).is_ok();
         self.full_at = if made { 2 * items.len() + SLACK } else { 0 };
         self.rest = if made { 0 } else { REST };
     }
@@ -173,6 +185,14 @@ mod tests {
             Listed { path: later.path.clone(), since: 9, size: 7, reason: "late write".into() }
         );
         assert_eq!(there()[&first[0].id].path.as_bytes(), b"y");
+        // Opened again it is left as it is, unless it says something else.
+        let before = fs::read(dir.path().join(FILE)).unwrap();
+        let now = [item("1-1-1", b"y", 5), first[1].clone(), later.clone()];
+        TrashList::beside(&archive, &now);
+        assert_eq!(fs::read(dir.path().join(FILE)).unwrap(), before);
+        TrashList::beside(&archive, &now[1..]);
+        assert_eq!(there().len(), 2);
+        TrashList::beside(&archive, &now);
         // A record that was cut off, and garbage, are passed over.
         let mut bytes = fs::read(dir.path().join(FILE)).unwrap();
         bytes.extend_from_slice(b"rubbish\0\0\t\t\0");
@@ -209,7 +229,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut list = TrashList::beside(&dir.path().join("archive.db"), &[]);
         let one = item("1-1-1", b"x", 5);
-        for _ in 0..SLACK + 1 {
+        for _ in 0..SLACK + 3 {
             list.add(&one);
             list.flush(|| vec![one.clone()]);
         }
