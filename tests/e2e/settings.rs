@@ -28,6 +28,43 @@ fn the_trash_keeps_what_was_replaced_for_trash_days() {
     }
 }
 
+/// Two edits of one file meet: whose version gets the name, and what becomes of the other.
+#[test]
+fn each_conflict_mode_says_whose_version_gets_the_name() {
+    let (early, late) = (1_700_000_000, 1_700_000_100);
+    for (setting, [left, right], wins) in [
+        ("conflict = 'newest'", [late, early], "left"),
+        ("conflict = 'newest'", [early, late], "right"),
+        ("conflict = 'left'", [early, late], "left"),
+        ("conflict = 'right'", [late, early], "right"),
+        ("conflict_copies = 'trash'", [early, late], "right"),
+    ] {
+        let pair = Pair::new();
+        let file = pair.beside("psync.toml");
+        write(&file, setting);
+        let pair = pair.with(&["--config", file.to_str().unwrap()]);
+        write(pair.left.join("report.txt"), "as agreed\n");
+        pair.sync();
+        for (root, side, time) in [(&pair.left, "left", left), (&pair.right, "right", right)] {
+            write(root.join("report.txt"), format!("of the {side}\n"));
+            touch(root.join("report.txt"), time, 0);
+        }
+        let tree = pair.sync();
+        let loses = if wins == "left" { "right" } else { "left" };
+        assert_eq!(read(pair.left.join("report.txt")), format!("of the {wins}\n"), "{setting}{}", pair.story());
+        let copies: Vec<String> = tree.paths().into_iter().filter(|path| path != "report.txt").collect();
+        if setting.starts_with("conflict_copies") {
+            assert!(copies.is_empty(), "{setting}: {copies:?}");
+            let kept = std::fs::read_dir(Pair::own(&pair.left).join("trash")).unwrap();
+            let kept: Vec<String> = kept.map(|entry| read(entry.unwrap().path())).collect();
+            assert_eq!(kept, [format!("of the {loses}\n")], "{setting}{}", pair.story());
+        } else {
+            assert!(copies.len() == 1 && copies[0].starts_with(&format!("report (conflict {loses} ")), "{copies:?}");
+            assert_eq!(read(pair.left.join(&copies[0])), format!("of the {loses}\n"), "{setting}");
+        }
+    }
+}
+
 #[test]
 fn a_right_side_that_never_gets_ready_fails_the_start() {
     let pair = Pair::new();
