@@ -249,7 +249,7 @@ fn who_may_not_use_the_socket_is_told_so() {
     let open = |path: &std::path::Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     open(&pair.beside(""), 0o755);
     let agent = pair.beside("psync-agent");
-    fs::copy(AGENT, &agent).unwrap();
+    tools::copy_program(AGENT, &agent);
     let as_nobody = format!(
         "RUNTIME_DIRECTORY={} exec setpriv --reuid 65534 --regid 65534 --clear-groups {} connect %i",
         service.run.display(),

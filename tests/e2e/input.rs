@@ -102,7 +102,7 @@ fn bad_input_is_refused_in_one_line() {
 /// A copy of the program where everybody may run it, and a command that runs it as nobody.
 fn as_nobody(place: &Path, arguments: &[&str]) -> Command {
     let program = place.join("psync");
-    std::fs::copy(env!("CARGO_BIN_EXE_psync"), &program).unwrap();
+    tools::copy_program(env!("CARGO_BIN_EXE_psync"), &program);
     chmod(place, 0o755);
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program).args(arguments);
@@ -191,7 +191,7 @@ fn a_second_psync_on_the_same_pair_is_refused() {
 fn a_banned_program_ends_it() {
     let mut pair = Pair::new();
     let sleeper = pair.beside("bannedprog");
-    std::fs::copy("/bin/sleep", &sleeper).unwrap();
+    tools::copy_program("/bin/sleep", &sleeper);
     write(pair.left.join("file"), "text\n");
     let mut running = Command::new(&sleeper).arg("100").spawn().unwrap();
     let once = pair.sync_with(&["-b", "bannedprog"]);

@@ -394,7 +394,7 @@ fn another_user_is_refused_at_the_socket() {
     house.start(&[]);
     house.wait_in_sync();
     let program = house.beside("psync");
-    fs::copy(PSYNC, &program).unwrap();
+    tools::copy_program(PSYNC, &program);
     chmod(house.beside(""), 0o755);
     let run = house.socket().parent().unwrap().to_owned();
     chmod(&run, 0o755);

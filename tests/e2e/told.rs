@@ -32,7 +32,7 @@ fn owners_that_cannot_be_set_are_told_once_with_their_number() {
     chown(above, 65534, 65534);
     // Nobody may be kept from reaching the program where it was built.
     let program = pair.beside("psync");
-    std::fs::copy(PSYNC, &program).unwrap();
+    tools::copy_program(PSYNC, &program);
     let as_nobody = |pair: &Pair| {
         let mut command = Command::new("setpriv");
         command

@@ -35,6 +35,13 @@ pub fn run(directory: &Path, program: &str, arguments: &[&str]) -> String {
     text
 }
 
+/// Copies a program that is to be run. Another process writes it: a child that another test starts meanwhile would inherit
+/// the descriptor of ours, and what is open for writing cannot be run.
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let status = Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status();
+    assert!(status.is_ok_and(|status| status.success()), "cp {:?} {:?}", from.as_ref(), to.as_ref());
+}
+
 /// A git that knows nothing of this machine.
 const GIT: [(&str, &str); 9] = [
     ("HOME", "/nonexistent"),
