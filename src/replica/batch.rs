@@ -2,8 +2,6 @@
 //! however many actions there are; and while batches follow each other, the names of one are put on disk together
 //! with the data of the next, and its rows together with the next one's intents.
 
-use std::collections::BTreeMap;
-
 use crate::model::{Apply, Attrs, Change, Displaced, Entry, Generation, Outcome, Problem, RelPath, Step, Time};
 
 use super::Replica;
@@ -12,6 +10,7 @@ use super::disk::{Disk, Own};
 use super::error::{At, ReplicaError, problem};
 use super::examine::{Examined, How};
 use super::stage::Staged;
+use super::touched::Touched;
 
 /// One action, with its new object if it has one.
 pub struct Job<F> {
@@ -27,9 +26,6 @@ pub struct Finished {
     pub outcome: Outcome,
 }
 
-/// The directories whose names changed in a batch.
-pub(crate) type Touched<Dir> = BTreeMap<RelPath, Dir>;
-
 /// A batch between its intents and its rows on disk.
 pub(crate) struct Unfinished<Dir, File> {
     /// Data and intents are on disk: the names may change.
@@ -44,7 +40,7 @@ pub(crate) struct Unfinished<Dir, File> {
 
 impl<Dir, File> Default for Unfinished<Dir, File> {
     fn default() -> Self {
-        Unfinished { prepared: Vec::new(), touched: Touched::new(), unsettled: Vec::new(), finished: Vec::new() }
+        Unfinished { prepared: Vec::new(), touched: Touched::default(), unsettled: Vec::new(), finished: Vec::new() }
     }
 }
 
@@ -158,7 +154,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         // What was displaced must be in the trash for good before its intent is forgotten.
         let own = [Own::Stage, Own::Trash].map(|own| self.disk.own(own));
-        touched.values().cloned().chain(own.into_iter().flatten()).collect()
+        touched.all().into_iter().chain(own.into_iter().flatten()).collect()
     }
 
     /// Puts files and directories on disk, and with them the names that the last batch changed.

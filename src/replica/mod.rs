@@ -28,6 +28,7 @@ pub mod scan;
 pub mod session;
 pub mod sqlite;
 pub mod stage;
+mod touched;
 pub mod trash;
 pub mod trash_list;
 

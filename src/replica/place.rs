@@ -78,9 +78,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Notes that the name at `path` changed, in this directory.
     pub(crate) fn touch(&mut self, path: &RelPath, dir: &D::Dir) {
-        if let Some(parent) = path.parent() {
-            self.placed.touched.entry(parent).or_insert_with(|| dir.clone());
-        }
+        self.placed.touched.note(path, dir);
     }
 
     /// Throws away a staged object that was not placed. If an error came between, what lies under its name in the stage
