@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use psync::config::{Settings, parse};
 use psync::service::log::message_id;
 
 fn file(name: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
 /// A key of the example, dotted below a table; whether it stands behind a `#`, and whether that is no default.
@@ -79,6 +82,28 @@ fn the_example_configuration_has_every_key_with_its_default() {
     differ.sort();
     unset.sort();
     assert_eq!(differ, unset);
+}
+
+#[test]
+fn the_alert_command_of_the_example_sends_a_mail() {
+    let (_, alive) = example(&file("conf/psync.toml"));
+    let (settings, _) = parse(Path::new("conf/psync.toml"), &alive).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let sendmail = dir.path().join("sendmail");
+    fs::write(&sendmail, format!("#!/bin/sh\n{{ echo \"$@\"; cat; }} > {}/sent\n", dir.path().display())).unwrap();
+    fs::set_permissions(&sendmail, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = Command::new("/bin/sh");
+    command
+        .arg("-c")
+        .arg(settings.alert_command.unwrap())
+        .env("PATH", format!("{}:/usr/bin:/bin", dir.path().display()));
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"pair p: psync-brain@p.service failed\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    let sent = fs::read_to_string(dir.path().join("sent")).unwrap();
+    let lines: Vec<&str> = sent.lines().collect();
+    assert_eq!([lines[0], lines[2], lines[3]], ["-i root", "", "pair p: psync-brain@p.service failed"], "{sent}");
+    assert!(lines[1].starts_with("Subject: psync on ") && lines.len() == 4, "{sent}");
 }
 
 #[test]
