@@ -1,6 +1,8 @@
 //! What was propagated, as `psync events` and `psync conflicts` tell it.
 
+use std::io::Read;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use crate::support::users::*;
 use crate::support::{NAME, Once, PATIENCE, PSYNC, Pair, poll, run_to_end};
@@ -25,7 +27,8 @@ fn what_was_propagated_is_listed_and_followed() {
     let of = file(&pair, "separator = \"|\"\n");
     let none = psync(&["events", &of]);
     assert_eq!((none.code(), none.stdout.as_str()), (0, ""), "{}", none.stderr);
-    let follower = Command::new(PSYNC).args(["events", "-f", "--json", &of]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut follower =
+        Command::new(PSYNC).args(["events", "-f", "--json", &of]).stdout(Stdio::piped()).spawn().unwrap();
 
     write(pair.left.join("one"), "one\n");
     assert!(poll(PATIENCE, || pair.right.join("one").exists()), "{}", pair.story());
@@ -52,13 +55,21 @@ fn what_was_propagated_is_listed_and_followed() {
 
     // Whoever follows has seen the same.
     let pid = follower.id() as i32;
-    let read = std::thread::spawn(move || follower.wait_with_output().unwrap());
-    let seen = |text: &str| text.lines().filter(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()).count();
-    // It looks three times a second.
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    let (mut out, heard) = (follower.stdout.take().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let hears = heard.clone();
+    let read = std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = out.read(&mut piece) {
+            hears.lock().unwrap().extend_from_slice(&piece[..count]);
+        }
+    });
+    let text = || String::from_utf8(heard.lock().unwrap().clone()).unwrap();
+    let seen = || text().lines().filter(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()).count();
+    assert!(poll(PATIENCE, || seen() >= lines.len()), "{}", text());
     crate::support::process::send(pid, nix::sys::signal::Signal::SIGTERM);
-    let text = String::from_utf8(read.join().unwrap().stdout).unwrap();
-    assert_eq!(seen(&text), lines.len(), "{text}");
+    follower.wait().unwrap();
+    read.join().unwrap();
+    assert_eq!(seen(), lines.len(), "{}", text());
 }
 
 #[test]
