@@ -7,6 +7,7 @@ use std::thread;
 use super::super::sides::{Farewell, call, filter, limits};
 use super::{Station, answers};
 use crate::config::{Settings, pair_command};
+use crate::endpoint::message::survey::Answer;
 use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::survey::{Scope, Survey, attend};
 use crate::link::LinkError;
@@ -46,11 +47,16 @@ pub fn right(settings: &Settings, pair: &str) -> Result<(Station, Far), LinkErro
     let (say, answers) = answers();
     let lost = Arc::new(Mutex::new(None));
     let why = lost.clone();
+    let mut failed = false;
     let deliver = move |incoming| match incoming {
-        Incoming::Message(Reply::Checked(answer)) => say.send(answer).is_ok(),
+        Incoming::Message(Reply::Checked(answer)) => {
+            failed |= matches!(answer, Answer::Failed { .. });
+            say.send(answer).is_ok()
+        }
         Incoming::Hello(_) | Incoming::Message(_) => true,
         Incoming::Ended(error) => {
-            *why.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            // A side that has failed ends the link itself, and its own words say why.
+            *why.lock().unwrap_or_else(PoisonError::into_inner) = (!failed).then_some(error);
             false
         }
     };
