@@ -89,6 +89,8 @@ impl<O: Serialize + Lane> Channel<O> {
             let mut input = BufReader::with_capacity(64 << 10, Timed::new(read, limits.silence, waker, woken));
             let Err(error) = read_all(&mut input, &ours, &outbox, &mut deliver) else { return };
             drop(input);
+            // Whoever cannot be understood is still told who we are, before `deliver` takes the pipes away.
+            outbox.wait_greeted(LAST_WORDS);
             let why = explain(error, &outbox, limits.silence);
             outbox.abort();
             pulse::lean(|| deliver(Incoming::Ended(why)));
@@ -167,6 +169,7 @@ fn write_all(write: impl Write, ours: &Hello, outbox: &Arc<Outbox>, limits: &Lim
     let mut out = BufWriter::with_capacity(64 << 10, line);
     let mut packer = Packer::new(limits.compress);
     ours.send(&mut out)?;
+    outbox.greeted();
     loop {
         let next = pulse::rest(limits.ping_every, || outbox.next(limits.ping_every));
         if write_one(&mut out, next, outbox, &mut packer)? {

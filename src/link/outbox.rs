@@ -48,6 +48,8 @@ struct State {
     /// How many senders wait for room, and whether the writer waits: nobody else is woken, which costs a system call.
     senders: usize,
     writer: bool,
+    /// The first frame is on its way, or never will be.
+    greeted: bool,
     /// Why the writer ended.
     failure: Option<LinkError>,
 }
@@ -182,6 +184,18 @@ impl Outbox {
         (state.messages, state.data) = (Queue::default(), Queue::default());
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// The first frame is written.
+    pub fn greeted(&self) {
+        self.lock().greeted = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the first frame is written or has failed, at most so long.
+    pub fn wait_greeted(&self, time: Duration) {
+        let waits = |state: &mut State| !state.greeted && state.failure.is_none();
+        drop(self.changed.wait_timeout_while(self.lock(), time, waits));
     }
 
     pub fn fail(&self, why: LinkError) {

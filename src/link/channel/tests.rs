@@ -187,6 +187,32 @@ fn garbage_after_the_hello_is_an_end() {
     assert!(matches!(hear(&from_agent), Incoming::Ended(LinkError::TooLong(_))));
 }
 
+/// A thread that gets no processor for a while before it writes.
+struct Late(UnixStream, Arc<AtomicU64>);
+
+impl Write for Late {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        thread::sleep(Duration::from_millis(100));
+        self.1.store(1, Ordering::Release);
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn who_cannot_be_understood_is_told_who_answers_before_the_end() {
+    let (left, right) = UnixStream::pair().unwrap();
+    (&left).write_all(b"hello, I am no psync\n").unwrap();
+    let written = Arc::new(AtomicU64::new(0));
+    let pipes = (right.try_clone().unwrap(), Late(right, written.clone()));
+    let (_agent, heard): (Channel<Reply>, Heard<Request>) = start(pipes, Role::Agent, Limits::default(), 4);
+    assert!(matches!(hear(&heard), Incoming::Ended(LinkError::NotPsync { .. })));
+    assert_eq!(written.load(Ordering::Acquire), 1);
+}
+
 #[test]
 fn last_words_are_heard_when_the_other_side_reads_no_more() {
     let (left, mut right) = UnixStream::pair().unwrap();
