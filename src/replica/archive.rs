@@ -188,7 +188,8 @@ pub trait Archive {
 
     /// Adds or replaces the row of `row.node`; a row of another node under the same name is dropped with its subtree.
     /// The node leaves its old place first: it and what lies below it survive the drop of a directory above it.
-    fn put(&mut self, row: &Row) -> Result<(), ArchiveError>;
+    /// The node of the row that was dropped.
+    fn put(&mut self, row: &Row) -> Result<Option<NodeId>, ArchiveError>;
     /// Drops the row of a node and all rows below it. No tombstone. For [`ROOT_NODE`]: all rows.
     fn drop_tree(&mut self, node: NodeId) -> Result<(), ArchiveError>;
     /// Adds a tombstone, in place of an earlier one of the same node.

@@ -2,7 +2,7 @@
 //! however many actions there are; and while batches follow each other, the names of one are put on disk together
 //! with the data of the next, and its rows together with the next one's intents.
 
-use crate::model::{Apply, Attrs, Change, Displaced, Entry, Generation, Outcome, Problem, RelPath, Step, Time};
+use crate::model::{Apply, Attrs, Change, Displaced, Entry, Expect, Generation, Outcome, Problem, RelPath, Step, Time};
 
 use super::Replica;
 use super::archive::{Archive, Intent, IntentStep, Signature};
@@ -186,12 +186,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     fn intent(&mut self, job: &Job<D::File>) -> Result<Option<Intent>, ReplicaError> {
         let path = &job.apply.path;
         let (step, stage) = match (&job.apply.step, &job.staged) {
-            (Step::Put { entry, displaced, .. }, Some(staged)) => {
+            (Step::Put { entry, displaced, expect, .. }, Some(staged)) => {
                 let copy = match displaced {
                     Displaced::Copy(name) => Some(name.clone()),
                     Displaced::Trash => None,
                 };
-                let victim = self.expected_signature(path)?;
+                let victim = match expect {
+                    Expect::Absent => None,
+                    Expect::Row(_) | Expect::Report(_) => self.expected_signature(path)?,
+                };
                 let entry = Entry { content: entry.content.clone(), attrs: entry.attrs.clone() };
                 let achieved = staged.achieved.clone();
                 (IntentStep::Place { entry, achieved, staged: staged.object, victim, copy }, Some(staged.name.clone()))

@@ -170,17 +170,18 @@ impl Archive for MemoryArchive {
         Ok(self.rows.len() as u64)
     }
 
-    fn put(&mut self, row: &Row) -> Result<(), ArchiveError> {
+    fn put(&mut self, row: &Row) -> Result<Option<NodeId>, ArchiveError> {
         row.check()?;
-        let victim = self.names.get(&row.parent).and_then(|names| names.get(&row.name)).copied();
-        if let Some(victim) = victim.filter(|victim| *victim != row.node) {
+        let holder = self.names.get(&row.parent).and_then(|names| names.get(&row.name)).copied();
+        let victim = holder.filter(|holder| *holder != row.node);
+        if let Some(victim) = victim {
             if self.rows.contains_key(&row.node) {
                 self.change_row(row.node, None);
             }
             self.drop_below(victim);
         }
         self.change_row(row.node, Some(row.clone()));
-        Ok(())
+        Ok(victim)
     }
 
     fn drop_tree(&mut self, node: NodeId) -> Result<(), ArchiveError> {

@@ -178,7 +178,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Met::Victim(stat) => Some(stat),
         };
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
-        // A node has the number of its first action: a new object.
         let new = node == generation && self.settings.gives_acls;
         let inherited = new && !entry.attrs.xattrs.keys().any(|name| is_acl(name)) && {
             let object = (&stage, &staged.name);
@@ -215,7 +214,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let achieved = staged.achieved;
         // A lease does not keep anybody from setting attributes, and the rename hides that in the ctime.
         let held = achieved.as_ref().unwrap_or(&entry.attrs);
-        let signature = match self.disk.xattrs(&parent.dir, &parent.name, entry.kind()) {
+        let found = match &staged.file {
+            Some(file) => self.disk.file_xattrs(file, (&parent.dir, &parent.name)),
+            None => self.disk.xattrs(&parent.dir, &parent.name, entry.kind()),
+        };
+        let signature = match found {
             // What it inherited is to be found as this side's change: the contents are as they were placed, the mode is not.
             Ok(_) if inherited => signature.map(|s| Signature { mode: !s.mode & 0o7777, ..s }),
             Ok(xattrs) if xattrs == held.xattrs => signature,
@@ -223,9 +226,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         self.forget_report(path);
         let row = Row { node, parent: parent.node, name: parent.name.clone(), generation, entry, achieved, signature };
-        self.doubt_old_place(&row)?;
-        let former = self.archive.child(parent.node, &row.name)?;
-        let former = former.filter(|former| victim.as_ref().is_some_and(|stat| self.unchanged(former, stat)));
+        // A node has the number of its first action: then it had no row before.
+        if node != generation {
+            self.doubt_old_place(self.archive.node(node)?.as_ref(), &row)?;
+        }
+        let former = match &victim {
+            Some(stat) => self.archive.child(parent.node, &row.name)?.filter(|former| self.unchanged(former, stat)),
+            None => None,
+        };
         self.put_row(&row)?;
         self.forget_orphaned_moves()?;
         if row.signature.is_none() || inherited {

@@ -18,27 +18,42 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if !self.settings.durable {
             return Ok(());
         }
-        let mut files = Vec::new();
         let mut dirs = BTreeMap::new();
+        let mut sources = Vec::new();
+        let mut bytes = 0;
         for (_, record) in records {
             for path in record.from.iter().chain([&record.path]) {
                 let Some((above, name)) = path.split() else { continue };
-                // What is not there any more cannot be put on disk: its row must not prove anything.
-                let Ok(dir) = self.disk.open_dir(&above) else {
-                    self.forget_report(path);
-                    continue;
+                let dir = match dirs.get(&above) {
+                    Some(dir) => dir,
+                    None => match self.disk.open_dir(&above) {
+                        Ok(dir) => dirs.entry(above.clone()).or_insert(dir),
+                        // What is not there any more cannot be put on disk: its row must not prove anything.
+                        Err(_) => {
+                            self.forget_report(path);
+                            continue;
+                        }
+                    },
                 };
                 let seen = self.reported.get(path).filter(|r| r.seq == record.seq).and_then(|r| r.seen.as_ref());
-                if let Some(seen) = seen {
-                    let is_file = matches!(seen.content, Content::File { .. });
-                    let there = self.disk.stat(&dir, &name).is_ok_and(|stat| seen.signature.same_object(&stat));
-                    match there.then(|| is_file.then(|| self.disk.open_file(&dir, &name))) {
-                        Some(Some(Ok(file))) => files.push(file),
-                        Some(None) => {}
-                        None | Some(Some(Err(_))) => self.forget_report(path),
-                    }
+                let Some(seen) = seen else { continue };
+                if !self.disk.stat(dir, &name).is_ok_and(|stat| seen.signature.same_object(&stat)) {
+                    self.forget_report(path);
+                } else if matches!(seen.content, Content::File { .. }) {
+                    bytes += seen.signature.size;
+                    sources.push((above, name, path));
                 }
-                dirs.insert(above, dir);
+            }
+        }
+        if self.disk.sync_whole(sources.len() + dirs.len(), bytes) {
+            self.placed.touched.clear();
+            return Ok(());
+        }
+        let mut files = Vec::with_capacity(sources.len());
+        for (above, name, path) in sources {
+            match dirs.get(&above).map(|dir| self.disk.open_file(dir, &name)) {
+                Some(Ok(file)) => files.push(file),
+                _ => self.forget_report(path),
             }
         }
         let files: Vec<&D::File> = files.iter().collect();
@@ -123,11 +138,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.dirty.insert(further);
         }
         if record.from.is_none() {
-            self.doubt_old_place(&row)?;
+            self.doubt_old_place(old.as_ref(), &row)?;
         }
         self.put_row(&row)?;
         // In a directory that was renamed meanwhile it was looked for before it had a row.
-        self.dirty.extend(self.path_of(record.node)?.filter(|here| *here != record.path));
+        let here = self.path_of(row.parent)?.and_then(|above| above.join(&row.name).ok());
+        self.dirty.extend(here.filter(|here| *here != record.path));
         self.copies.remove(&record.path);
         self.forget_orphaned_moves()?;
         if let Some(from) = &record.from {
@@ -146,19 +162,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Writes the row of an action. Another node that had the name is gone with it, and leaves a tombstone: else the other
     /// side, if it missed the action, would teach it to this one again in the place of what lies there now.
     pub(crate) fn put_row(&mut self, row: &Row) -> Result<(), ReplicaError> {
-        let over = self.archive.child(row.parent, &row.name)?.filter(|over| over.node != row.node);
-        self.archive.put(row)?;
-        if let Some(over) = over {
+        if let Some(node) = self.archive.put(row)? {
             let (parent, name, generation) = (row.parent, row.name.clone(), row.generation);
-            self.archive.bury(&Tombstone { node: over.node, parent, name, generation })?;
+            self.archive.bury(&Tombstone { node, parent, name, generation })?;
         }
         Ok(())
     }
 
     /// A node's row comes to another name though nothing was renamed: what lies under its old name has no row then, and
     /// is to be found as new.
-    pub(crate) fn doubt_old_place(&mut self, row: &Row) -> Result<(), ReplicaError> {
-        let old = self.archive.node(row.node)?;
+    pub(crate) fn doubt_old_place(&mut self, old: Option<&Row>, row: &Row) -> Result<(), ReplicaError> {
         if old.is_some_and(|old| (old.parent, &old.name) != (row.parent, &row.name))
             && let Some(path) = self.path_of(row.node)?
         {

@@ -5,11 +5,12 @@
 //! While psync is stopped, `sqlite3 archive.db 'SELECT * FROM listing'` shows it to people.
 
 mod codec;
+mod directories;
 mod schema;
 #[cfg(test)]
 mod tests;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -23,6 +24,7 @@ use crate::model::{Generation, Name, NodeId, Time};
 use super::archive::{Archive, ArchiveError, Identity, Intent, IntentStep, Row, Tombstone, TrashItem, check_number};
 use super::trash_list::TrashList;
 use codec::{Fault, bits, blob, int};
+use directories::Directories;
 use schema::Found;
 
 /// Pages of the log that are carried over into the file at once, 4 KiB each: a large value spares syncs, a
@@ -35,6 +37,7 @@ pub struct SqliteArchive {
     connection: Connection,
     /// The number of rows, once somebody asked.
     count: Cell<Option<u64>>,
+    directories: RefCell<Directories>,
     /// What lies in the trash, for others; `None` in memory.
     list: Option<TrashList>,
     /// A transaction was begun and is not ended.
@@ -66,9 +69,14 @@ impl SqliteArchive {
         let make = || {
             let connection = Connection::open_in_memory()?;
             create(&connection, root)?;
-            Ok(SqliteArchive { connection, count: Cell::new(None), list: None, changing: false, failed: None })
+            Ok(SqliteArchive::on(connection))
         };
         make().map_err(|fault: Fault| ArchiveError { operation: "open", detail: fault.to_string() })
+    }
+
+    fn on(connection: Connection) -> SqliteArchive {
+        let (count, directories) = (Cell::new(None), RefCell::default());
+        SqliteArchive { connection, count, directories, list: None, changing: false, failed: None }
     }
 
     /// Runs a change within the transaction. After a failure SQLite may have kept a part of it: all is rolled back.
@@ -121,6 +129,24 @@ impl SqliteArchive {
         self.usable(operation)?;
         select(&self.connection, sql, params, read)
             .map_err(|fault| ArchiveError { operation, detail: fault.to_string() })
+    }
+
+    /// A row that is kept, or else read, and kept from then on.
+    fn kept(
+        &self,
+        operation: &'static str,
+        kept: impl FnOnce(&Directories) -> Option<Row>,
+        read: impl FnOnce() -> Result<Option<Row>, ArchiveError>,
+    ) -> Result<Option<Row>, ArchiveError> {
+        self.usable(operation)?;
+        if let Some(row) = kept(&self.directories.borrow()) {
+            return Ok(Some(row));
+        }
+        let row = read()?;
+        if let Some(row) = &row {
+            self.directories.borrow_mut().keep(row);
+        }
+        Ok(row)
     }
 
     /// The first row of a query's answer.
@@ -193,7 +219,7 @@ fn open(path: &Path, root: (u64, Time)) -> Result<(SqliteArchive, bool), Fault> 
     }
     // Take the lock now, and see that the identity is whole.
     connection.execute_batch("BEGIN IMMEDIATE; COMMIT;")?;
-    let mut archive = SqliteArchive { connection, count: Cell::new(None), list: None, changing: false, failed: None };
+    let mut archive = SqliteArchive::on(connection);
     archive.identity().map_err(|error| Fault::Other(error.detail))?;
     let trash = archive.trash().map_err(|error| Fault::Other(error.detail))?;
     archive.list = Some(TrashList::beside(path, &trash));
@@ -246,27 +272,40 @@ fn drop_below(connection: &Connection, node: NodeId) -> Result<u64, Fault> {
     run(connection, SQL, [int(node)])
 }
 
-/// Stores a row; returns how many rows there are less (dropped ones) and whether there is one more.
-fn put(connection: &Connection, row: &Row) -> Result<(u64, bool), Fault> {
+/// What storing a row did.
+struct Stored {
+    /// The node that had the name before.
+    victim: Option<NodeId>,
+    /// Rows that went with it.
+    dropped: u64,
+    /// There is one row more.
+    added: bool,
+}
+
+fn put(connection: &Connection, row: &Row) -> Result<Stored, Fault> {
     const VICTIM: &str = "SELECT node FROM rows WHERE parent = ?1 AND name = ?2 AND node <> ?3";
     let key = params![int(row.parent), row.name.as_bytes(), int(row.node)];
     let victims = select(connection, VICTIM, key, |columns| Ok(columns.get::<_, i64>(0)?))?;
+    let victim = victims.first().map(|victim| victim.cast_unsigned());
     let mut dropped = 0;
-    if let Some(victim) = victims.first() {
+    if let Some(victim) = victim {
         dropped += run(connection, "DELETE FROM rows WHERE node = ?1", [int(row.node)])?;
-        dropped += drop_below(connection, victim.cast_unsigned())?;
+        dropped += drop_below(connection, victim)?;
     }
-    if dropped == 0 {
-        let mut update = connection.prepare_cached(&statements::UPDATE)?;
-        codec::bind_row(&mut update, row)?;
-        if update.raw_execute()? > 0 {
-            return Ok((0, false));
-        }
+    // A node has the number of its first action, so that one is likely new; any other is likely there.
+    let likely_new = dropped > 0 || row.node == row.generation;
+    let mut added = likely_new && store(connection, &statements::INSERT, row)?;
+    if !added && !store(connection, &statements::UPDATE, row)? {
+        added = store(connection, &statements::INSERT, row)?;
     }
-    let mut insert = connection.prepare_cached(&statements::INSERT)?;
-    codec::bind_row(&mut insert, row)?;
-    insert.raw_execute()?;
-    Ok((dropped, true))
+    Ok(Stored { victim, dropped, added })
+}
+
+/// Whether the statement had an effect.
+fn store(connection: &Connection, sql: &str, row: &Row) -> Result<bool, Fault> {
+    let mut statement = connection.prepare_cached(sql)?;
+    codec::bind_row(&mut statement, row)?;
+    Ok(statement.raw_execute()? > 0)
 }
 
 /// The statements on whole rows, built once.
@@ -283,7 +322,7 @@ mod statements {
     }
 
     pub static INSERT: LazyLock<String> =
-        LazyLock::new(|| format!("INSERT INTO rows ({ROW}) VALUES ({})", parameters()));
+        LazyLock::new(|| format!("INSERT INTO rows ({ROW}) VALUES ({}) ON CONFLICT (node) DO NOTHING", parameters()));
     // Not the key itself: SQLite would take every update for a move of the whole row.
     pub static UPDATE: LazyLock<String> = LazyLock::new(|| {
         let set = ROW.split(',').enumerate().skip(1).map(|(at, column)| format!("{} = ?{}", column.trim(), at + 1));
@@ -329,11 +368,15 @@ impl Archive for SqliteArchive {
     }
 
     fn child(&self, parent: NodeId, name: &Name) -> Result<Option<Row>, ArchiveError> {
-        self.one("child", &statements::CHILD, params![int(parent), name.as_bytes()], codec::read_row)
+        self.kept(
+            "child",
+            |kept| kept.child(parent, name),
+            || self.one("child", &statements::CHILD, params![int(parent), name.as_bytes()], codec::read_row),
+        )
     }
 
     fn node(&self, node: NodeId) -> Result<Option<Row>, ArchiveError> {
-        self.one("node", &statements::NODE, [int(node)], codec::read_row)
+        self.kept("node", |kept| kept.node(node), || self.one("node", &statements::NODE, [int(node)], codec::read_row))
     }
 
     fn children(&self, parent: NodeId) -> Result<Vec<Row>, ArchiveError> {
@@ -355,16 +398,21 @@ impl Archive for SqliteArchive {
         Ok(count)
     }
 
-    fn put(&mut self, row: &Row) -> Result<(), ArchiveError> {
+    fn put(&mut self, row: &Row) -> Result<Option<NodeId>, ArchiveError> {
         row.check()?;
-        self.change("put", |connection, count| {
-            let (dropped, added) = put(connection, row)?;
-            count.set(count.get().map(|count| (count + u64::from(added)).saturating_sub(dropped)));
-            Ok(())
-        })
+        let Stored { victim, dropped, added } = self.change("put", |connection, _| put(connection, row))?;
+        self.count.set(self.count.get().map(|count| (count + u64::from(added)).saturating_sub(dropped)));
+        let kept = self.directories.get_mut();
+        if victim.is_some() {
+            // And all that was below it.
+            kept.clear();
+        }
+        kept.keep(row);
+        Ok(victim)
     }
 
     fn drop_tree(&mut self, node: NodeId) -> Result<(), ArchiveError> {
+        self.directories.get_mut().clear();
         self.change("drop", |connection, count| {
             let dropped = drop_below(connection, node)?;
             count.set(count.get().map(|count| count.saturating_sub(dropped)));

@@ -107,7 +107,7 @@ impl Archive for SpyArchive {
         self.alive()?;
         self.inner.borrow().count()
     }
-    fn put(&mut self, row: &Row) -> Result<(), ArchiveError> {
+    fn put(&mut self, row: &Row) -> Result<Option<NodeId>, ArchiveError> {
         self.alive()?;
         self.inner.borrow_mut().put(row)
     }

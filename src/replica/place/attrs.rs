@@ -78,7 +78,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.forget_report(path);
         let row = Row { node, parent: parent.node, name: parent.name, generation, entry, achieved, signature };
-        self.doubt_old_place(&row)?;
+        self.doubt_old_place(self.archive.node(node)?.as_ref(), &row)?;
         self.put_row(&row)?;
         if row.signature.is_none() {
             self.dirty.insert(path.clone());
