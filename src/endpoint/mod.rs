@@ -60,6 +60,8 @@ pub struct Settings {
     pub recurse: bool,
     /// A batch of at least so many actions is finished together with the next one, if there is one.
     pub chain_from: usize,
+    /// The most actions or records in a batch; each may hold a file open.
+    pub batch: usize,
     /// Hears of what was done here.
     pub done: Option<Done>,
 }

@@ -6,6 +6,8 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::config::{Links, Owner, Share};
 use crate::filter::{Filter, FilterSettings, Translate};
 use crate::model::{Millis, Name, RelPath, Side};
@@ -23,6 +25,11 @@ use super::{Done, Endpoint, Settings, Style};
 
 /// A batch of so many actions is part of a burst; a smaller one is finished at once.
 const CHAIN_FROM: usize = 64;
+/// The descriptors that this process would like to have, and how many are kept for all else but batches.
+const DESCRIPTORS: u64 = 16_384;
+const KEPT: u64 = 512;
+/// The most actions in a batch: a larger one spares no more.
+const BATCH: u64 = 2048;
 
 /// An endpoint of a real root.
 pub type RealEndpoint = Endpoint<RealDisk, SqliteArchive>;
@@ -130,6 +137,7 @@ pub fn open(
         style: opening.style,
         recurse: opening.recurse,
         chain_from: CHAIN_FROM,
+        batch: batch(descriptors()),
         translate,
         trash_seconds,
         done,
@@ -156,6 +164,23 @@ impl Cover for Covered {
     }
 }
 
+/// How many descriptors this process may have, after asking for as many as it would like.
+fn descriptors() -> u64 {
+    let now = getrlimit(Resource::Nofile);
+    let wanted = now.maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    let Some(current) = now.current.filter(|current| *current < wanted) else { return now.current.unwrap_or(wanted) };
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: now.maximum }) {
+        Ok(()) => wanted,
+        Err(_) => current,
+    }
+}
+
+/// The size of a batch: the files of one may be open while those of the next are made, and those of either side's records
+/// that go before them; and a process may have both sides.
+fn batch(descriptors: u64) -> usize {
+    usize::try_from((descriptors.saturating_sub(KEPT) / 4).clamp(64, BATCH)).unwrap_or(64)
+}
+
 /// Random bytes of the system.
 pub fn random() -> [u8; 16] {
     let mut bytes = [0; 16];
@@ -165,4 +190,17 @@ pub fn random() -> [u8; 16] {
         bytes = now.as_nanos().to_le_bytes();
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_fits_the_descriptors() {
+        assert!(descriptors() >= 256);
+        for (descriptors, want) in [(0, 64), (1024, 128), (4096, 896), (16_384, 2048), (u64::MAX, 2048)] {
+            assert_eq!(batch(descriptors), want, "{descriptors}");
+        }
+    }
 }

@@ -64,7 +64,7 @@ pub enum Over {
 }
 
 /// Inputs taken in before work goes on.
-const INPUTS: usize = 2048;
+const INPUTS: usize = 4096;
 /// Longest sleep without an input.
 const IDLE: Duration = Duration::from_secs(5);
 

@@ -17,8 +17,6 @@ use super::{Endpoint, Next, Style, saves};
 const LOOKS: usize = 256;
 /// Objects compared in one slice of a scan.
 const SCAN_SLICE: usize = 512;
-/// Actions carried out as one batch.
-const BATCH: usize = 512;
 /// A question whether anything is left waits at most so long, in milliseconds.
 const PING_WAIT: Millis = 2_000;
 /// A scan that waits for the brain goes on after this time all the same, in milliseconds.
@@ -122,7 +120,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     /// Whether the batch has grown enough to be carried out before more is taken in.
     pub fn is_full(&self) -> bool {
-        self.jobs.len() >= BATCH || self.records.len() >= 4 * BATCH
+        self.jobs.len().max(self.records.len()) >= self.settings.batch
     }
 
     /// Carries out the actions and records that have come in. The end of a large batch waits for the next one, if that

@@ -154,6 +154,10 @@ pub trait Disk {
     fn read_link(&self, dir: &Self::Dir, name: &Name) -> io::Result<Box<[u8]>>;
     /// The extended attributes that travel (see `replica::metadata`); empty where there are none or they are unsupported.
     fn xattrs(&self, dir: &Self::Dir, name: &Name, kind: Kind) -> io::Result<Xattrs>;
+    /// The same of a file that lies under this name, and is open.
+    fn file_xattrs(&self, _file: &Self::File, at: (&Self::Dir, &Name)) -> io::Result<Xattrs> {
+        self.xattrs(at.0, at.1, Kind::File)
+    }
     /// Whether a change of this object could still hide behind the same stat (coarse clocks): hash again later.
     fn unsettled(&self, stat: &Stat) -> bool;
 
@@ -165,6 +169,10 @@ pub trait Disk {
 
     /// Makes an empty file, open for writing, mode 0600. Only in own directories.
     fn create(&self, dir: &Self::Dir, name: &Name) -> io::Result<Self::File>;
+    /// The same for a file that will get this mode and is not opened again before: it may have those rights from the start.
+    fn create_for(&self, dir: &Self::Dir, name: &Name, _mode: u32) -> io::Result<Self::File> {
+        self.create(dir, name)
+    }
     fn write_at(&self, file: &Self::File, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Copies bytes from one file to another, shared between them where the file system can. False: `from` has fewer.
     fn copy(&self, from: (&Self::File, u64), to: (&Self::File, u64), length: u64) -> io::Result<bool> {
@@ -191,6 +199,11 @@ pub trait Disk {
     /// What this side cannot hold is left out and told; other errors are errors.
     fn set_attrs(&self, dir: &Self::Dir, name: &Name, kind: Kind, attrs: &Attrs) -> io::Result<NotSet>;
 
+    /// The same for a file that was made under this name, and is open.
+    fn set_file_attrs(&self, _file: &Self::File, at: (&Self::Dir, &Name), attrs: &Attrs) -> io::Result<NotSet> {
+        self.set_attrs(at.0, at.1, Kind::File, attrs)
+    }
+
     /// Gives a staged object the ACLs that making it in `dir` with this mode would have given, which may cut the mode. False
     /// if there is nothing to give.
     fn inherit(&self, _dir: &Self::Dir, _staged: (&Self::Dir, &Name), _kind: Kind, _mode: u32) -> io::Result<bool> {
@@ -205,6 +218,12 @@ pub trait Disk {
     fn sync(&self, files: &[&Self::File], dirs: &[&Self::Dir]) -> io::Result<()> {
         self.sync_files(files)?;
         self.sync_dirs(dirs)
+    }
+
+    /// Puts everything on disk at once, if that is cheaper than so many objects with so many bytes in all one by one, and
+    /// goes well; whether it did.
+    fn sync_whole(&self, _objects: usize, _bytes: u64) -> bool {
+        false
     }
 
     /// Renames; `AlreadyExists` if the new name is taken.

@@ -69,6 +69,21 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok((name, file))
     }
 
+    /// Makes a file with these contents.
+    fn stage_bytes(
+        &mut self,
+        generation: Generation,
+        path: &RelPath,
+        attrs: &Attrs,
+        bytes: &[u8],
+    ) -> Result<Staged<D::File>, ReplicaError> {
+        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        let name = self.stage_name(generation)?;
+        let file = self.disk.create_for(&stage, &name, attrs.mode).at(path, "create in the stage")?;
+        let written = self.disk.write_at(&file, 0, bytes).at(path, "write");
+        self.finish_file(path, name, file, attrs, Some(Hash::of(bytes)), written)
+    }
+
     /// Makes the whole object: a directory, a link, or a file with these contents.
     pub(crate) fn stage_whole(
         &mut self,
@@ -80,11 +95,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.require_room(path)?;
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         match &entry.content {
-            Content::File { .. } => {
-                let (name, file) = self.stage_file(generation, path, 0)?;
-                let written = self.disk.write_at(&file, 0, bytes).at(path, "write");
-                self.finish_file(path, name, file, &entry.attrs, Some(Hash::of(bytes)), written)
-            }
+            Content::File { .. } => self.stage_bytes(generation, path, &entry.attrs, bytes),
             Content::Dir => {
                 let name = self.stage_name(generation)?;
                 self.disk.make_dir(&stage, &name).at(path, "make a directory")?;
@@ -166,7 +177,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         attrs: &Attrs,
         hash: Option<Hash>,
     ) -> Result<Staged<D::File>, ReplicaError> {
-        let dressed = self.dress(path, &name, kind, attrs);
+        let dressed = self.dress(path, &name, file.as_ref(), kind, attrs);
         if dressed.is_err() {
             self.unstage(&name);
         }
@@ -174,14 +185,25 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(Staged { name, object, file, achieved, not_set, hash })
     }
 
-    fn dress(&self, path: &RelPath, name: &Name, kind: Kind, attrs: &Attrs) -> Result<Dressed, ReplicaError> {
+    fn dress(
+        &self,
+        path: &RelPath,
+        name: &Name,
+        file: Option<&D::File>,
+        kind: Kind,
+        attrs: &Attrs,
+    ) -> Result<Dressed, ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         if self.settings.own_owners
             && let Some((uid, gid)) = self.owner_for(path)
         {
             self.disk.give(&stage, name, uid, gid).at(path, "change the owner")?;
         }
-        let not_set = self.disk.set_attrs(&stage, name, kind, attrs).at(path, "set attributes")?;
+        let not_set = match file {
+            Some(file) => self.disk.set_file_attrs(file, (&stage, name), attrs),
+            None => self.disk.set_attrs(&stage, name, kind, attrs),
+        };
+        let not_set = not_set.at(path, "set attributes")?;
         let stat = self.disk.stat(&stage, name).at(path, "stat the staged object")?;
         let achieved = self.achieved(&stage, path, name, kind, attrs, &stat, !not_set.what.is_empty())?;
         Ok(Dressed { object: (stat.ino, stat.btime), achieved, not_set })

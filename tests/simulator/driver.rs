@@ -179,6 +179,7 @@ impl RealPair {
                 recurse: false,
                 inline_live: true,
                 chain_from: 2,
+                batch: 512,
             };
             let filter = Filter::new(&FilterSettings::default()).expect("the default filters");
             match Endpoint::open(disk.clone(), SpyArchive::new(archive, disk.clone()), filter, settings, now) {

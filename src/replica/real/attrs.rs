@@ -24,12 +24,17 @@ pub fn read(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, rules: &Rules) -> io::
     if kind == Kind::Link {
         return Ok(Xattrs::new());
     }
-    portable_all(raw(&beneath::proc_path_in(dir, name), End::Name, rules)?, rules)
+    portable_all(raw(Reach::Name(&beneath::proc_path_in(dir, name)), rules)?, rules)
+}
+
+/// The same of a file that is open, and not by `O_PATH`.
+pub fn read_open(file: BorrowedFd<'_>, rules: &Rules) -> io::Result<Xattrs> {
+    portable_all(raw(Reach::Open(file), rules)?, rules)
 }
 
 /// The same of an object that is held on to.
 pub fn read_pinned(object: BorrowedFd<'_>, rules: &Rules) -> io::Result<Xattrs> {
-    portable_all(raw(beneath::proc_path(object).as_bytes(), End::Pinned, rules)?, rules)
+    portable_all(raw(Reach::Pinned(&beneath::proc_path(object)), rules)?, rules)
 }
 
 fn portable_all(raw: Raw, rules: &Rules) -> io::Result<Xattrs> {
@@ -50,7 +55,16 @@ fn portable_all(raw: Raw, rules: &Rules) -> io::Result<Xattrs> {
 pub fn set(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, wanted: &Attrs, rules: &Rules) -> io::Result<NotSet> {
     // All that follows happens to this very object, whatever becomes of its name.
     let pin = beneath::pin(dir, name)?;
-    let stat = rustix::fs::statx(&pin, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+    set_on(pin.as_fd(), Some(beneath::proc_path(pin.as_fd())), kind, wanted, rules)
+}
+
+/// The same for a file that is open, and not by `O_PATH`.
+pub fn set_open(file: BorrowedFd<'_>, wanted: &Attrs, rules: &Rules) -> io::Result<NotSet> {
+    set_on(file, None, Kind::File, wanted, rules)
+}
+
+fn set_on(fd: BorrowedFd<'_>, path: Option<String>, kind: Kind, wanted: &Attrs, rules: &Rules) -> io::Result<NotSet> {
+    let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
     let expected = match kind {
         Kind::File => FileType::RegularFile,
         Kind::Dir => FileType::Directory,
@@ -59,14 +73,8 @@ pub fn set(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, wanted: &Attrs, rules: 
     if FileType::from_raw_mode(u32::from(stat.stx_mode)) != expected {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the kind of object that was to get attributes"));
     }
-    let mut object = Object {
-        pin: pin.as_fd(),
-        path: beneath::proc_path(pin.as_fd()),
-        kind,
-        mode: u32::from(stat.stx_mode) & 0o7777,
-        touched: false,
-        not_set: NotSet::default(),
-    };
+    let mode = u32::from(stat.stx_mode) & 0o7777;
+    let mut object = Object { fd, path, kind, mode, touched: false, not_set: NotSet::default() };
     if !rules.owners.ignored() {
         object.own((stat.stx_uid, stat.stx_gid), wanted, &rules.owners)?;
     }
@@ -77,7 +85,7 @@ pub fn set(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, wanted: &Attrs, rules: 
         return Ok(object.not_set);
     }
     let chowned = object.touched;
-    let mut present = raw(object.path.as_bytes(), End::Pinned, rules)?;
+    let mut present = raw(object.reach(), rules)?;
     if chowned {
         // A change of owner took it away.
         present.remove(CAPABILITY);
@@ -94,8 +102,9 @@ pub fn set(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, wanted: &Attrs, rules: 
 
 /// The object that gets attributes, and how far it is.
 struct Object<'a> {
-    pin: BorrowedFd<'a>,
-    path: String,
+    fd: BorrowedFd<'a>,
+    /// By which calls reach it that do not take the descriptor; `None`: they do.
+    path: Option<String>,
     kind: Kind,
     mode: u32,
     /// The mode may have changed with another attribute.
@@ -104,6 +113,10 @@ struct Object<'a> {
 }
 
 impl Object<'_> {
+    fn reach(&self) -> Reach<'_> {
+        self.path.as_deref().map_or(Reach::Open(self.fd), Reach::Pinned)
+    }
+
     fn miss(&mut self, what: &'static str) {
         if !self.not_set.what.contains(&what) {
             self.not_set.what.push(what);
@@ -145,7 +158,7 @@ impl Object<'_> {
     /// False if this side cannot.
     fn chown(&mut self, user: Option<u32>, group: Option<u32>) -> io::Result<bool> {
         let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
-        match rustix::fs::chownat(self.pin, c"", user, group, AtFlags::EMPTY_PATH) {
+        match rustix::fs::chownat(self.fd, c"", user, group, AtFlags::EMPTY_PATH) {
             Ok(()) => {
                 self.touched = true;
                 Ok(true)
@@ -211,7 +224,12 @@ impl Object<'_> {
         if mode == self.mode && !self.touched {
             return Ok(());
         }
-        match rustix::fs::chmod(self.path.as_str(), Mode::from_raw_mode(mode)) {
+        let bits = Mode::from_raw_mode(mode);
+        let changed = match &self.path {
+            Some(path) => rustix::fs::chmod(path.as_str(), bits),
+            None => rustix::fs::fchmod(self.fd, bits),
+        };
+        match changed {
             Ok(()) => {}
             Err(error) => {
                 cannot(error)?;
@@ -221,7 +239,7 @@ impl Object<'_> {
         }
         // The kernel drops setuid and setgid without a word where the caller is not entitled to them.
         if mode & 0o6000 != 0 {
-            let stat = rustix::fs::statx(self.pin, c"", AtFlags::EMPTY_PATH, StatxFlags::MODE)?;
+            let stat = rustix::fs::statx(self.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MODE)?;
             if u32::from(stat.stx_mode) & 0o7777 != mode {
                 self.miss("mode");
             }
@@ -246,7 +264,11 @@ impl Object<'_> {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
             last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos.into() },
         };
-        match rustix::fs::utimensat(CWD, self.path.as_str(), &times, AtFlags::empty()) {
+        let changed = match &self.path {
+            Some(path) => rustix::fs::utimensat(CWD, path.as_str(), &times, AtFlags::empty()),
+            None => rustix::fs::futimens(self.fd, &times),
+        };
+        match changed {
             Ok(()) => {}
             Err(error) => {
                 cannot(error)?;
@@ -261,7 +283,11 @@ impl Object<'_> {
         if present.get(name).is_some_and(|now| now == value) {
             return Ok(true);
         }
-        match rustix::fs::setxattr(self.path.as_str(), name, value, XattrFlags::empty()) {
+        let changed = match &self.path {
+            Some(path) => rustix::fs::setxattr(path.as_str(), name, value, XattrFlags::empty()),
+            None => rustix::fs::fsetxattr(self.fd, name, value, XattrFlags::empty()),
+        };
+        match changed {
             Ok(()) => {
                 self.touched |= is_acl(name);
                 Ok(true)
@@ -275,7 +301,11 @@ impl Object<'_> {
     }
 
     fn remove_xattr(&mut self, name: &[u8], what: &'static str) -> io::Result<()> {
-        match rustix::fs::removexattr(self.path.as_str(), name) {
+        let changed = match &self.path {
+            Some(path) => rustix::fs::removexattr(path.as_str(), name),
+            None => rustix::fs::fremovexattr(self.fd, name),
+        };
+        match changed {
             Ok(()) => self.touched |= is_acl(name),
             Err(Errno::NODATA) => {}
             Err(error) => {
@@ -303,30 +333,43 @@ fn invalid(error: Malformed) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// Whether a path ends in a pinned object, to be reached through its descriptor, or in a name, which may be a link by now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Pinned,
-    Name,
+/// How calls reach an object.
+#[derive(Debug, Clone, Copy)]
+enum Reach<'a> {
+    Open(BorrowedFd<'a>),
+    /// By the path of the descriptor that holds on to it.
+    Pinned(&'a str),
+    /// By a name, which may be a link by now.
+    Name(&'a [u8]),
+}
+
+impl Reach<'_> {
+    fn list(self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Reach::Open(fd) => rustix::fs::flistxattr(fd, buffer),
+            Reach::Pinned(path) => rustix::fs::listxattr(path, buffer),
+            Reach::Name(path) => rustix::fs::llistxattr(path, buffer),
+        }
+    }
+
+    fn get(self, name: &[u8], buffer: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Reach::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
+            Reach::Pinned(path) => rustix::fs::getxattr(path, name, buffer),
+            Reach::Name(path) => rustix::fs::lgetxattr(path, name, buffer),
+        }
+    }
 }
 
 /// The raw values that travel. One call where there are none.
-fn raw(path: &[u8], end: End, rules: &Rules) -> io::Result<Raw> {
-    let names = filled(|buffer| match end {
-        End::Pinned => rustix::fs::listxattr(path, buffer),
-        End::Name => rustix::fs::llistxattr(path, buffer),
-    });
-    let names = match names {
+fn raw(object: Reach<'_>, rules: &Rules) -> io::Result<Raw> {
+    let names = match filled(|buffer| object.list(buffer)) {
         Err(Errno::OPNOTSUPP) => return Ok(Raw::new()),
         other => other?,
     };
     let mut values = Raw::new();
     for name in names.split(|byte| *byte == 0).filter(|name| rules.travels(name)) {
-        let value = filled(|buffer| match end {
-            End::Pinned => rustix::fs::getxattr(path, name, buffer),
-            End::Name => rustix::fs::lgetxattr(path, name, buffer),
-        });
-        match value {
+        match filled(|buffer| object.get(name, buffer)) {
             Ok(value) => values.insert(name.into(), value),
             // Removed meanwhile, or listed by a file system that does not give it out.
             Err(Errno::NODATA | Errno::OPNOTSUPP) => None,

@@ -43,26 +43,36 @@ impl Pace {
     /// that lives as long as this value:
     /// the kernel tells each descriptor once of the errors since it was last asked.
     pub fn sync(&mut self, root: BorrowedFd<'_>, files: &[BorrowedFd<'_>]) -> io::Result<()> {
-        if files.len() < 2 || self.doubtful {
+        if files.len() < 2 {
             return sync_each(files);
         }
         let bytes = total_size(files);
-        let mut way = self.choose(files.len(), bytes);
-        if way == Way::Whole && dirty_kib().is_some_and(|dirty| dirty > bearable(files.len(), bytes)) {
-            way = Way::Each;
+        if self.sync_whole(root, files.len(), bytes) {
+            return Ok(());
         }
         let start = Instant::now();
-        match way {
-            Way::Each => sync_each(files)?,
-            Way::Whole => {
-                if rustix::fs::syncfs(root).is_err() {
-                    self.doubtful = true;
-                    return sync_each(files);
-                }
-            }
-        }
-        self.learn(way, start.elapsed().as_secs_f64() / units(way, files.len(), bytes));
+        sync_each(files)?;
+        self.learn(Way::Each, start.elapsed().as_secs_f64() / units(Way::Each, files.len(), bytes));
         Ok(())
+    }
+
+    /// Puts the whole file system on disk, if that promises to be cheaper than so many files of so many bytes in all by
+    /// themselves; whether it did.
+    pub fn sync_whole(&mut self, root: BorrowedFd<'_>, files: usize, bytes: u64) -> bool {
+        if files < 2
+            || self.doubtful
+            || self.choose(files, bytes) == Way::Each
+            || dirty_kib().is_some_and(|dirty| dirty > bearable(files, bytes))
+        {
+            return false;
+        }
+        let start = Instant::now();
+        if rustix::fs::syncfs(root).is_err() {
+            self.doubtful = true;
+            return false;
+        }
+        self.learn(Way::Whole, start.elapsed().as_secs_f64() / units(Way::Whole, files, bytes));
+        true
     }
 
     /// The way that promises to be the cheaper one for so much work.

@@ -406,6 +406,10 @@ impl Disk for RealDisk {
         attrs::read(dir.as_fd(), name.as_bytes(), kind, &self.rules)
     }
 
+    fn file_xattrs(&self, file: &File, _at: (&Dir, &Name)) -> io::Result<Xattrs> {
+        attrs::read_open(file.as_fd(), &self.rules)
+    }
+
     fn unsettled(&self, stat: &Stat) -> bool {
         !self.fine_clock && clock::is_recent(stat.ctime)
     }
@@ -427,9 +431,15 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, dir: &Dir, name: &Name) -> io::Result<File> {
+        self.create_for(dir, name, 0o600)
+    }
+
+    fn create_for(&self, dir: &Dir, name: &Name, mode: u32) -> io::Result<File> {
         dir.own_only()?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(dir, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)?;
+        // Setuid and its like take the right owner first; and its maker still has to give it attributes.
+        let mode = Mode::from_raw_mode(mode & 0o777) | Mode::RUSR | Mode::WUSR;
+        let fd = rustix::fs::openat(dir, name.as_bytes(), flags, mode)?;
         Ok(File { file: fd.into(), link: None })
     }
 
@@ -460,6 +470,10 @@ impl Disk for RealDisk {
         attrs::set(dir.as_fd(), name.as_bytes(), kind, wanted, &self.rules)
     }
 
+    fn set_file_attrs(&self, file: &File, _at: (&Dir, &Name), wanted: &Attrs) -> io::Result<NotSet> {
+        attrs::set_open(file.as_fd(), wanted, &self.rules)
+    }
+
     fn inherit(&self, dir: &Dir, staged: (&Dir, &Name), kind: Kind, mode: u32) -> io::Result<bool> {
         staged.0.own_only()?;
         inherit::inherit(dir.as_fd(), staged.0.as_fd(), staged.1.as_bytes(), kind, mode)
@@ -484,6 +498,11 @@ impl Disk for RealDisk {
         pulse::beat();
         let all: Vec<BorrowedFd<'_>> = files.iter().map(|file| file.as_fd()).chain(once_each(dirs)).collect();
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).sync(self.root.as_fd(), &all)
+    }
+
+    fn sync_whole(&self, objects: usize, bytes: u64) -> bool {
+        pulse::beat();
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).sync_whole(self.root.as_fd(), objects, bytes)
     }
 
     fn rename(&self, from: (&Dir, &Name), to: (&Dir, &Name)) -> io::Result<()> {

@@ -453,6 +453,31 @@ fn attributes_of_each_kind() {
 }
 
 #[test]
+fn an_open_file_gets_what_its_name_would() {
+    for lab in Lab::all() {
+        let stage = lab.stage();
+        for mode in [0, 0o444, 0o640, 0o666, 0o4751] {
+            let wanted = with_xattrs(attrs(mode), [(b"user.a", b"1"), (b"user.b", &[0; 1000])]);
+            let [a, b] = [format!("open{mode}"), format!("name{mode}")].map(|text| name(&text));
+            let open = lab.disk.create_for(&stage, &a, mode).expect("a file");
+            drop(lab.disk.create(&stage, &b).expect("a file"));
+            let told = lab.disk.set_file_attrs(&open, (&stage, &a), &wanted).expect("set");
+            assert_eq!(told, lab.disk.set_attrs(&stage, &b, Kind::File, &wanted).expect("set"));
+            let found = |name: &Name| {
+                let stat = lab.disk.stat(&stage, name).expect("a stat");
+                (stat.mode, stat.mtime, stat.uid, lab.disk.xattrs(&stage, name, Kind::File).ok())
+            };
+            assert_eq!(found(&a), found(&b));
+            assert_eq!(found(&a).0, mode);
+            assert_eq!(lab.disk.file_xattrs(&open, (&stage, &a)).ok(), found(&a).3);
+            // Less than before.
+            let told = lab.disk.set_file_attrs(&open, (&stage, &a), &attrs(0o600)).expect("set");
+            assert_eq!((told, found(&a).0), (NotSet::default(), 0o600));
+        }
+    }
+}
+
+#[test]
 fn a_second_setting_touches_nothing() {
     let lab = Lab::new();
     drop(lab.disk.create(&lab.stage(), &name("f")).expect("a file"));

@@ -110,6 +110,15 @@ impl State {
         self.volume.sweep();
     }
 
+    /// Everything reaches the disk.
+    pub fn save_all(&mut self) {
+        let all: Vec<bool> = self.volume.log.iter().map(|_| true).collect();
+        self.volume.log = self.volume.persist(all);
+        self.volume.sweep();
+        let all: Vec<Obj> = self.volume.inodes.keys().copied().collect();
+        all.into_iter().for_each(|obj| self.save(obj));
+    }
+
     /// What the kernel writes back by itself when time passes.
     pub fn write_back(&mut self, older_than_nanos: u64) {
         let limit = self.world.nanos().saturating_sub(older_than_nanos);
