@@ -59,8 +59,9 @@ pub enum Request {
     Rows { above: Generation },
     /// The other side's archive holds these newer ancestors: take them over and look at their paths.
     Learn { rows: Vec<AncestorRow> },
-    /// Begin to report. `peer` is the other archive's identity, to be kept.
-    Go { peer: [u8; 16], scan: bool },
+    /// Begin to report. `peer` is the other archive's identity, to be kept. `whole`: the other side has nothing, so whatever a
+    /// scan finds will be sent.
+    Go { peer: [u8; 16], scan: bool, whole: bool },
     /// Do this and answer with [`Reply::Result`]. Carried out in the order of arrival.
     Apply { generation: Generation, apply: Apply },
     /// What this side reported as `seq` is now the agreed state: record it, answer with [`Reply::Recorded`].

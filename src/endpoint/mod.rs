@@ -52,8 +52,6 @@ pub struct Settings {
     pub translate: Option<Translate>,
     /// What came into the trash before so many seconds is discarded; `None`: never.
     pub trash_seconds: Option<u64>,
-    /// Attach the contents of small files to the reports of live changes.
-    pub inline_live: bool,
     /// How contents that change between two full syncs are treated.
     pub style: Style,
     /// A change of a directory makes everything below it worth a look.
@@ -65,6 +63,10 @@ pub struct Settings {
     /// Hears of what was done here.
     pub done: Option<Done>,
 }
+
+/// The largest files whose contents a scan attaches to its reports, in bytes: as many as may be open at a time are in
+/// memory.
+const SCAN_INLINE: u64 = 4096;
 
 /// When contents travel, and how far an echo is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -281,12 +283,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.replica.learn(&rows)?;
                 self.replica.commit()?;
             }
-            Request::Go { peer, scan } => self.go(peer, scan, now)?,
+            Request::Go { peer, scan, whole } => self.go(peer, scan, whole, now)?,
             Request::Apply { generation, apply } => self.apply(generation, apply, out)?,
             Request::Record { generation, record } => self.records.push((generation, record)),
             Request::Examine { path, as_copy } => {
                 self.flush(out, now)?;
-                self.look(&path, How { again: true, as_copy, inline: true, ..How::default() }, now, out)?;
+                self.look(&path, How { again: true, as_copy, inline: u64::MAX, ..How::default() }, now, out)?;
             }
             Request::Hash { path } => {
                 self.look(&path, How { again: true, hash: true, ..How::default() }, now, out)?;
@@ -426,7 +428,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         })
     }
 
-    fn go(&mut self, peer: [u8; 16], scan: bool, now: Millis) -> Result<(), ReplicaError> {
+    fn go(&mut self, peer: [u8; 16], scan: bool, whole: bool, now: Millis) -> Result<(), ReplicaError> {
         self.replica.meet_peer(peer)?;
         self.fresh = false;
         self.rebooted = false;
@@ -435,7 +437,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.replica.reopen_reports()?;
         if scan || !self.covered {
             self.scans.clear();
-            self.full_scan = Some(Scan::new(RelPath::root()).full());
+            self.full_scan = Some(Scan::new(RelPath::root()).full().attaching(if whole { SCAN_INLINE } else { 0 }));
         }
         Ok(())
     }

@@ -133,7 +133,6 @@ pub fn open(
         replica,
         timing: opening.timing,
         open_max,
-        inline_live: true,
         style: opening.style,
         recurse: opening.recurse,
         chain_from: CHAIN_FROM,

@@ -207,7 +207,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     fn step_dirty(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
         let verify = self.settings.style == Style::Verified;
-        let how = How { inline: self.settings.inline_live, verify, ..How::default() };
+        let how = How { inline: u64::MAX, verify, ..How::default() };
         let begun = out.len();
         for path in self.due(now)? {
             let appeared = self.appeared.remove(&path);

@@ -228,6 +228,7 @@ impl Engine {
                 self.guard.grow();
             }
             self.land(&flight);
+            self.remember_made(&flight);
             let bytes = flight.contents();
             self.tell(News::Completed { generation, path: flight.path.clone(), bytes });
             self.go_on_after_removal(&flight);
@@ -237,6 +238,19 @@ impl Engine {
                 self.review(&path, &flight, generation);
                 self.wake_below(&path);
             }
+        }
+    }
+
+    /// Keeps the nodes of new directories in mind, until one may have another name.
+    fn remember_made(&mut self, flight: &Flight) {
+        const MOST: usize = 4096;
+        let is_dir = flight.entry.as_ref().is_some_and(|e| e.kind() == Kind::Dir);
+        let moves = !flight.also.is_empty();
+        if moves || flight.entry.is_none() || self.made.len() >= MOST {
+            self.made.clear();
+        }
+        if is_dir && !moves {
+            self.made.insert(flight.path.clone(), flight.node);
         }
     }
 

@@ -208,6 +208,9 @@ pub struct Engine {
     locks: Locks,
     /// The nodes of the directories in flight.
     making: BTreeMap<RelPath, NodeId>,
+    /// Those that were made since the pair was in sync last, while nothing moved or went: for what was reported in them
+    /// before they were known.
+    made: BTreeMap<RelPath, NodeId>,
     guard: Guard,
     next_generation: Generation,
     confirmed: Generation,
@@ -269,6 +272,7 @@ impl Engine {
             flights: BTreeMap::new(),
             locks: Locks::default(),
             making: BTreeMap::new(),
+            made: BTreeMap::new(),
             guard,
             next_generation: 0,
             confirmed: 0,
@@ -568,6 +572,7 @@ impl Engine {
             self.settling = None;
             self.in_sync = true;
             self.first = false;
+            self.made.clear();
             // What was accepted has been dealt with.
             self.accept = false;
             let (files, bytes) = self.holds;

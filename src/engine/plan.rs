@@ -184,7 +184,7 @@ impl Engine {
     fn settle(
         &mut self,
         path: &RelPath,
-        changes: [Option<Change>; 2],
+        mut changes: [Option<Change>; 2],
         entry: Entry,
         from: Side,
         needs: [Need; 2],
@@ -194,7 +194,9 @@ impl Engine {
         let _ = now;
         let next = self.next_generation;
         let node = node_of(&changes).unwrap_or(next);
-        let inline = changes[index(from)].as_ref().and_then(|c| c.inline.clone());
+        // Should it be refused, they are asked for: kept with each action under way they would fill the memory.
+        let [left, right] = changes.each_mut().map(|change| change.as_mut().and_then(|c| c.inline.take()));
+        let inline = if from == Side::Left { left } else { right };
         // What came with the report is left aside then: all contents are rsync's.
         let mut source = match source(&entry, inline.filter(|_| !self.settings.rsync)) {
             Source::Stream if self.settings.rsync => Source::Rsync,
@@ -362,8 +364,11 @@ impl Engine {
             return Some(*node);
         }
         let mut known = flight.changes.iter().flatten().filter(|c| c.path == flight.path).filter_map(|c| c.parent);
-        let parent = known.next()?;
-        known.all(|other| other == parent).then_some(parent)
+        match known.next() {
+            Some(parent) => known.all(|other| other == parent).then_some(parent),
+            // If another directory lies there by now, the action is refused.
+            None => self.made.get(&above).copied().filter(|_| self.moves == 0),
+        }
     }
 
     /// What was reported before its directory was recorded, or in two different directories, is reported again.

@@ -145,9 +145,12 @@ impl Engine {
         self.teach(&right, &left, Side::Left);
         self.phase = Phase::Running;
         for side in Side::BOTH {
-            let peer = self.sides[index(side.other())].hello.as_ref().map_or([0; 16], |h| h.archive);
+            let other = self.sides[index(side.other())].hello.as_ref();
+            let peer = other.map_or([0; 16], |h| h.archive);
+            let empty = other.is_some_and(|h| h.top_entries == 0);
+            let whole = self.first && empty && !self.settings.dry_run && !self.settings.rsync;
             let scan = self.sides[index(side)].hello.as_ref().is_none_or(|h| !h.watching);
-            self.send(side, Request::Go { peer, scan });
+            self.send(side, Request::Go { peer, scan, whole });
             self.side(side).cursor = scan.then(RelPath::root);
         }
         if self.paused {

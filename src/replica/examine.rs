@@ -22,8 +22,8 @@ pub struct How {
     pub again: bool,
     /// Take the object for a new one even if the archive knows it under another name.
     pub as_copy: bool,
-    /// Attach the contents of small files.
-    pub inline: bool,
+    /// Attach the contents of files of up to so many bytes, as far as small files are attached at all.
+    pub inline: u64,
     /// Do not wait for those who have the file open for writing.
     pub despite_writers: bool,
     /// Read the whole file for its hash, whatever its size.
@@ -353,8 +353,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             Kind::File => {
                 let doubt = self.doubt(row.as_ref(), &live.stat);
-                let wants_inline =
-                    how.inline && doubt != Doubt::Unchanged && live.stat.size <= self.settings.inline_max;
+                let small = live.stat.size <= self.settings.inline_max.min(how.inline);
+                let wants_inline = how.inline > 0 && small && doubt != Doubt::Unchanged;
                 let verify = how.verify && doubt == Doubt::Unchanged;
                 let read = how.hash || wants_inline || doubt == Doubt::Read || verify;
                 if doubt != Doubt::Unchanged || read {

@@ -24,6 +24,8 @@ pub struct Scan<Dir> {
     /// ACLs and extended attributes that are the other side's business are made what they were.
     pub full: bool,
     put_back: u64,
+    /// See [`How::inline`].
+    inline: u64,
     /// Everything before this path was looked at.
     pub cursor: RelPath,
     pub files: u64,
@@ -62,6 +64,7 @@ impl<Dir> Scan<Dir> {
             checksum: false,
             full: false,
             put_back: 0,
+            inline: 0,
             cursor,
             files: 0,
             bytes: 0,
@@ -76,6 +79,11 @@ impl<Dir> Scan<Dir> {
     /// The same, for a full sync.
     pub fn full(self) -> Scan<Dir> {
         Scan { full: true, ..self }
+    }
+
+    /// The same, with the contents of files of up to so many bytes attached to the reports.
+    pub fn attaching(self, inline: u64) -> Scan<Dir> {
+        Scan { inline, ..self }
     }
 
     /// Whether this scan will still look at all below `path`.
@@ -126,7 +134,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let mut descend = stat.kind == Some(Kind::Dir) && !stat.foreign;
             if !left_out && (!unchanged || self.reported.contains_key(&path)) {
                 // Deletions wait for the end of a scan of the whole tree: all moves must be told by then.
-                let how = How { hash: read, verify: read, patient: !scan.scope.is_root(), ..How::default() };
+                let patient = !scan.scope.is_root();
+                let how = How { hash: read, verify: read, patient, inline: scan.inline, ..How::default() };
                 descend &= self.examine_found((&dir, node), &path, &name, how, found)?;
             }
             if scan.full && self.settings.keeps_xattrs && !self.reported.contains_key(&path) {

@@ -177,7 +177,6 @@ impl RealPair {
                 done: None,
                 style: endpoint::Style::Continuous,
                 recurse: false,
-                inline_live: true,
                 chain_from: 2,
                 batch: 512,
             };
