@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::endpoint::message::{Hello, Reply, Request};
-use crate::model::{Attrs, Change, Content, Entry, Known, Like, Moved, Outcome, Principal, Source, Step, Time};
+use crate::model::{
+    Attrs, Change, Content, Entry, Known, Like, Moved, Outcome, Principal, ROOT_NODE, Source, Step, Time,
+};
 
 const HALF: guard::Limit = guard::Limit::Share { percent: 50, at_least: 100 };
 
@@ -32,8 +34,33 @@ fn known(node: NodeId, entry: Entry) -> Known {
 /// What is asked of a side.
 type Asked = (Side, Generation, RelPath, Step);
 
+fn hello(side: Side, rows: u64, top_entries: u64) -> Hello {
+    let ids = [[1; 16], [2; 16]];
+    let fresh = rows == 0;
+    Hello {
+        archive: ids[index(side)],
+        peer: if fresh { [0; 16] } else { ids[index(side.other())] },
+        generation: if fresh { 0 } else { 1000 },
+        confirmed: if fresh { 0 } else { 1000 },
+        fresh,
+        rebooted: false,
+        rows,
+        top_entries,
+        side: (!fresh).then_some(side),
+        exchanged: false,
+        filters: [0; 32],
+        clock: 0,
+        watching: false,
+    }
+}
+
 impl Session {
     fn begin(rows: u64) -> Session {
+        Session::of([hello(Side::Left, rows, 9), hello(Side::Right, rows, 9)]).0
+    }
+
+    /// The same, and what was asked of the sides last.
+    fn of(hellos: [Hello; 2]) -> (Session, Vec<Effect>) {
         let mut engine = Engine::new(Settings {
             pair: "pair".into(),
             prefer: Prefer::Newest,
@@ -47,28 +74,11 @@ impl Session {
             filters: [0; 32],
         });
         engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
-        for (side, archive, peer) in [(Side::Left, [1; 16], [2; 16]), (Side::Right, [2; 16], [1; 16])] {
-            let hello = Hello {
-                archive,
-                peer,
-                generation: 1000,
-                confirmed: 1000,
-                fresh: false,
-                rebooted: false,
-                rows,
-                top_entries: 9,
-                side: Some(side),
-                exchanged: false,
-                filters: [0; 32],
-                clock: 0,
-                watching: false,
-            };
+        for (side, hello) in Side::BOTH.into_iter().zip(hellos) {
             engine.handle(Input::Reply(side, Reply::Hello(hello)), 0);
         }
-        for side in Side::BOTH {
-            engine.handle(Input::Reply(side, Reply::RowsEnd), 0);
-        }
-        Session { engine, seqs: 0 }
+        let asked = Side::BOTH.map(|side| engine.handle(Input::Reply(side, Reply::RowsEnd), 0));
+        (Session { engine, seqs: 0 }, asked.into_iter().flatten().collect())
     }
 
     /// Takes a reply; returns what is to be applied now.
@@ -201,4 +211,58 @@ fn a_saved_file_that_kept_its_old_one_is_copied_there_before_it_changes() {
         matches!(&next[..], [(.., a, one), (.., b, two)] if *a == path("a") && *b == path("a~") && sent(one) && sent(two)),
         "{next:?}"
     );
+}
+
+#[test]
+fn small_contents_come_with_the_scan_where_the_other_side_is_empty() {
+    for (rows, [left, right], want) in [
+        (0, [5, 0], [true, false]),
+        (0, [0, 5], [false, true]),
+        (0, [5, 5], [false, false]),
+        // What the archives know is mostly on both sides.
+        (10, [5, 9], [false, false]),
+    ] {
+        let (_, asked) = Session::of([hello(Side::Left, rows, left), hello(Side::Right, rows, right)]);
+        let wholes = asked.iter().filter_map(|effect| match effect {
+            Effect::Send(_, Request::Go { whole, .. }) => Some(*whole),
+            _ => None,
+        });
+        assert_eq!(wholes.collect::<Vec<_>>(), want, "{rows} rows, {left} and {right} entries");
+    }
+}
+
+/// What is asked about a file that was reported in a directory as one without a node, after that was made.
+fn asked_below_a_new_directory(meanwhile: impl FnOnce(&mut Session)) -> Vec<Effect> {
+    let mut session = Session::begin(10);
+    Side::BOTH.into_iter().for_each(|side| assert!(session.scanned(side).is_empty()));
+    let made = session.report(Side::Left, "d", Some(ROOT_NODE), None, None, Some(entry(Content::Dir)), 0);
+    let [(Side::Right, generation, ..)] = made[..] else { panic!("{made:?}") };
+    let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(entry(Content::Dir)) } };
+    assert!(session.reply(Side::Right, placed, 0).is_empty());
+    session.reply(Side::Left, Reply::Recorded { generation }, 0);
+    meanwhile(&mut session);
+    session.seqs += 1;
+    let (seq, after) = (session.seqs, Some(file(0)));
+    let (parent, known, moved, inline, like) = (None, None, None, None, None);
+    let change = Change { seq, path: path("d/f"), parent, known, moved, after, contents: true, inline, like, below: 0 };
+    session.engine.handle(Input::Reply(Side::Left, Reply::Report(change)), 0)
+}
+
+#[test]
+fn what_was_reported_before_its_directory_had_a_node_is_not_asked_for_again() {
+    let asked = asked_below_a_new_directory(|_| {});
+    let applied = asked.iter().find_map(|effect| match effect {
+        Effect::Send(Side::Right, Request::Apply { apply, .. }) => apply.parent,
+        _ => None,
+    });
+    assert!(applied.is_some_and(|parent| parent != ROOT_NODE), "{asked:?}");
+    // Once something has moved, a directory's name may be another's.
+    let asked = asked_below_a_new_directory(|session| {
+        let moved = Moved { from: path("old"), known: known(18, file(1)), edited: false };
+        let moves = session.report(Side::Left, "new", Some(ROOT_NODE), None, Some(moved), Some(file(1)), 0);
+        let [(Side::Right, generation, _, Step::Move { .. })] = moves[..] else { panic!("{moves:?}") };
+        session.reply(Side::Right, Reply::Result { generation, outcome: Outcome::Done { entry: Some(file(1)) } }, 0);
+        session.reply(Side::Left, Reply::Recorded { generation }, 0);
+    });
+    assert!(matches!(asked[..], [Effect::Send(Side::Left, Request::Examine { .. })]), "{asked:?}");
 }
