@@ -23,6 +23,7 @@ mod owners;
 mod package;
 mod pair;
 mod refused;
+mod rsync;
 mod samba;
 mod umbrella;
 mod units;
