@@ -1,6 +1,8 @@
 //! A side is examined: what `psync doctor` asks of each.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::filter::Filter;
@@ -16,12 +18,13 @@ const QUEUE: &str = "/proc/sys/fs/inotify/max_queued_events";
 /// Fewer events than this, and a busy moment overflows.
 const QUEUED: u64 = 16_384;
 
-/// Looks at all that this side can tell by itself.
-pub fn examine<D: Disk>(disk: &D, filter: &Filter) -> Examination {
+/// Looks at all that this side can tell by itself; with `rsync` at that program too.
+pub fn examine<D: Disk>(disk: &D, filter: &Filter, rsync: bool) -> Examination {
     let mut findings = disk.probe();
     findings.push(instance());
     findings.extend(watches(disk.directories()));
     findings.push(queue());
+    findings.extend(rsync.then(program));
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Examination {
         program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -76,6 +79,27 @@ fn queue() -> Finding {
         ),
         Some(events) => Finding::ok("events", format!("{events} may wait")),
         None => Finding::ok("events", format!("{QUEUE} cannot be read")),
+    }
+}
+
+/// The rsync of this host.
+fn program() -> Finding {
+    let wrong = |found: String| {
+        Finding::wrong(
+            "rsync",
+            found,
+            "install rsync on this host, or set transfer = \"stream\" in the pair's file on both",
+        )
+    };
+    match Command::new("rsync").arg("--version").stdin(Stdio::null()).output() {
+        Ok(said) if said.status.success() => {
+            let text = String::from_utf8_lossy(&said.stdout);
+            let words: Vec<&str> = text.lines().next().unwrap_or_default().split_whitespace().collect();
+            Finding::ok("rsync", words.join(" "))
+        }
+        Ok(said) => wrong(format!("`rsync --version` fails: {}", said.status)),
+        Err(error) if error.kind() == ErrorKind::NotFound => wrong("is not installed".to_owned()),
+        Err(error) => wrong(format!("cannot be run: {error}")),
     }
 }
 

@@ -13,15 +13,15 @@ pub mod rsync;
 mod saves;
 pub mod serve;
 pub mod service;
+mod settings;
 pub mod survey;
 mod tenure;
 mod transfers;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
-use crate::filter::{Filter, Translate};
+use crate::filter::Filter;
 use crate::model::{
     Apply, Change, Data, Displaced, Generation, Kind, Millis, Name, Outcome, OwnerNumber, Record, RelPath, Source,
     Step, Way,
@@ -34,78 +34,17 @@ use crate::replica::error::ReplicaError;
 use crate::replica::examine::{Examined, How};
 use crate::replica::scan::Scan;
 use crate::transfer::{Receive, Supply};
-use crate::watch::coalesce::{self, Coalescer, Timing};
+use crate::watch::coalesce::{self, Coalescer};
 use crate::watch::{Event, Hint};
 
 use message::survey::Answer;
 use message::{Hello, Reply, Request, Start};
 use serve::Tuning;
-
-/// How an endpoint works.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub replica: crate::replica::Settings,
-    pub timing: Timing,
-    /// A scan pauses while this many paths are reported and not recorded.
-    pub open_max: usize,
-    /// Contents that change under one name are looked for under another.
-    pub translate: Option<Translate>,
-    /// What came into the trash before so many seconds is discarded; `None`: never.
-    pub trash_seconds: Option<u64>,
-    /// How contents that change between two full syncs are treated.
-    pub style: Style,
-    /// A change of a directory makes everything below it worth a look.
-    pub recurse: bool,
-    /// A batch of at least so many actions is finished together with the next one, if there is one.
-    pub chain_from: usize,
-    /// The most actions or records in a batch; each may hold a file open.
-    pub batch: usize,
-    /// Hears of what was done here.
-    pub done: Option<Done>,
-}
+pub use settings::{Done, Settings, Style, style};
 
 /// The largest files whose contents a scan attaches to its reports, in bytes: as many as may be open at a time are in
 /// memory.
 const SCAN_INLINE: u64 = 4096;
-
-/// When contents travel, and how far an echo is believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Style {
-    /// At once; what looks like an echo is read.
-    Verified,
-    /// At once.
-    #[default]
-    Continuous,
-    /// With the next full sync; all but contents at once.
-    Batched,
-}
-
-/// The style of this number in the configuration, which has been checked.
-pub fn style(number: u8) -> Style {
-    match number {
-        1 => Style::Verified,
-        3 => Style::Batched,
-        _ => Style::Continuous,
-    }
-}
-
-/// Told of each action that this side has carried out or recorded: its number, what was done, and where.
-#[derive(Clone)]
-pub struct Done(pub Arc<Hears>);
-
-type Hears = dyn Fn(Generation, &str, &RelPath) + Send + Sync;
-
-impl Done {
-    fn tell(&self, generation: Generation, what: &str, path: &RelPath) {
-        (self.0)(generation, what, path);
-    }
-}
-
-impl std::fmt::Debug for Done {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Done")
-    }
-}
 
 /// When an endpoint wants to be called again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

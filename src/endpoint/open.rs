@@ -73,7 +73,7 @@ pub struct Opening<'a> {
 impl Opening<'_> {
     /// The same for a check.
     pub fn scope(&self) -> Scope {
-        Scope { filter: self.filter.clone(), owner: self.owner, links: self.links }
+        Scope { filter: self.filter.clone(), owner: self.owner, links: self.links, rsync: self.rsync.is_some() }
     }
 }
 

@@ -28,12 +28,15 @@ pub struct Scope {
     pub filter: FilterSettings,
     pub owner: Owner,
     pub links: Links,
+    /// Contents go through rsync, which has to be there.
+    pub rsync: bool,
 }
 
 /// One side's tree and what of it takes part.
 pub struct Survey<D> {
     disk: D,
     filter: Filter,
+    rsync: bool,
 }
 
 impl Survey<RealDisk> {
@@ -41,7 +44,8 @@ impl Survey<RealDisk> {
     pub fn open(root: &Path, pair: &str, scope: &Scope) -> Result<Survey<RealDisk>, String> {
         let filter = Filter::new(&scope.filter).map_err(|e| e.to_string())?;
         let disk = RealDisk::open_dry(root, pair, Arc::new(NoCover)).map_err(|e| format!("{}: {e}", root.display()))?;
-        Ok(Survey::new(disk.with_rules(Rules::new(scope.owner, false), scope.links), filter))
+        let disk = disk.with_rules(Rules::new(scope.owner, false), scope.links);
+        Ok(Survey { disk, filter, rsync: scope.rsync })
     }
 }
 
@@ -69,7 +73,7 @@ pub fn attend(
 
 impl<D: Disk> Survey<D> {
     pub fn new(disk: D, filter: Filter) -> Survey<D> {
-        Survey { disk, filter }
+        Survey { disk, filter, rsync: false }
     }
 
     /// Answers in pieces, until `emit` says that nobody listens any more.
@@ -174,7 +178,7 @@ impl<D: Disk> Survey<D> {
 
     /// What this side can tell of itself.
     pub fn examine(&self) -> Examination {
-        examine(&self.disk, &self.filter)
+        examine(&self.disk, &self.filter, self.rsync)
     }
 
     fn trash(&self, emit: &mut dyn FnMut(Answer) -> bool) -> bool {

@@ -1,9 +1,12 @@
+use std::sync::Arc;
+
 use super::open::Opening;
 use super::*;
 use crate::config::{Links, Owner, Share};
 use crate::filter::FilterSettings;
 use crate::model::{AncestorRow, Attrs, Content, Entry, Principal, Side, Time, Xattrs};
 use crate::watch::coalesce::DEFAULT_LIMIT;
+use crate::watch::coalesce::Timing;
 use crate::watch::inotify::InotifyTree;
 
 fn path(text: &str) -> RelPath {

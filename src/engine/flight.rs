@@ -55,6 +55,8 @@ pub(super) struct Flight {
     pub last: Option<Side>,
     /// When what it carries was reported.
     pub since: Millis,
+    /// Which side's version loses, and where it is kept; `None`: nobody's.
+    pub conflict: Option<(Side, Option<RelPath>)>,
 }
 
 impl Flight {
@@ -86,6 +88,7 @@ impl Flight {
             reach,
             last: None,
             since: 0,
+            conflict: None,
         }
     }
 
@@ -229,6 +232,7 @@ impl Engine {
             }
             self.land(&flight);
             self.remember_made(&flight);
+            self.conflicts.remove(&flight.path);
             let bytes = flight.contents();
             self.tell(News::Completed { generation, path: flight.path.clone(), bytes });
             self.go_on_after_removal(&flight);

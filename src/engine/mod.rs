@@ -8,6 +8,7 @@ mod flight;
 pub mod guard;
 pub mod locks;
 mod moves;
+mod news;
 mod orders;
 mod plan;
 pub mod reconcile;
@@ -18,11 +19,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::endpoint::message::{Hello, Reply, Request};
-use crate::model::{AncestorRow, Change, Generation, Millis, NodeId, Problem, RelPath, Seq, Side, Way};
+use crate::model::{AncestorRow, Change, Generation, Millis, NodeId, RelPath, Seq, Side, Way};
 
 use flight::Flight;
 use guard::Guard;
 use locks::Locks;
+pub use news::News;
 pub use reconcile::Prefer;
 
 /// Rules that users may choose.
@@ -75,75 +77,6 @@ pub enum Input {
 pub enum Effect {
     Send(Side, Request),
     Tell(News),
-}
-
-/// What users and operators may want to know.
-#[derive(Debug, Clone, PartialEq)]
-pub enum News {
-    /// Progress of the scans.
-    Scanning {
-        side: Side,
-        files: u64,
-        bytes: u64,
-    },
-    /// Both sides are equal and watched.
-    InSync {
-        files: u64,
-        bytes: u64,
-    },
-    /// An action begins; on a dry run nothing follows.
-    Begun {
-        generation: Generation,
-        side: Side,
-        what: &'static str,
-        path: RelPath,
-        from: Option<RelPath>,
-        bytes: u64,
-    },
-    /// An action is recorded on both sides.
-    Completed {
-        generation: Generation,
-        path: RelPath,
-        /// Contents that were placed.
-        bytes: u64,
-    },
-    Conflict {
-        generation: Generation,
-        path: RelPath,
-        loser: Side,
-        copy: Option<RelPath>,
-    },
-    Problem {
-        side: Side,
-        path: RelPath,
-        problem: Option<Problem>,
-    },
-    /// Nothing is propagated any more.
-    Halted {
-        reason: String,
-        advice: String,
-    },
-    /// Something to be mended, told once in a run for each `what`.
-    Warning {
-        what: &'static str,
-        text: String,
-    },
-    /// On so many objects an attribute of this kind could not be set on this side so far.
-    NotSet {
-        side: Side,
-        counts: Vec<(String, u64)>,
-    },
-    Note {
-        side: Side,
-        text: String,
-    },
-    /// Events were lost, and what they spoke of is looked for.
-    Lost {
-        side: Side,
-        scope: RelPath,
-        reason: String,
-    },
-    Stopped,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +144,8 @@ pub struct Engine {
     /// Those that were made since the pair was in sync last, while nothing moved or went: for what was reported in them
     /// before they were known.
     made: BTreeMap<RelPath, NodeId>,
+    /// The conflicts that were told, and are not settled yet.
+    conflicts: BTreeMap<RelPath, (Side, Option<RelPath>)>,
     guard: Guard,
     next_generation: Generation,
     confirmed: Generation,
@@ -273,6 +208,7 @@ impl Engine {
             locks: Locks::default(),
             making: BTreeMap::new(),
             made: BTreeMap::new(),
+            conflicts: BTreeMap::new(),
             guard,
             next_generation: 0,
             confirmed: 0,
@@ -573,6 +509,7 @@ impl Engine {
             self.in_sync = true;
             self.first = false;
             self.made.clear();
+            self.conflicts.clear();
             // What was accepted has been dealt with.
             self.accept = false;
             let (files, bytes) = self.holds;

@@ -232,14 +232,14 @@ impl Engine {
             };
             Part::Apply(Apply { path: path.clone(), parent: None, node, step })
         });
-        if let Some(loser) = loser {
+        let mut flight = Flight::new(path, node, Some(entry), parts, changes);
+        flight.conflict = loser.map(|loser| {
             let copy = match copied {
                 Some(Displaced::Copy(name)) => path.parent().and_then(|p| p.join(&name).ok()),
                 _ => None,
             };
-            self.tell(News::Conflict { generation: next, path: path.clone(), loser, copy });
-        }
-        let mut flight = Flight::new(path, node, Some(entry), parts, changes);
+            (loser, copy)
+        });
         if matches!(
             (needs, from),
             ([Need::Attributes, Need::Contents], Side::Left) | ([Need::Contents, Need::Attributes], Side::Right)
@@ -328,6 +328,7 @@ impl Engine {
             self.making.insert(flight.path.clone(), flight.node);
         }
         self.tell_begun(generation, &flight);
+        self.tell_conflict(generation, &flight);
         if self.settings.dry_run {
             self.land(&flight);
             return;
@@ -389,6 +390,15 @@ impl Engine {
         self.drop_pending(side, path);
         if let Some((seq, true)) = seq {
             self.side(side).creating.insert(seq);
+        }
+    }
+
+    /// Tells of a conflict when its action begins; not again if that was refused, and is tried once more.
+    fn tell_conflict(&mut self, generation: Generation, flight: &Flight) {
+        let Some((loser, copy)) = flight.conflict.clone() else { return };
+        let told = self.conflicts.insert(flight.path.clone(), (loser, copy.clone()));
+        if told.as_ref() != Some(&(loser, copy.clone())) {
+            self.tell(News::Conflict { generation, path: flight.path.clone(), loser, copy });
         }
     }
 

@@ -156,6 +156,26 @@ fn too_few_watches_and_instances_are_told() {
     assert!(none.iter().any(|[_, check, _]| check == "inotify"), "{none:?}");
 }
 
+#[test]
+fn rsync_is_looked_for_where_contents_go_through_it() {
+    if !tools::has("rsync") {
+        return;
+    }
+    let pair = Pair::new();
+    let file = configure(&pair, "", "");
+    assert!(!once(&["doctor", &file]).stdout.contains("rsync:"), "nobody needs it");
+    let file = configure(&pair, "transfer = 'rsync'\n", "");
+    let report = once(&["doctor", &file]);
+    assert_eq!(report.code(), 0, "{}", report.stdout);
+    for side in ["left ", "right"] {
+        assert!(report.stdout.contains(&format!("ok     {side}  rsync: rsync version ")), "{}", report.stdout);
+    }
+    let mut command = Command::new(PSYNC);
+    command.args(["doctor", &file, "--json"]).env("PATH", pair.beside("nothing"));
+    let wrong = wrong_in(run_to_end(command));
+    assert_eq!(wrong, ["left", "right"].map(|side| [side, "rsync", "is not installed"].map(str::to_owned)));
+}
+
 /// A pair whose right side is an agent behind this command.
 fn behind(pair: &Pair, command: &str) -> String {
     configure(pair, "", &format!("host = \"files2\"\nproxy_command = {command:?}\n"))

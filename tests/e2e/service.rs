@@ -377,6 +377,7 @@ fn what_was_taken_for_equal_unread_is_read_by_a_full_sync_with_checksums() {
         );
         assert_eq!(walk(root), 302);
     }
+    assert_eq!(house.status()["totals"]["conflicts"], 1, "told once{}", house.story());
     let done = house.psync(&["check", house.config.to_str().unwrap(), "-c", "--all"]);
     assert_eq!(done.code(), 0, "{}{}", done.stdout, done.stderr);
     let done = house.psync(&["fullsync", PAIR, "--checksum"]);

@@ -19,7 +19,8 @@ pub fn left(settings: &Settings, pair: &str) -> Station {
     let (say, answers) = answers();
     let (questions, asked) = channel();
     let (root, pair) = (settings.left.root.clone(), pair.to_owned());
-    let scope = Scope { filter: filter(settings), owner: settings.owner, links: settings.links };
+    let (owner, links, rsync) = (settings.owner, settings.links, settings.uses_rsync());
+    let scope = Scope { filter: filter(settings), owner, links, rsync };
     let run = move || {
         let open = || Survey::open(&root, &pair, &scope);
         attend(open, || asked.recv().ok(), |answer| say.send(answer).is_ok());

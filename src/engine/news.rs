@@ -1,0 +1,72 @@
+//! What the engine tells people.
+
+use crate::model::{Generation, Problem, RelPath, Side};
+
+/// What users and operators may want to know.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// Progress of the scans.
+    Scanning {
+        side: Side,
+        files: u64,
+        bytes: u64,
+    },
+    /// Both sides are equal and watched.
+    InSync {
+        files: u64,
+        bytes: u64,
+    },
+    /// An action begins; on a dry run nothing follows.
+    Begun {
+        generation: Generation,
+        side: Side,
+        what: &'static str,
+        path: RelPath,
+        from: Option<RelPath>,
+        bytes: u64,
+    },
+    /// An action is recorded on both sides.
+    Completed {
+        generation: Generation,
+        path: RelPath,
+        /// Contents that were placed.
+        bytes: u64,
+    },
+    Conflict {
+        generation: Generation,
+        path: RelPath,
+        loser: Side,
+        copy: Option<RelPath>,
+    },
+    Problem {
+        side: Side,
+        path: RelPath,
+        problem: Option<Problem>,
+    },
+    /// Nothing is propagated any more.
+    Halted {
+        reason: String,
+        advice: String,
+    },
+    /// Something to be mended, told once in a run for each `what`.
+    Warning {
+        what: &'static str,
+        text: String,
+    },
+    /// On so many objects an attribute of this kind could not be set on this side so far.
+    NotSet {
+        side: Side,
+        counts: Vec<(String, u64)>,
+    },
+    Note {
+        side: Side,
+        text: String,
+    },
+    /// Events were lost, and what they spoke of is looked for.
+    Lost {
+        side: Side,
+        scope: RelPath,
+        reason: String,
+    },
+    Stopped,
+}
