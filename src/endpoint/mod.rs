@@ -117,6 +117,8 @@ pub struct Endpoint<D: Disk, A: Archive> {
     troubles: BTreeMap<RelPath, Trouble>,
     /// Paths that appeared: directories among them are scanned.
     appeared: BTreeSet<RelPath>,
+    /// Paths whose deletion waits, or has waited, for the re-creation that editors make.
+    vanished: BTreeSet<RelPath>,
     last_progress: Millis,
     turn: Generation,
     /// When the trash is looked through next.
@@ -161,6 +163,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             whole: BTreeSet::new(),
             troubles: BTreeMap::new(),
             appeared: BTreeSet::new(),
+            vanished: BTreeSet::new(),
             last_progress: now,
             turn: 0,
             next_expiry: 0,
@@ -188,7 +191,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 if hint == Hint::Appeared {
                     self.appeared.insert(path.clone());
                 }
-                self.coalescer.event(path, hint, now);
+                match hint {
+                    Hint::Vanished => self.vanish(path, now),
+                    _ => self.coalescer.event(path, hint, now),
+                }
                 if self.appeared.len() > 2 * coalesce::DEFAULT_LIMIT {
                     // The others lie within scopes that are scanned as a whole.
                     self.appeared.retain(|path| self.coalescer.is_dirty(path));
@@ -446,14 +452,18 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let how = How { patient: self.is_patient(path, now), ..how };
         let examined = self.replica.examine(path, how)?;
         let fine = !matches!(examined, Examined::Problem(_) | Examined::Busy);
+        let waited = self.vanished.remove(path);
         if !matches!(examined, Examined::Left { .. }) {
             self.release_move(path);
         }
         match examined {
-            // A deletion waits for the re-creation that editors make, whoever asks.
-            Examined::Changed(change) if how.again && change.after.is_none() && change.known.is_some() => {
-                self.coalescer.event(path.clone(), Hint::Vanished, now);
-                self.take_back(path, out)?;
+            // A deletion waits for the re-creation that editors make, whoever asks, or whatever the look was due for.
+            Examined::Changed(change) if change.after.is_none() && change.known.is_some() && (how.again || !waited) => {
+                self.vanish(path.clone(), now);
+                match how.again {
+                    true => self.take_back(path, out)?,
+                    false => self.replica.withdraw_report(path)?,
+                }
             }
             // A full sync sends it.
             Examined::Changed(change) if !how.again && self.waits_for_full_sync(&change) => {
@@ -484,7 +494,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
             }
             // The directory may turn up under another name: its own deletion waits as every other.
-            Examined::Above(above) => self.coalescer.event(above, Hint::Vanished, now),
+            Examined::Above(above) => self.vanish(above, now),
             Examined::Problem(problem) => {
                 if how.again {
                     self.take_back(path, out)?;
@@ -505,6 +515,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             out.push(Reply::Problem { path: path.clone(), problem: None });
         }
         Ok(())
+    }
+
+    /// Nothing lies at the path any more, which is told if it is so for a while.
+    fn vanish(&mut self, path: RelPath, now: Millis) {
+        self.vanished.insert(path.clone());
+        self.coalescer.event(path, Hint::Vanished, now);
     }
 
     /// Whether contents changed that travel with the next full sync only.

@@ -8,8 +8,6 @@ use crate::replica::error::ReplicaError;
 use crate::replica::examine::How;
 use crate::replica::scan::{Found, Scan};
 
-use crate::watch::Hint;
-
 use super::message::Reply;
 use super::{Endpoint, Next, Style, saves};
 
@@ -52,7 +50,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             more |= self.step_scans(now, out)?;
         }
         for path in std::mem::take(&mut self.replica.vanished) {
-            self.coalescer.event(path, Hint::Vanished, now);
+            self.vanish(path, now);
         }
         self.answer_pings(now, out);
         self.replica.look_for_late_writes(now)?;
@@ -222,6 +220,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         if self.coalescer.is_empty() {
             self.appeared.clear();
+            self.vanished.clear();
             self.leavers.clear();
         }
         Ok(!self.replica.dirty.is_empty() || self.coalescer.next_due().is_some_and(|due| due <= now))
@@ -311,7 +310,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     fn tell_found(&mut self, found: Found, now: Millis, out: &mut Vec<Reply>) {
         for path in found.gone {
-            self.coalescer.event(path, Hint::Vanished, now);
+            self.vanish(path, now);
         }
         for path in found.left {
             self.coalescer.later(&path, now, now);

@@ -58,6 +58,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         // A directory's attributes may have changed without a trace but its ctime.
         let settled = row.signature.is_some_and(|s| s.ctime == before.ctime);
         let untouched = after.filter(|after| settled && self.still(&row, &before) && same_version(&before, after));
+        // So may any object's between the two looks, and the rename hides that in the ctime.
+        let found = self.disk.xattrs(&new.dir, &new.name, row.entry.kind());
+        let untouched = untouched.filter(|_| found.is_ok_and(|found| found == row.live_attrs().xattrs));
         let signature = untouched.map(|after| self.signature(&after)).or(row.signature);
         self.forget_report(from);
         self.forget_report(path);
