@@ -121,7 +121,7 @@ pub fn open(
         None => replica,
     };
     // Nothing that was reported will ever be recorded.
-    let open_max = if opening.skip_initial || opening.dry_run { usize::MAX } else { 8192 };
+    let open_max = if opening.skip_initial || opening.dry_run { usize::MAX } else { 4096 };
     let translate = match opening.translate.as_deref().map(Translate::new) {
         Some(Err(error)) => return Err(error.to_string()),
         Some(Ok(translate)) => Some(translate),
