@@ -195,9 +195,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     Hint::Vanished => self.vanish(path, now),
                     _ => self.coalescer.event(path, hint, now),
                 }
-                if self.appeared.len() > 2 * coalesce::DEFAULT_LIMIT {
-                    // The others lie within scopes that are scanned as a whole.
-                    self.appeared.retain(|path| self.coalescer.is_dirty(path));
+                for paths in [&mut self.appeared, &mut self.vanished] {
+                    if paths.len() > 2 * coalesce::DEFAULT_LIMIT {
+                        // The others lie within scopes that are scanned as a whole.
+                        paths.retain(|path| self.coalescer.is_dirty(path));
+                    }
                 }
             }
             Event::Lost { scope, reason } => {

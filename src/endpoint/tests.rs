@@ -85,22 +85,24 @@ fn what_is_taught_to_have_moved_away_is_not_replaced() {
 /// An endpoint that nobody talks to keeps in mind where something happened, and no more than it must.
 #[test]
 fn what_is_kept_while_no_brain_is_there_is_bounded() {
-    let (_root, (mut endpoint, _watcher)) = right();
-    for n in 0..3 * DEFAULT_LIMIT {
-        let path = path(&format!("{}/{n}", n / 1000));
-        endpoint.event(Event::Dirty { path, hint: Hint::Appeared }, 2);
-        // The scopes come on top of the paths.
-        let (appeared, dirty) = (endpoint.appeared.len(), endpoint.coalescer.len());
-        assert!(appeared <= 2 * DEFAULT_LIMIT && dirty <= DEFAULT_LIMIT + 1000, "{n}: {appeared} {dirty}");
-        if n % 10_000 == 0 {
-            // Nothing is done with it, whatever time goes by.
-            let mut out = Vec::new();
-            endpoint.step(3, &mut out).expect("step");
-            assert!(out.is_empty(), "{out:?}");
+    for hint in [Hint::Appeared, Hint::Vanished] {
+        let (_root, (mut endpoint, _watcher)) = right();
+        for n in 0..3 * DEFAULT_LIMIT {
+            let path = path(&format!("{}/{n}", n / 1000));
+            endpoint.event(Event::Dirty { path, hint }, 2);
+            // The scopes come on top of the paths.
+            let (noted, dirty) = (endpoint.appeared.len().max(endpoint.vanished.len()), endpoint.coalescer.len());
+            assert!(noted <= 2 * DEFAULT_LIMIT && dirty <= DEFAULT_LIMIT + 1000, "{n}: {noted} {dirty}");
+            if n % 10_000 == 0 {
+                // Nothing is done with it, whatever time goes by.
+                let mut out = Vec::new();
+                endpoint.step(3, &mut out).expect("step");
+                assert!(out.is_empty(), "{out:?}");
+            }
         }
+        // What is not kept by itself lies within a scope that will be scanned.
+        assert!(endpoint.coalescer.is_dirty(&path("299/299999")) || !endpoint.coalescer.take_scopes().is_empty());
     }
-    // What is not kept by itself lies within a scope that will be scanned.
-    assert!(endpoint.coalescer.is_dirty(&path("299/299999")) || !endpoint.coalescer.take_scopes().is_empty());
 }
 
 #[test]
