@@ -144,8 +144,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let signature = match self.reported.get(path).filter(|r| r.seq == seq) {
             Some(reported) => reported.seen.as_ref().map(|seen| seen.signature),
-            // Not reported: the object as it was recorded.
-            None if seq == 0 => self.row_at(path)?.and_then(|row| row.signature),
+            // Nothing is reported, be it that the last look found what is recorded: the object as it was recorded.
+            None if seq == 0 || !self.reported.contains_key(path) => self.row_at(path)?.and_then(|row| row.signature),
             None => None,
         };
         let Some(signature) = signature else { return Ok(None) };
