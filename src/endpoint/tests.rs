@@ -82,6 +82,30 @@ fn what_is_taught_to_have_moved_away_is_not_replaced() {
     assert_eq!(known, [(21, "d/f".into(), 21, true), (30, "b".into(), 30, true), (20, "d".into(), 40, true)]);
 }
 
+#[test]
+fn contents_of_what_equals_its_row_are_supplied() {
+    let (_root, (mut endpoint, _watcher)) = right();
+    let mut ask = |request| {
+        let mut out = Vec::new();
+        endpoint.handle(request, 2, &mut out).expect("taken in");
+        endpoint.step(3, &mut out).expect("done");
+        out
+    };
+    ask(Request::Go { peer: [2; 16], scan: false, whole: false });
+    let entry = row(20, 1, "f", 20, Content::File { size: 4, hash: None }).entry.expect("an entry");
+    let source = Source::Inline(serde_bytes::ByteBuf::from(*b"text"));
+    let step = Step::Put { entry, source, expect: crate::model::Expect::Absent, displaced: Displaced::Trash };
+    let done =
+        ask(Request::Apply { generation: 20, apply: Apply { path: path("f"), parent: Some(1), node: 20, step } });
+    assert!(done.iter().any(|r| matches!(r, Reply::Result { outcome: Outcome::Done { .. }, .. })), "{done:?}");
+    let looked = ask(Request::Examine { path: path("f"), as_copy: false });
+    let seq = looked.iter().find_map(|r| if let Reply::Report(change) = r { Some(change.seq) } else { None });
+    let seq = seq.unwrap_or_else(|| panic!("no report: {looked:?}"));
+    let sent = ask(Request::Supply { generation: 21, path: path("f"), seq, way: Way::Stream });
+    let data = sent.iter().find_map(|r| if let Reply::Data { data, .. } = r { Some(data) } else { None });
+    assert!(matches!(data, Some(Data::Whole { .. })), "{sent:?}");
+}
+
 /// An endpoint that nobody talks to keeps in mind where something happened, and no more than it must.
 #[test]
 fn what_is_kept_while_no_brain_is_there_is_bounded() {
