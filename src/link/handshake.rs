@@ -11,7 +11,7 @@ use super::LinkError;
 use super::frame::{self, HEADER, Head, Kind};
 
 /// The version of the frames and messages. Two sides must have the same.
-pub const PROTOCOL: u16 = 6;
+pub const PROTOCOL: u16 = 7;
 const MAGIC: &[u8] = b"psync";
 /// The longest first frame's payload.
 const MAX_HELLO: usize = 1024;
@@ -192,7 +192,7 @@ mod tests {
         agent[0] -= 4;
         let ours = env!("CARGO_PKG_VERSION");
         let expected =
-            format!("the other side runs psync 9.9 (protocol 7), this one psync {ours} (protocol {PROTOCOL})");
+            format!("the other side runs psync 9.9 (protocol 99), this one psync {ours} (protocol {PROTOCOL})");
         assert_eq!(answer(&agent), expected);
     }
 
