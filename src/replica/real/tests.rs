@@ -51,7 +51,7 @@ impl Lab {
     }
 
     fn in_stage(&self, name: &str) -> PathBuf {
-        self.disk.own_path().join("stage").join(name)
+        self.disk.own_dir().expect("open").shown().join("stage").join(name)
     }
 
     fn names(&self, dir: &Dir) -> Vec<String> {
@@ -119,7 +119,7 @@ fn own_directories_are_made_private_and_found_again() {
     for path in [".psync", ".psync/pair", ".psync/pair/stage", ".psync/pair/trash"] {
         assert_eq!(fs::metadata(lab.at(path)).expect("there").mode() & 0o7777, 0o700, "{path}");
     }
-    assert_eq!(lab.disk.own_path(), fs::canonicalize(lab.top.path()).expect("a path").join(".psync/pair"));
+    assert_eq!(lab.disk.own_dir().expect("open").shown(), fs::canonicalize(lab.top.path()).expect("a path").join(".psync/pair"));
     fs::write(lab.in_stage("kept"), b"x").expect("a file");
     fs::set_permissions(lab.at(".psync"), fs::Permissions::from_mode(0o755)).expect("opened up");
     let again = Lab::over(lab.top);
