@@ -24,7 +24,9 @@ fn set() -> bool {
     let Some(set) = vfs.xSetSystemCall.filter(|_| vfs.iVersion >= 3) else { return false };
     // SAFETY: SQLite keeps the pointer as one to any function, and casts it back to the type of lstat(2) to call it.
     let look = unsafe {
-        std::mem::transmute::<unsafe extern "C" fn(*const c_char, *mut libc::stat) -> c_int, unsafe extern "C" fn()>(look)
+        std::mem::transmute::<unsafe extern "C" fn(*const c_char, *mut libc::stat) -> c_int, unsafe extern "C" fn()>(
+            look,
+        )
     };
     // SAFETY: the file system is SQLite's own, the name ends with a NUL, and the function stays for ever.
     unsafe { set(vfs, c"lstat".as_ptr(), Some(look)) == ffi::SQLITE_OK }
@@ -58,7 +60,8 @@ mod tests {
         for path in [&b"/proc/self"[..], b"/proc/self/fd/0", b"/proc/self/fd/123"] {
             assert!(leads_to_descriptor(path));
         }
-        for path in [&b"/proc"[..], b"/proc/self/fd", b"/proc/self/fd/", b"/proc/self/fd/1/a", b"/proc/self/exe", b"/a"] {
+        for path in [&b"/proc"[..], b"/proc/self/fd", b"/proc/self/fd/", b"/proc/self/fd/1/a", b"/proc/self/exe", b"/a"]
+        {
             assert!(!leads_to_descriptor(path));
         }
         assert!(keep_descriptors().is_ok());

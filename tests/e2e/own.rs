@@ -97,7 +97,8 @@ fn links_in_the_place_of_its_own_directory_are_not_written_through() {
         let here: Vec<_> = std::fs::read_dir(Pair::own(&root)).unwrap().flatten().map(|e| e.path()).collect();
         assert!(here.len() == FILES.len() && here.iter().all(|p| p.is_symlink()), "{here:?}{}", pair.story());
         let names = snapshot(&other, Depth::Stat);
-        let carried: Vec<_> = names.paths().into_iter().filter(|p| *p == "x" || p.to_string().starts_with("x/")).collect();
+        let carried: Vec<_> =
+            names.paths().into_iter().filter(|p| *p == "x" || p.to_string().starts_with("x/")).collect();
         assert!(carried.is_empty(), "psync's own directory was carried over: {carried:?}{}", pair.story());
         pair.stop();
         // Nor are they when it starts on them.
@@ -275,11 +276,12 @@ fn doctor_tells_of_a_root_that_others_may_write() {
         return tools::missing("root");
     }
     let said = |pair: &Pair| {
-        let [left, right] = pair.sides().map(|side| side.to_str().unwrap());
-        let once = once(&["doctor", left, right]);
+        let file = pair.beside("e2e.toml");
+        write(&file, format!("[left]\nroot = {:?}\n[right]\nroot = {:?}\n", pair.left, pair.right));
+        let once = once(&["doctor", file.to_str().unwrap()]);
         once.stdout + &once.stderr
     };
-    let told = |pair: &Pair| said(pair).lines().any(|line| line.contains("may write") && line.contains("right"));
+    let told = |pair: &Pair| said(pair).lines().any(|line| line.contains("may write in it") && line.contains("right"));
     let pair = Pair::new();
     assert!(!told(&pair), "{}", said(&pair));
     for mode in [0o775, 0o757, 0o1777] {

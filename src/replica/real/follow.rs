@@ -80,13 +80,7 @@ pub fn open(within: Within<'_>, dir: BorrowedFd<'_>, name: &[u8], flags: OFlags)
 }
 
 /// The stat that the link `name` shows, whose own one is given.
-pub fn stat(
-    within: Within<'_>,
-    dir: BorrowedFd<'_>,
-    name: &[u8],
-    link: &Stat,
-    device: Device,
-) -> Result<Stat, Astray> {
+pub fn stat(within: Within<'_>, dir: BorrowedFd<'_>, name: &[u8], link: &Stat, device: Device) -> Result<Stat, Astray> {
     let file = open(within, dir, name, OFlags::PATH)?;
     let stat = walk::stat_fd(file.as_fd(), device).map_err(|_| Astray::Nowhere)?;
     Ok(as_link(stat, (link.ino, link.btime)))

@@ -71,13 +71,7 @@ impl OwnDir {
         OwnDir::held(root, common, own, path, pair)
     }
 
-    fn held(
-        root: BorrowedFd<'_>,
-        common: OwnedFd,
-        pair: OwnedFd,
-        path: &Path,
-        name: &Name,
-    ) -> io::Result<OwnDir> {
+    fn held(root: BorrowedFd<'_>, common: OwnedFd, pair: OwnedFd, path: &Path, name: &Name) -> io::Result<OwnDir> {
         let above = Some((root.try_clone_to_owned()?, common));
         let shown = path.join(OsStr::from_bytes(OWN_DIR)).join(OsStr::from_bytes(name.as_bytes()));
         Ok(OwnDir(Arc::new(Held { above, pair, name: name.as_bytes().into(), shown })))

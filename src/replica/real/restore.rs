@@ -80,13 +80,7 @@ fn copies(trash: &Dir, id: &Name, device: walk::Device, found: &mut Vec<Trashed>
 }
 
 /// Moves an object of the trash to a path where nothing lies. Of a directory `below` leads to the object in it that is meant.
-pub fn restore(
-    root: BorrowedFd<'_>,
-    own: &OwnDir,
-    id: &Name,
-    below: Option<&RelPath>,
-    to: &RelPath,
-) -> io::Result<()> {
+pub fn restore(root: BorrowedFd<'_>, own: &OwnDir, id: &Name, below: Option<&RelPath>, to: &RelPath) -> io::Result<()> {
     let trash = own.dir("trash")?;
     let gone = || "it is not in the trash".to_owned();
     let (from, name) = match below.map(|path| path.split()) {

@@ -147,8 +147,13 @@ impl State {
         self.watches.clear();
         self.events.clear();
         self.fail_in = None;
-        let open: Vec<Obj> =
-            self.volume.inodes.iter().filter(|(_, inode)| inode.handles + inode.pins > 0).map(|(obj, _)| *obj).collect();
+        let open: Vec<Obj> = self
+            .volume
+            .inodes
+            .iter()
+            .filter(|(_, inode)| inode.handles + inode.pins > 0)
+            .map(|(obj, _)| *obj)
+            .collect();
         for obj in open {
             let inode = self.inode_mut(obj);
             (inode.handles, inode.write_handles, inode.pins) = (0, 0, 0);
@@ -433,7 +438,9 @@ impl Disk for ModelDisk {
             let side = state.side.word();
             // Whose a file is that has other names as well, psync cannot know; nor that of an object that it has not seen.
             match pin.names.get() {
-                None => state.world.violation(format!("unseen: {side}: attributes of an object that was not looked at")),
+                None => {
+                    state.world.violation(format!("unseen: {side}: attributes of an object that was not looked at"))
+                }
                 Some(names) if kind == Kind::File && names > 1 => {
                     state.world.violation(format!("linked: {side}: attributes of a file with other names were set"));
                 }
