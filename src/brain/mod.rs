@@ -157,6 +157,7 @@ impl Brain<'_> {
 
     fn open_left(&mut self, number: u64) -> Result<Left, String> {
         let left = Left::start(&self.job, number, self.heard_in.clone())?;
+        self.teller.keep_events_in(left.own_dir());
         match left.heartbeat(&self.job) {
             Ok(heart) => self.desk.set_heart(heart),
             Err(reason) => {

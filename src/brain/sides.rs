@@ -24,6 +24,7 @@ use crate::link::proxy::{self, Proxy};
 use crate::link::{Limits, LinkError, failure};
 use crate::model::Side;
 use crate::pulse;
+use crate::replica::real::OwnDir;
 use crate::service::repeats::Repeats;
 use crate::watch::coalesce::Timing;
 use crate::watch::inotify::{InotifyTree, Stats};
@@ -51,6 +52,7 @@ pub struct Left {
     inbox: Sender<Inbound>,
     thread: JoinHandle<()>,
     watcher: Arc<InotifyTree>,
+    own: Option<OwnDir>,
 }
 
 impl Left {
@@ -61,7 +63,7 @@ impl Left {
         let sink = move |told| drop(events.send(told));
         let opening = opening(&job.settings, &job.pair, Side::Left);
         let (mut endpoint, watcher) = open(&opening, clock(), sink)?;
-        let its_watcher = watcher.clone();
+        let (its_watcher, own) = (watcher.clone(), endpoint.own_dir());
         let run = move || {
             let _pulse = pulse::take("left");
             let served = serve(&mut endpoint, &inbox_out, |reply| heard.send(Heard::Left(number, reply)).is_ok());
@@ -71,16 +73,19 @@ impl Left {
             pulse::lean(|| drop(heard.send(Heard::LeftEnded(number, served.map(drop).map_err(|e| e.to_string())))));
         };
         let thread = thread::Builder::new().name("left".into()).spawn(run).map_err(|e| e.to_string())?;
-        Ok(Left { number, inbox, thread, watcher })
+        Ok(Left { number, inbox, thread, watcher, own })
     }
 
     /// Its sign of life. A dry run makes no file, and has none.
     pub fn heartbeat(&self, job: &Job) -> Result<Option<Heartbeat>, String> {
-        if job.settings.dryrun {
-            return Ok(None);
-        }
-        let opened = Heartbeat::open(&job.settings.left.root, &job.pair, self.watcher.clone());
+        let Some(own) = self.own.clone() else { return Ok(None) };
+        let opened = Heartbeat::open(own, self.watcher.clone());
         opened.map(Some).map_err(|e| format!("{}: the heartbeat file: {e}", job.settings.left.root.display()))
+    }
+
+    /// psync's own directory, as it has it open; a dry run has none.
+    pub fn own_dir(&self) -> Option<OwnDir> {
+        self.own.clone()
     }
 
     /// What its watcher counts.

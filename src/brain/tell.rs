@@ -16,7 +16,8 @@ use crate::config::Settings;
 use crate::endpoint::message::{Reply, Request};
 use crate::engine::News;
 use crate::model::{Generation, Millis, RelPath, Side};
-use crate::service::events::{Event, Events, events_of};
+use crate::replica::real::OwnDir;
+use crate::service::events::{Event, Events};
 use crate::service::log::{EVENT_ID, MESSAGE_ID, METHOD, PATH, SIDE, event_id, message_id, method, side_letter};
 
 /// Problems that are known by path; of more only the number of tellings counts.
@@ -74,7 +75,7 @@ impl<'a> Teller<'a> {
             full_syncs: 0,
             done: VecDeque::new(),
             begun: BTreeMap::new(),
-            events: (!job.settings.dryrun).then(|| Events::new(events_of(&job.settings.left.root, &job.pair))),
+            events: (!job.settings.dryrun).then(Events::default),
         }
     }
 
@@ -282,6 +283,13 @@ impl<'a> Teller<'a> {
                 .monitor
                 .note(&format!("{} dry run: {} actions would be done; nothing was changed", self.pair, self.planned)),
             false => self.monitor.in_sync(files, bytes),
+        }
+    }
+
+    /// The left side is open: the pair's events go into its directory.
+    pub fn keep_events_in(&mut self, own: Option<OwnDir>) {
+        if let Some(events) = &mut self.events {
+            events.write_to(own);
         }
     }
 

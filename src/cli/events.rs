@@ -96,7 +96,7 @@ fn open(pair: &str) -> Result<(Settings, Vec<Event>, Reader), UsageError> {
     settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     let path = events_of(&settings.left.root, &pair.name);
     let cannot = |e: io::Error| UsageError(format!("{}: {}", path.display(), words(&e)));
-    let (kept, reader) = Reader::open(&path).map_err(cannot)?;
+    let (kept, reader) = Reader::open(&settings.left.root, &pair.name).map_err(cannot)?;
     Ok((settings, kept, reader))
 }
 

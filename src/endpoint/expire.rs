@@ -1,10 +1,10 @@
 //! Expiry of a side's trash without a session: `psync trash PAIR expire` while the pair does not run.
 
-use std::os::unix::ffi::OsStrExt;
 use std::thread;
 use std::time::Duration;
 
-use crate::model::{Millis, OWN_DIR};
+use crate::model::Millis;
+use crate::replica::real::{ARCHIVE, OwnDir, Owned};
 
 use super::open::{Opening, RealEndpoint, open};
 use super::serve::clock;
@@ -16,9 +16,11 @@ const SOON: Millis = 500;
 
 /// Opens the root, discards what is old or too much, and closes it. Nothing is done where the pair has never run.
 pub fn alone(opening: &Opening<'_>) -> Result<(), String> {
-    let own = std::ffi::OsStr::from_bytes(OWN_DIR);
-    if !opening.root.join(own).join(opening.pair).join("archive.db").exists() {
-        return Ok(());
+    match OwnDir::find_at(opening.root, opening.pair, Owned::Mine) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Ok(own) if !own.has(ARCHIVE) => return Ok(()),
+        // What else is wrong with it is told by the opening.
+        _ => {}
     }
     let (mut endpoint, watcher) = open(opening, clock(), |_| {})?;
     let expired = expire(&mut endpoint, u64::from(opening.trash_days) * 86_400);

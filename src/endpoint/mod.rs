@@ -66,11 +66,13 @@ struct Incoming<F> {
     withheld: u64,
     /// Pieces that wait for a copy before them; the source's credit bounds them.
     queue: VecDeque<Data>,
+    /// It is a copy of what it will replace, which has other names.
+    links: bool,
 }
 
 impl<F> Incoming<F> {
     fn new(apply: Apply, receive: Option<Receive<F>>) -> Incoming<F> {
-        Incoming { apply, receive, partial: None, withheld: 0, queue: VecDeque::new() }
+        Incoming { apply, receive, partial: None, withheld: 0, queue: VecDeque::new(), links: false }
     }
 }
 
@@ -127,6 +129,8 @@ pub struct Endpoint<D: Disk, A: Archive> {
     pings: Vec<(u64, Millis)>,
     /// The root itself may have been moved, deleted or unmounted.
     doubts_root: bool,
+    /// psync's own directory is not where it was: nothing is done any more, and the session was told.
+    astray: bool,
 }
 
 impl<D: Disk, A: Archive> Endpoint<D, A> {
@@ -169,6 +173,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             next_expiry: 0,
             pings: Vec::new(),
             doubts_root: false,
+            astray: false,
         })
     }
 
@@ -294,6 +299,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     fn start(&mut self, start: &Start, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         self.carry_out_rest(0)?;
         self.forget_session()?;
+        // This session has not heard of it.
+        self.astray = false;
         if start.accept {
             self.replica.adopt_root()?;
         }
@@ -328,7 +335,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Finishes what an ended session asked for; nobody is told.
     fn carry_out_rest(&mut self, now: Millis) -> Result<(), ReplicaError> {
         let mut unheard = Vec::new();
-        self.flush(&mut unheard, now)?;
+        if !self.is_astray(&mut unheard)? {
+            self.flush(&mut unheard, now)?;
+        }
         self.finish(&mut unheard)?;
         self.corked.clear();
         self.free.clear();
@@ -352,7 +361,29 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     /// Whether the root is still the directory that was opened, and lies where it lay.
     pub fn root_is_there(&self) -> bool {
-        self.replica.disk.root_is_there()
+        self.replica.disk.root_is_there() && self.replica.disk.own_is_there().is_ok()
+    }
+
+    /// Halts if psync's own directory was moved or replaced: what was to be done is dropped, as a crash would.
+    fn is_astray(&mut self, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
+        let Err(reason) = self.replica.disk.own_is_there() else {
+            self.astray = false;
+            return Ok(false);
+        };
+        for job in std::mem::take(&mut self.jobs) {
+            if let Some(staged) = job.staged {
+                self.replica.unstage(&staged.name);
+            }
+        }
+        self.records.clear();
+        self.replica.drop_prepared();
+        // Names that were changed get their rows: those go by what is open.
+        self.finish(out)?;
+        if !std::mem::replace(&mut self.astray, true) {
+            self.forget_session()?;
+            out.push(Reply::Halt { reason });
+        }
+        Ok(true)
     }
 
     fn hello(&self) -> Result<Hello, ReplicaError> {
@@ -404,6 +435,22 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 Err(error) => fail(generation, error, out)?,
             }
             return Ok(());
+        }
+        if let Step::SetAttrs { entry, expect } = &apply.step {
+            match self.replica.linked(&apply.path, entry) {
+                Ok(None) => {}
+                Ok(held) => {
+                    let (entry, expect) = (entry.clone(), expect.clone());
+                    let source = Source::Inline(serde_bytes::ByteBuf::new());
+                    let step = Step::Put { entry, source, expect, displaced: Displaced::Trash };
+                    self.copy(generation, Apply { step, ..apply }, held, out)?;
+                    if let Some(incoming) = self.incoming.get_mut(&generation) {
+                        incoming.links = true;
+                    }
+                    return Ok(());
+                }
+                Err(error) => return fail(generation, error, out),
+            }
         }
         let Step::Put { entry, source, expect, .. } = &apply.step else {
             self.jobs.push(Job { generation, apply, staged: None });

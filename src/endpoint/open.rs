@@ -13,7 +13,7 @@ use crate::filter::{Filter, FilterSettings, Translate};
 use crate::model::{Millis, Name, RelPath, Side};
 use crate::replica::disk::Disk;
 use crate::replica::metadata::Rules;
-use crate::replica::real::{Cover, RealDisk};
+use crate::replica::real::{ARCHIVE, Cover, OwnDir, RealDisk};
 use crate::replica::sqlite::SqliteArchive;
 use crate::watch::coalesce::Timing;
 use crate::watch::inotify::InotifyTree;
@@ -33,6 +33,13 @@ const BATCH: u64 = 2048;
 
 /// An endpoint of a real root.
 pub type RealEndpoint = Endpoint<RealDisk, SqliteArchive>;
+
+impl RealEndpoint {
+    /// psync's own directory, as this endpoint has it open; `None` in a dry run.
+    pub fn own_dir(&self) -> Option<OwnDir> {
+        self.replica.disk.own_dir().ok().filter(|_| !self.replica.settings.dry_run)
+    }
+}
 
 /// What an endpoint is opened with.
 #[derive(Debug, Clone)]
@@ -94,14 +101,16 @@ pub fn open(
     let disk = open_disk(opening.root, opening.pair, cover).map_err(|e| format!("{root}: {e}"))?;
     let disk = disk.with_rules(Rules::new(opening.owner, opening.samba_acls), opening.links);
     let identity = disk.root_identity().map_err(|e| format!("{root}: {e}"))?;
-    let path = disk.own_path().join("archive.db");
     let root = (identity.ino, identity.btime);
     // Even to be opened the archive takes some room.
     disk.ease();
-    let none = opening.dry_run && std::fs::metadata(&path).is_err_and(|e| e.kind() == ErrorKind::NotFound);
-    let archive = match none {
-        true => SqliteArchive::in_memory(root),
-        false => SqliteArchive::open(&path, root).map(|(archive, _)| archive),
+    let own = match disk.own_dir() {
+        Err(error) if opening.dry_run && error.kind() == ErrorKind::NotFound => None,
+        own => Some(own.map_err(|e| format!("{}: {e}", opening.root.display()))?),
+    };
+    let archive = match own.filter(|own| !opening.dry_run || own.has(ARCHIVE)) {
+        None => SqliteArchive::in_memory(root),
+        Some(own) => SqliteArchive::open_in(&own, root).map(|(archive, _)| archive),
     };
     let archive = archive.map_err(|e| e.to_string())?;
     let replica = crate::replica::Settings {

@@ -213,8 +213,8 @@ impl Service<'_> {
                 let sink = events.clone();
                 let (endpoint, watcher) = open(&opening, clock(), move |told| drop(sink.send(told)))?;
                 if !dry {
-                    let heartbeat = Heartbeat::open(&root, self.opening.pair, watcher.clone());
-                    keep(beating, heartbeat.ok());
+                    let heartbeat = endpoint.own_dir().and_then(|own| Heartbeat::open(own, watcher.clone()).ok());
+                    keep(beating, heartbeat);
                 }
                 held.insert(Held { endpoint, watcher, dry })
             }

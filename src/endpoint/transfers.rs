@@ -7,6 +7,7 @@ use crate::replica::archive::Archive;
 use crate::replica::batch::Job;
 use crate::replica::disk::Disk;
 use crate::replica::error::{At, ReplicaError};
+use crate::replica::stage::Staged;
 use crate::transfer::{Basis, Receive, Received, Supplied, Supply};
 
 use super::message::Reply;
@@ -242,7 +243,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             out.push(Reply::Result { generation, outcome: Outcome::NoSource });
             return Ok(());
         }
-        let Incoming { mut apply, receive: Some(receive), partial, .. } = incoming else { return Ok(()) };
+        let Incoming { mut apply, receive: Some(receive), partial, links, .. } = incoming else { return Ok(()) };
         if let Some((older, _)) = partial {
             self.replica.unstage(&older);
         }
@@ -269,7 +270,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         entry.content = Content::File { size, hash: Some(hash) };
         let attrs = entry.attrs.clone();
         match self.replica.finish_file(&apply.path.clone(), receive.name, receive.file, &attrs, Some(hash), Ok(())) {
-            Ok(staged) => self.jobs.push(Job { generation, apply, staged: Some(staged) }),
+            Ok(staged) => {
+                let staged = Some(Staged { links, ..staged });
+                self.jobs.push(Job { generation, apply, staged });
+            }
             Err(error) => super::fail(generation, error, out)?,
         }
         Ok(())

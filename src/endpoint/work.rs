@@ -30,6 +30,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     fn work(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<Next, ReplicaError> {
+        if self.is_astray(out)? {
+            return Ok(Next::Idle);
+        }
         self.flush(out, now)?;
         let mut more = false;
         if std::mem::take(&mut self.doubts_root) && !self.replica.disk.root_is_there() {

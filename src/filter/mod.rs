@@ -4,7 +4,7 @@ mod pattern;
 mod rsync;
 mod translate;
 
-use crate::model::{Kind, OWN_DIR, RelPath};
+use crate::model::{Kind, RelPath};
 
 pub use pattern::FilterError;
 use pattern::Pattern;
@@ -73,7 +73,7 @@ impl Filter {
 
     /// As [`Filter::excluded`], for a path whose directories are known not to be.
     pub fn excluded_itself(&self, path: &RelPath) -> bool {
-        path.as_bytes() == OWN_DIR || path.as_bytes().ends_with(&self.safesuffix) || self.excludes.matches(path)
+        path.as_bytes().ends_with(&self.safesuffix) || self.excludes.matches(path)
     }
 
     /// Whether the path, or a directory above it, has a temporary name.
@@ -143,9 +143,6 @@ mod tests {
             (b"a/xThumbs.db", false, false),
             (b"a/Thumbs.db.txt", false, false),
             (b"Thumbs.db/below", true, false),
-            (b".psync", true, false),
-            (b".psync/pair/archive", true, false),
-            (b"a/.psync", false, false),
             (b".psyncx", false, false),
             (b"f.psync.ignore", true, false),
             (b"d.psync.ignore/f", true, false),

@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub const NAME_MAX: usize = 255;
 /// The longest relative path, in bytes (`PATH_MAX` less its terminator).
 pub const PATH_MAX: usize = 4095;
-/// The directory at the top of every root that belongs to psync.
+/// The directory at the top of every root that belongs to psync. No [`Name`] is this one, so no [`RelPath`] leads into it,
+/// whoever it comes from: psync itself reaches it by a descriptor.
 pub const OWN_DIR: &[u8] = b".psync";
 
 /// Why a sequence of bytes is no path inside a root.
@@ -22,13 +23,15 @@ pub enum PathError {
     Dots,
     #[error("the name holds a slash or a NUL")]
     BadByte,
+    #[error("the name '.psync' is psync's own, and never travels")]
+    Own,
     #[error("the name is {0} bytes long, more than 255")]
     LongName(usize),
     #[error("the path is {0} bytes long, more than 4095")]
     LongPath(usize),
 }
 
-/// The name of one object in its directory: 1 to 255 bytes, no slash, no NUL, not `.` or `..`.
+/// The name of one object in its directory: 1 to 255 bytes, no slash, no NUL, not `.`, `..` or `.psync`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<[u8]>);
 
@@ -49,6 +52,7 @@ fn check_name(bytes: &[u8]) -> Result<(), PathError> {
     match bytes {
         b"" => Err(PathError::Empty),
         b"." | b".." => Err(PathError::Dots),
+        OWN_DIR => Err(PathError::Own),
         _ if bytes.len() > NAME_MAX => Err(PathError::LongName(bytes.len())),
         _ if bytes.iter().any(|b| matches!(b, b'/' | 0)) => Err(PathError::BadByte),
         _ => Ok(()),
@@ -266,6 +270,21 @@ mod tests {
         assert!(RelPath::new(&[b'x'; 255]).is_ok());
         let long = vec!["abcdefg"; 513].join("/");
         assert_eq!(RelPath::new(long.as_bytes()), Err(PathError::LongPath(4103)));
+    }
+
+    #[test]
+    fn psyncs_own_directory_has_no_path_and_comes_over_no_line() {
+        for bad in [".psync", ".psync/pair/archive.db", "a/.psync", "a/.psync/b"] {
+            assert_eq!(RelPath::new(bad.as_bytes()), Err(PathError::Own), "{bad}");
+            let encoded = postcard::to_allocvec(&serde_bytes::Bytes::new(bad.as_bytes())).expect("bytes");
+            assert!(postcard::from_bytes::<RelPath>(&encoded).is_err(), "{bad}");
+        }
+        assert_eq!(Name::new(b".psync"), Err(PathError::Own));
+        let encoded = postcard::to_allocvec(&serde_bytes::Bytes::new(b".psync")).expect("bytes");
+        assert!(postcard::from_bytes::<Name>(&encoded).is_err());
+        for fine in [".psync.d", "x.psync", ".psyncs", "psync", ".PSYNC", "a/.psync~/b"] {
+            assert!(RelPath::new(fine.as_bytes()).is_ok(), "{fine}");
+        }
     }
 
     #[test]

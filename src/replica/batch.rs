@@ -105,6 +105,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(())
     }
 
+    /// Throws away what is prepared and not placed: the intents that stay are settled by the next opening.
+    pub fn drop_prepared(&mut self) {
+        for job in std::mem::take(&mut self.placed.prepared) {
+            if let Some(staged) = job.staged {
+                self.unstage(&staged.name);
+            }
+        }
+    }
+
     /// Whether a batch waits for its end.
     pub fn is_unfinished(&self) -> bool {
         !self.placed.finished.is_empty() || !self.placed.prepared.is_empty()

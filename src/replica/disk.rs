@@ -99,10 +99,16 @@ pub trait Disk {
     type Dir: Clone;
     /// An open file.
     type File;
+    /// An object that is held on to without opening it, whatever becomes of its name.
+    type Pin;
 
     /// Whether the root's own path still leads to this root.
     fn root_is_there(&self) -> bool {
         true
+    }
+    /// Whether psync's own directory still lies where it lay. The error says what happened, and the cure.
+    fn own_is_there(&self) -> Result<(), String> {
+        Ok(())
     }
     /// Opens the directory at `path`; `NotADirectory` if it is something else, `CrossesDevices` if it is foreign.
     fn open_dir(&self, path: &RelPath) -> io::Result<Self::Dir>;
@@ -122,7 +128,7 @@ pub trait Disk {
         None
     }
     /// Every name in the directory with its state, sorted by name. An object that goes away meanwhile is left out.
-    /// The root's own `.psync` is never listed.
+    /// What is called `.psync` is never listed, nor psync's own directory under whatever name.
     fn list(&self, dir: &Self::Dir) -> io::Result<Vec<(Name, Stat)>>;
     /// Lists several directories, in parallel where that helps; one answer each, in order.
     fn list_many(&self, dirs: &[Self::Dir]) -> Vec<io::Result<Vec<(Name, Stat)>>> {
@@ -130,6 +136,17 @@ pub trait Disk {
     }
     /// From now on changes in this directory become events. Idempotent; call it before [`Disk::list`].
     fn watch(&self, dir: &Self::Dir, path: &RelPath) -> io::Result<()>;
+
+    /// Holds on to what lies under a name, be it a link: what is set on it later is set on this very object. Only so do
+    /// objects get attributes that users can reach.
+    fn pin(&self, dir: &Self::Dir, name: &Name) -> io::Result<Self::Pin>;
+    fn stat_pin(&self, pin: &Self::Pin) -> io::Result<Stat>;
+    /// Opens it for reading, as [`Disk::open_file`] does.
+    fn open_pinned(&self, pin: &Self::Pin) -> io::Result<Self::File>;
+    /// Its extended attributes that travel.
+    fn pinned_xattrs(&self, pin: &Self::Pin, kind: Kind) -> io::Result<Xattrs>;
+    /// Gives it attributes, as [`Disk::set_attrs`] does; `InvalidInput` if it is of another kind.
+    fn set_pinned_attrs(&self, pin: &Self::Pin, kind: Kind, attrs: &Attrs) -> io::Result<NotSet>;
 
     /// Opens a regular file for reading, without waiting for lease holders and without touching its atime.
     fn open_file(&self, dir: &Self::Dir, name: &Name) -> io::Result<Self::File>;
@@ -195,7 +212,7 @@ pub trait Disk {
     fn make_dir(&self, dir: &Self::Dir, name: &Name) -> io::Result<()>;
     /// Makes a symbolic link. Only in own directories.
     fn make_link(&self, dir: &Self::Dir, name: &Name, target: &[u8]) -> io::Result<()>;
-    /// Gives an object attributes, in the order that keeps them all (owner, ACLs and xattrs, mode, times).
+    /// Gives an object of an own directory attributes, in the order that keeps them all (owner, ACLs and xattrs, mode, times).
     /// What this side cannot hold is left out and told; other errors are errors.
     fn set_attrs(&self, dir: &Self::Dir, name: &Name, kind: Kind, attrs: &Attrs) -> io::Result<NotSet>;
 

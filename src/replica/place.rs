@@ -13,7 +13,7 @@ use super::metadata::is_acl;
 use super::stage::Staged;
 use super::{Replica, Seen};
 
-mod attrs;
+pub(super) mod attrs;
 mod beside;
 mod rename;
 
@@ -121,6 +121,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).at(path, "stat"),
         };
+        self.meet_found(parent, path, expect, stat)
+    }
+
+    /// The same for what was found there.
+    fn meet_found(
+        &self,
+        parent: &Parent<D::Dir>,
+        path: &RelPath,
+        expect: &Expect,
+        stat: Option<Stat>,
+    ) -> Result<Met, ReplicaError> {
         // A row whose object moved away, not yet recorded, still holds the name.
         let row = self.archive.child(parent.node, &parent.name)?;
         let held = row.as_ref().is_some_and(|row| self.moved.get(&row.node).is_some_and(|now| now != path));
@@ -230,6 +241,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if node != generation {
             self.doubt_old_place(self.archive.node(node)?.as_ref(), &row)?;
         }
+        let links = victim.filter(|_| staged.links);
         let former = match &victim {
             Some(stat) => self.archive.child(parent.node, &row.name)?.filter(|former| self.unchanged(former, stat)),
             None => None,
@@ -238,6 +250,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.forget_orphaned_moves()?;
         if row.signature.is_none() || inherited {
             self.dirty.insert(path.clone());
+        }
+        if let Some(stat) = links
+            && self.drop_linked(&staged.name, &stat, path)?
+        {
+            return Ok(Placed::Done(Some(row.entry)));
         }
         if victim.is_some() {
             match self.dispose(&staged.name, path, displaced, generation) {
@@ -326,10 +343,32 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         place: (&D::Dir, &Name),
         victim: &Stat,
     ) -> Result<Guarded<D::File>, ReplicaError> {
-        if victim.kind != Some(Kind::File) {
-            return Ok(Guarded::Lease(None));
+        match victim.kind {
+            Some(Kind::File) => self.lease_victim(path, self.disk.open_file(place.0, place.1), victim),
+            _ => Ok(Guarded::Lease(None)),
         }
-        let file = match self.disk.open_file(place.0, place.1) {
+    }
+
+    /// The same for an object that is held on to.
+    pub(crate) fn guard_pinned(
+        &self,
+        path: &RelPath,
+        pin: &D::Pin,
+        victim: &Stat,
+    ) -> Result<Guarded<D::File>, ReplicaError> {
+        match victim.kind {
+            Some(Kind::File) => self.lease_victim(path, self.disk.open_pinned(pin), victim),
+            _ => Ok(Guarded::Lease(None)),
+        }
+    }
+
+    fn lease_victim(
+        &self,
+        path: &RelPath,
+        opened: io::Result<D::File>,
+        victim: &Stat,
+    ) -> Result<Guarded<D::File>, ReplicaError> {
+        let file = match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Guarded::Refused),
             // Without the right to read it a lease cannot be had; the look after the swap stands alone.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Guarded::Lease(None)),

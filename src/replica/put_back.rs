@@ -4,9 +4,10 @@
 use crate::model::{Attrs, Kind, Name, RelPath};
 
 use super::Replica;
-use super::archive::{Archive, Row};
+use super::archive::{Archive, Row, Signature};
 use super::disk::{Disk, Lease, Stat};
 use super::error::ReplicaError;
+use super::place::attrs::has_other_names;
 use super::place::{Guarded, same_version};
 
 impl<D: Disk, A: Archive> Replica<D, A> {
@@ -29,21 +30,27 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if before == *wanted {
             return Ok(false);
         }
-        // Somebody may be writing it, or it has gone: then the next full sync comes by.
-        let Ok(Guarded::Lease(lease)) = self.guard(path, (dir, name), stat) else { return Ok(false) };
+        // Another object may have the name by now; and what a file's other names are is not psync's to say.
+        let Ok((pin, found)) = self.pin_stat(dir, name) else { return Ok(false) };
+        if Signature::of(&found) != Signature::of(stat) || found.kind != Some(kind) || has_other_names(&found) {
+            return Ok(false);
+        }
+        // Somebody may be writing it: then the next full sync comes by.
+        let Ok(Guarded::Lease(lease)) = self.guard_pinned(path, &pin, stat) else { return Ok(false) };
         let attrs = Attrs { xattrs: wanted.clone(), ..row.live_attrs().clone() };
-        let set = self.disk.set_attrs(dir, name, kind, &attrs);
-        let after = self.disk.stat(dir, name);
+        let set = self.disk.set_pinned_attrs(&pin, kind, &attrs);
+        let after = self.disk.stat_pin(&pin);
         let alone = lease.as_ref().is_none_or(|file| self.disk.lease_holds(file, Lease::Read));
         if let Some(file) = &lease {
             self.disk.release(file);
         }
         let (Ok(_), Ok(after)) = (set, after) else { return Ok(false) };
-        let Ok(live) = self.live(dir, path, name, after, kind) else { return Ok(false) };
+        let Ok(live) = self.pinned_attrs(&pin, &after, kind) else { return Ok(false) };
         // Where this side cannot hold them nothing has changed.
-        let changed = live.attrs.xattrs != before;
-        if alone && same_version(stat, &after) {
-            let achieved = (live.attrs != row.entry.attrs).then_some(live.attrs);
+        let changed = live.xattrs != before;
+        let there = self.disk.stat(dir, name).is_ok_and(|there| Signature::of(&there) == Signature::of(&after));
+        if alone && there && same_version(stat, &after) {
+            let achieved = (live != row.entry.attrs).then_some(live);
             self.archive.put(&Row { signature: Some(self.signature(&after)), achieved, ..row.clone() })?;
         }
         Ok(changed)

@@ -13,7 +13,7 @@ use super::examine::How;
 
 /// Files up to this size are read at once when their stat alone does not tell whether the contents changed.
 /// Larger ones count as changed if size or mtime differ, and as unchanged if only the ctime does.
-const READ_TO_COMPARE: u64 = 64 * 1024 * 1024;
+pub(super) const READ_TO_COMPARE: u64 = 64 * 1024 * 1024;
 
 /// Snapshots that are kept at a time; beyond that files are read themselves.
 const SNAPSHOTS: usize = 256;
@@ -119,7 +119,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// The hash, and the contents where they are kept; `None` if the file is no longer of that size.
-    fn read_whole(
+    pub(super) fn read_whole(
         &self,
         file: &D::File,
         path: &RelPath,

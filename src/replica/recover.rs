@@ -2,14 +2,17 @@
 
 use std::io;
 
-use crate::model::{Attrs, Entry, Kind, Name, RelPath, Sameness, Time, merge};
+use crate::model::{Attrs, Content, Entry, Kind, Name, RelPath, Sameness, Time, merge};
 
 use super::Replica;
 use super::archive::{Archive, Intent, IntentStep, Row, Signature, TrashItem};
-use super::disk::{Disk, Own, Stat};
+use super::disk::{Disk, Lease, Leased, Own, Stat};
 use super::error::{At, ReplicaError};
 use super::late::Known;
+use super::metadata::CAPABILITY;
+use super::place::attrs::has_other_names;
 use super::place::generation_of;
+use super::read::READ_TO_COMPARE;
 use super::trash::stamp_of;
 
 impl<D: Disk, A: Archive> Replica<D, A> {
@@ -183,18 +186,25 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         object: (u64, Time),
     ) -> Result<(), ReplicaError> {
         let (path, kind) = (&intent.path, entry.kind());
-        let Some(stat) = self.object_at(path).filter(|stat| (stat.ino, stat.btime) == object) else { return Ok(()) };
-        let Some((above, name)) = path.split().filter(|_| stat.kind == Some(kind)) else { return Ok(()) };
+        let Some((above, name)) = path.split() else { return Ok(()) };
         let Some(parent) = self.node_of(&above)? else { return Ok(()) };
         let dir = self.disk.open_dir(&above).at(&above, "open the directory")?;
-        let live = self.live(&dir, path, &name, stat, kind)?.attrs;
+        let (pin, stat) = self.pin_stat(&dir, &name).at(path, "stat")?;
+        // A file that got another name meanwhile is compared as it is.
+        if (stat.ino, stat.btime) != object || stat.kind != Some(kind) || has_other_names(&stat) {
+            return Ok(());
+        }
+        let live = self.pinned_attrs(&pin, &stat, kind).at(path, "read extended attributes")?;
         if live == *before {
             return Ok(());
         }
         let wanted = merge::merged(before, &live, &entry.attrs);
-        let not_set = self.disk.set_attrs(&dir, &name, kind, &wanted).at(path, "set attributes")?;
-        let stat = self.disk.stat(&dir, &name).at(path, "stat")?;
-        let live = self.live(&dir, path, &name, stat, kind)?.attrs;
+        if !self.may_end_with(path, &pin, &stat, &live, &entry, &wanted)? {
+            return Ok(());
+        }
+        let not_set = self.disk.set_pinned_attrs(&pin, kind, &wanted).at(path, "set attributes")?;
+        let stat = self.disk.stat_pin(&pin).at(path, "stat")?;
+        let live = self.pinned_attrs(&pin, &stat, kind).at(path, "read extended attributes")?;
         let achieved = (live != entry.attrs && not_set.explains(&entry.attrs, &live)).then_some(live);
         self.sync_adopted(&dir, path, &name, kind)?;
         let (node, generation) = (intent.node, intent.generation);
@@ -205,6 +215,35 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             entry.content = row.entry.content;
         }
         self.put_row(&Row { node, parent, name, generation, entry, achieved, signature: None })
+    }
+
+    /// Whether a file still has the contents that these attributes were meant for. Whoever could write it while psync was away
+    /// must not get for his own what was granted to others; what grants nothing needs no proof.
+    fn may_end_with(
+        &self,
+        path: &RelPath,
+        pin: &D::Pin,
+        stat: &Stat,
+        live: &Attrs,
+        entry: &Entry,
+        wanted: &Attrs,
+    ) -> Result<bool, ReplicaError> {
+        let grants = (&live.user, &live.group) != (&wanted.user, &wanted.group)
+            || wanted.mode & 0o6000 & !live.mode != 0
+            || wanted.xattrs.contains_key(CAPABILITY);
+        let Content::File { size, hash } = &entry.content else { return Ok(true) };
+        if !grants {
+            return Ok(true);
+        }
+        let Some(hash) = hash.filter(|_| *size == stat.size && stat.size <= READ_TO_COMPARE) else { return Ok(false) };
+        let file = self.disk.open_pinned(pin).at(path, "open")?;
+        // Nobody writes it from here until it is closed.
+        if self.disk.lease(&file, Lease::Read).at(path, "lease")? == Leased::Refused {
+            return Ok(false);
+        }
+        let read = self.read_whole(&file, path, stat.size, false)?;
+        self.disk.release(&file);
+        Ok(read.is_some_and(|(found, _)| found == hash))
     }
 
     fn sync_parent(&self, path: &RelPath) -> Result<(), ReplicaError> {

@@ -22,6 +22,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Params, Row as Columns, params}
 use crate::model::{Generation, Name, NodeId, Time};
 
 use super::archive::{Archive, ArchiveError, Identity, Intent, IntentStep, Row, Tombstone, TrashItem, check_number};
+use super::real::{ARCHIVE, OwnDir};
 use super::trash_list::TrashList;
 use codec::{Fault, bits, blob, int};
 use directories::Directories;
@@ -38,7 +39,8 @@ pub struct SqliteArchive {
     /// The number of rows, once somebody asked.
     count: Cell<Option<u64>>,
     directories: RefCell<Directories>,
-    /// What lies in the trash, for others; `None` in memory.
+    /// What lies in the trash, for others; `None` in memory. It holds the directory that the connection's path leads to,
+    /// and so goes after it.
     list: Option<TrashList>,
     /// A transaction was begun and is not ended.
     changing: bool,
@@ -47,21 +49,22 @@ pub struct SqliteArchive {
 }
 
 impl SqliteArchive {
-    /// Opens the archive in the file, or makes one there with a random id and this root (inode and birth time) if the
+    /// Opens the archive in a pair's own directory, or makes one there with a random id and this root (inode and birth time) if the
     /// file is missing or empty. The flag tells whether it was made just now; if not, `root` is not looked at.
     ///
     /// # Errors
     /// The file is in use, is no archive, was made by a newer psync, is corrupt, or cannot be read or written.
     /// Such a file is left as it is.
+    pub fn open_in(own: &OwnDir, root: (u64, Time)) -> Result<(SqliteArchive, bool), ArchiveError> {
+        open(own, ARCHIVE, root).map_err(|fault| told(&own.shown().join(ARCHIVE), &fault))
+    }
+
+    /// The same for any file: for tests and measurements.
     pub fn open(path: &Path, root: (u64, Time)) -> Result<(SqliteArchive, bool), ArchiveError> {
-        open(path, root).map_err(|fault| {
-            let what = match &fault {
-                Fault::Sql(error) => reading(error),
-                _ => "",
-            };
-            let detail = format!("{}: {what}{fault}", path.display());
-            ArchiveError { operation: "open", detail }
-        })
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(ARCHIVE);
+        let own = OwnDir::alone(above).map_err(|error| told(path, &Fault::Other(error.to_string())))?;
+        open(&own, name, root).map_err(|fault| told(path, &fault))
     }
 
     /// An archive that is gone with this value: for a dry run on a root that has none.
@@ -161,6 +164,14 @@ impl SqliteArchive {
     }
 }
 
+fn told(path: &Path, fault: &Fault) -> ArchiveError {
+    let what = match fault {
+        Fault::Sql(error) => reading(error),
+        _ => "",
+    };
+    ArchiveError { operation: "open", detail: format!("{}: {what}{fault}", path.display()) }
+}
+
 /// What the errors that users meet at the opening mean.
 fn reading(error: &rusqlite::Error) -> &'static str {
     match error.sqlite_error_code() {
@@ -171,7 +182,14 @@ fn reading(error: &rusqlite::Error) -> &'static str {
     }
 }
 
-fn open(path: &Path, root: (u64, Time)) -> Result<(SqliteArchive, bool), Fault> {
+fn open(own: &OwnDir, name: &str, root: (u64, Time)) -> Result<(SqliteArchive, bool), Fault> {
+    let other = |error: std::io::Error| Fault::Other(error.to_string());
+    crate::sys::sqlite::keep_descriptors().map_err(other)?;
+    // SQLite opens these by their paths.
+    for suffix in ["", "-wal", "-journal", "-shm"] {
+        own.require_own_or_none(&format!("{name}{suffix}")).map_err(other)?;
+    }
+    let path = &own.path_of(name);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NOFOLLOW
@@ -222,7 +240,7 @@ fn open(path: &Path, root: (u64, Time)) -> Result<(SqliteArchive, bool), Fault> 
     let mut archive = SqliteArchive::on(connection);
     archive.identity().map_err(|error| Fault::Other(error.detail))?;
     let trash = archive.trash().map_err(|error| Fault::Other(error.detail))?;
-    archive.list = Some(TrashList::beside(path, &trash));
+    archive.list = Some(TrashList::beside(own.clone(), &trash));
     Ok((archive, fresh))
 }
 

@@ -21,6 +21,8 @@ pub struct Staged<F> {
     pub not_set: NotSet,
     /// Computed while a file was written.
     pub hash: Option<Hash>,
+    /// A copy of what it replaces, which has other names.
+    pub links: bool,
 }
 
 /// An object of the stage with its attributes.
@@ -182,7 +184,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.unstage(&name);
         }
         let Dressed { object, achieved, not_set } = dressed?;
-        Ok(Staged { name, object, file, achieved, not_set, hash })
+        Ok(Staged { name, object, file, achieved, not_set, hash, links: false })
     }
 
     fn dress(

@@ -1,23 +1,24 @@
 //! The list of what lies in the trash, in a file beside the archive: for whoever looks while psync runs, since the archive
 //! is held by one process alone. It follows the archive, and is made anew from it whenever that is opened.
 //!
-//! A record is `ID TAB SINCE TAB SIZE TAB REASON TAB PATH NUL`; of two with one ID the later counts. What has left the trash
-//! may still be listed: whoever reads it looks for the object.
+//! A record is `ID TAB SINCE TAB SIZE TAB REASON TAB PATH NUL`; of two with one ID the later counts. Control characters and
+//! backslashes are written as `\xNN`, so that no name makes a line or a record of its own. What has left the trash may still
+//! be listed: whoever reads it looks for the object.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Kind, Name, RelPath};
 
 use super::archive::TrashItem;
+use super::real::OwnDir;
 
 /// Its name in the pair's own directory.
 pub const FILE: &str = "trash.list";
+/// What it is made anew under.
+const NEW: &str = "trash.new";
 
 /// Records that are written before the file is made anew, beside twice those that it had then.
 const SLACK: usize = 10_000;
@@ -61,16 +62,44 @@ fn parse(record: &[u8]) -> Option<(Name, Listed)> {
     let mut fields = record.splitn(5, |b| *b == b'\t');
     let mut text = || fields.next().and_then(|field| std::str::from_utf8(field).ok());
     let (id, since, size, reason) = (text()?, text()?.parse().ok()?, text()?.parse().ok()?, text()?.to_owned());
-    let path = RelPath::new(fields.next()?).ok()?;
+    let path = RelPath::new(&plain(fields.next()?)).ok()?;
     Some((Name::new(id.as_bytes()).ok()?, Listed { path, since, size, reason }))
 }
 
 fn record(item: &TrashItem, to: &mut Vec<u8>) {
     let TrashItem { id, path, since, size, reason, .. } = item;
     to.extend_from_slice(id.as_bytes());
-    to.extend_from_slice(format!("\t{since}\t{size}\t{}\t", reason.replace(['\t', '\0'], " ")).as_bytes());
-    to.extend_from_slice(path.as_bytes());
+    to.extend_from_slice(format!("\t{since}\t{size}\t{}\t", reason.replace(char::is_control, " ")).as_bytes());
+    for byte in path.as_bytes() {
+        match byte {
+            0..0x20 | 0x7f | b'\\' => to.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+            byte => to.push(*byte),
+        }
+    }
     to.push(0);
+}
+
+/// The bytes that were written like that.
+fn plain(written: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(written.len());
+    let mut rest = written;
+    while let Some((first, more)) = rest.split_first() {
+        let escaped = || {
+            let digits = rest.strip_prefix(b"\\x")?.get(..2)?;
+            u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+        };
+        match escaped() {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &rest[4..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = more;
+            }
+        }
+    }
+    bytes
 }
 
 /// Whether the file's records, which are whole, are these items and nothing else.
@@ -86,7 +115,7 @@ fn says(bytes: &[u8], items: &[TrashItem]) -> bool {
 /// makes the file anew.
 #[derive(Debug)]
 pub struct TrashList {
-    path: PathBuf,
+    own: OwnDir,
     /// Records of the transaction under way.
     pending: Vec<u8>,
     pending_count: usize,
@@ -99,11 +128,13 @@ pub struct TrashList {
 }
 
 impl TrashList {
-    /// The list beside this archive, brought up to date. Without a file there is nothing to list.
-    pub fn beside(archive: &Path, items: &[TrashItem]) -> TrashList {
-        let path = archive.with_file_name(FILE);
-        let mut list = TrashList { path, pending: Vec::new(), pending_count: 0, count: 0, full_at: 0, rest: 0 };
-        let there = fs::read(&list.path).unwrap_or_default();
+    /// The list beside the archive, brought up to date. Without a file there is nothing to list.
+    pub fn beside(own: OwnDir, items: &[TrashItem]) -> TrashList {
+        let mut list = TrashList { own, pending: Vec::new(), pending_count: 0, count: 0, full_at: 0, rest: 0 };
+        let mut there = Vec::new();
+        if list.own.open(FILE).and_then(|mut file| file.read_to_end(&mut there)).is_err() {
+            there.clear();
+        }
         match says(&there, items) {
             // A dry run, too, must find nothing changed.
             true => (list.count, list.full_at) = (there.iter().filter(|b| **b == 0).count(), 2 * items.len() + SLACK),
@@ -137,7 +168,10 @@ impl TrashList {
     }
 
     fn append(&self) -> io::Result<()> {
-        OpenOptions::new().append(true).open(&self.path)?.write_all(&self.pending)
+        if !self.own.has(FILE) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.own.append(FILE)?.write_all(&self.pending)
     }
 
     fn renew(&mut self, items: &[TrashItem]) {
@@ -150,15 +184,15 @@ impl TrashList {
     }
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
-        let beside = self.path.with_extension("new");
-        let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(bytes)?;
-        fs::rename(&beside, &self.path)
+        self.own.replace(NEW)?.write_all(bytes)?;
+        self.own.rename(NEW, FILE)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn item(id: &str, path: &[u8], since: i64) -> TrashItem {
@@ -169,9 +203,9 @@ mod tests {
     #[test]
     fn what_is_written_is_read_whatever_the_names_are() {
         let dir = tempfile::tempdir().unwrap();
-        let archive = dir.path().join("archive.db");
-        let first = [item("1-1-1", b"a\tb\n\xff/c d", 5), item("1-2-1", b"", 6)];
-        let mut list = TrashList::beside(&archive, &first);
+        let own = OwnDir::alone(dir.path()).unwrap();
+        let first = [item("1-1-1", b"a\tb\n\xff/c d\\x41\\\\", 5), item("1-2-1", b"", 6)];
+        let mut list = TrashList::beside(own.clone(), &first);
         let there = || read(&fs::read(dir.path().join(FILE)).unwrap());
         assert_eq!(there().len(), 2);
         assert_eq!(there()[&first[0].id].path, first[0].path);
@@ -188,11 +222,11 @@ mod tests {
         // Opened again it is left as it is, unless it says something else.
         let before = fs::read(dir.path().join(FILE)).unwrap();
         let now = [item("1-1-1", b"y", 5), first[1].clone(), later.clone()];
-        TrashList::beside(&archive, &now);
+        TrashList::beside(own.clone(), &now);
         assert_eq!(fs::read(dir.path().join(FILE)).unwrap(), before);
-        TrashList::beside(&archive, &now[1..]);
+        TrashList::beside(own.clone(), &now[1..]);
         assert_eq!(there().len(), 2);
-        TrashList::beside(&archive, &now);
+        TrashList::beside(own.clone(), &now);
         // A record that was cut off, and garbage, are passed over.
         let mut bytes = fs::read(dir.path().join(FILE)).unwrap();
         bytes.extend_from_slice(b"rubbish\0\0\t\t\0");
@@ -204,12 +238,12 @@ mod tests {
     #[test]
     fn what_could_not_be_written_is_written_later() {
         let dir = tempfile::tempdir().unwrap();
-        let gone = dir.path().join("gone");
-        fs::create_dir(&gone).unwrap();
-        let mut list = TrashList::beside(&gone.join("archive.db"), &[]);
-        fs::remove_dir_all(&gone).unwrap();
+        // A directory has the name of the new file: nothing can be written in its place.
+        fs::create_dir_all(dir.path().join(NEW)).unwrap();
+        let mut list = TrashList::beside(OwnDir::alone(dir.path()).unwrap(), &[]);
         let one = item("1-1-1", b"x", 5);
         let mut asked = 0;
+        list.full_at = 0;
         for _ in 0..REST + 1 {
             list.add(&one);
             list.flush(|| {
@@ -218,16 +252,42 @@ mod tests {
             });
         }
         assert_eq!(asked, 1, "the list is not read for each commit");
-        fs::create_dir(&gone).unwrap();
+        fs::remove_dir(dir.path().join(NEW)).unwrap();
         list.add(&one);
         list.flush(|| vec![one.clone(), item("2-1-1", b"z", 6)]);
-        assert_eq!(read(&fs::read(gone.join(FILE)).unwrap()).len(), 2);
+        assert_eq!(read(&fs::read(dir.path().join(FILE)).unwrap()).len(), 2);
+    }
+
+    #[test]
+    fn nothing_of_others_is_written_to_and_no_name_makes_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        let forged = item("1-1-1", b"x\nhacker::0:0::/:/bin/sh\n1-2-2\t1\t1\tdeleted\tgone\r", 5);
+        for planted in ["a link", "another name"] {
+            fs::write(&victim, "root:x:0:0\n").unwrap();
+            for name in [FILE, NEW] {
+                let _ = fs::remove_file(dir.path().join(name));
+                match planted {
+                    "a link" => std::os::unix::fs::symlink(&victim, dir.path().join(name)).unwrap(),
+                    _ => fs::hard_link(&victim, dir.path().join(name)).unwrap(),
+                }
+            }
+            let mut list = TrashList::beside(OwnDir::alone(dir.path()).unwrap(), &[]);
+            for _ in 0..3 {
+                list.add(&forged);
+                list.flush(|| vec![forged.clone()]);
+            }
+            assert_eq!(fs::read(&victim).unwrap(), b"root:x:0:0\n", "{planted}");
+            let bytes = fs::read(dir.path().join(FILE)).unwrap();
+            assert!(!bytes.contains(&b'\n') && !bytes.contains(&b'\r'), "{planted}");
+            assert_eq!(read(&bytes)[&forged.id].path, forged.path, "{planted}");
+        }
     }
 
     #[test]
     fn it_does_not_grow_for_ever() {
         let dir = tempfile::tempdir().unwrap();
-        let mut list = TrashList::beside(&dir.path().join("archive.db"), &[]);
+        let mut list = TrashList::beside(OwnDir::alone(dir.path()).unwrap(), &[]);
         let one = item("1-1-1", b"x", 5);
         for _ in 0..SLACK + 3 {
             list.add(&one);

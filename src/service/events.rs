@@ -3,12 +3,14 @@
 //! Two files of bounded size, `events` and the one before it, `events.1`. They are for people: nothing is decided by
 //! them, and what cannot be written is lost, which is told once.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::replica::real::{OwnDir, Owned};
 
 /// A file of so many bytes is put aside.
 const FULL: u64 = 8 * 1024 * 1024;
@@ -38,26 +40,27 @@ pub struct Event {
     pub bytes: u64,
 }
 
-/// Where the events of a pair with this left root are.
-pub fn events_of(root: &Path, pair: &str) -> PathBuf {
-    root.join(".psync").join(pair).join("events")
-}
+/// The file, and the one before it, in the pair's own directory.
+const FILE: &str = "events";
+const BEFORE: &str = "events.1";
 
-fn before(path: &Path) -> PathBuf {
-    path.with_extension("1")
+/// Where the events of a pair with this left root are, for messages.
+pub fn events_of(root: &Path, pair: &str) -> PathBuf {
+    root.join(".psync").join(pair).join(FILE)
 }
 
 /// The writer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Events {
-    path: PathBuf,
+    own: Option<OwnDir>,
     file: Option<(File, u64)>,
-    full: u64,
+    full: Option<u64>,
 }
 
 impl Events {
-    pub fn new(path: PathBuf) -> Events {
-        Events { path, file: None, full: FULL }
+    /// From now on events go into this directory, which the left side has open.
+    pub fn write_to(&mut self, own: Option<OwnDir>) {
+        (self.own, self.file) = (own, None);
     }
 
     /// Adds an event. The file is opened when the first one comes, and again after an error.
@@ -72,16 +75,16 @@ impl Events {
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.file.as_ref().is_some_and(|(_, size)| size + line.len() as u64 > self.full) {
+        let own = self.own.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let full = self.full.unwrap_or(FULL);
+        if self.file.as_ref().is_some_and(|(_, size)| size + line.len() as u64 > full) {
             self.file = None;
-            fs::rename(&self.path, before(&self.path))?;
+            own.rename(FILE, BEFORE)?;
         }
         let (file, size) = match &mut self.file {
             Some(open) => open,
             None => {
-                let mut options = OpenOptions::new();
-                options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-                let file = options.open(&self.path)?;
+                let file = own.append(FILE)?;
                 let size = file.metadata()?.len();
                 self.file.insert((file, size))
             }
@@ -95,23 +98,31 @@ impl Events {
 /// The reader: all that is kept, and then what comes.
 #[derive(Debug)]
 pub struct Reader {
-    path: PathBuf,
+    root: PathBuf,
+    pair: String,
+    lines: Lines,
+}
+
+/// One of the files, as far as it was read.
+#[derive(Debug)]
+struct Lines {
     file: Option<BufReader<File>>,
     /// A line that has no end yet.
     part: Vec<u8>,
 }
 
 impl Reader {
-    /// The kept events, the oldest first, and a reader that goes on behind them. No file is no event.
-    pub fn open(path: &Path) -> io::Result<(Vec<Event>, Reader)> {
+    /// The kept events of the pair with this left root, the oldest first, and a reader that goes on behind them. No file is
+    /// no event.
+    pub fn open(root: &Path, pair: &str) -> io::Result<(Vec<Event>, Reader)> {
         let mut events = Vec::new();
         // Opened first: what is put aside meanwhile is read twice rather than not at all.
-        let mut reader = Reader { path: path.to_path_buf(), file: open(path)?, part: Vec::new() };
-        if let Some(old) = open(&before(path))? {
-            let mut old = Reader { path: before(path), file: Some(old), part: Vec::new() };
-            old.read(&mut events)?;
+        let lines = Lines { file: open(root, pair, FILE)?, part: Vec::new() };
+        let mut reader = Reader { root: root.to_path_buf(), pair: pair.to_owned(), lines };
+        if let Some(old) = open(root, pair, BEFORE)? {
+            Lines { file: Some(old), part: Vec::new() }.read(&mut events)?;
         }
-        reader.read(&mut events)?;
+        reader.lines.read(&mut events)?;
         events.dedup();
         Ok((events, reader))
     }
@@ -119,23 +130,25 @@ impl Reader {
     /// What came since.
     pub fn more(&mut self) -> io::Result<Vec<Event>> {
         let mut events = Vec::new();
-        self.read(&mut events)?;
+        self.lines.read(&mut events)?;
         let id = |file: &File| file.metadata().map(|m| (m.dev(), m.ino()));
-        let now = open(&self.path)?;
-        let moved = match (&self.file, &now) {
+        let now = open(&self.root, &self.pair, FILE)?;
+        let moved = match (&self.lines.file, &now) {
             (Some(old), Some(new)) => id(old.get_ref())? != id(new.get_ref())?,
             (None, Some(_)) => true,
             (_, None) => false,
         };
         if moved {
             // What was added before it was put aside.
-            self.read(&mut events)?;
-            (self.file, self.part) = (now, Vec::new());
-            self.read(&mut events)?;
+            self.lines.read(&mut events)?;
+            self.lines = Lines { file: now, part: Vec::new() };
+            self.lines.read(&mut events)?;
         }
         Ok(events)
     }
+}
 
+impl Lines {
     fn read(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
         // A cut short file begins anew.
@@ -163,8 +176,8 @@ impl Reader {
     }
 }
 
-fn open(path: &Path) -> io::Result<Option<BufReader<File>>> {
-    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
+fn open(root: &Path, pair: &str, name: &str) -> io::Result<Option<BufReader<File>>> {
+    match OwnDir::find_at(root, pair, Owned::Any).and_then(|own| own.open(name)) {
         Ok(file) => Ok(Some(BufReader::new(file))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -188,7 +201,15 @@ pub fn double_edits(events: &[Event], gap: u64) -> Vec<(&Event, &Event)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+
     use super::*;
+
+    fn writer(root: &Path) -> Events {
+        let mut writer = Events::default();
+        writer.write_to(Some(OwnDir::find_at(root, "p", Owned::Mine).expect("psync's own")));
+        writer
+    }
 
     fn event(when: u64, side: &str, method: &str, path: &str) -> Event {
         Event {
@@ -206,13 +227,16 @@ mod tests {
     #[test]
     fn what_was_written_is_read_in_order_and_then_what_comes() {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("events");
-        let (none, _) = Reader::open(&path).expect("no file is no error");
+        let own = dir.path().join(".psync/p");
+        std::fs::create_dir_all(&own).expect("made");
+        let path = own.join("events");
+        let (none, _) = Reader::open(dir.path(), "p").expect("no file is no error");
         assert_eq!(none, []);
-        let mut writer = Events { full: 2000, ..Events::new(path.clone()) };
+        let mut writer = writer(dir.path());
+        writer.full = Some(2000);
         let all: Vec<Event> = (0..60).map(|n| event(n, "L", "RSYNC", &format!("file {n}"))).collect();
         all[..10].iter().for_each(|event| writer.add(event).expect("written"));
-        let (kept, mut reader) = Reader::open(&path).expect("read");
+        let (kept, mut reader) = Reader::open(dir.path(), "p").expect("read");
         assert_eq!(kept, all[..10]);
         let mut followed = Vec::new();
         for event in &all[10..] {
@@ -220,24 +244,26 @@ mod tests {
             followed.extend(reader.more().expect("read"));
         }
         assert_eq!(followed, all[10..], "over the change of files");
-        assert!(path.metadata().expect("there").len() <= 2000 && before(&path).exists());
+        assert!(path.metadata().expect("there").len() <= 2000 && own.join(BEFORE).exists());
         // Bounded: of what is older nothing is kept.
-        let (kept, _) = Reader::open(&path).expect("read");
+        let (kept, _) = Reader::open(dir.path(), "p").expect("read");
         assert!(kept.len() < 60 && all.ends_with(&kept), "{}", kept.len());
     }
 
     #[test]
     fn what_is_no_event_is_passed_over() {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("events");
-        let mut writer = Events::new(path.clone());
+        let own = dir.path().join(".psync/p");
+        std::fs::create_dir_all(&own).expect("made");
+        let path = own.join("events");
+        let mut writer = writer(dir.path());
         writer.add(&event(1, "L", "RSYNC", "one")).expect("written");
         let mut file = OpenOptions::new().append(true).open(&path).expect("open");
         file.write_all(b"{\"when\":1,\"si\n\nnonsense\n").expect("written");
         file.write_all(&vec![b'x'; 3 * LINE_MAX as usize]).expect("written");
         file.write_all(b"\n").expect("written");
         writer.add(&event(2, "R", "MOVE", "two")).expect("written");
-        let (kept, mut reader) = Reader::open(&path).expect("read");
+        let (kept, mut reader) = Reader::open(dir.path(), "p").expect("read");
         assert_eq!(kept, [event(1, "L", "RSYNC", "one"), event(2, "R", "MOVE", "two")]);
         // A line that is being written.
         file.write_all(b"{\"when\":3,\"side\":\"L\",\"method\":\"META\",").expect("written");

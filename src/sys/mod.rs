@@ -3,4 +3,5 @@
 pub mod confine;
 pub mod inherit;
 pub mod lease;
+pub mod sqlite;
 pub mod writeback;

@@ -19,7 +19,7 @@ use rustix::event::EventfdFlags;
 use self::batch::Reader;
 use self::tree::Tree;
 use super::Event;
-use crate::model::{OWN_DIR, RelPath};
+use crate::model::RelPath;
 
 /// Numbers for the status, since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +157,7 @@ impl Shared {
     }
 
     fn ignores(&self, path: &RelPath) -> bool {
-        path.names().next().is_some_and(|name| name.as_bytes() == OWN_DIR) || (self.excluded)(path)
+        (self.excluded)(path)
     }
 }
 

@@ -67,7 +67,9 @@ impl Mirror {
         };
         let exists = disk.stat(&dir, &name).is_ok();
         if exists && kind == Kind::Dir {
-            return disk.set_attrs(&dir, &name, kind, &attrs).map(drop);
+            let pin = disk.pin(&dir, &name)?;
+            disk.stat_pin(&pin)?;
+            return disk.set_pinned_attrs(&pin, kind, &attrs).map(drop);
         }
         match kind {
             Kind::File => disk.write_at(&disk.create(&own, &staged)?, 0, &new.contents)?,

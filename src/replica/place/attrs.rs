@@ -1,13 +1,15 @@
 //! Attributes of an object that stays where it lies, and what a side could not set of them.
 
-use crate::model::{Attrs, Entry, Expect, Generation, Kind, Name, NodeId, RelPath, Sameness};
+use std::io;
+
+use crate::model::{Attrs, Entry, Expect, Generation, Kind, Name, NodeId, RelPath, Sameness, Time, merge};
 
 use super::super::Replica;
-use super::super::archive::{Archive, Row};
+use super::super::archive::{Archive, Row, Signature};
 use super::super::batch::Placed;
-use super::super::disk::{Disk, Lease, Stat};
+use super::super::disk::{Disk, Lease, NotSet, Own, Stat};
 use super::super::error::{At, ReplicaError};
-use super::{Guarded, Met};
+use super::{Guarded, Met, Parent};
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// The attributes that an object really has, if they are not the wanted ones.
@@ -39,19 +41,33 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         mut entry: Entry,
         expect: &Expect,
     ) -> Result<Placed, ReplicaError> {
-        let Some(parent) = self.open_parent(path)? else { return Ok(Placed::Refused(vec![path.clone()])) };
-        let (kind, place) = (entry.kind(), (&parent.dir, &parent.name));
-        let before = match self.meet(&parent, path, expect)? {
-            Met::Victim(stat) if stat.kind == Some(kind) => stat,
-            _ => return Ok(Placed::Refused(vec![path.clone()])),
+        let refused = || Ok(Placed::Refused(vec![path.clone()]));
+        let Some(parent) = self.open_parent(path)? else { return refused() };
+        let kind = entry.kind();
+        // From here on it is this very object, whatever users put under its name.
+        let (pin, before) = match self.pin_stat(&parent.dir, &parent.name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return refused(),
+            pinned => pinned.at(path, "stat")?,
         };
-        let lease = match self.guard(path, place, &before)? {
+        match self.meet_found(&parent, path, expect, Some(before))? {
+            Met::Victim(stat) if stat.kind == Some(kind) => {}
+            _ => return refused(),
+        }
+        let linked = has_other_names(&before);
+        if linked && !self.has_already(&parent, path, &pin, &before, &entry)? {
+            // It is reported again, and then replaced by a copy.
+            return refused();
+        }
+        let lease = match self.guard_pinned(path, &pin, &before)? {
             Guarded::Lease(file) => file,
             Guarded::Busy => return Ok(Placed::Busy),
-            Guarded::Refused => return Ok(Placed::Refused(vec![path.clone()])),
+            Guarded::Refused => return refused(),
         };
-        let not_set = self.disk.set_attrs(&parent.dir, &parent.name, kind, &entry.attrs).at(path, "set attributes")?;
-        let after = self.disk.stat(&parent.dir, &parent.name).at(path, "stat")?;
+        let not_set = match linked {
+            true => NotSet::default(),
+            false => self.disk.set_pinned_attrs(&pin, kind, &entry.attrs).at(path, "set attributes")?,
+        };
+        let after = self.disk.stat_pin(&pin).at(path, "stat")?;
         let whole = match &lease {
             Some(file) => self.disk.lease_holds(file, Lease::Read),
             None => kind != Kind::File,
@@ -64,12 +80,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.touch(path, &parent.dir);
         let same = (before.ino, before.btime, before.size) == (after.ino, after.btime, after.size);
-        let live = self.live(&parent.dir, path, &parent.name, after, kind)?;
-        let differs = live.attrs != entry.attrs;
+        let live = self.pinned_attrs(&pin, &after, kind).at(path, "read extended attributes")?;
+        let differs = live != entry.attrs;
         // What this side can hold, and holds differently, a user set this very moment.
-        let intervened = differs && !not_set.explains(&entry.attrs, &live.attrs);
-        let signature = (whole && !intervened && (same || kind == Kind::Dir)).then(|| self.signature(&after));
-        let achieved = (differs && !intervened).then_some(live.attrs);
+        let intervened = differs && !linked && !not_set.explains(&entry.attrs, &live);
+        // Another object may have the name by now: that one is nobody's yet.
+        let there = self.disk.stat(&parent.dir, &parent.name);
+        let shown = there.is_ok_and(|there| (there.ino, there.btime) == (after.ino, after.btime));
+        let proven = whole && shown && !intervened && (same || kind == Kind::Dir);
+        let signature = proven.then(|| self.signature(&after));
+        let achieved = (differs && !intervened).then_some(live);
         if let Some(row) = self.archive.child(parent.node, &parent.name)?
             && row.entry.content.compare(&entry.content) == Sameness::Unknown
             && entry.hash().is_none()
@@ -86,4 +106,79 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.not_set.count(&not_set);
         Ok(Placed::Done(Some(row.entry)))
     }
+
+    /// Holds on to what lies under a name, and looks at it.
+    pub(crate) fn pin_stat(&self, dir: &D::Dir, name: &Name) -> io::Result<(D::Pin, Stat)> {
+        let pin = self.disk.pin(dir, name)?;
+        let stat = self.disk.stat_pin(&pin)?;
+        Ok((pin, stat))
+    }
+
+    /// The attributes of an object that is held on to.
+    pub(crate) fn pinned_attrs(&self, pin: &D::Pin, stat: &Stat, kind: Kind) -> io::Result<Attrs> {
+        let (user, group) = self.disk.principals(stat.uid, stat.gid);
+        Ok(Attrs {
+            mode: if kind == Kind::Link { 0 } else { stat.mode },
+            user,
+            group,
+            mtime: if kind == Kind::File { stat.mtime } else { Time::default() },
+            xattrs: self.disk.pinned_xattrs(pin, kind)?,
+        })
+    }
+
+    /// Whether nothing is to be set on the object: it has what is wanted, but for what this side could not hold before.
+    fn has_already(
+        &self,
+        parent: &Parent<D::Dir>,
+        path: &RelPath,
+        pin: &D::Pin,
+        stat: &Stat,
+        wanted: &Entry,
+    ) -> Result<bool, ReplicaError> {
+        let live = self.pinned_attrs(pin, stat, wanted.kind()).at(path, "read extended attributes")?;
+        let row = self.archive.child(parent.node, &parent.name)?;
+        Ok(match row.filter(|row| row.entry.kind() == wanted.kind()) {
+            Some(row) => merge::carried(&live, row.live_attrs(), &row.entry.attrs) == wanted.attrs,
+            None => live == wanted.attrs,
+        })
+    }
+
+    /// The file at `path`, if it has other names as well and is to get other attributes: it is replaced by a copy then, since
+    /// its other names may be anybody's, and outside of the root.
+    pub fn linked(&self, path: &RelPath, wanted: &Entry) -> Result<Option<(D::File, Signature)>, ReplicaError> {
+        if wanted.kind() != Kind::File {
+            return Ok(None);
+        }
+        let Some(parent) = self.open_parent(path)? else { return Ok(None) };
+        let (pin, stat) = match self.pin_stat(&parent.dir, &parent.name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            pinned => pinned.at(path, "stat")?,
+        };
+        if !has_other_names(&stat) || self.has_already(&parent, path, &pin, &stat, wanted)? {
+            return Ok(None);
+        }
+        let file = self.disk.open_pinned(&pin).at(path, "open")?;
+        Ok(Some((file, Signature::of(&stat))))
+    }
+
+    /// Ends what was replaced by a copy of itself: its other names have its contents, so that there is nothing to keep. False
+    /// if it has none any more.
+    pub(super) fn drop_linked(&mut self, staged: &Name, was: &Stat, path: &RelPath) -> Result<bool, ReplicaError> {
+        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        let stat = self.disk.stat(&stage, staged).at(path, "stat the displaced object")?;
+        let linked = has_other_names(&stat) && (stat.ino, stat.btime) == (was.ino, was.btime);
+        if linked {
+            self.unstage(staged);
+            // Its other names in the tree have another ctime now.
+            for row in self.archive.by_object(was.ino, was.btime)? {
+                self.dirty.extend(self.path_of(row.node)?);
+            }
+        }
+        Ok(linked)
+    }
+}
+
+/// Whether a file can be reached by other names as well.
+pub(crate) fn has_other_names(stat: &Stat) -> bool {
+    stat.kind == Some(Kind::File) && stat.nlink > 1
 }

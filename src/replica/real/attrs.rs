@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, StatxFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -51,11 +51,10 @@ fn portable_all(raw: Raw, rules: &Rules) -> io::Result<Xattrs> {
     Ok(found)
 }
 
-/// Gives `name` the wanted attributes, with no more system calls than it takes.
-pub fn set(dir: BorrowedFd<'_>, name: &[u8], kind: Kind, wanted: &Attrs, rules: &Rules) -> io::Result<NotSet> {
-    // All that follows happens to this very object, whatever becomes of its name.
-    let pin = beneath::pin(dir, name)?;
-    set_on(pin.as_fd(), Some(beneath::proc_path(pin.as_fd())), kind, wanted, rules)
+/// Gives an object that is held on to the wanted attributes, with no more system calls than it takes. There is no such call
+/// for a name: what lies under it may be another's by then.
+pub fn set_pinned(pin: BorrowedFd<'_>, kind: Kind, wanted: &Attrs, rules: &Rules) -> io::Result<NotSet> {
+    set_on(pin, Some(beneath::proc_path(pin)), kind, wanted, rules)
 }
 
 /// The same for a file that is open, and not by `O_PATH`.

@@ -48,6 +48,30 @@ pub fn pin(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
     Ok(open(dir, name, OFlags::PATH | OFlags::NOFOLLOW)?)
 }
 
+/// The same for a directory; `NotADirectory` for anything else.
+pub fn pin_dir(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
+    match open(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY) {
+        Err(Errno::LOOP) => Err(Errno::NOTDIR.into()),
+        other => Ok(other?),
+    }
+}
+
+/// Opens the regular file that is held on to for reading: that one, whatever lies under its name by now. Errors as
+/// [`open_file`]'s.
+pub fn open_pinned(pin: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let stat = rustix::fs::fstat(pin)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let path = proc_path(pin);
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(CWD, path.as_str(), flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(CWD, path.as_str(), flags, Mode::empty())?,
+        other => other?,
+    };
+    Ok(file)
+}
+
 /// The path by which system calls reach a descriptor that they do not take.
 pub fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())

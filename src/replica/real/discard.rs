@@ -79,7 +79,8 @@ fn unlink(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
 
 /// Opens a directory whose contents are to go, whatever its mode.
 fn open_emptied(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
-    let pin = beneath::pin(dir, name)?;
+    // A user may still have the directory above open, and put anything here: what is no directory keeps its mode.
+    let pin = beneath::pin_dir(dir, name)?;
     let stat = rustix::fs::statx(&pin, c"", AtFlags::EMPTY_PATH, StatxFlags::MODE)?;
     let mode = Mode::from_raw_mode(u32::from(stat.stx_mode) & 0o7777);
     if !mode.contains(Mode::RWXU) {
@@ -107,4 +108,33 @@ fn some_names(dir: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
         }
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn only_a_directory_is_opened_up() {
+        let top = tempfile::tempdir().expect("a directory");
+        let root = beneath::open_root(top.path()).expect("open");
+        let at = |name: &str| top.path().join(name);
+        std::fs::write(at("file"), "a user's, by another name").expect("written");
+        std::fs::create_dir(at("dir")).expect("made");
+        symlink("dir", at("link")).expect("a link");
+        rustix::fs::mkfifoat(&root, c"fifo", Mode::empty()).expect("a FIFO");
+        for name in ["file", "fifo", "dir"] {
+            std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(0o444)).expect("chmod");
+        }
+        for name in ["file", "fifo", "link"] {
+            assert!(open_emptied(root.as_fd(), name.as_bytes()).is_err(), "{name}");
+            assert!(flatten(root.as_fd(), name.as_bytes(), &mut 0).is_err(), "{name}");
+        }
+        let mode = |name: &str| std::fs::symlink_metadata(at(name)).expect("there").permissions().mode() & 0o7777;
+        assert_eq!((mode("file"), mode("fifo"), mode("dir")), (0o444, 0o444, 0o444));
+        open_emptied(root.as_fd(), b"dir").expect("a directory");
+        assert_eq!(mode("dir"), 0o744);
+    }
 }

@@ -44,9 +44,20 @@ impl fmt::Display for Astray {
     }
 }
 
+/// What links may lead through.
+#[derive(Debug, Clone, Copy)]
+pub struct Within<'a> {
+    pub root: BorrowedFd<'a>,
+    /// psync's own directory, which may lie under another name by now.
+    pub own: Option<BorrowedFd<'a>>,
+}
+
 /// Opens the regular file that the link `name` in `dir` leads to, with `flags` (O_PATH for its stat). Neither the link nor
 /// any on its way may leave the root, cross a mount or enter psync's own directory.
-pub fn open(root: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Astray> {
+pub fn open(within: Within<'_>, dir: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Astray> {
+    let root = within.root;
+    let own_at = || within.own.map(lies_at).transpose().map_err(Astray::Failed);
+    let own = own_at()?;
     let top = lies_at(root).map_err(Astray::Failed)?;
     let at = lies_at(dir).map_err(Astray::Failed)?;
     let at = at.strip_prefix(&top).map_err(|_| Astray::Outside)?;
@@ -60,23 +71,17 @@ pub fn open(root: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &[u8], flags: OFlag
         _ => return Err(Astray::Odd),
     }
     let found = lies_at(file.as_fd()).map_err(Astray::Failed)?;
-    let own = top.join(std::ffi::OsStr::from_bytes(OWN_DIR));
-    // Others' files lie in the trash.
-    match found.starts_with(&top) && !found.starts_with(own) {
-        true => Ok(file),
-        false => Err(Astray::Outside),
+    // Others' files lie in the trash, and a directory that is being moved may be anywhere.
+    let hidden = own != own_at()? || own.is_some_and(|own| found.starts_with(own));
+    match found.strip_prefix(&top) {
+        Ok(below) if !hidden && below.components().all(|c| c.as_os_str().as_bytes() != OWN_DIR) => Ok(file),
+        _ => Err(Astray::Outside),
     }
 }
 
 /// The stat that the link `name` shows, whose own one is given.
-pub fn stat(
-    root: BorrowedFd<'_>,
-    dir: BorrowedFd<'_>,
-    name: &[u8],
-    link: &Stat,
-    device: Device,
-) -> Result<Stat, Astray> {
-    let file = open(root, dir, name, OFlags::PATH)?;
+pub fn stat(within: Within<'_>, dir: BorrowedFd<'_>, name: &[u8], link: &Stat, device: Device) -> Result<Stat, Astray> {
+    let file = open(within, dir, name, OFlags::PATH)?;
     let stat = walk::stat_fd(file.as_fd(), device).map_err(|_| Astray::Nowhere)?;
     Ok(as_link(stat, (link.ino, link.btime)))
 }
@@ -87,11 +92,11 @@ pub fn as_link(file: Stat, (ino, btime): (u64, crate::model::Time)) -> Stat {
 }
 
 /// Puts what links show into a stat: one that is not followed is of no kind that travels.
-pub fn show(root: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &[u8], link: Stat, device: Device) -> Stat {
+pub fn show(within: Within<'_>, dir: BorrowedFd<'_>, name: &[u8], link: Stat, device: Device) -> Stat {
     if link.kind != Some(Kind::Link) {
         return link;
     }
-    stat(root, dir, name, &link, device).unwrap_or(Stat { kind: None, ..link })
+    stat(within, dir, name, &link, device).unwrap_or(Stat { kind: None, ..link })
 }
 
 fn astray(errno: Errno) -> Astray {

@@ -8,8 +8,6 @@ use rustix::io::Errno;
 
 use crate::model::{Name, RelPath};
 
-use super::beneath;
-
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Copies the open file to `path` below the directory `name` of the trash. Directories on the way are made.
@@ -42,10 +40,4 @@ fn below(dir: BorrowedFd<'_>, name: &Name) -> io::Result<OwnedFd> {
         Err(error) => return Err(error.into()),
     }
     Ok(rustix::fs::openat(dir, name.as_bytes(), DIRECTORY, Mode::empty())?)
-}
-
-/// The trash of a pair, which is there once the pair has run.
-pub fn trash(root: BorrowedFd<'_>, own: &RelPath) -> io::Result<OwnedFd> {
-    let path = [own.as_bytes(), b"/trash"].concat();
-    beneath::open_dir(root, &path)
 }

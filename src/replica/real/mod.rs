@@ -43,6 +43,9 @@ use super::metadata::Rules;
 use super::metadata::owners::Class;
 use super::trash_list::Trashed;
 
+/// The archive's file in psync's own directory.
+pub const ARCHIVE: &str = "archive.db";
+
 /// What watches directories for changes.
 pub trait Cover: Send + Sync {
     /// From now on changes in the directory become events; idempotent.
@@ -58,6 +61,8 @@ impl Cover for NoCover {
         Ok(())
     }
 }
+
+pub use own::{OwnDir, Owned};
 
 /// Where a directory lies, as it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,16 +117,25 @@ impl AsFd for File {
     }
 }
 
+/// psync's own directory with the stage and the trash in it.
+struct OwnDirs {
+    own: OwnDir,
+    stage: Dir,
+    trash: Dir,
+}
+
 /// One root on a real file system.
 pub struct RealDisk {
     root: Dir,
     device: walk::Device,
+    pair: Name,
     /// `None`: a dry run, which makes nothing.
-    own_dirs: Option<(Dir, Dir)>,
-    own_path: PathBuf,
+    own_dirs: Option<OwnDirs>,
+    /// The inode of `.psync`, under whatever name it lies.
+    own_inode: Option<u64>,
+    /// The root takes names for the same that differ in case: `.PSYNC` leads to `.psync`.
+    folds: bool,
     root_path: PathBuf,
-    /// `.psync/PAIR`
-    own: RelPath,
     watcher: Arc<dyn Cover>,
     rules: Rules,
     /// Links stand for the files they lead to.
@@ -158,19 +172,28 @@ impl RealDisk {
         let fd = beneath::open_root(&root)?;
         let device = walk::Device::of(fd.as_fd())?;
         beneath::require_proc(fd.as_fd())?;
-        let own = own::path(&pair)?;
-        let mut prepared = if dry { None } else { Some(own::prepare(fd.as_fd(), &pair)?) };
-        let reserve = prepared.as_mut().and_then(|own| own.reserve.take());
+        let own_dirs = match dry {
+            true => None,
+            false => {
+                let own = OwnDir::make(fd.as_fd(), &root, &pair)?;
+                let (stage, trash) = (own.make_dir("stage")?, own.make_dir("trash")?);
+                Some(OwnDirs { own, stage, trash })
+            }
+        };
+        let reserve = own_dirs.as_ref().and_then(|dirs| dirs.own.reserve());
         // A clock that was not tried counts as coarse, which is only slower.
-        let fine_clock = prepared.as_ref().map_or(Ok(false), |own| clock::is_fine(own.stage.as_fd()))?;
+        let fine_clock = own_dirs.as_ref().map_or(Ok(false), |dirs| clock::is_fine(dirs.stage.as_fd()))?;
+        let own_inode = own::inode(fd.as_fd());
+        let other_case = own::inode_of(fd.as_fd(), b".PSYNC");
         Ok(RealDisk {
             root: Dir::new(fd, Place::Root),
             device,
             fine_clock,
-            own_dirs: prepared.map(|own| (own.stage, own.trash)),
-            own_path: own::path_in(&root, &own),
+            pair,
+            own_dirs,
+            own_inode,
+            folds: own_inode.is_some() && other_case == own_inode,
             root_path: root,
-            own,
             watcher,
             rules: Rules::default(),
             follow: false,
@@ -190,9 +213,15 @@ impl RealDisk {
     /// What a name shows, be it a link that is followed.
     fn shown(&self, dir: &Dir, name: &[u8], stat: Stat) -> Stat {
         match self.follows(dir) {
-            true => follow::show(self.root.as_fd(), dir.as_fd(), name, stat, self.device),
+            true => follow::show(self.within(), dir.as_fd(), name, stat, self.device),
             false => stat,
         }
+    }
+
+    /// What links may lead through.
+    fn within(&self) -> follow::Within<'_> {
+        let own = self.own_dirs.as_ref().and_then(|dirs| dirs.own.common());
+        follow::Within { root: self.root.as_fd(), own }
     }
 
     /// Whether links in this directory are followed.
@@ -206,9 +235,30 @@ impl RealDisk {
         stat.filter(|stat| stat.kind == Some(Kind::Link))
     }
 
-    /// `ROOT/.psync/PAIR`, absolute, for the archive.
-    pub fn own_path(&self) -> &Path {
-        &self.own_path
+    /// psync's own directory; `NotFound` where the pair has never run.
+    pub fn own_dir(&self) -> io::Result<OwnDir> {
+        match &self.own_dirs {
+            Some(dirs) => Ok(dirs.own.clone()),
+            None => OwnDir::find(self.root.as_fd(), &self.root_path, &self.pair, Owned::Mine),
+        }
+    }
+
+    /// Whether this is `.psync` itself, under whatever name it lies.
+    fn is_own(&self, stat: &Stat) -> bool {
+        self.own_inode == Some(stat.ino) && stat.kind == Some(Kind::Dir) && !stat.foreign
+    }
+
+    /// Refuses a directory of psync's own that was opened by a name that users gave it.
+    fn not_own(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let stat = walk::stat_fd(fd, self.device)?;
+        // A subvolume is another file system to rename, and no mount to openat2.
+        if stat.foreign {
+            return Err(Errno::XDEV.into());
+        }
+        match self.is_own(&stat) {
+            true => Err(io::ErrorKind::NotFound.into()),
+            false => Ok(()),
+        }
     }
 
     /// The root as it is now: its inode and birth time are its identity.
@@ -229,20 +279,17 @@ impl RealDisk {
         }
     }
 
-    fn place_of(&self, path: &RelPath) -> Place {
-        if path.is_root() {
-            Place::Root
-        } else if path.is_below(&self.own) {
-            Place::Own
-        } else {
-            Place::Tree
-        }
+    /// Where the root folds case, a path may lead through psync's own directory by a name that is not `.psync`.
+    fn leads_into_own(&self, path: &RelPath) -> bool {
+        let first = || path.names().next().and_then(|name| own::inode_of(self.root.as_fd(), name.as_bytes()));
+        self.folds && first().is_some_and(|inode| Some(inode) == self.own_inode)
     }
 }
 
 impl Disk for RealDisk {
     type Dir = Dir;
     type File = File;
+    type Pin = OwnedFd;
 
     fn root_is_there(&self) -> bool {
         let Ok(now) = beneath::open_root(&self.root_path) else { return false };
@@ -255,28 +302,29 @@ impl Disk for RealDisk {
         if path.is_root() {
             return Ok(self.root.clone());
         }
-        let fd = beneath::open_dir(self.root.as_fd(), path.as_bytes())?;
-        // A subvolume is another file system to rename, and no mount to openat2.
-        if self.device.is_foreign(fd.as_fd())? {
-            return Err(Errno::XDEV.into());
+        if self.leads_into_own(path) {
+            return Err(io::ErrorKind::NotFound.into());
         }
-        Ok(Dir::new(fd, self.place_of(path)))
+        let fd = beneath::open_dir(self.root.as_fd(), path.as_bytes())?;
+        self.not_own(fd.as_fd())?;
+        Ok(Dir::new(fd, Place::Tree))
     }
 
-    fn open_child(&self, dir: &Dir, name: &Name, path: &RelPath) -> io::Result<Dir> {
+    fn open_child(&self, dir: &Dir, name: &Name, _path: &RelPath) -> io::Result<Dir> {
         let fd = beneath::open_dir(dir.as_fd(), name.as_bytes())?;
-        if self.device.is_foreign(fd.as_fd())? {
-            return Err(Errno::XDEV.into());
-        }
-        Ok(Dir::new(fd, if dir.0.place == Place::Own { Place::Own } else { self.place_of(path) }))
+        self.not_own(fd.as_fd())?;
+        Ok(Dir::new(fd, if dir.0.place == Place::Own { Place::Own } else { Place::Tree }))
+    }
+
+    fn own_is_there(&self) -> Result<(), String> {
+        self.own_dirs.as_ref().map_or(Ok(()), |dirs| dirs.own.is_there())
     }
 
     fn own(&self, which: Own) -> io::Result<Dir> {
-        let (stage, trash) =
-            self.own_dirs.as_ref().ok_or_else(|| io::Error::other("a dry run has no stage or trash"))?;
+        let dirs = self.own_dirs.as_ref().ok_or_else(|| io::Error::other("a dry run has no stage or trash"))?;
         Ok(match which {
-            Own::Stage => stage.clone(),
-            Own::Trash => trash.clone(),
+            Own::Stage => dirs.stage.clone(),
+            Own::Trash => dirs.trash.clone(),
         })
     }
 
@@ -288,6 +336,9 @@ impl Disk for RealDisk {
 
     fn stat(&self, dir: &Dir, name: &Name) -> io::Result<Stat> {
         let stat = walk::stat_at(dir.as_fd(), name.as_bytes(), self.device)?;
+        if self.is_own(&stat) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         Ok(self.shown(dir, name.as_bytes(), stat))
     }
 
@@ -297,13 +348,14 @@ impl Disk for RealDisk {
 
     fn why_odd(&self, dir: &Dir, name: &Name) -> Option<String> {
         let link = self.link_at(dir, name.as_bytes())?;
-        let found = follow::stat(self.root.as_fd(), dir.as_fd(), name.as_bytes(), &link, self.device);
+        let found = follow::stat(self.within(), dir.as_fd(), name.as_bytes(), &link, self.device);
         found.err().map(|astray| astray.to_string())
     }
 
     fn list(&self, dir: &Dir) -> io::Result<Vec<(Name, Stat)>> {
         pulse::beat();
         let mut found = walk::list(dir, self.device)?;
+        found.retain(|(_, stat)| !self.is_own(stat));
         self.show_links(dir, &mut found);
         Ok(found)
     }
@@ -312,6 +364,7 @@ impl Disk for RealDisk {
         let mut lists = self.lister.lock().unwrap_or_else(PoisonError::into_inner).list(dirs, self.device);
         for (dir, list) in dirs.iter().zip(&mut lists) {
             if let Ok(found) = list {
+                found.retain(|(_, stat)| !self.is_own(stat));
                 self.show_links(dir, found);
             }
         }
@@ -322,13 +375,41 @@ impl Disk for RealDisk {
         self.watcher.cover(path, dir.as_fd())
     }
 
+    fn pin(&self, dir: &Dir, name: &Name) -> io::Result<OwnedFd> {
+        beneath::pin(dir.as_fd(), name.as_bytes())
+    }
+
+    fn stat_pin(&self, pin: &OwnedFd) -> io::Result<Stat> {
+        let stat = walk::stat_fd(pin.as_fd(), self.device)?;
+        match self.is_own(&stat) {
+            true => Err(io::ErrorKind::NotFound.into()),
+            false => Ok(stat),
+        }
+    }
+
+    fn open_pinned(&self, pin: &OwnedFd) -> io::Result<File> {
+        Ok(File { file: beneath::open_pinned(pin.as_fd())?.into(), link: None })
+    }
+
+    fn pinned_xattrs(&self, pin: &OwnedFd, kind: Kind) -> io::Result<Xattrs> {
+        // A link can hold none of those that travel, and its path would lead on.
+        if kind == Kind::Link {
+            return Ok(Xattrs::new());
+        }
+        attrs::read_pinned(pin.as_fd(), &self.rules)
+    }
+
+    fn set_pinned_attrs(&self, pin: &OwnedFd, kind: Kind, wanted: &Attrs) -> io::Result<NotSet> {
+        attrs::set_pinned(pin.as_fd(), kind, wanted, &self.rules)
+    }
+
     fn open_file(&self, dir: &Dir, name: &Name) -> io::Result<File> {
         let Some(link) = self.link_at(dir, name.as_bytes()) else {
             let file = beneath::open_file(dir.as_fd(), name.as_bytes())?;
             return Ok(File { file: file.into(), link: None });
         };
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = follow::open(self.root.as_fd(), dir.as_fd(), name.as_bytes(), flags)?;
+        let file = follow::open(self.within(), dir.as_fd(), name.as_bytes(), flags)?;
         Ok(File { file: file.into(), link: Some((link.ino, link.btime)) })
     }
 
@@ -386,7 +467,7 @@ impl Disk for RealDisk {
     fn snapshot(&self, file: &File) -> Option<File> {
         // Writes what the file has in memory first.
         pulse::beat();
-        let (stage, _) = self.own_dirs.as_ref()?;
+        let stage = &self.own_dirs.as_ref()?.stage;
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         let copy = rustix::fs::openat(stage, c".", flags, Mode::RUSR | Mode::WUSR).ok()?;
         rustix::fs::ioctl_ficlone(&copy, file).ok()?;
@@ -400,7 +481,7 @@ impl Disk for RealDisk {
 
     fn xattrs(&self, dir: &Dir, name: &Name, kind: Kind) -> io::Result<Xattrs> {
         if kind == Kind::File && self.link_at(dir, name.as_bytes()).is_some() {
-            let file = follow::open(self.root.as_fd(), dir.as_fd(), name.as_bytes(), OFlags::PATH)?;
+            let file = follow::open(self.within(), dir.as_fd(), name.as_bytes(), OFlags::PATH)?;
             return attrs::read_pinned(file.as_fd(), &self.rules);
         }
         attrs::read(dir.as_fd(), name.as_bytes(), kind, &self.rules)
@@ -467,7 +548,8 @@ impl Disk for RealDisk {
     }
 
     fn set_attrs(&self, dir: &Dir, name: &Name, kind: Kind, wanted: &Attrs) -> io::Result<NotSet> {
-        attrs::set(dir.as_fd(), name.as_bytes(), kind, wanted, &self.rules)
+        dir.own_only()?;
+        attrs::set_pinned(beneath::pin(dir.as_fd(), name.as_bytes())?.as_fd(), kind, wanted, &self.rules)
     }
 
     fn set_file_attrs(&self, file: &File, _at: (&Dir, &Name), wanted: &Attrs) -> io::Result<NotSet> {
@@ -523,21 +605,24 @@ impl Disk for RealDisk {
         let Some((above, last)) = path.split() else { return Err(io::ErrorKind::InvalidInput.into()) };
         let source = self.open_file(&self.open_dir(&above)?, &last)?;
         let none = || io::Error::other("there is none: the pair has not run yet");
-        let trash = keep::trash(self.root.as_fd(), &self.own);
+        let trash = self.own_dir().and_then(|own| own.dir("trash"));
         let trash = trash.map_err(|e| if e.kind() == io::ErrorKind::NotFound { none() } else { e })?;
         keep::keep(trash.as_fd(), name, path, &source.file)
     }
 
     fn trashed(&self) -> io::Result<Vec<Trashed>> {
-        restore::list(self.root.as_fd(), &self.own, self.device)
+        match self.own_dir() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            own => restore::list(&own?, self.device),
+        }
     }
 
     fn restore(&self, id: &Name, below: Option<&RelPath>, to: &RelPath) -> io::Result<()> {
-        restore::restore(self.root.as_fd(), &self.own, id, below, to)
+        restore::restore(self.root.as_fd(), &self.own_dir()?, id, below, to)
     }
 
     fn probe(&self) -> Vec<Finding> {
-        probe::probe(self.root.as_fd())
+        probe::probe(self.root.as_fd(), &self.root_path)
     }
 
     fn directories(&self) -> (u64, bool) {
@@ -545,7 +630,7 @@ impl Disk for RealDisk {
     }
 
     fn has_archive(&self) -> bool {
-        fs::symlink_metadata(self.own_path.join("archive.db")).is_ok()
+        self.own_dir().is_ok_and(|own| own.has(ARCHIVE))
     }
 
     fn space(&self) -> Option<Space> {

@@ -1,8 +1,9 @@
-//! What a root's file system can do, tried on files of a directory in `.psync` that is gone afterwards.
+//! What a root's file system can do, and who may write in it; tried on files of a directory in `.psync` that is gone afterwards.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, AtFlags, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps, XattrFlags};
@@ -13,7 +14,9 @@ use crate::replica::findings::Finding;
 use crate::replica::metadata::ACL_ACCESS;
 use crate::sys::lease;
 
-use super::{beneath, discard, reserve};
+use super::{beneath, discard, own, reserve};
+
+mod writers;
 
 /// With less than this part of the file system free the trash makes room, in percent.
 const SHORT: u64 = 5;
@@ -23,14 +26,13 @@ const COUNTING: Duration = Duration::from_secs(20);
 const LEASE_TRIES: u32 = 5;
 const LEASE_PAUSE: Duration = Duration::from_millis(20);
 
-/// Looks at the root of a pair. Nothing that users see is made.
-pub fn probe(root: BorrowedFd<'_>) -> Vec<Finding> {
-    let mut findings = vec![writable(root), room(root)];
-    findings.extend(own(root));
+/// Looks at the root of a pair, which lies at this path. Nothing that users see is made.
+pub fn probe(root: BorrowedFd<'_>, path: &Path) -> Vec<Finding> {
+    let mut findings = vec![writable(root), writers::others(root, path), room(root)];
     let scratch = match Scratch::make(root) {
         Ok(scratch) => scratch,
         Err(error) => {
-            let mend = "psync keeps its archive and trash there: it needs the right to write, and room";
+            let mend = "psync keeps its archive and trash there: it needs a directory of its own user, and room";
             findings.push(Finding::wrong(".psync", format!("nothing can be made in it: {error}"), mend));
             return findings;
         }
@@ -64,16 +66,6 @@ fn room(root: BorrowedFd<'_>) -> Finding {
     }
 }
 
-/// `.psync` itself, if it is there.
-fn own(root: BorrowedFd<'_>) -> Option<Finding> {
-    let stat = rustix::fs::statat(root, OWN_DIR, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-    let me = rustix::process::geteuid().as_raw();
-    (stat.st_uid != me).then(|| {
-        let found = format!("belongs to user {}, and this is user {me}", stat.st_uid);
-        Finding::wrong(".psync", found, "run psync as that user, or give it to the one that psync runs as")
-    })
-}
-
 /// A directory of our own for the tries.
 struct Scratch {
     own: OwnedFd,
@@ -85,12 +77,8 @@ struct Scratch {
 
 impl Scratch {
     fn make(root: BorrowedFd<'_>) -> io::Result<Scratch> {
-        let made = match rustix::fs::mkdirat(root, OWN_DIR, Mode::RWXU) {
-            Ok(()) => Some(root.try_clone_to_owned()?),
-            Err(Errno::EXIST) => None,
-            Err(error) => return Err(error.into()),
-        };
-        let own = beneath::open_dir(root, OWN_DIR)?;
+        let (own, new) = own::common(root)?;
+        let made = if new { Some(root.try_clone_to_owned()?) } else { None };
         // No pair has such a name.
         let name = format!(".probe-{}", std::process::id());
         let dir = rustix::fs::mkdirat(&own, name.as_str(), Mode::RWXU)
@@ -254,7 +242,6 @@ pub fn directories(root: BorrowedFd<'_>) -> (u64, bool) {
             use std::os::unix::ffi::OsStrExt;
             crate::model::Name::new(entry.file_name().as_bytes()).ok()
         });
-        let names = names.filter(|name| !(path.is_root() && name.as_bytes() == OWN_DIR));
         todo.extend(names.filter_map(|name| path.join(&name).ok()));
     }
     (count, true)
@@ -269,11 +256,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::create_dir_all(dir.path().join("a/b")).expect("made");
         let root = beneath::open_root(dir.path()).expect("the root");
-        let findings = probe(root.as_fd());
+        let findings = probe(root.as_fd(), dir.path());
         assert!(findings.iter().all(|finding| finding.ok), "{findings:?}");
         assert!(!dir.path().join(".psync").exists());
         std::fs::create_dir_all(dir.path().join(".psync/p/trash")).expect("made");
-        let again = probe(root.as_fd());
+        let again = probe(root.as_fd(), dir.path());
         // Others write meanwhile.
         let told = |findings: &[Finding]| -> Vec<Finding> {
             findings.iter().filter(|finding| finding.check != "room").cloned().collect()

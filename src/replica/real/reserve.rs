@@ -1,12 +1,15 @@
 //! The archive's reserve: room on the file system that is given up when the disk is full, so that deletions, moves and
 //! records still work, and taken back when there is room again.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{FallocateFlags, Mode, OFlags, StatVfs};
+use rustix::fs::{FallocateFlags, StatVfs};
 use rustix::io::Errno;
 
 use crate::replica::disk::Space;
+
+use super::own::OwnDir;
 
 /// The largest reserve.
 const MOST: u64 = 16 << 20;
@@ -19,7 +22,7 @@ const NEED: u64 = 4 << 20;
 
 /// A file that holds nothing but room.
 pub struct Reserve {
-    file: OwnedFd,
+    file: File,
     whole: u64,
     held: u64,
     /// Some of it was needed, and is not back yet.
@@ -28,10 +31,9 @@ pub struct Reserve {
 
 impl Reserve {
     /// Opens the reserve in psync's own directory, and takes what room there is. `None` where it cannot be made.
-    pub fn open(own: BorrowedFd<'_>) -> Option<Reserve> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(own, c"reserve", flags, Mode::RUSR | Mode::WUSR).ok()?;
-        let whole = (space(own)?.total / SHARE).min(MOST);
+    pub fn open(own: &OwnDir) -> Option<Reserve> {
+        let file = own.edit("reserve").ok()?;
+        let whole = (space(own.as_fd())?.total / SHARE).min(MOST);
         let held = rustix::fs::fstat(&file).ok().and_then(|stat| u64::try_from(stat.st_size).ok())?;
         let mut reserve = Reserve { file, whole, held, given: false };
         reserve.refill();
@@ -91,9 +93,9 @@ mod tests {
     #[test]
     fn it_is_held_given_in_parts_and_taken_back() {
         let dir = tempfile::tempdir().expect("a directory");
-        let at = std::fs::File::open(dir.path()).expect("open");
+        let at = OwnDir::alone(dir.path()).expect("open");
         let held = || std::fs::metadata(dir.path().join("reserve")).expect("the reserve").len();
-        let mut reserve = Reserve::open(at.as_fd()).expect("a reserve");
+        let mut reserve = Reserve::open(&at).expect("a reserve");
         let whole = reserve.whole;
         assert!(whole > 0 && whole <= MOST);
         assert_eq!(held(), whole, "this test needs a disk with room");
@@ -108,6 +110,6 @@ mod tests {
         reserve.refill();
         assert!(!reserve.is_given() && held() == whole);
         drop(reserve);
-        assert_eq!(Reserve::open(at.as_fd()).expect("again").held, whole);
+        assert_eq!(Reserve::open(&at).expect("again").held, whole);
     }
 }

@@ -1,6 +1,5 @@
 //! The trash as `psync trash` sees it, beside whatever else goes on: what lies in it, and back into the tree with it.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -12,15 +11,16 @@ use crate::replica::disk::Stat;
 use crate::replica::recover::trash_generation;
 use crate::replica::trash_list::{self, Listed, Trashed};
 
-use super::{Dir, Place, beneath, keep, walk};
+use super::own::OwnDir;
+use super::{Dir, Place, beneath, walk};
 
 /// What lies in the trash of a pair, by name. Nothing if the pair has none yet.
-pub fn list(root: BorrowedFd<'_>, own: &RelPath, device: walk::Device) -> io::Result<Vec<Trashed>> {
-    let trash = match keep::trash(root, own) {
+pub fn list(own: &OwnDir, device: walk::Device) -> io::Result<Vec<Trashed>> {
+    let trash = match own.dir("trash") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => Dir::new(other?, Place::Own),
     };
-    let mut listed = trash_list::read(&written(root, own)?);
+    let mut listed = trash_list::read(&written(own)?);
     let mut found = Vec::new();
     for (id, stat) in walk::list(&trash, device)? {
         let Some(kind) = stat.kind else { continue };
@@ -35,11 +35,10 @@ pub fn list(root: BorrowedFd<'_>, own: &RelPath, device: walk::Device) -> io::Re
     Ok(found)
 }
 
-fn written(root: BorrowedFd<'_>, own: &RelPath) -> io::Result<Vec<u8>> {
-    let dir = beneath::open_dir(root, own.as_bytes())?;
+fn written(own: &OwnDir) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    match beneath::open_file(dir.as_fd(), trash_list::FILE.as_bytes()) {
-        Ok(file) => _ = File::from(file).read_to_end(&mut bytes)?,
+    match own.open(trash_list::FILE) {
+        Ok(mut file) => _ = file.read_to_end(&mut bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
@@ -81,14 +80,8 @@ fn copies(trash: &Dir, id: &Name, device: walk::Device, found: &mut Vec<Trashed>
 }
 
 /// Moves an object of the trash to a path where nothing lies. Of a directory `below` leads to the object in it that is meant.
-pub fn restore(
-    root: BorrowedFd<'_>,
-    own: &RelPath,
-    id: &Name,
-    below: Option<&RelPath>,
-    to: &RelPath,
-) -> io::Result<()> {
-    let trash = keep::trash(root, own)?;
+pub fn restore(root: BorrowedFd<'_>, own: &OwnDir, id: &Name, below: Option<&RelPath>, to: &RelPath) -> io::Result<()> {
+    let trash = own.dir("trash")?;
     let gone = || "it is not in the trash".to_owned();
     let (from, name) = match below.map(|path| path.split()) {
         None => (trash, id.clone()),

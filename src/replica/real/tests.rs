@@ -51,7 +51,7 @@ impl Lab {
     }
 
     fn in_stage(&self, name: &str) -> PathBuf {
-        self.disk.own_path().join("stage").join(name)
+        self.disk.own_dir().expect("open").shown().join("stage").join(name)
     }
 
     fn names(&self, dir: &Dir) -> Vec<String> {
@@ -119,7 +119,10 @@ fn own_directories_are_made_private_and_found_again() {
     for path in [".psync", ".psync/pair", ".psync/pair/stage", ".psync/pair/trash"] {
         assert_eq!(fs::metadata(lab.at(path)).expect("there").mode() & 0o7777, 0o700, "{path}");
     }
-    assert_eq!(lab.disk.own_path(), fs::canonicalize(lab.top.path()).expect("a path").join(".psync/pair"));
+    assert_eq!(
+        lab.disk.own_dir().expect("open").shown(),
+        fs::canonicalize(lab.top.path()).expect("a path").join(".psync/pair")
+    );
     fs::write(lab.in_stage("kept"), b"x").expect("a file");
     fs::set_permissions(lab.at(".psync"), fs::Permissions::from_mode(0o755)).expect("opened up");
     let again = Lab::over(lab.top);
@@ -127,6 +130,81 @@ fn own_directories_are_made_private_and_found_again() {
     assert_eq!(fs::metadata(again.at(".psync")).expect("there").mode() & 0o7777, 0o700);
     let stat = again.disk.root_identity().expect("a stat");
     assert_eq!((stat.ino, stat.foreign), (fs::metadata(again.top.path()).expect("there").ino(), false));
+}
+
+#[test]
+fn its_own_directory_is_known_by_its_inode() {
+    let lab = Lab::new();
+    fs::write(lab.in_stage("mine"), b"x").expect("a file");
+    assert_eq!(lab.disk.own_is_there(), Ok(()));
+    fs::create_dir(lab.at("dir")).expect("a directory");
+    for place in ["aside", "dir/aside"] {
+        fs::rename(lab.at(".psync"), lab.at(place)).expect("renamed");
+        for planted in [false, true] {
+            if planted {
+                fs::create_dir_all(lab.at(".psync/pair")).expect("planted");
+            }
+            let told = lab.disk.own_is_there().expect_err("gone");
+            assert!(told.contains(".psync/pair") && told.contains("put it back"), "{told}");
+            let path = rel(place);
+            let dir = path.parent().filter(|p| !p.is_root()).map_or(lab.root(), |_| lab.dir("dir"));
+            let last = path.name().expect("a name");
+            assert_eq!(kind_of(lab.disk.stat(&dir, &last)), Some(io::ErrorKind::NotFound));
+            assert_eq!(kind_of(lab.disk.open_dir(&path)), Some(io::ErrorKind::NotFound));
+            assert_eq!(kind_of(lab.disk.open_child(&dir, &last, &path)), Some(io::ErrorKind::NotFound));
+            let pin = lab.disk.pin(&dir, &last).expect("a pin");
+            assert_eq!(kind_of(lab.disk.stat_pin(&pin)), Some(io::ErrorKind::NotFound));
+            assert!(!lab.names(&dir).contains(&"aside".to_owned()));
+            assert!(!lab.disk.list_many(&[dir])[0].as_ref().expect("a list").iter().any(|(name, _)| *name == last));
+        }
+        // What is psync's stays so: by what it has open.
+        assert_eq!(lab.names(&lab.stage()), ["mine"]);
+        fs::remove_dir_all(lab.at(".psync")).expect("removed");
+        fs::rename(lab.at(place), lab.at(".psync")).expect("back");
+        assert_eq!(lab.disk.own_is_there(), Ok(()));
+    }
+    fs::rename(lab.at(".psync/pair"), lab.at(".psync/other")).expect("renamed");
+    assert!(lab.disk.own_is_there().is_err());
+}
+
+#[test]
+fn what_is_pinned_stays_the_same_object_whatever_its_name_is() {
+    for lab in Lab::all() {
+        for (kind, make) in [
+            (Kind::File, (|at| fs::write(at, b"x").expect("a file")) as fn(&Path)),
+            (Kind::Dir, |at| fs::create_dir(at).expect("a directory")),
+        ] {
+            let (mine, other) = (lab.at(&format!("mine {kind:?}")), lab.at(&format!("other {kind:?}")));
+            make(&mine);
+            make(&other);
+            let last = name(mine.file_name().and_then(OsStr::to_str).expect("text"));
+            let pin = lab.disk.pin(&lab.root(), &last).expect("a pin");
+            let before = lab.disk.stat_pin(&pin).expect("a stat");
+            fs::rename(&mine, lab.at("away")).expect("renamed");
+            fs::rename(&other, &mine).expect("renamed");
+            let untouched = fs::metadata(&mine).expect("there").mode();
+            lab.disk.set_pinned_attrs(&pin, kind, &attrs(0o700)).expect("set");
+            assert_eq!(fs::metadata(&mine).expect("there").mode(), untouched);
+            assert_eq!(fs::metadata(lab.at("away")).expect("there").mode() & 0o7777, 0o700);
+            let opened = lab.disk.open_pinned(&pin).and_then(|file| lab.disk.stat_file(&file));
+            match kind {
+                Kind::File => assert_eq!(opened.expect("open").ino, before.ino),
+                _ => assert_eq!(kind_of(opened), Some(io::ErrorKind::InvalidInput)),
+            }
+            let wrong = if kind == Kind::File { Kind::Dir } else { Kind::File };
+            let set = lab.disk.set_pinned_attrs(&pin, wrong, &attrs(0o777));
+            assert_eq!(kind_of(set), Some(io::ErrorKind::InvalidInput));
+            fs::rename(lab.at("away"), &other).expect("renamed");
+        }
+        rustix::fs::mkfifoat(lab.root(), c"fifo", Mode::RWXU).expect("a FIFO");
+        symlink("mine File", lab.at("link")).expect("a link");
+        for odd in ["fifo", "link"] {
+            let pin = lab.disk.pin(&lab.root(), &name(odd)).expect("a pin");
+            assert_eq!(kind_of(lab.disk.open_pinned(&pin)), Some(io::ErrorKind::InvalidInput), "{odd}");
+            let set = lab.disk.set_pinned_attrs(&pin, Kind::File, &attrs(0o777));
+            assert_eq!(kind_of(set), Some(io::ErrorKind::InvalidInput), "{odd}");
+        }
+    }
 }
 
 #[test]
@@ -178,7 +256,7 @@ fn lists_every_name_with_its_state_and_not_our_own() {
             assert!(!stat.foreign && (stat.kind != Some(Kind::File) || stat.size == 5), "{name}");
             assert_eq!(lab.disk.stat(&lab.root(), name).expect("a stat"), *stat, "{name}");
         }
-        assert_eq!(lab.names(&lab.dir("dir")), [".psync"], "only the root's own is ours");
+        assert_eq!(lab.names(&lab.dir("dir")), [""; 0], "the name is psync's wherever it is");
     }
 }
 
@@ -268,8 +346,8 @@ fn another_file_system_is_told_and_not_entered() {
         assert!(stat.foreign, "{name}");
         let path = rel("d").join(&name).expect("short");
         assert_eq!(kind_of(lab.disk.open_dir(&path)), Some(io::ErrorKind::CrossesDevices), "{name}");
-        let set = lab.disk.set_attrs(&lab.dir("d"), &name, Kind::Dir, &attrs(0o755));
-        assert_eq!(kind_of(set), Some(io::ErrorKind::CrossesDevices), "{name}");
+        let pinned = lab.disk.pin(&lab.dir("d"), &name);
+        assert_eq!(kind_of(pinned), Some(io::ErrorKind::CrossesDevices), "{name}");
     }
     assert_eq!(kind_of(lab.disk.open_dir(&rel("d/mnt/x"))), Some(io::ErrorKind::CrossesDevices));
     // Nor is it emptied when what holds it is discarded.
@@ -334,9 +412,11 @@ fn only_own_directories_are_written_to() {
         assert_eq!(kind_of(lab.disk.make_dir(&dir, &name("x"))), denied);
         assert_eq!(kind_of(lab.disk.make_link(&dir, &name("x"), b"y")), denied);
         assert_eq!(kind_of(lab.disk.discard(&dir, &name("d"))), denied);
+        assert_eq!(kind_of(lab.disk.set_attrs(&dir, &name("d"), Kind::Dir, &attrs(0o755))), denied);
     }
     lab.disk.make_dir(&lab.stage(), &name("t")).expect("a directory");
-    lab.disk.create(&lab.dir(".psync/pair/stage/t"), &name("x")).expect("a file");
+    let inner = lab.disk.open_child(&lab.stage(), &name("t"), &rel("t")).expect("open");
+    lab.disk.create(&inner, &name("x")).expect("a file");
 }
 
 #[test]
@@ -582,7 +662,7 @@ fn a_default_acl_of_the_root_does_not_reach_the_stage() {
     let file = lab.disk.create(&lab.stage(), &name("f")).expect("a file");
     assert_eq!(lab.disk.stat_file(&file).expect("a stat").mode, 0o600);
     assert!(lab.disk.xattrs(&lab.stage(), &name("f"), Kind::File).expect("xattrs").is_empty());
-    assert!(lab.disk.xattrs(&lab.dir(".psync/pair"), &name("stage"), Kind::Dir).expect("xattrs").is_empty());
+    assert!(super::attrs::read_open(lab.stage().as_fd(), &lab.disk.rules).expect("xattrs").is_empty());
 }
 
 #[test]

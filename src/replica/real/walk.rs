@@ -33,12 +33,6 @@ impl Device {
         Ok(Device::in_statx(&statx(fd, b"")?))
     }
 
-    /// Whether the open object lies on another one.
-    pub fn is_foreign(self, fd: BorrowedFd<'_>) -> io::Result<bool> {
-        let statx = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
-        Ok(foreign(&statx, self))
-    }
-
     fn in_statx(statx: &Statx) -> Device {
         Device { major: statx.stx_dev_major, minor: statx.stx_dev_minor }
     }

@@ -7,10 +7,13 @@
 
 use rusqlite::Connection;
 
+use crate::model::RelPath;
+use crate::replica::archive::IntentStep;
+
 /// "psyn", where `file(1)` and we look.
 const APPLICATION_ID: i64 = 0x7073_796e;
 /// The schema that this psync writes, and the highest that it reads.
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
 
 const TABLES: &str = r#"
 CREATE TABLE meta (
@@ -134,7 +137,37 @@ pub fn upgrade(connection: &Connection, from: i64) -> rusqlite::Result<()> {
              ALTER TABLE trash ADD COLUMN look INTEGER NOT NULL DEFAULT 0;",
         )?;
     }
+    if from < 3 {
+        connection.execute_batch(FORGET_OWN)?;
+        forget_own_intents(connection)?;
+    }
     connection.execute_batch(&format!("PRAGMA user_version = {VERSION};"))
+}
+
+/// Objects of psync's own name took part below the top; now they are left out, like those of an excluded name.
+const FORGET_OWN: &str = "
+    WITH RECURSIVE gone (node) AS (
+        SELECT node FROM rows WHERE name = CAST('.psync' AS BLOB)
+        UNION
+        SELECT rows.node FROM rows JOIN gone ON rows.parent = gone.node
+    )
+    DELETE FROM rows WHERE node IN gone;
+    DELETE FROM tombstones WHERE name = CAST('.psync' AS BLOB);
+    UPDATE trash SET path = CAST('' AS BLOB)
+        WHERE instr(CAST('/' AS BLOB) || path || CAST('/' AS BLOB), CAST('/.psync/' AS BLOB)) > 0;
+";
+
+/// What was about to happen to such an object can be read no more.
+fn forget_own_intents(connection: &Connection) -> rusqlite::Result<()> {
+    let mut all = connection.prepare("SELECT generation, path, step FROM intents")?;
+    let found = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let found: Vec<(i64, Vec<u8>, Vec<u8>)> = found.collect::<Result<_, _>>()?;
+    for (generation, path, step) in found {
+        if RelPath::new(&path).is_err() || postcard::from_bytes::<IntentStep>(&step).is_err() {
+            connection.execute("DELETE FROM intents WHERE generation = ?1", [generation])?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the tables; the caller holds the transaction.

@@ -224,7 +224,7 @@ fn foreign_newer_and_damaged_files_are_refused_and_left_alone() {
         ("zeros", vec![0; 8192], "no archive of psync"),
         ("another program", with("CREATE TABLE t (x)"), "another program's database"),
         ("another program's empty one", with("PRAGMA user_version = 5"), "another program's database"),
-        ("newer", newer, "newer psync (schema 99, this one knows 2)"),
+        ("newer", newer, "newer psync (schema 99, this one knows 3)"),
         ("older than any", older, "another program's database"),
         ("overwritten", no_pages, "damaged"),
     ];
@@ -263,19 +263,30 @@ fn an_archive_of_an_older_psync_is_brought_up_to_date() {
     let (_dir, file) = place();
     let (mut archive, _) = SqliteArchive::open(&file, ROOT).unwrap();
     archive.put(&file_row(2, ROOT_NODE, "kept", 1)).unwrap();
+    for (node, parent) in [(3, ROOT_NODE), (4, 3), (5, 4)] {
+        archive.put(&dir_row(node, parent, &format!("d{node}"), 1)).unwrap();
+    }
+    archive.put(&file_row(6, 5, "deep", 1)).unwrap();
     archive.commit().unwrap();
     drop(archive);
-    let old = "DROP TABLE trash;
+    // What had psync's own name below the top took part then.
+    let old = "UPDATE rows SET name = x'2e7073796e63' WHERE node = 4;
+        INSERT INTO tombstones VALUES (9, 3, x'2e7073796e63', 1);
+        INSERT INTO intents VALUES (7, 6, CAST('d3/.psync/x' AS BLOB), x'61', 'place', x'00');
+        DROP TABLE trash;
         CREATE TABLE trash (id BLOB PRIMARY KEY, path BLOB NOT NULL, since INTEGER NOT NULL, size INTEGER NOT NULL,
                             reason TEXT NOT NULL) WITHOUT ROWID;
-        INSERT INTO trash VALUES (x'61', x'62', 5, 6, 'deleted');
+        INSERT INTO trash VALUES (x'61', CAST('b/.psync/c' AS BLOB), 5, 6, 'deleted');
         PRAGMA user_version = 1;";
     Connection::open(&file).unwrap().execute_batch(old).unwrap();
     for _ in 0..2 {
         let archive = reopen(&file);
         let [item] = &archive.trash().unwrap()[..] else { panic!("{:?}", archive.trash()) };
-        assert_eq!((item.stamp, item.look, item.size), (None, false, 6));
-        assert_eq!(archive.count().unwrap(), 1);
+        assert_eq!((item.stamp, item.look, item.size, item.path.is_root()), (None, false, 6, true));
+        assert_eq!(archive.count().unwrap(), 2);
+        assert_eq!(archive.rows_above(0).unwrap().iter().map(|row| row.node).collect::<Vec<_>>(), [2, 3]);
+        assert!(archive.node(6).unwrap().is_none() && archive.intents().unwrap().is_empty());
+        assert!(archive.tombstones_above(0).unwrap().is_empty());
     }
 }
 
@@ -401,4 +412,46 @@ fn a_killed_process_leaves_what_it_committed() {
     archive.commit().unwrap();
     drop(archive);
     assert_eq!(reopen(&file).count().unwrap(), 1999);
+}
+
+#[test]
+fn it_stays_in_its_directory_whatever_that_is_called_by_then() {
+    let top = TempDir::new().unwrap();
+    let (own, aside, victims) = (top.path().join("own"), top.path().join("aside"), top.path().join("victims"));
+    std::fs::create_dir_all(&own).unwrap();
+    std::fs::create_dir_all(&victims).unwrap();
+    let (mut archive, fresh) = SqliteArchive::open_in(&OwnDir::alone(&own).unwrap(), ROOT).unwrap();
+    assert!(fresh);
+    archive.put(&file_row(2, ROOT_NODE, "one", 1)).unwrap();
+    archive.commit().unwrap();
+    std::fs::rename(&own, &aside).unwrap();
+    std::fs::create_dir(&own).unwrap();
+    for name in ["archive.db", "archive.db-wal", "archive.db-journal", "archive.db-shm", "trash.list"] {
+        std::fs::write(victims.join(name), "").unwrap();
+        std::os::unix::fs::symlink(victims.join(name), own.join(name)).unwrap();
+    }
+    // So much that the log is carried over into the file, and what psync does when it closes it.
+    for n in 3..3000 {
+        archive.put(&file_row(n, ROOT_NODE, &format!("{n:0200}"), n)).unwrap();
+        if n % 100 == 0 {
+            archive.commit().unwrap();
+        }
+    }
+    archive.commit().unwrap();
+    archive.save_room();
+    drop(archive);
+    for entry in std::fs::read_dir(&victims).unwrap() {
+        assert_eq!(entry.unwrap().metadata().unwrap().len(), 0);
+    }
+    assert_eq!(std::fs::read_dir(&own).unwrap().count(), 5);
+    assert_eq!(reopen(&aside.join("archive.db")).count().unwrap(), 2998);
+    // Nor is it opened through what was planted.
+    for suffix in ["", "-wal", "-journal"] {
+        std::fs::remove_dir_all(&own).unwrap();
+        std::fs::create_dir(&own).unwrap();
+        std::os::unix::fs::symlink(victims.join("archive.db"), own.join(format!("archive.db{suffix}"))).unwrap();
+        let refused = words(SqliteArchive::open_in(&OwnDir::alone(&own).unwrap(), ROOT));
+        assert!(refused.contains("is a link"), "{refused}");
+    }
+    assert_eq!(std::fs::metadata(victims.join("archive.db")).unwrap().len(), 0);
 }

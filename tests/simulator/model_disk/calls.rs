@@ -1,6 +1,6 @@
 //! The trait `Disk` on the model, as psync's process calls it. Before and after every call anything may happen.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
@@ -46,9 +46,22 @@ impl Drop for ModelFile {
     }
 }
 
-/// What `.psync` in the root would be: users and listings never see it.
-fn is_own(path: &RelPath) -> bool {
-    path.names().next().is_some_and(|name| name.as_bytes() == psync::model::OWN_DIR)
+/// What psync holds on to.
+pub struct ModelPin {
+    disk: ModelDisk,
+    obj: Obj,
+    /// Its names when psync last looked at it.
+    names: Cell<Option<u32>>,
+}
+
+impl Drop for ModelPin {
+    fn drop(&mut self) {
+        let mut state = self.disk.state.borrow_mut();
+        if state.process == self.disk.process && state.volume.inodes.contains_key(&self.obj) {
+            state.inode_mut(self.obj).pins -= 1;
+            state.collect(self.obj);
+        }
+    }
 }
 
 impl ModelDisk {
@@ -134,11 +147,16 @@ impl State {
         self.watches.clear();
         self.events.clear();
         self.fail_in = None;
-        let open: Vec<Obj> =
-            self.volume.inodes.iter().filter(|(_, inode)| inode.handles > 0).map(|(obj, _)| *obj).collect();
+        let open: Vec<Obj> = self
+            .volume
+            .inodes
+            .iter()
+            .filter(|(_, inode)| inode.handles + inode.pins > 0)
+            .map(|(obj, _)| *obj)
+            .collect();
         for obj in open {
             let inode = self.inode_mut(obj);
-            (inode.handles, inode.write_handles) = (0, 0);
+            (inode.handles, inode.write_handles, inode.pins) = (0, 0, 0);
             inode.leases.clear();
             self.collect(obj);
         }
@@ -213,6 +231,21 @@ impl State {
 
     fn allowed(&self, obj: Obj) -> io::Result<()> {
         if self.inode(obj).denied { Err(error(EACCES)) } else { Ok(()) }
+    }
+
+    fn live(&self, obj: Obj) -> io::Result<()> {
+        if self.volume.inodes.contains_key(&obj) { Ok(()) } else { Err(error(EIO)) }
+    }
+
+    fn set_whole(&mut self, obj: Obj, kind: Kind, attrs: &Attrs) -> io::Result<NotSet> {
+        if self.stat(obj).kind != Some(kind) {
+            return Err(error(EINVAL));
+        }
+        let not_set = self.set(obj, kind, attrs);
+        self.visible_changes += u64::from(self.is_within(obj, ROOT));
+        self.path_of(obj).into_iter().for_each(|path| self.note_change(path));
+        self.event_of(obj, Hint::Attributes);
+        Ok(not_set)
     }
 
     fn live_file(&self, file: &ModelFile) -> io::Result<()> {
@@ -301,12 +334,10 @@ impl State {
 impl Disk for ModelDisk {
     type Dir = Obj;
     type File = ModelFile;
+    type Pin = ModelPin;
 
     fn open_dir(&self, path: &RelPath) -> io::Result<Obj> {
         self.call(|state| {
-            if is_own(path) {
-                return Err(error(ENOENT));
-            }
             let obj = state.resolve(path)?;
             state.entries(obj)?;
             state.allowed(obj)?;
@@ -360,6 +391,62 @@ impl Disk for ModelDisk {
             state.entries(*dir)?;
             state.watches.insert(*dir, path.clone());
             Ok(())
+        })
+    }
+
+    fn pin(&self, dir: &Obj, name: &Name) -> io::Result<ModelPin> {
+        self.call(|state| {
+            let obj = state.lookup(*dir, name)?;
+            state.looked_at.insert((*dir, name.clone()), obj);
+            state.inode_mut(obj).pins += 1;
+            Ok(ModelPin { disk: self.clone(), obj, names: Cell::new(None) })
+        })
+    }
+
+    fn stat_pin(&self, pin: &ModelPin) -> io::Result<Stat> {
+        self.call(|state| {
+            state.live(pin.obj)?;
+            let stat = state.stat(pin.obj);
+            pin.names.set(Some(stat.nlink));
+            Ok(stat)
+        })
+    }
+
+    fn open_pinned(&self, pin: &ModelPin) -> io::Result<ModelFile> {
+        self.call(|state| {
+            state.live(pin.obj)?;
+            state.allowed(pin.obj)?;
+            match state.inode(pin.obj).body {
+                Body::File(_) => Ok(self.open(state, pin.obj, false)),
+                _ => Err(error(EINVAL)),
+            }
+        })
+    }
+
+    fn pinned_xattrs(&self, pin: &ModelPin, _kind: Kind) -> io::Result<Xattrs> {
+        self.call(|state| {
+            state.live(pin.obj)?;
+            state.allowed(pin.obj)?;
+            Ok(state.inode(pin.obj).meta.xattrs.clone())
+        })
+    }
+
+    fn set_pinned_attrs(&self, pin: &ModelPin, kind: Kind, attrs: &Attrs) -> io::Result<NotSet> {
+        self.call(|state| {
+            state.live(pin.obj)?;
+            state.allowed(pin.obj)?;
+            let side = state.side.word();
+            // Whose a file is that has other names as well, psync cannot know; nor that of an object that it has not seen.
+            match pin.names.get() {
+                None => {
+                    state.world.violation(format!("unseen: {side}: attributes of an object that was not looked at"))
+                }
+                Some(names) if kind == Kind::File && names > 1 => {
+                    state.world.violation(format!("linked: {side}: attributes of a file with other names were set"));
+                }
+                Some(_) => {}
+            }
+            state.set_whole(pin.obj, kind, attrs)
         })
     }
 
@@ -498,16 +585,13 @@ impl Disk for ModelDisk {
 
     fn set_attrs(&self, dir: &Obj, name: &Name, kind: Kind, attrs: &Attrs) -> io::Result<NotSet> {
         self.call(|state| {
-            let obj = state.lookup(*dir, name)?;
-            if state.stat(obj).kind != Some(kind) {
-                return Err(error(EINVAL));
+            if !state.is_own_dir(*dir) {
+                state.world.violation(format!("{}: attributes were set by a name of users'", state.side.word()));
+                return Err(error(EACCES));
             }
+            let obj = state.lookup(*dir, name)?;
             state.allowed(obj)?;
-            let not_set = state.set(obj, kind, attrs);
-            state.visible_changes += u64::from(state.is_within(obj, ROOT));
-            state.path_of(obj).into_iter().for_each(|path| state.note_change(path));
-            state.event_of(obj, Hint::Attributes);
-            Ok(not_set)
+            state.set_whole(obj, kind, attrs)
         })
     }
 

@@ -98,6 +98,8 @@ pub struct Inode {
     /// psync's descriptors, and those of them that write.
     pub handles: u32,
     pub write_handles: u32,
+    /// What psync holds on to without opening it.
+    pub pins: u32,
     pub leases: Vec<HeldLease>,
     /// Users' processes that wait for a lease to end.
     pub waiters: u32,
@@ -262,6 +264,7 @@ impl State {
             writers: 0,
             handles: 0,
             write_handles: 0,
+            pins: 0,
             leases: Vec::new(),
             waiters: 0,
         };
@@ -394,7 +397,7 @@ impl State {
     /// Frees an object that has no name and no descriptor left.
     pub fn collect(&mut self, obj: Obj) {
         let Some(inode) = self.volume.inodes.get(&obj) else { return };
-        if obj <= TRASH || !inode.names.is_empty() || inode.handles + inode.writers + inode.waiters > 0 {
+        if obj <= TRASH || !inode.names.is_empty() || inode.handles + inode.pins + inode.writers + inode.waiters > 0 {
             return;
         }
         let ino = inode.ino;
