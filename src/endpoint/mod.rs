@@ -456,6 +456,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.jobs.push(Job { generation, apply, staged: None });
             return Ok(());
         };
+        // Contents that come in pieces tell with the first one how much room they take.
+        let size = if source.way().is_some() { 0 } else { entry.size() };
+        if !self.replica.has_room(size) {
+            self.finish(out)?;
+            if let Err(error) = self.replica.make_room(&apply.path, size) {
+                return fail(generation, error, out);
+            }
+        }
         if let Some(way) = source.way() {
             let large = entry.size() > crate::transfer::WHOLE && self.jobs.is_empty();
             if large && self.replica.refuses(&apply.path, expect)? {

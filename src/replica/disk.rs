@@ -84,12 +84,46 @@ impl NotSet {
     }
 }
 
-/// Room on a file system, in bytes.
+/// Room on a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
+    /// Bytes.
     pub total: u64,
-    /// What users can still fill.
+    /// Bytes that users can still fill.
     pub free: u64,
+    /// `None`: the file system makes inodes as it needs them.
+    pub inodes: Option<Inodes>,
+}
+
+/// The inodes of a file system that has a fixed number of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inodes {
+    pub total: u64,
+    pub free: u64,
+}
+
+impl Space {
+    /// With less than this part free there is little room, in percent.
+    const SHORT: u64 = 5;
+    /// What new objects leave free for other programs, at most.
+    const SPARE_MOST: u64 = 16 << 20;
+
+    /// Bytes that new objects leave to other programs: a hundredth, at most 16 MiB.
+    pub fn spare(&self) -> u64 {
+        (self.total / 100).min(Self::SPARE_MOST)
+    }
+
+    /// Whether one more object of so many bytes fits, and leaves something to others.
+    pub fn fits(&self, bytes: u64) -> bool {
+        let inodes = self.inodes.is_none_or(|inodes| inodes.free > inodes.total / 100);
+        inodes && bytes.checked_add(self.spare()).is_some_and(|needed| needed <= self.free)
+    }
+
+    /// Whether bytes or inodes run out.
+    pub fn is_short(&self) -> bool {
+        let few = |free: u64, total: u64| free < total / 100 * Self::SHORT;
+        few(self.free, self.total) || self.inodes.is_some_and(|inodes| few(inodes.free, inodes.total))
+    }
 }
 
 /// One root's file system. Paths lead from the root down; no symbolic link is ever followed and no

@@ -21,8 +21,6 @@ const SLICE: Millis = 100;
 const LOOK: Millis = 5_000;
 /// The ages are looked at so often.
 const AGES: Millis = 3_600_000;
-/// With less than this part of the file system free the trash makes room, in percent.
-const SHORT: u64 = 5;
 
 /// When the trash was looked at, and how much lies in it.
 #[derive(Debug, Default)]
@@ -87,7 +85,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.forget_taken()?;
             size = self.trash_size()?;
         }
-        let is_short = |space: Option<Space>| space.is_some_and(|s| s.free < s.total / 100 * SHORT);
+        let is_short = |space: Option<Space>| space.is_some_and(|space| space.is_short());
         if size <= max && !is_short(space) {
             return Ok(false);
         }
@@ -103,7 +101,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Discards from the oldest on, as long as `wanted` says so and at most a slice. The answer: how many, and whether
     /// the slice ended it.
-    fn discard_oldest(&mut self, wanted: impl Fn(&TrashItem, &Self) -> bool) -> Result<(usize, bool), ReplicaError> {
+    pub(super) fn discard_oldest(
+        &mut self,
+        wanted: impl Fn(&TrashItem, &Self) -> bool,
+    ) -> Result<(usize, bool), ReplicaError> {
         let at = RelPath::root();
         self.trash_size()?;
         let trash = self.disk.own(Own::Trash).at(&at, "open the trash")?;
@@ -146,7 +147,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok((gone, more))
     }
 
-    fn trash_size(&mut self) -> Result<u64, ReplicaError> {
+    pub(super) fn trash_size(&mut self) -> Result<u64, ReplicaError> {
         if let Some(size) = self.expiry.size {
             return Ok(size);
         }

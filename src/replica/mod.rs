@@ -24,6 +24,7 @@ pub mod record;
 pub mod recover;
 pub mod remove;
 mod resolve;
+mod room;
 pub mod scan;
 pub mod session;
 pub mod sqlite;
@@ -160,6 +161,7 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) looks: late::Looks,
     pub(crate) formers: std::collections::VecDeque<trash::Former>,
     pub(crate) expiry: expire::Expiry,
+    room: room::Room,
     /// The last batch, until it is finished.
     pub(crate) placed: batch::Unfinished<D::Dir, D::File>,
     pub(crate) stage_counter: u64,
@@ -190,6 +192,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             looks: late::Looks::default(),
             formers: Default::default(),
             expiry: expire::Expiry::default(),
+            room: room::Room::default(),
             placed: batch::Unfinished::default(),
             stage_counter: 0,
             next_seq: 1,

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{FallocateFlags, StatVfs};
 use rustix::io::Errno;
 
-use crate::replica::disk::Space;
+use crate::replica::disk::{Inodes, Space};
 
 use super::own::OwnDir;
 
@@ -79,11 +79,13 @@ impl Reserve {
     }
 }
 
-/// The file system's size, and what of it users can still fill.
+/// The file system's size and number of inodes, and what of both users can still fill.
 pub fn space(fd: BorrowedFd<'_>) -> Option<Space> {
-    let StatVfs { f_blocks, f_bavail, f_frsize, .. } = rustix::fs::fstatvfs(fd.as_fd()).ok()?;
+    let StatVfs { f_blocks, f_bavail, f_frsize, f_files, f_favail, .. } = rustix::fs::fstatvfs(fd.as_fd()).ok()?;
     let (total, free) = (f_blocks.saturating_mul(f_frsize), f_bavail.saturating_mul(f_frsize));
-    (total > 0).then_some(Space { total, free })
+    // btrfs says 0.
+    let inodes = (f_files > 0).then_some(Inodes { total: f_files, free: f_favail });
+    (total > 0).then_some(Space { total, free, inodes })
 }
 
 #[cfg(test)]
