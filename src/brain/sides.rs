@@ -184,6 +184,7 @@ pub fn opening<'a>(settings: &'a Settings, pair: &'a str, side: Side) -> Opening
         translate: settings.translate.as_ref().map(ToString::to_string),
         trash_days: settings.trash_days,
         trash_max: settings.trash_max,
+        max_size: settings.max_size,
         owner: settings.owner,
         links: settings.links,
         samba_acls: settings.samba_acls,

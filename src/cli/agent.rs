@@ -139,6 +139,7 @@ fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Op
         translate: settings.translate.as_ref().map(ToString::to_string),
         trash_days: settings.trash_days,
         trash_max: settings.trash_max,
+        max_size: settings.max_size,
         owner: settings.owner,
         links: settings.links,
         samba_acls: settings.samba_acls,

@@ -43,6 +43,8 @@ pub struct AgentSettings {
     pub durability: Durability,
     pub trash_days: u32,
     pub trash_max: Share,
+    /// Larger files neither travel nor are taken, in bytes; `None`: there are none.
+    pub max_size: Option<u64>,
     /// Silence of the brain after which it counts as gone.
     pub timeout: u64,
     /// One action without progress.
@@ -85,6 +87,7 @@ impl From<&Settings> for AgentSettings {
             durability: s.durability,
             trash_days: s.trash_days,
             trash_max: s.trash_max,
+            max_size: s.max_size,
             timeout: millis(s.timeout),
             etimeout: millis(s.etimeout),
             compress: extra.compress.unwrap_or(s.compress),

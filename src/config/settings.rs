@@ -51,6 +51,9 @@ pub struct Settings {
     /// Of the file system, or bytes.
     #[serde(with = "values::share")]
     pub trash_max: Share,
+    /// Larger files neither travel nor are taken, in bytes; `None`: there are none.
+    #[serde(with = "values::most")]
+    pub max_size: Option<u64>,
     /// Deletions in ten minutes that halt the pair. A percentage counts the entries at the start of the ten
     /// minutes, and never halts for 100 deletions or fewer.
     #[serde(with = "values::share")]
@@ -170,6 +173,7 @@ impl Default for Settings {
             conflict_copies: ConflictCopies::Visible,
             trash_days: 7,
             trash_max: Share::Percent(10),
+            max_size: None,
             max_delete: Share::Percent(50),
             links: Links::Preserve,
             owner: Owner::Names,
@@ -219,7 +223,7 @@ mod tests {
             "banned": null, "translate": null,
             "tempfiles": "\\.tmp$|\\.~tmp~|/~\\$", "excludes": "/Thumbs\\.db$",
             "conflict": "newest", "conflict_copies": "visible",
-            "trash_days": 7, "trash_max": "10%", "max_delete": "50%",
+            "trash_days": 7, "trash_max": "10%", "max_size": "none", "max_delete": "50%",
             "links": "preserve", "owner": "names", "durability": "full", "open_files": "wait", "open_wait": 60.0,
             "acl_from_left_only": true, "samba_acls": false,
             "timeout": 60.0, "itimeout": 300.0, "etimeout": 45.0, "maxtimeout": 900.0, "log": "auto",

@@ -265,6 +265,51 @@ pub(super) mod share {
     }
 }
 
+/// A number that something may not exceed, as people write it: `"5G"`, `5000` or `"none"`.
+pub(super) mod most {
+    use super::*;
+
+    const NONE: &str = "none";
+
+    pub fn serialize<S: Serializer>(value: &Option<u64>, s: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(most) => s.serialize_u64(*most),
+            None => s.serialize_str(NONE),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+        d.deserialize_any(MostVisitor)
+    }
+
+    struct MostVisitor;
+
+    impl de::Visitor<'_> for MostVisitor {
+        type Value = Option<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("a number of bytes such as 5000 or \"5G\", above 0, or \"none\"")
+        }
+
+        fn visit_i64<E: de::Error>(self, v: i64) -> Result<Option<u64>, E> {
+            let most = u64::try_from(v).ok().filter(|most| *most > 0);
+            most.map(Some).ok_or_else(|| E::invalid_value(de::Unexpected::Signed(v), &self))
+        }
+
+        fn visit_u64<E: de::Error>(self, v: u64) -> Result<Option<u64>, E> {
+            if v > 0 { Ok(Some(v)) } else { Err(E::invalid_value(de::Unexpected::Unsigned(v), &self)) }
+        }
+
+        fn visit_str<E: de::Error>(self, v: &str) -> Result<Option<u64>, E> {
+            match v.parse() {
+                _ if v == NONE => Ok(None),
+                Ok(Share::Amount(most)) if most > 0 => Ok(Some(most)),
+                _ => Err(E::invalid_value(de::Unexpected::Str(v), &self)),
+            }
+        }
+    }
+}
+
 /// A [`Translate`] as people write it.
 pub(super) mod translate {
     use super::*;
@@ -302,6 +347,30 @@ pub(super) mod texts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_not_be_exceeded() {
+        #[derive(Deserialize, PartialEq, Debug)]
+        struct File {
+            #[serde(with = "most")]
+            size: Option<u64>,
+        }
+        for (text, want) in [
+            ("\"none\"", Some(None)),
+            ("5000", Some(Some(5000))),
+            ("\"5G\"", Some(Some(5 << 30))),
+            ("\"16T\"", Some(Some(16 << 40))),
+            ("0", None),
+            ("-1", None),
+            ("\"0\"", None),
+            ("\"10%\"", None),
+            ("\"None\"", None),
+            ("\"5X\"", None),
+        ] {
+            let read = toml::from_str::<File>(&format!("size = {text}"));
+            assert_eq!(read.ok().map(|file| file.size), want, "{text}");
+        }
+    }
 
     #[test]
     fn shares() {

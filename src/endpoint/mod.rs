@@ -2,6 +2,7 @@
 //! the transfers. It is a state machine like the engine, but for the disk and the archive that it owns: whoever runs
 //! it (a thread, the agent's loop, the simulator) hands it requests, events and the time, and calls [`Endpoint::step`].
 
+mod above;
 pub mod admit;
 pub mod agent;
 mod doctor;
@@ -23,8 +24,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::filter::Filter;
 use crate::model::{
-    Apply, Change, Data, Displaced, Generation, Kind, Millis, Name, Outcome, OwnerNumber, Record, RelPath, Source,
-    Step, Way,
+    Apply, Change, Data, Displaced, Generation, Kind, Millis, Name, Outcome, OwnerNumber, Problem, Record, RelPath, Source,
+    Step, Time, Way,
 };
 use crate::replica::Replica;
 use crate::replica::archive::Archive;
@@ -116,9 +117,14 @@ pub struct Endpoint<D: Disk, A: Archive> {
     rsync: rsync::Runs<D>,
     /// Paths whose last delta came out wrong: the next time they come whole.
     whole: BTreeSet<RelPath>,
+    /// Large files that are read slice by slice, and why they are looked at.
+    readings: VecDeque<(RelPath, How)>,
     troubles: BTreeMap<RelPath, Trouble>,
     /// Paths that appeared: directories among them are scanned.
     appeared: BTreeSet<RelPath>,
+    /// Directories that a scan has entered while events of their making may still come: all in them was seen, or is told
+    /// by events of its own. A tree that is made level by level is not scanned again from each of its levels.
+    entered: BTreeMap<RelPath, (u64, Time)>,
     /// Paths whose deletion waits, or has waited, for the re-creation that editors make.
     vanished: BTreeSet<RelPath>,
     last_progress: Millis,
@@ -165,8 +171,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             leavers: saves::Leavers::default(),
             rsync: rsync::Runs::default(),
             whole: BTreeSet::new(),
+            readings: VecDeque::new(),
             troubles: BTreeMap::new(),
             appeared: BTreeSet::new(),
+            entered: BTreeMap::new(),
             vanished: BTreeSet::new(),
             last_progress: now,
             turn: 0,
@@ -197,7 +205,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     self.appeared.insert(path.clone());
                 }
                 match hint {
-                    Hint::Vanished => self.vanish(path, now),
+                    Hint::Vanished => {
+                        self.forget_entered(&path);
+                        self.vanish(path, now);
+                    }
                     _ => self.coalescer.event(path, hint, now),
                 }
                 for paths in [&mut self.appeared, &mut self.vanished] {
@@ -209,16 +220,25 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             Event::Lost { scope, reason } => {
                 self.doubts_root |= scope.is_root();
+                self.entered.clear();
                 self.lost.push((scope.clone(), reason));
                 self.replica.unscanned.insert(scope);
             }
         }
     }
 
+    /// What left its name, or came to another one, is entered anew.
+    fn forget_entered(&mut self, top: &RelPath) {
+        let below = self.entered.range(top.clone()..).map(|(path, _)| path).take_while(|path| path.is_within(top));
+        for path in below.cloned().collect::<Vec<_>>() {
+            self.entered.remove(&path);
+        }
+    }
+
     /// Takes in a request of the brain. What takes long is done by [`Endpoint::step`].
     pub fn handle(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         let mut said = Vec::new();
-        let handled = self.take_in(request, now, &mut said);
+        let handled = self.take_in(request, now, &mut said).and_then(|()| self.all_directories_first(&mut said, now));
         self.say(said, out);
         handled
     }
@@ -352,6 +372,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.supplies.clear();
         self.copies.clear();
         self.leavers.clear();
+        self.readings.clear();
+        self.replica.stop_readings();
         self.end_rsync();
         for (_, incoming) in std::mem::take(&mut self.incoming) {
             self.put_aside(incoming)?;
@@ -415,6 +437,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.replica.reopen_reports()?;
         if scan || !self.covered {
             self.scans.clear();
+            self.entered.clear();
             self.full_scan = Some(Scan::new(RelPath::root()).full().attaching(if whole { SCAN_INLINE } else { 0 }));
         }
         Ok(())
@@ -434,6 +457,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
                 Err(error) => fail(generation, error, out)?,
             }
+            return Ok(());
+        }
+        if let Some(problem) = self.too_large(&apply) {
+            out.push(Reply::Result { generation, outcome: Outcome::Failed(problem) });
             return Ok(());
         }
         if let Step::SetAttrs { entry, expect } = &apply.step {
@@ -488,6 +515,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         Ok(())
     }
 
+    /// Why contents are not taken: this side's own settings decide, and what a file can have at all.
+    fn too_large(&self, apply: &Apply) -> Option<Problem> {
+        let size = transfers::size_of(apply);
+        let most = self.replica.settings.max_size.min(i64::MAX as u64);
+        (size > most).then(|| self.replica.too_large(&apply.path, size))
+    }
+
     /// Examines one path and reports or troubles about it.
     fn look(&mut self, path: &RelPath, how: How, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         if let Some(above) = self.replica.unreported_above(path)? {
@@ -508,7 +542,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.look_at_leaver(path, how, now, out)?;
         let how = How { patient: self.is_patient(path, now), ..how };
         let examined = self.replica.examine(path, how)?;
-        let fine = !matches!(examined, Examined::Problem(_) | Examined::Busy);
+        let fine = !matches!(examined, Examined::Problem(_) | Examined::Busy | Examined::Reading);
         let waited = self.vanished.remove(path);
         if !matches!(examined, Examined::Left { .. }) {
             self.release_move(path);
@@ -550,6 +584,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     self.take_back(path, out)?;
                 }
             }
+            Examined::Reading => self.read_later(path, how),
             // The directory may turn up under another name: its own deletion waits as every other.
             Examined::Above(above) => self.vanish(above, now),
             Examined::Problem(problem) => {
@@ -572,6 +607,26 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             out.push(Reply::Problem { path: path.clone(), problem: None });
         }
         Ok(())
+    }
+
+    /// There is more to read of a large file: its look goes on when others have had their turn.
+    fn read_later(&mut self, path: &RelPath, how: How) {
+        match self.readings.iter_mut().find(|(waiting, _)| waiting == path) {
+            Some((_, waiting)) => {
+                waiting.again |= how.again;
+                waiting.hash |= how.hash;
+                waiting.verify |= how.verify;
+            }
+            None => self.readings.push_back((path.clone(), how)),
+        }
+    }
+
+    /// Reads a slice of the file that has waited for longest. True if there is more to read.
+    fn step_readings(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
+        if let Some((path, how)) = self.readings.pop_front() {
+            self.look(&path, how, now, out)?;
+        }
+        Ok(!self.readings.is_empty())
     }
 
     /// Nothing lies at the path any more, which is told if it is so for a while.

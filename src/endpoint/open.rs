@@ -56,6 +56,8 @@ pub struct Opening<'a> {
     pub trash_days: u32,
     /// The most that the trash holds.
     pub trash_max: Share,
+    /// Larger files neither travel nor are taken, in bytes; `None`: there are none.
+    pub max_size: Option<u64>,
     pub wait_for_writers: bool,
     /// ACLs and extended attributes travel from left to right only.
     pub xattrs_from_left: bool,
@@ -119,6 +121,7 @@ pub fn open(
         wait_for_writers: opening.wait_for_writers,
         dry_run: opening.dry_run,
         trash_max: Some(opening.trash_max),
+        max_size: opening.max_size.unwrap_or(u64::MAX),
         own_owners: opening.owner == Owner::Ignore,
         keeps_xattrs: opening.xattrs_from_left && opening.side == Side::Right,
         gives_acls: opening.xattrs_from_left && opening.side == Side::Left,

@@ -13,6 +13,7 @@ use crate::replica::examine::How;
 use crate::transfer::{Receive, Received, Supplied, Supply};
 
 use super::message::Reply;
+use super::transfers::size_of;
 use super::{Endpoint, Incoming, fail};
 
 /// How long a name may be empty between the two halves of a save.
@@ -111,7 +112,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         };
         match self.replica.stage_file(generation, &apply.path, 0) {
             Ok((name, into)) => {
-                self.incoming.insert(generation, Incoming::new(apply, Some(Receive::new(name, into, None))));
+                let receive = Receive::new(name, into, size_of(&apply), None);
+                self.incoming.insert(generation, Incoming::new(apply, Some(receive)));
                 self.copies.insert(generation, Supply::new(file, signature, false));
             }
             Err(error) => fail(generation, error, out)?,

@@ -10,6 +10,7 @@ use crate::model::{Hash, Kind, Name, RelPath, Time};
 use crate::replica::disk::{Disk, Stat};
 use crate::replica::error::problem;
 use crate::replica::metadata::Rules;
+use crate::replica::reading::Reading;
 use crate::replica::real::{NoCover, RealDisk};
 
 use super::doctor::examine;
@@ -19,8 +20,6 @@ use super::message::survey::{Answer, Ask, Examination, Item};
 const PIECE: usize = 128;
 /// Files in one message of hashes: so that the other side sees that it goes on.
 const HASHES: usize = 16;
-/// Files are read in pieces of this many bytes.
-const BUFFER: usize = 256 * 1024;
 
 /// What takes part in a check, and how owners are named.
 #[derive(Debug, Clone)]
@@ -215,19 +214,12 @@ impl<D: Disk> Survey<D> {
         }
         let file = self.disk.open_file(&dir, &name)?;
         let before = self.disk.stat_file(&file)?;
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; BUFFER];
-        let mut offset = 0;
-        loop {
-            let count = self.disk.read_at(&file, offset, &mut buffer)?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&buffer[..count]);
-            offset += count as u64;
-        }
+        let hash = match Reading::whole(&self.disk, &file, before.size) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            hash => hash?,
+        };
         let after = self.disk.stat_file(&file)?;
-        Ok((before == after).then(|| Hash(*hasher.finalize().as_bytes())))
+        Ok((before == after).then_some(hash))
     }
 
     fn is_left_out(&self, path: &RelPath) -> bool {

@@ -32,6 +32,7 @@ fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
         translate: None,
         trash_days: 7,
         trash_max: Share::Percent(10),
+        max_size: None,
         wait_for_writers: true,
         owner: Owner::Names,
         links: Links::Preserve,

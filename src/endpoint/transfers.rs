@@ -94,7 +94,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         delta: bool,
         out: &mut Vec<Reply>,
     ) -> Result<(), ReplicaError> {
-        let size = if let Step::Put { entry, .. } = &apply.step { entry.size() } else { 0 };
+        let size = size_of(&apply);
         if !delta && size < self.replica.settings.partial_min {
             self.incoming.insert(generation, Incoming::new(apply, None));
             return Ok(());
@@ -103,7 +103,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Ok((name, file)) => {
                 let (files, partial) = self.basis(&apply.path, size, delta, &name);
                 let basis = (delta || !files.is_empty()).then(|| Basis::new(files));
-                let receive = Receive::new(name, file, basis);
+                let receive = Receive::new(name, file, size, basis);
                 self.incoming.insert(generation, Incoming { partial, ..Incoming::new(apply, Some(receive)) });
             }
             Err(error) => super::fail(generation, error, out)?,
@@ -209,7 +209,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let receive = match &mut incoming.receive {
             Some(receive) => receive,
             none => match self.replica.stage_file(generation, &incoming.apply.path, 0) {
-                Ok((name, file)) => none.insert(Receive::new(name, file, None)),
+                Ok((name, file)) => none.insert(Receive::new(name, file, size_of(&incoming.apply), None)),
                 Err(error) => {
                     self.incoming.remove(&generation);
                     return super::fail(generation, error, out);
@@ -278,6 +278,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         Ok(())
     }
+}
+
+/// How much is to come.
+pub(super) fn size_of(apply: &Apply) -> u64 {
+    if let Step::Put { entry, .. } = &apply.step { entry.size() } else { 0 }
 }
 
 /// Files that help, and the partial one among them.

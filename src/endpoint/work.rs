@@ -15,6 +15,8 @@ use super::{Endpoint, Next, Style, saves};
 const LOOKS: usize = 256;
 /// Objects compared in one slice of a scan.
 const SCAN_SLICE: usize = 512;
+/// Directories that are remembered as entered: a scan of each costs time and nothing else.
+const ENTERED: usize = 16_384;
 /// A question whether anything is left waits at most so long, in milliseconds.
 const PING_WAIT: Millis = 2_000;
 /// A scan that waits for the brain goes on after this time all the same, in milliseconds.
@@ -25,6 +27,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     pub fn step(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<Next, ReplicaError> {
         let mut said = Vec::new();
         let next = self.work(now, &mut said);
+        let next = next.and_then(|next| self.all_directories_first(&mut said, now).map(|()| next));
         self.say(said, out);
         next
     }
@@ -42,6 +45,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if self.reports() {
             more |= self.step_dirty(now, out)?;
             self.retry_troubles(now, out)?;
+            more |= self.step_readings(now, out)?;
         }
         if self.reporting {
             more |= self.step_copies(out)?;
@@ -88,6 +92,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             || !self.replica.dirty.is_empty()
             || !self.replica.unscanned.is_empty()
             || !self.scans.is_empty()
+            || !self.readings.is_empty()
             || !self.coalescer.is_empty();
         if !self.pings.is_empty()
             && let Some(counts) = self.replica.not_set.take_news()
@@ -213,7 +218,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         for path in self.due(now)? {
             let appeared = self.appeared.remove(&path);
             self.look(&path, how, now, out)?;
-            if (appeared || self.settings.recurse) && self.replica.is_dir(&path) {
+            if (appeared || self.settings.recurse)
+                && let Some(dir) = self.replica.dir_at(&path)
+                && (self.settings.recurse || self.entered.get(&path) != Some(&dir))
+            {
                 self.replica.unscanned.insert(path);
             }
         }
@@ -223,6 +231,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         if self.coalescer.is_empty() {
             self.appeared.clear();
+            if self.scans.is_empty() && self.full_scan.is_none() && self.replica.unscanned.is_empty() {
+                self.entered.clear();
+            }
             self.vanished.clear();
             self.leavers.clear();
         }
@@ -312,6 +323,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     fn tell_found(&mut self, found: Found, now: Millis, out: &mut Vec<Reply>) {
+        if self.entered.len() + found.entered.len() > ENTERED {
+            self.entered.clear();
+        }
+        self.entered.extend(found.entered);
         for path in found.gone {
             self.vanish(path, now);
         }

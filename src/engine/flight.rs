@@ -1,5 +1,7 @@
 //! An action in flight: from its first request until both archives hold its row.
 
+use std::ops::Bound;
+
 use crate::endpoint::message::Request;
 use crate::model::{
     Apply, Change, Data, Entry, Generation, Kind, Millis, NodeId, Outcome, Problem, Record, RelPath, Seq, Side, Step,
@@ -236,6 +238,7 @@ impl Engine {
             let bytes = flight.contents();
             self.tell(News::Completed { generation, path: flight.path.clone(), bytes });
             self.go_on_after_removal(&flight);
+            self.ask_for_edits(&flight);
             for path in paths {
                 self.strikes.remove(&path);
                 self.solve(&path);
@@ -267,6 +270,20 @@ impl Engine {
                 && !self.side(side).pending.contains_key(&path)
             {
                 self.ask(side, path, false);
+            }
+        }
+    }
+
+    /// A directory that moved with other rights than before: what is new in it waits for the word of these.
+    fn ask_for_edits(&mut self, flight: &Flight) {
+        for side in Side::BOTH {
+            let edited = |change: &&Change| change.moved.as_ref().is_some_and(|moved| moved.edited);
+            let dir = flight.entry.as_ref().is_some_and(|entry| entry.kind() == Kind::Dir);
+            if let Some(change) = flight.changes[index(side)].as_ref().filter(edited).filter(|_| dir)
+                && change.path == flight.path
+                && !self.sides[index(side)].pending.contains_key(&flight.path)
+            {
+                self.ask(side, flight.path.clone(), false);
             }
         }
     }
@@ -325,7 +342,10 @@ impl Engine {
     pub(super) fn wake_below(&mut self, path: &RelPath) {
         let below: Vec<RelPath> =
             self.blocked.range(path.clone()..).take_while(|p| p.is_within(path)).cloned().collect();
-        let above: Vec<RelPath> = path.ancestors().filter(|p| self.blocked.contains(p)).collect();
+        let last = |to: Bound<&RelPath>| self.blocked.range((Bound::Unbounded, to)).next_back();
+        let above: Vec<RelPath> =
+            std::iter::successors(path.nearest_above(last), |p| p.nearest_above(last)).cloned().collect();
+        self.ready.extend(self.behind.remove(path).into_iter().flatten());
         // A move waits for its old name as well, which may lie anywhere.
         let moves = |p: &&RelPath| {
             let changes = self.sides.iter().filter_map(|s| s.pending.get(*p));

@@ -1,6 +1,7 @@
 //! Which paths are in flight: two actions never touch one object, nor a directory and what lies in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::model::RelPath;
 
@@ -9,6 +10,8 @@ use crate::model::RelPath;
 pub enum Reach {
     /// The object itself; what lies below it may follow in order (a new directory, then its files).
     Object,
+    /// The object itself, and what begins below it from now on: the rights of a directory come before what lies in it.
+    Rights,
     /// All that lies below it as well.
     Tree,
 }
@@ -17,6 +20,8 @@ pub enum Reach {
 #[derive(Debug, Default)]
 pub struct Locks {
     held: BTreeMap<RelPath, Reach>,
+    /// Those of them that keep what lies below from beginning.
+    shut: BTreeSet<RelPath>,
 }
 
 impl Locks {
@@ -25,19 +30,23 @@ impl Locks {
         if self.held.contains_key(path) {
             return false;
         }
-        if path.ancestors().any(|above| self.held.get(&above) == Some(&Reach::Tree)) {
+        if path.nearest_above(|to| self.shut.range((Bound::Unbounded, to)).next_back()).is_some() {
             return false;
         }
-        reach == Reach::Object
+        reach != Reach::Tree
             || !self.held.range(path.clone()..).map(|(p, _)| p).take_while(|p| p.is_within(path)).any(|p| p != path)
     }
 
     pub fn take(&mut self, path: &RelPath, reach: Reach) {
         self.held.insert(path.clone(), reach);
+        if reach != Reach::Object {
+            self.shut.insert(path.clone());
+        }
     }
 
     pub fn free(&mut self, path: &RelPath) {
         self.held.remove(path);
+        self.shut.remove(path);
     }
 
     /// Whether an action in flight concerns this very path, or a tree that it lies in.
@@ -67,6 +76,12 @@ mod tests {
         ] {
             assert_eq!(locks.is_free(&path(name), reach), free, "{name} {reach:?}");
         }
+        locks.take(&path("r/f"), Reach::Object);
+        assert!(locks.is_free(&path("r"), Reach::Rights) && !locks.is_free(&path("r"), Reach::Tree));
+        locks.take(&path("r"), Reach::Rights);
+        assert!(locks.covers(&path("r/new")) && locks.covers(&path("r/sub/new")) && !locks.covers(&path("rr")));
+        locks.free(&path("r"));
+        assert!(!locks.covers(&path("r/new")));
         locks.take(&path("e/f"), Reach::Object);
         assert!(!locks.is_free(&path("e"), Reach::Tree) && locks.is_free(&path("e"), Reach::Object));
         locks.free(&path("e/f"));

@@ -155,6 +155,8 @@ pub struct Engine {
     ready: BTreeSet<RelPath>,
     timers: BTreeSet<(Millis, RelPath)>,
     blocked: BTreeSet<RelPath>,
+    /// Paths that wait for the directory above them that is nearest and not dealt with.
+    behind: BTreeMap<RelPath, BTreeSet<RelPath>>,
     /// Paths with a move that waits for what is in flight at its other end.
     blocked_moves: BTreeSet<RelPath>,
     /// How often in a row a path was refused, busy or failed.
@@ -216,6 +218,7 @@ impl Engine {
             ready: BTreeSet::new(),
             timers: BTreeSet::new(),
             blocked: BTreeSet::new(),
+            behind: BTreeMap::new(),
             blocked_moves: BTreeSet::new(),
             strikes: BTreeMap::new(),
             moving: Default::default(),
@@ -291,7 +294,7 @@ impl Engine {
             Reply::Report(change) => self.report(side, change, now),
             Reply::Clean { path } => {
                 self.drop_pending(side, &path);
-                self.sides[index(side)].asked.remove(&path);
+                self.answered(side, &path);
                 self.sides[index(side)].distrusted.remove(&path);
                 self.ready.insert(path);
             }
@@ -375,7 +378,7 @@ impl Engine {
         let path = change.path.clone();
         self.drop_pending(side, &path);
         let i = index(side);
-        self.sides[i].asked.remove(&path);
+        self.answered(side, &path);
         if let Some(moved) = &change.moved {
             self.moving[i].insert(moved.known.node, path.clone());
             self.wake_node(side, moved.known.node);
@@ -526,6 +529,13 @@ impl Engine {
     fn ask(&mut self, side: Side, path: RelPath, as_copy: bool) {
         self.side(side).asked.insert(path.clone());
         self.send(side, Request::Examine { path, as_copy });
+    }
+
+    /// A side has said what it was asked for.
+    fn answered(&mut self, side: Side, path: &RelPath) {
+        if self.side(side).asked.remove(path) {
+            self.wake_below(path);
+        }
     }
 
     /// Tells both sides how far both archives agree. Only what both have recorded counts: an archive that ends before

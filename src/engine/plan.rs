@@ -1,5 +1,7 @@
 //! From a decision to an action: what each side is asked, and what it must find.
 
+use std::ops::Bound;
+
 use serde_bytes::ByteBuf;
 
 use crate::model::{
@@ -11,7 +13,7 @@ use super::flight::{Flight, Part};
 use super::locks::Reach;
 use super::moves::LOST_WAIT;
 use super::reconcile::{Need, Verdict, reconcile};
-use super::{DELETION_WAIT, Effect, Engine, News, index};
+use super::{DELETION_WAIT, Effect, Engine, News, SideState, index};
 
 impl Engine {
     /// Looks at what is pending at a path, and acts on it unless it must wait.
@@ -62,10 +64,9 @@ impl Engine {
             self.blocked.insert(path.clone());
             return true;
         }
-        // Parents first, whatever side they are pending on.
-        let above = path.ancestors().any(|above| self.sides.iter().any(|s| s.pending.contains_key(&above)));
-        if above {
-            self.blocked.insert(path.clone());
+        // Parents first, whatever side they are pending on, or are about to be spoken of.
+        if let Some(above) = self.open_above(path) {
+            self.behind.entry(above).or_default().insert(path.clone());
             return true;
         }
         for side in Side::BOTH {
@@ -93,6 +94,17 @@ impl Engine {
             }
         }
         false
+    }
+
+    /// The nearest directory above that is pending, or about to be spoken of: what lies in it waits for that one alone.
+    fn open_above(&self, path: &RelPath) -> Option<RelPath> {
+        let of = |side: &SideState| -> Option<RelPath> {
+            let to_come = |to: Bound<&RelPath>| side.pending.range((Bound::Unbounded, to)).next_back().map(|(p, _)| p);
+            let asked = |to: Bound<&RelPath>| side.asked.range((Bound::Unbounded, to)).next_back();
+            let both = [path.nearest_above(to_come), path.nearest_above(asked)];
+            both.into_iter().flatten().max().cloned()
+        };
+        self.sides.iter().filter_map(of).max()
     }
 
     /// At the first meeting a new object waits until the other side's scan has passed its name: most likely it is there too.
@@ -250,7 +262,11 @@ impl Engine {
         if source.way().is_some() && needs.contains(&Need::Contents) {
             flight.supplied_by(from);
         }
-        self.launch(flight, Reach::Object);
+        // What is new in a directory must not be seen by those whom its new rights keep out.
+        let sets = |part: &Part| matches!(part, Part::Apply(apply) if matches!(apply.step, Step::SetAttrs { .. }));
+        let is_dir = flight.entry.as_ref().is_some_and(|entry| entry.kind() == Kind::Dir);
+        let reach = if is_dir && flight.parts.iter().any(sets) { Reach::Rights } else { Reach::Object };
+        self.launch(flight, reach);
     }
 
     /// What the other side can copy instead of having the contents sent: nothing may be going on there.

@@ -266,3 +266,52 @@ fn what_was_reported_before_its_directory_had_a_node_is_not_asked_for_again() {
     });
     assert!(matches!(asked[..], [Effect::Send(Side::Left, Request::Examine { .. })]), "{asked:?}");
 }
+
+/// A directory that is for its owner alone.
+fn closed() -> Entry {
+    let dir = entry(Content::Dir);
+    Entry { attrs: Attrs { mode: 0o700, ..dir.attrs }, ..dir }
+}
+
+#[test]
+fn what_lies_in_a_directory_waits_until_both_sides_have_its_rights() {
+    let mut session = Session::begin(10);
+    Side::BOTH.into_iter().for_each(|side| assert!(session.scanned(side).is_empty()));
+    let dir = || known(18, entry(Content::Dir));
+    let closing = session.report(Side::Left, "d", Some(ROOT_NODE), Some(dir()), None, Some(closed()), 0);
+    let [(Side::Right, generation, _, Step::SetAttrs { .. })] = closing[..] else { panic!("{closing:?}") };
+    // New in it, below it, and moved into it; a neighbour's goes on.
+    assert!(session.report(Side::Left, "d/s", Some(18), None, None, Some(file(0)), 0).is_empty());
+    assert!(session.report(Side::Left, "d/e/s", Some(19), None, None, Some(file(0)), 0).is_empty());
+    let moved = Moved { from: path("old"), known: known(20, file(1)), edited: false };
+    assert!(session.report(Side::Left, "d/new", Some(18), None, Some(moved), Some(file(1)), 0).is_empty());
+    assert_eq!(session.report(Side::Left, "dd", Some(ROOT_NODE), None, None, Some(file(0)), 0).len(), 1);
+    let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(closed()) } };
+    session.reply(Side::Right, placed, 0);
+    let asked = session.reply(Side::Left, Reply::Recorded { generation }, 0);
+    let mut paths: Vec<String> = asked.iter().map(|(_, _, path, _)| path.to_string()).collect();
+    paths.sort();
+    assert_eq!(paths, ["d/e/s", "d/new", "d/s"]);
+}
+
+#[test]
+fn what_lies_in_a_directory_that_moved_waits_for_the_word_of_its_new_rights() {
+    let mut session = Session::begin(10);
+    Side::BOTH.into_iter().for_each(|side| assert!(session.scanned(side).is_empty()));
+    let moved = Moved { from: path("d"), known: known(18, entry(Content::Dir)), edited: true };
+    let moves = session.report(Side::Left, "e", Some(ROOT_NODE), None, Some(moved), Some(entry(Content::Dir)), 0);
+    let [(Side::Right, generation, _, Step::Move { .. })] = moves[..] else { panic!("{moves:?}") };
+    assert!(session.report(Side::Left, "e/s", Some(18), None, None, Some(file(0)), 0).is_empty());
+    let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(entry(Content::Dir)) } };
+    assert!(session.reply(Side::Right, placed, 0).is_empty());
+    // It has its new name on both sides, and the left has not said yet which rights it has.
+    assert!(session.reply(Side::Left, Reply::Recorded { generation }, 0).is_empty());
+    let dir = Known { generation, ..known(18, entry(Content::Dir)) };
+    let closing = session.report(Side::Left, "e", Some(ROOT_NODE), Some(dir), None, Some(closed()), 0);
+    assert!(closing.iter().all(|(_, _, at, step)| *at == path("e") && matches!(step, Step::SetAttrs { .. })));
+    let [(Side::Right, generation, ..)] = closing[..] else { panic!("{closing:?}") };
+    let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(closed()) } };
+    session.reply(Side::Right, placed, 0);
+    session.reply(Side::Left, Reply::Recorded { generation }, 0);
+    assert!(session.engine.load().1 > 0 || !session.engine.sides[0].asked.is_empty(), "e/s was forgotten");
+}

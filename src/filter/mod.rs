@@ -4,6 +4,8 @@ mod pattern;
 mod rsync;
 mod translate;
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::model::{Kind, RelPath};
 
 pub use pattern::FilterError;
@@ -47,6 +49,8 @@ pub struct Filter {
     skip_links: bool,
     rsync_excludes: Excludes,
     digest: [u8; 32],
+    not_excluded: Clean,
+    not_temporary: Clean,
 }
 
 impl Filter {
@@ -63,12 +67,14 @@ impl Filter {
             skip_links: settings.skip_links,
             rsync_excludes: Excludes::new(&settings.rsync_excludes)?,
             digest: digest(settings),
+            not_excluded: Clean::default(),
+            not_temporary: Clean::default(),
         })
     }
 
     /// Whether the path, or a directory above it, is left out of everything.
     pub fn excluded(&self, path: &RelPath) -> bool {
-        self.excluded_itself(path) || path.ancestors().any(|above| self.excluded_itself(&above))
+        self.excluded_itself(path) || !self.not_excluded.holds(path, |above| self.excluded_itself(above))
     }
 
     /// As [`Filter::excluded`], for a path whose directories are known not to be.
@@ -78,7 +84,7 @@ impl Filter {
 
     /// Whether the path, or a directory above it, has a temporary name.
     pub fn temporary(&self, path: &RelPath) -> bool {
-        self.temporary_itself(path) || path.ancestors().any(|above| self.temporary_itself(&above))
+        self.temporary_itself(path) || !self.not_temporary.holds(path, |above| self.temporary_itself(above))
     }
 
     /// As [`Filter::temporary`], for a path whose directories are known not to be.
@@ -99,6 +105,42 @@ impl Filter {
     /// The same for equal settings only.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
+    }
+}
+
+/// The last directory that a filter lets through, with all above it: what is asked of next lies near it. So a path costs
+/// one comparison, however deep it lies.
+#[derive(Debug)]
+struct Clean(Mutex<RelPath>);
+
+impl Default for Clean {
+    fn default() -> Clean {
+        Clean(Mutex::new(RelPath::root()))
+    }
+}
+
+impl Clone for Clean {
+    fn clone(&self) -> Clean {
+        Clean::default()
+    }
+}
+
+impl Clean {
+    /// Whether no directory above the path is caught.
+    fn holds(&self, path: &RelPath, is_caught: impl Fn(&RelPath) -> bool) -> bool {
+        let Some(parent) = path.parent() else { return true };
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut at = Some(parent.clone());
+        while let Some(dir) = at.filter(|dir| !last.is_within(dir)) {
+            if is_caught(&dir) {
+                return false;
+            }
+            at = dir.parent();
+        }
+        if !last.is_within(&parent) {
+            *last = parent;
+        }
+        true
     }
 }
 

@@ -4,6 +4,7 @@ mod action;
 mod change;
 pub mod conflict;
 mod entry;
+mod hasher;
 pub mod merge;
 mod path;
 mod problem;
@@ -11,6 +12,7 @@ mod problem;
 pub use action::{Apply, Data, Displaced, Expect, Outcome, Record, Source, Step, Sums, Tunnel, Way};
 pub use change::{AncestorRow, Change, Known, Like, Moved};
 pub use entry::{Attrs, Content, Entry, Hash, Kind, OwnerNumber, Principal, Sameness, Time, Xattrs};
+pub use hasher::Hasher;
 pub use path::{NAME_MAX, Name, OWN_DIR, PATH_MAX, PathError, RelPath, readable};
 pub use problem::{Problem, ProblemKind};
 

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -138,6 +139,34 @@ impl RelPath {
         std::iter::successors(self.parent(), RelPath::parent)
     }
 
+    /// Every directory above this path but the root, the topmost first.
+    pub fn above_from_top(&self) -> impl Iterator<Item = RelPath> + '_ {
+        let slashes = self.0.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        slashes.map(|(at, _)| RelPath(self.0[..at].into()))
+    }
+
+    /// The nearest directory above this path in an ordered set. `last` answers the set's last path up to a bound. Takes
+    /// few look-ups, however deep the path is.
+    pub fn nearest_above<'a>(&self, last: impl Fn(Bound<&RelPath>) -> Option<&'a RelPath>) -> Option<&'a RelPath> {
+        let mut found = last(Bound::Excluded(self))?;
+        while !self.is_below(found) {
+            // All directories of the set that this path lies in hold what was found as well.
+            let shared = self.shared_dir(found)?;
+            found = last(Bound::Included(&shared))?;
+        }
+        Some(found)
+    }
+
+    /// The deepest directory that holds both; `None` if this is the root.
+    fn shared_dir(&self, other: &RelPath) -> Option<RelPath> {
+        if self.is_root() {
+            return None;
+        }
+        let at = first_difference(&self.0, &other.0);
+        let slash = self.0[..at].iter().rposition(|b| *b == b'/').unwrap_or(0);
+        Some(RelPath(self.0[..slash].into()))
+    }
+
     /// Whether this path lies strictly below `top`.
     pub fn is_below(&self, top: &RelPath) -> bool {
         if top.is_root() {
@@ -170,11 +199,22 @@ impl RelPath {
     }
 }
 
+/// Where two sequences differ first, or the shorter one ends.
+fn first_difference(a: &[u8], b: &[u8]) -> usize {
+    const WIDE: usize = 64;
+    let length = a.len().min(b.len());
+    let (a, b) = (&a[..length], &b[..length]);
+    // Deep paths have much in common: that is compared many bytes at a time.
+    let equal = a.chunks_exact(WIDE).zip(b.chunks_exact(WIDE)).take_while(|(a, b)| a == b).count() * WIDE;
+    equal + a[equal..].iter().zip(&b[equal..]).take_while(|(a, b)| a == b).count()
+}
+
 impl Ord for RelPath {
     fn cmp(&self, other: &RelPath) -> Ordering {
         // A slash sorts before every other byte; NUL cannot occur.
         let weight = |b: &u8| if *b == b'/' { 0 } else { *b };
-        self.0.iter().map(weight).cmp(other.0.iter().map(weight))
+        let at = first_difference(&self.0, &other.0);
+        self.0.get(at).map(weight).cmp(&other.0.get(at).map(weight))
     }
 }
 
@@ -294,6 +334,30 @@ mod tests {
         assert_eq!(all, ["", "a", "a/b", "a/b/c", "a/z", "a b", "a-c", "b"].map(path));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn order_and_directories_above_are_what_a_walk_says(
+            names in proptest::collection::vec(proptest::collection::vec("[a-c+/]{1}[a-c]{0,2}", 1..6), 1..12),
+            prefix in 0..200_usize,
+        ) {
+            // With a long way in common, which is compared many bytes at a time.
+            let top = vec!["x"; prefix].join("/");
+            let paths: Vec<RelPath> = names.iter().filter_map(|names| {
+                RelPath::new(format!("{top}/{}", names.join("/").replace("//", "/")).trim_matches('/').as_bytes()).ok()
+            }).collect();
+            let weights = |p: &RelPath| p.0.iter().map(|b| if *b == b'/' { 0 } else { *b }).collect::<Vec<_>>();
+            let set: std::collections::BTreeSet<RelPath> = paths.iter().skip(1).cloned().collect();
+            for path in &paths {
+                for other in &paths {
+                    proptest::prop_assert_eq!(path.cmp(other), weights(path).cmp(&weights(other)));
+                }
+                let last = |to: Bound<&RelPath>| set.range((Bound::Unbounded, to)).next_back();
+                let wanted = path.ancestors().find(|above| set.contains(above));
+                proptest::prop_assert_eq!(path.nearest_above(last).cloned(), wanted);
+            }
+        }
+    }
+
     #[test]
     fn within_below_and_rebase() {
         assert!(path("a/b").is_below(&path("a")) && !path("ab").is_below(&path("a")));
@@ -302,6 +366,7 @@ mod tests {
         assert_eq!(path("a/b").rebase(&RelPath::root(), &path("x")), Some(path("x/a/b")));
         assert_eq!(path("ab").rebase(&path("a"), &path("x")), None);
         assert_eq!(path("a/b/c").ancestors().collect::<Vec<_>>(), ["a/b", "a", ""].map(path));
+        assert_eq!(path("a/b/c").above_from_top().collect::<Vec<_>>(), ["a", "a/b"].map(path));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub enum ProblemKind {
     Busy,
     /// A name or path too long for the other side.
     TooLong,
+    /// A file above `max_size`.
+    TooLarge,
     /// A directory that cannot be watched: changes in it are found by full syncs only.
     Unwatched,
     /// Any other error of the operating system.

@@ -283,7 +283,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                         // Its directory is gone as well, perhaps only moved: where that went tells what became of it.
                         Examined::Changed(change) if change.parent.is_none() && change.after.is_none() => {}
                         Examined::Changed(change) => reports.push(*change),
-                        Examined::Busy => outcome = Outcome::Busy,
+                        Examined::Busy | Examined::Reading => outcome = Outcome::Busy,
                         Examined::Problem(problem) => outcome = Outcome::Failed(problem),
                         Examined::Excluded => outcome = Outcome::Failed(excluded(&path)),
                         Examined::Same | Examined::Known | Examined::Above(_) | Examined::Left { .. } => {}

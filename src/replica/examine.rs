@@ -50,6 +50,8 @@ pub enum Examined {
     },
     /// Somebody is writing it.
     Busy,
+    /// A large file of which a slice was read: look again, in the same way.
+    Reading,
     /// It is left out of everything.
     Excluded,
     /// A directory above it is gone or replaced: that is what must be examined.
@@ -78,11 +80,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let dir = match self.disk.open_dir(&parent) {
             Ok(dir) => dir,
             Err(error) if above_is_gone(&error) => {
+                self.stop_reading(path);
                 self.forget_move_to(path)?;
                 let told = self.reported.get(path).is_some_and(|r| r.seen.is_some());
                 return Ok(match how.again || told {
                     true => Examined::Changed(Box::new(self.report_nothing(path, None, None)?)),
-                    false => Examined::Above(parent),
+                    false => self.gone_above(parent)?,
                 });
             }
             Err(error) => return Ok(Examined::Problem(problem(path, "open the directory above", &error))),
@@ -99,8 +102,42 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(Examined::Busy)
     }
 
+    /// What a look below a directory that is gone leads to: the topmost that is, unless that was told. So a deep tree is not
+    /// climbed level by level, each after its own wait.
+    fn gone_above(&self, parent: RelPath) -> Result<Examined, ReplicaError> {
+        let mut dir = self.disk.open_dir(&RelPath::root()).at(&parent, "open the root")?;
+        for path in parent.above_from_top() {
+            let Some(name) = path.name() else { continue };
+            match self.disk.open_child(&dir, &name, &path) {
+                Ok(inner) => dir = inner,
+                Err(error) if above_is_gone(&error) => {
+                    let told = self.reported.get(&path).is_some_and(|reported| reported.seen.is_none());
+                    return Ok(if told { Examined::Same } else { Examined::Above(path) });
+                }
+                Err(_) => break,
+            }
+        }
+        let told = self.reported.get(&parent).is_some_and(|reported| reported.seen.is_none());
+        Ok(if told { Examined::Same } else { Examined::Above(parent) })
+    }
+
     /// The same, for a name in an open directory whose node is `parent`.
     pub(crate) fn examine_in(
+        &mut self,
+        dir: &D::Dir,
+        parent: Option<NodeId>,
+        path: &RelPath,
+        name: &Name,
+        how: How,
+    ) -> Result<Examined, ReplicaError> {
+        let examined = self.examine_name(dir, parent, path, name, how);
+        if !matches!(examined, Ok(Examined::Reading)) {
+            self.stop_reading(path);
+        }
+        examined
+    }
+
+    fn examine_name(
         &mut self,
         dir: &D::Dir,
         parent: Option<NodeId>,
@@ -357,9 +394,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let wants_inline = how.inline > 0 && small && doubt != Doubt::Unchanged;
                 let verify = how.verify && doubt == Doubt::Unchanged;
                 let read = how.hash || wants_inline || doubt == Doubt::Read || verify;
+                if live.stat.size > self.settings.max_size && doubt != Doubt::Unchanged {
+                    return Ok(Examined::Problem(self.too_large(path, live.stat.size)));
+                }
                 if doubt != Doubt::Unchanged || read {
                     match self.read_for_report(dir, path, name, &live.stat, read, wants_inline, how)? {
                         Contents::Busy => return Ok(Examined::Busy),
+                        Contents::Reading => return Ok(Examined::Reading),
                         Contents::Found(Looked { size, read: None, snapshot: copy }) => {
                             let hash = if copy.is_none() { self.hash_told(path, &live) } else { None };
                             snapshot = copy;

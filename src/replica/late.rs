@@ -10,6 +10,7 @@ use super::Replica;
 use super::archive::{Archive, TrashItem};
 use super::disk::{Disk, Lease, Leased, Own, Stat};
 use super::error::{At, ReplicaError};
+use super::home::Home;
 
 /// When an object of the trash is looked at again, in milliseconds.
 const AFTER: Millis = 1000;
@@ -162,7 +163,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(Kind::File) => {
                 let late = self.late_in_file(&trash, item)?;
                 if late == Late::Written {
-                    self.keep_beside((&trash, &item.id), &item.path, None, stat.mtime.secs, "late write")?;
+                    let (object, since) = ((&trash, &item.id), Some(item.since));
+                    self.keep_beside_since(object, &item.path, None, stat.mtime.secs, "late write", since)?;
                     self.archive.trash_remove(&item.id)?;
                     self.expiry.size = None;
                 }
@@ -258,11 +260,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             stat => stat.at(path, "stat what came too late")?,
         };
-        if let Some(home) = self.make_again(level)? {
-            match self.disk.rename(object, (&home, object.1)) {
+        let home = self.make_again(level, object)?;
+        if home.wider {
+            self.narrow(object, path)?;
+        }
+        if home.path == *level.path {
+            match self.disk.rename(object, (&home.dir, object.1)) {
                 Ok(()) => {
                     if self.settings.durable {
-                        self.disk.sync_dirs(&[&home]).at(path, "sync the directory")?;
+                        self.disk.sync_dirs(&[&home.dir]).at(path, "sync the directory")?;
                     }
                     self.notes
                         .push(format!("late write: {path} was made or changed in a deleted directory: it is back"));
@@ -278,44 +284,38 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.keep_beside(object, path, None, stat.mtime.secs, "late write")
     }
 
-    /// Opens the directory that lies where this one lay; where there is nothing, makes one like it. `None`: something
-    /// else lies there, or nothing to make it in.
-    fn make_again(&mut self, level: &Level<'_, D::Dir>) -> Result<Option<D::Dir>, ReplicaError> {
+    /// Opens the directory that lies where this one lay; where there is nothing, makes one like it. If something else lies
+    /// there, the nearest one above.
+    fn make_again(
+        &mut self,
+        level: &Level<'_, D::Dir>,
+        object: (&D::Dir, &Name),
+    ) -> Result<Home<D::Dir>, ReplicaError> {
+        let (path, Some((above, name))) = (level.path, level.path.split()) else {
+            return Err(io::Error::other("the root")).at(level.path, "give back what came too late");
+        };
+        let was = self.door(level.dir, level.name, &level.stat);
+        let mut home = match level.above {
+            Some(above) => self.make_again(above, object)?,
+            // What lay above the tree stayed when it went.
+            None => self.home(&above, None, object)?,
+        };
+        if home.path != above {
+            return Ok(home);
+        }
         for _ in 0..3 {
-            match self.disk.open_dir(level.path) {
-                Ok(dir) => return Ok(Some(dir)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(_) => return Ok(None),
+            if let Ok(dir) = self.disk.open_dir(path) {
+                let now = self.disk.stat_dir(&dir).map(|stat| self.door(&home.dir, &name, &stat));
+                let wider = home.wider || !now.is_ok_and(|now| now.is_within(&was));
+                return Ok(Home { dir, path: path.clone(), wider });
             }
-            let above = match level.above {
-                Some(above) => self.make_again(above)?,
-                None => level.path.parent().and_then(|above| self.disk.open_dir(&above).ok()),
-            };
-            let (Some(above), Some(last)) = (above, level.path.name()) else { return Ok(None) };
-            let path = level.path;
             let attrs = self.live(level.dir, path, level.name, level.stat, Kind::Dir)?.attrs;
-            let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
-            // Generation 0: no action's.
-            let name = self.stage_name(0)?;
-            self.disk.make_dir(&stage, &name).at(path, "make a directory again")?;
-            self.disk.set_attrs(&stage, &name, Kind::Dir, &attrs).at(path, "make a directory again")?;
-            match self.disk.rename((&stage, &name), (&above, &last)) {
-                Ok(()) => {
-                    if self.settings.durable {
-                        self.disk.sync_dirs(&[&above]).at(path, "sync the directory")?;
-                    }
-                    self.unscanned.insert(path.clone());
-                    self.dirty.insert(path.clone());
-                }
-                Err(error) => {
-                    self.unstage(&name);
-                    if error.kind() != io::ErrorKind::AlreadyExists {
-                        return Ok(None);
-                    }
-                }
+            if self.make_directory(&home.dir, &name, path, &attrs)?.is_none() && self.disk.open_dir(path).is_err() {
+                break;
             }
         }
-        Ok(None)
+        home.wider = true;
+        Ok(home)
     }
 }
 

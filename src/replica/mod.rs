@@ -11,6 +11,7 @@ pub mod error;
 pub mod examine;
 pub mod expire;
 pub mod findings;
+mod home;
 pub mod late;
 pub mod memory;
 pub mod metadata;
@@ -19,11 +20,13 @@ mod partial;
 pub mod place;
 mod put_back;
 mod read;
+pub mod reading;
 pub mod real;
 pub mod record;
 pub mod recover;
 pub mod remove;
 mod resolve;
+mod rights;
 mod room;
 pub mod scan;
 pub mod session;
@@ -63,6 +66,10 @@ pub struct Settings {
     pub trash_max: Option<Share>,
     /// So much of a file that did not come to its end is kept for the next time.
     pub partial_min: u64,
+    /// Files above this size neither travel nor are taken.
+    pub max_size: u64,
+    /// Files above this size are read in slices where all of them must be read, and how much one slice is.
+    pub read_slice: u64,
     /// Nothing may change: neither is a crash settled nor anything committed.
     pub dry_run: bool,
 }
@@ -79,6 +86,8 @@ impl Default for Settings {
             wait_for_writers: true,
             trash_max: None,
             partial_min: 8 * 1024 * 1024,
+            max_size: u64::MAX,
+            read_slice: 64 * 1024 * 1024,
             dry_run: false,
         }
     }
@@ -159,6 +168,7 @@ pub struct Replica<D: Disk, A: Archive> {
     /// Lines for the log.
     pub(crate) notes: Vec<String>,
     pub(crate) looks: late::Looks,
+    readings: reading::Readings<D::File>,
     pub(crate) formers: std::collections::VecDeque<trash::Former>,
     pub(crate) expiry: expire::Expiry,
     room: room::Room,
@@ -190,6 +200,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             not_set: not_set::Counts::default(),
             notes: Vec::new(),
             looks: late::Looks::default(),
+            readings: reading::Readings::default(),
             formers: Default::default(),
             expiry: expire::Expiry::default(),
             room: room::Room::default(),

@@ -1,15 +1,18 @@
 //! Read: whether a file's contents are worth a look, and the look: of the file itself, or of a snapshot where somebody is
 //! writing it.
 
+use std::io;
+
 use serde_bytes::ByteBuf;
 
-use crate::model::{Hash, Kind, Name, RelPath};
+use crate::model::{Hash, Kind, Name, Problem, ProblemKind, RelPath};
 
 use super::Replica;
 use super::archive::{Archive, Row, Signature};
 use super::disk::{Disk, Lease, Leased, Stat};
 use super::error::{At, ReplicaError};
 use super::examine::How;
+use super::reading::{Open, Reading};
 
 /// Files up to this size are read at once when their stat alone does not tell whether the contents changed.
 /// Larger ones count as changed if size or mtime differ, and as unchanged if only the ctime does.
@@ -23,6 +26,8 @@ pub(super) enum Contents<F> {
     Found(Looked<F>),
     /// Somebody is writing it.
     Busy,
+    /// There is more to read; look again.
+    Reading,
 }
 
 pub(super) struct Looked<F> {
@@ -65,7 +70,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Looks whether somebody is writing the file, and reads it if asked. If it is to be sent all the same, it is read
-    /// from a snapshot, or counts only if it holds still.
+    /// from a snapshot, or counts only if it holds still. A large file that is read whatever its size is read in slices.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn read_for_report(
         &mut self,
@@ -77,8 +82,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         keep: bool,
         how: How,
     ) -> Result<Contents<D::File>, ReplicaError> {
+        if let Some(open) = self.readings.take(path) {
+            return self.read_on(path, stat, open);
+        }
         let wait = self.settings.wait_for_writers && !how.despite_writers;
         let file = self.disk.open_file(dir, name).at(path, "open")?;
+        let in_slices = |size: u64| read && (how.hash || how.verify) && size > self.settings.read_slice;
         if self.disk.lease(&file, Lease::Read).at(path, "lease")? == Leased::Refused {
             if wait {
                 return Ok(Contents::Busy);
@@ -89,6 +98,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             if let Some(snapshot) = self.snapshot(&file) {
                 let size = self.disk.stat_file(&snapshot).at(path, "stat the snapshot")?.size;
+                if in_slices(size) {
+                    return self.read_on(path, stat, open(snapshot, true, stat, size));
+                }
                 let keep = keep && size <= self.settings.inline_max;
                 let whole = if read { self.read_whole(&snapshot, path, size, keep)? } else { None };
                 return Ok(Contents::Found(Looked { size, read: whole, snapshot: Some(snapshot) }));
@@ -96,6 +108,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.show_stores(&file, path)?;
         }
         let size = stat.size;
+        if in_slices(size) {
+            // What is written from now on shows in the stat at the end.
+            self.disk.release(&file);
+            return self.read_on(path, stat, open(file, false, stat, size));
+        }
         let whole = if read { self.read_whole(&file, path, size, keep)? } else { None };
         let after = self.disk.stat_file(&file).at(path, "stat")?;
         self.disk.release(&file);
@@ -103,6 +120,55 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(Contents::Busy);
         }
         Ok(Contents::Found(Looked { size, read: whole, snapshot: None }))
+    }
+
+    /// Reads one more slice of a large file.
+    fn read_on(
+        &mut self,
+        path: &RelPath,
+        stat: &Stat,
+        mut open: Open<D::File>,
+    ) -> Result<Contents<D::File>, ReplicaError> {
+        if Signature::of(stat) != open.signature {
+            return Ok(Contents::Busy);
+        }
+        let slice = self.settings.read_slice;
+        let hash = match open.reading.go_on(&self.disk, &open.file, slice, &mut |_, _| Ok(())) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Contents::Busy),
+            hash => hash.at(path, "read")?,
+        };
+        let Some(hash) = hash else {
+            self.readings.keep(path, open);
+            return Ok(Contents::Reading);
+        };
+        let read = Some((hash, None));
+        if open.snapshot {
+            return Ok(Contents::Found(Looked { size: open.size, read, snapshot: Some(open.file) }));
+        }
+        let after = self.disk.stat_file(&open.file).at(path, "stat")?;
+        match Signature::of(&after) == open.signature {
+            true => Ok(Contents::Found(Looked { size: open.size, read, snapshot: None })),
+            false => Ok(Contents::Busy),
+        }
+    }
+
+    /// Nothing of this file will be read any more.
+    pub(super) fn stop_reading(&mut self, path: &RelPath) {
+        drop(self.readings.take(path));
+    }
+
+    /// No file that is being read is wanted any more.
+    pub fn stop_readings(&mut self) {
+        self.readings.clear();
+    }
+
+    /// What keeps a file from travelling that is larger than `max_size`.
+    pub fn too_large(&self, path: &RelPath, size: u64) -> Problem {
+        let detail = format!(
+            "{size} bytes are more than max_size ({}) allows: make it smaller, leave it out by `excludes`, or raise max_size",
+            self.settings.max_size
+        );
+        Problem { path: path.clone(), kind: ProblemKind::TooLarge, detail }
     }
 
     fn snapshot(&self, file: &D::File) -> Option<D::File> {
@@ -126,24 +192,25 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         size: u64,
         keep: bool,
     ) -> Result<Option<(Hash, Option<ByteBuf>)>, ReplicaError> {
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; (size.max(1) as usize).min(256 * 1024)];
-        let mut offset = 0;
         let mut kept = keep.then(ByteBuf::new);
-        loop {
-            let count = self.disk.read_at(file, offset, &mut buffer).at(path, "read")?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&buffer[..count]);
+        let mut take = |_: u64, bytes: &[u8]| {
             if let Some(kept) = &mut kept {
-                kept.extend_from_slice(&buffer[..count]);
+                kept.extend_from_slice(bytes);
             }
-            offset += count as u64;
-            if offset > size {
-                return Ok(None);
+            Ok(())
+        };
+        let mut reading = Reading::new(size);
+        loop {
+            match reading.go_on(&self.disk, file, u64::MAX, &mut take) {
+                Ok(None) => {}
+                Ok(Some(hash)) => return Ok(Some((hash, kept))),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+                Err(error) => return Err(error).at(path, "read"),
             }
         }
-        Ok((offset == size).then(|| (Hash(*hasher.finalize().as_bytes()), kept)))
     }
+}
+
+fn open<F>(file: F, snapshot: bool, stat: &Stat, size: u64) -> Open<F> {
+    Open { file, snapshot, signature: Signature::of(stat), size, reading: Reading::new(size) }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Change, Kind, Name, NodeId, Problem, ProblemKind, RelPath};
+use crate::model::{Change, Kind, Name, NodeId, Problem, ProblemKind, RelPath, Time};
 
 use super::Replica;
 use super::ahead::{Ahead, Entries};
@@ -19,6 +19,8 @@ pub struct Scan<Dir> {
     /// Rows without an object. Looked at last: their objects may turn up under other names.
     gone: Vec<RelPath>,
     started: bool,
+    /// The file that is being read, in slices: it is looked at again.
+    reading: Option<(Name, Stat)>,
     /// Files are read even if their stat is unchanged.
     pub checksum: bool,
     /// ACLs and extended attributes that are the other side's business are made what they were.
@@ -30,6 +32,16 @@ pub struct Scan<Dir> {
     pub cursor: RelPath,
     pub files: u64,
     pub bytes: u64,
+}
+
+/// What follows a look at a name.
+enum Next {
+    /// What lies below it, if it is a directory.
+    Descend,
+    /// The next name.
+    Pass,
+    /// The same name again.
+    Again,
 }
 
 struct Level<Dir> {
@@ -48,6 +60,8 @@ pub struct Found {
     pub problems: Vec<Problem>,
     /// Files that have left a name where nothing lies now; in a moment it may be known what becomes of that.
     pub left: Vec<RelPath>,
+    /// Directories that were entered: from now on all that happens in them is told. Inode and birth time.
+    pub entered: Vec<(RelPath, (u64, Time))>,
     /// Gone from the part of the tree that was scanned; they may turn up elsewhere in a moment.
     pub gone: Vec<RelPath>,
 }
@@ -61,6 +75,7 @@ impl<Dir> Scan<Dir> {
             ahead: Ahead::default(),
             gone: vec![],
             started: false,
+            reading: None,
             checksum: false,
             full: false,
             put_back: 0,
@@ -105,7 +120,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let Some(level) = scan.levels.last_mut() else {
                 return self.look_for_gone(scan, budget, found);
             };
-            let Some((name, stat)) = level.entries.next() else {
+            let again = scan.reading.take();
+            let first = again.is_none();
+            let Some((name, stat)) = again.or_else(|| level.entries.next()) else {
                 let rows = std::mem::take(&mut level.rows).into_values();
                 let gone =
                     rows.filter_map(|row| Some((level.path.join(&row.name).ok()?, row.entry.kind() == Kind::Dir)));
@@ -123,7 +140,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let row = level.rows.remove(&name);
             let (dir, node) = (level.dir.clone(), level.node);
             scan.cursor = path.clone();
-            if stat.kind == Some(Kind::File) {
+            if first && stat.kind == Some(Kind::File) {
                 scan.files += 1;
                 scan.bytes += stat.size;
             }
@@ -136,7 +153,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 // Deletions wait for the end of a scan of the whole tree: all moves must be told by then.
                 let patient = !scan.scope.is_root();
                 let how = How { hash: read, verify: read, patient, inline: scan.inline, ..How::default() };
-                descend &= self.examine_found((&dir, node), &path, &name, how, found)?;
+                match self.examine_found((&dir, node), &path, &name, how, found)? {
+                    Next::Descend => {}
+                    Next::Pass => descend = false,
+                    Next::Again => {
+                        if let (Some(level), Some(row)) = (scan.levels.last_mut(), row) {
+                            level.rows.insert(name.clone(), row);
+                        }
+                        scan.reading = Some((name, stat));
+                        return Ok(false);
+                    }
+                }
             }
             if scan.full && self.settings.keeps_xattrs && !self.reported.contains_key(&path) {
                 // What was looked at has a new signature.
@@ -149,10 +176,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             if descend {
                 let node = self.node_of(&path)?;
+                let object = (stat.ino, stat.btime);
                 if !scan.ahead.holds(&path) {
                     self.read_ahead(scan, &[(name, stat)]);
                 }
-                self.enter(scan, path, node, found)?;
+                if self.enter(scan, path.clone(), node, found)? {
+                    found.entered.push((path, object));
+                }
             }
         }
         Ok(false)
@@ -166,7 +196,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         scan.ahead.read(&self.disk, &self.filter, levels);
     }
 
-    /// Examines one name; false if it is not to be descended into.
+    /// Examines one name.
     fn examine_found(
         &mut self,
         (dir, node): (&D::Dir, Option<NodeId>),
@@ -174,13 +204,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         name: &Name,
         how: How,
         found: &mut Found,
-    ) -> Result<bool, ReplicaError> {
+    ) -> Result<Next, ReplicaError> {
         if self.filter.excluded(path) || self.filter.temporary(path) {
-            return Ok(false);
+            return Ok(Next::Pass);
         }
         match self.examine_in(dir, node, path, name, how) {
             Ok(Examined::Changed(change)) => found.changes.push(*change),
             Ok(Examined::Busy) => found.busy.push(path.clone()),
+            Ok(Examined::Reading) => return Ok(Next::Again),
             Ok(Examined::Left { .. }) => found.left.push(path.clone()),
             Ok(Examined::Problem(problem)) => found.problems.push(problem),
             Ok(_) => {}
@@ -189,30 +220,32 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             Err(error) => found.problems.push(error.into_problem()?),
         }
-        Ok(true)
+        Ok(Next::Descend)
     }
 
-    /// Watches a directory, then lists it.
+    /// Watches a directory, then lists it; whether that could be done.
     fn enter(
         &mut self,
         scan: &mut Scan<D::Dir>,
         path: RelPath,
         node: Option<NodeId>,
         found: &mut Found,
-    ) -> Result<(), ReplicaError> {
+    ) -> Result<bool, ReplicaError> {
+        let mut watched = true;
         let dir = match self.disk.open_dir(&path) {
             Ok(dir) => dir,
             // It was no directory, or is none any more.
-            Err(error) if above_is_gone(&error) => return Ok(()),
+            Err(error) if above_is_gone(&error) => return Ok(false),
             Err(error) => {
                 found.problems.push(problem(&path, "open the directory", &error));
-                return Ok(());
+                return Ok(false);
             }
         };
         let entries = match scan.ahead.take(&self.disk, &path, &dir) {
             Some(entries) => entries,
             None => {
                 if let Err(error) = self.disk.watch(&dir, &path) {
+                    watched = false;
                     let detail = format!("watch the directory: {error} (see fs.inotify.max_user_watches)");
                     found.problems.push(Problem { path: path.clone(), kind: ProblemKind::Unwatched, detail });
                 }
@@ -220,7 +253,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     Ok(entries) => entries.into_iter(),
                     Err(error) => {
                         found.problems.push(problem(&path, "list the directory", &error));
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
             }
@@ -235,7 +268,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         }
         scan.levels.push(Level { path, dir, node, rows, entries });
-        Ok(())
+        Ok(watched)
     }
 
     fn look_for_gone(
@@ -260,7 +293,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             match self.examine(&path, How::default())? {
                 Examined::Changed(change) => found.changes.push(*change),
-                Examined::Busy => found.busy.push(path),
+                // Only what is read whatever its size is read in slices.
+                Examined::Busy | Examined::Reading => found.busy.push(path),
                 Examined::Problem(problem) => found.problems.push(problem),
                 Examined::Above(above) => {
                     self.dirty.insert(above);

@@ -1,6 +1,6 @@
 //! What a session of the brain needs of a replica: who it is, what is open, what was confirmed.
 
-use crate::model::{Expect, Generation, Kind, NodeId, ROOT_NODE, RelPath, Seq};
+use crate::model::{Expect, Generation, Kind, NodeId, ROOT_NODE, RelPath, Seq, Time};
 
 use super::Replica;
 use super::archive::{Archive, Signature};
@@ -86,13 +86,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(!here && !self.archive.by_object(stat.ino, stat.btime)?.is_empty())
     }
 
-    /// Whether a directory lies there now; true if that cannot be told, for the scan to find out.
-    pub fn is_dir(&self, path: &RelPath) -> bool {
-        let Some((above, name)) = path.split() else { return true };
+    /// The directory that lies there now, by inode and birth time; `None`: there is none. One without a name (inode 0) if
+    /// that cannot be told, for the scan to find out.
+    pub fn dir_at(&self, path: &RelPath) -> Option<(u64, Time)> {
+        let unknown = (0, Time::default());
+        let Some((above, name)) = path.split() else { return Some(unknown) };
         let stat = self.disk.open_dir(&above).and_then(|dir| self.disk.stat(&dir, &name));
         match stat {
-            Ok(stat) => stat.kind == Some(Kind::Dir),
-            Err(error) => !above_is_gone(&error),
+            Ok(stat) => (stat.kind == Some(Kind::Dir)).then_some((stat.ino, stat.btime)),
+            Err(error) => (!above_is_gone(&error)).then_some(unknown),
         }
     }
 

@@ -7,6 +7,7 @@ use super::archive::Archive;
 use super::disk::{Disk, NotSet, Own};
 use super::error::{At, ReplicaError};
 use super::partial;
+use super::reading::Reading;
 
 /// An object in the stage.
 pub struct Staged<F> {
@@ -137,17 +138,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     fn copy(&self, from: &D::File, to: &D::File) -> std::io::Result<Hash> {
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; 256 * 1024];
-        let mut offset = 0;
+        let size = self.disk.stat_file(from)?.size;
+        let mut reading = Reading::new(size);
         loop {
-            let count = self.disk.read_at(from, offset, &mut buffer)?;
-            if count == 0 {
-                return Ok(Hash(*hasher.finalize().as_bytes()));
+            let mut write = |offset: u64, bytes: &[u8]| self.disk.write_at(to, offset, bytes);
+            if let Some(hash) = reading.go_on(&self.disk, from, u64::MAX, &mut write)? {
+                self.disk.set_len(to, size)?;
+                return Ok(hash);
             }
-            hasher.update(&buffer[..count]);
-            self.disk.write_at(to, offset, &buffer[..count])?;
-            offset += count as u64;
         }
     }
 

@@ -4,15 +4,15 @@ use std::io;
 
 use serde_bytes::ByteBuf;
 
-use crate::model::Sums;
+use crate::model::{Hasher, Sums};
 use crate::replica::disk::Disk;
 
 use super::blocks::{self, SUM};
-use super::supply::hash_zeros;
+use super::delta::RUN;
 
 /// The most sums in one message.
 const TOLD: usize = 4096 * SUM;
-/// Bytes read in one step, but for a single block.
+/// Bytes read in one step, but for a single block; holes take no time.
 const STEP: u64 = 1024 * 1024;
 
 /// Files with contents that may come again, end to end.
@@ -30,13 +30,15 @@ pub struct Basis<F> {
 }
 
 impl<F> Basis<F> {
-    /// A basis of these files, by their sizes. Of all but the last one whole blocks are taken.
+    /// A basis of these files, by their sizes. Of all but the last one whole blocks are taken. Files with more blocks than
+    /// the source keeps in mind are no help.
     pub fn new(files: Vec<(F, u64)>) -> Basis<F> {
         let largest = files.iter().map(|(_, size)| *size).max().unwrap_or(0);
         let block = blocks::block_size(largest);
         let last = files.len().saturating_sub(1);
         let cut = |(n, (file, size)): (usize, (F, u64))| (file, if n == last { size } else { size / block * block });
-        let files = files.into_iter().enumerate().map(cut).filter(|(_, size)| *size > 0).collect();
+        let useful = |(_, size): &(F, u64)| *size > 0 && size.div_ceil(block) <= blocks::KEPT;
+        let files = files.into_iter().enumerate().map(cut).filter(useful).collect();
         let (sums, buffer) = (Vec::new(), Vec::new());
         Basis { files, block, at: (0, 0), begun: false, told: false, sums, buffer, zeros: None }
     }
@@ -61,9 +63,9 @@ impl<F> Basis<F> {
         if !std::mem::replace(&mut self.begun, true) {
             return Ok(Some(Sums::Basis { block: self.block, size: *size }));
         }
-        let end = size.min(&(offset + STEP.max(self.block))).to_owned();
         self.buffer.resize(self.block as usize, 0);
-        while offset < end && self.sums.len() < TOLD {
+        let mut read = 0;
+        while offset < *size && read < STEP && self.sums.len() < TOLD {
             let length = (size - offset).min(self.block);
             let hole = disk.next_data(file, offset, *size)?.is_none_or(|(start, _)| start >= offset + length);
             let bytes = &mut self.buffer[..length as usize];
@@ -78,6 +80,7 @@ impl<F> Basis<F> {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 self.sums.extend_from_slice(&blocks::sum(bytes));
+                read += length;
             }
             offset += length;
         }
@@ -99,8 +102,12 @@ impl<F> Basis<F> {
         (to, to_offset): (&F, u64),
         mut from: u64,
         length: u64,
-        hasher: &mut blake3::Hasher,
+        hasher: &mut Hasher,
     ) -> io::Result<bool> {
+        // No honest source asks for more at a time, and this is done in one go.
+        if length > RUN.max(self.block) {
+            return Ok(false);
+        }
         let mut done = 0;
         let mut files = self.files.iter();
         while done < length {
@@ -126,14 +133,14 @@ fn copy_part<D: Disk>(
     (from, start): (&D::File, u64),
     (to, to_start): (&D::File, u64),
     length: u64,
-    hasher: &mut blake3::Hasher,
+    hasher: &mut Hasher,
     buffer: &mut Vec<u8>,
 ) -> io::Result<bool> {
     let end = start + length;
     let mut at = start;
     while at < end {
         let (data, data_end) = disk.next_data(from, at, end)?.unwrap_or((end, end));
-        hash_zeros(hasher, data - at);
+        hasher.zeros(data - at);
         at = data_end;
         if !disk.copy((from, data), (to, to_start + (data - start)), data_end - data)? {
             return Ok(false);

@@ -10,6 +10,8 @@ pub const SUM: usize = 16;
 /// More blocks than this are never told: larger files get larger blocks.
 pub const MOST: u64 = 1 << 17;
 const LARGEST: u64 = 1 << 24;
+/// The most blocks that a source keeps in mind.
+pub const KEPT: u64 = 4 * MOST;
 /// A search that met so many weak sums without the strong one is given up.
 const FALSE_HITS: u32 = 1000;
 
@@ -118,7 +120,7 @@ impl Blocks {
                 let blocks = size.div_ceil(*block.max(&1));
                 let told = self.sums.len() as u64;
                 let fits = self.open == 0 && self.tail.is_none() && (64..=LARGEST).contains(block);
-                if !fits || (self.size != 0 && self.size != *block) || told + blocks > 4 * MOST {
+                if !fits || (self.size != 0 && self.size != *block) || told + blocks > KEPT {
                     return None;
                 }
                 self.size = *block;

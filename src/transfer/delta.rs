@@ -2,12 +2,13 @@
 
 use std::io;
 
+use crate::model::Hasher;
 use crate::replica::disk::Disk;
 
 use super::blocks::Blocks;
 
 /// The most bytes that are told as one copy, but for a single block.
-const RUN: u64 = 1024 * 1024;
+pub(super) const RUN: u64 = 1024 * 1024;
 /// After so many bytes without a match, and a quarter of the file, blocks are looked for in their own place only.
 const SEARCH: u64 = 64 * 1024 * 1024;
 
@@ -53,7 +54,7 @@ impl Delta {
         file: &D::File,
         offset: u64,
         size: u64,
-        hasher: &mut blake3::Hasher,
+        hasher: &mut Hasher,
     ) -> io::Result<Look> {
         if offset < self.literal_to {
             return Ok(Look::Literal(self.literal_to));
@@ -127,7 +128,7 @@ impl Delta {
         offset: u64,
         size: u64,
         first: u64,
-        hasher: &mut blake3::Hasher,
+        hasher: &mut Hasher,
     ) -> io::Result<Option<Look>> {
         let block = self.blocks.size();
         let (mut length, mut at) = (0, first);

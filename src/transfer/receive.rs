@@ -2,20 +2,21 @@
 
 use std::io;
 
-use crate::model::{Data, Hash, Name, Sums};
+use crate::model::{Data, Hash, Hasher, Name, Sums};
 use crate::replica::disk::Disk;
 
 use super::basis::Basis;
 use super::cost;
-use super::supply::hash_zeros;
 
 /// A staged file being written.
 pub struct Receive<F> {
     pub name: Name,
     pub file: F,
+    /// What was agreed on: nothing is done beyond it, whatever the source says.
+    size: u64,
     /// Everything before this offset is written or a hole.
     offset: u64,
-    hasher: blake3::Hasher,
+    hasher: Hasher,
     basis: Option<Basis<F>>,
 }
 
@@ -31,9 +32,9 @@ pub enum Received {
 }
 
 impl<F> Receive<F> {
-    /// Begins to write a file, with the help of what this side has already.
-    pub fn new(name: Name, file: F, basis: Option<Basis<F>>) -> Receive<F> {
-        Receive { name, file, offset: 0, hasher: blake3::Hasher::new(), basis }
+    /// Begins to write a file of this size, with the help of what this side has already.
+    pub fn new(name: Name, file: F, size: u64, basis: Option<Basis<F>>) -> Receive<F> {
+        Receive { name, file, size, offset: 0, hasher: Hasher::new(), basis }
     }
 
     /// How far it got.
@@ -63,27 +64,28 @@ impl<F> Receive<F> {
         self.basis = None;
     }
 
-    /// Takes the next piece.
+    /// Where a piece at this place ends, if it follows what came before and ends within the file.
+    fn end_of(&self, offset: u64, length: u64) -> Option<u64> {
+        let end = offset.checked_add(length)?;
+        (self.offset <= offset && end <= self.size).then_some(end)
+    }
+
+    /// Takes the next piece. What it says of itself is compared with the agreed size before anything is done with it.
     pub fn take<D: Disk<File = F>>(&mut self, disk: &D, data: &Data) -> io::Result<Received> {
         match data {
             Data::Chunk { offset, bytes } => {
-                if *offset < self.offset {
-                    return Ok(Received::Broken);
-                }
-                hash_zeros(&mut self.hasher, offset - self.offset);
+                let Some(end) = self.end_of(*offset, bytes.len() as u64) else { return Ok(Received::Broken) };
+                self.hasher.zeros(offset - self.offset);
                 self.hasher.update(bytes);
                 disk.write_at(&self.file, *offset, bytes)?;
-                self.offset = offset.saturating_add(bytes.len() as u64);
+                self.offset = end;
                 Ok(Received::More { credit: bytes.len() as u64 })
             }
             Data::Copy { offset, from, length } => {
-                let (Some(basis), Some(end)) = (&mut self.basis, offset.checked_add(*length)) else {
+                let (Some(end), Some(basis)) = (self.end_of(*offset, *length), &mut self.basis) else {
                     return Ok(Received::Broken);
                 };
-                if *offset < self.offset {
-                    return Ok(Received::Broken);
-                }
-                hash_zeros(&mut self.hasher, offset - self.offset);
+                self.hasher.zeros(offset - self.offset);
                 if !basis.copy(disk, (&self.file, *offset), *from, *length, &mut self.hasher)? {
                     return Ok(Received::Broken);
                 }
@@ -91,17 +93,20 @@ impl<F> Receive<F> {
                 Ok(Received::More { credit: cost(*length) })
             }
             Data::Whole { bytes } => {
+                if self.offset > 0 || bytes.len() as u64 != self.size {
+                    return Ok(Received::Broken);
+                }
                 disk.write_at(&self.file, 0, bytes)?;
-                Ok(Received::Complete { size: bytes.len() as u64, hash: Hash::of(bytes) })
+                Ok(Received::Complete { size: self.size, hash: Hash::of(bytes) })
             }
             Data::End { size, hash } => {
-                if *size < self.offset {
+                if *size != self.size {
                     return Ok(Received::Broken);
                 }
                 // Also for a hole that was copied at the end.
-                hash_zeros(&mut self.hasher, size - self.offset);
+                self.hasher.zeros(size - self.offset);
                 disk.set_len(&self.file, *size)?;
-                let whole = *self.hasher.finalize().as_bytes() == hash.0;
+                let whole = self.hasher.clone().finish() == *hash;
                 Ok(if whole { Received::Complete { size: *size, hash: *hash } } else { Received::Broken })
             }
             Data::Abort => Ok(Received::Broken),

@@ -4,7 +4,7 @@ use std::io;
 
 use serde_bytes::ByteBuf;
 
-use crate::model::{Data, Hash, Sums};
+use crate::model::{Data, Hasher, Sums};
 use crate::replica::archive::Signature;
 use crate::replica::disk::Disk;
 
@@ -18,7 +18,7 @@ pub struct Supply<F> {
     signature: Signature,
     offset: u64,
     credit: u64,
-    hasher: blake3::Hasher,
+    hasher: Hasher,
     /// Nothing is sent before the receiver has told what it has.
     waits: bool,
     /// What it told so far.
@@ -39,8 +39,7 @@ pub enum Supplied {
 impl<F> Supply<F> {
     /// Begins to read a file whose state was reported with this signature; with `delta` once the receiver's sums are known.
     pub fn new(file: F, signature: Signature, delta: bool) -> Supply<F> {
-        let hasher = blake3::Hasher::new();
-        let hearing = Some(Blocks::new());
+        let (hasher, hearing) = (Hasher::new(), Some(Blocks::new()));
         Supply { file, signature, offset: 0, credit: INITIAL_CREDIT, hasher, waits: delta, hearing, delta: None }
     }
 
@@ -96,13 +95,13 @@ impl<F> Supply<F> {
             if start < end && self.credit == 0 {
                 return Ok(Supplied::Wait);
             }
-            hash_zeros(&mut self.hasher, start - self.offset);
+            self.hasher.zeros(start - self.offset);
             self.offset = start;
             if start < end {
                 return self.chunk(disk, end);
             }
             if start >= size {
-                let hash = Hash(*self.hasher.finalize().as_bytes());
+                let hash = self.hasher.clone().finish();
                 let data = if self.still(disk)? { Data::End { size, hash } } else { Data::Abort };
                 return Ok(Supplied::Last(data));
             }
@@ -155,14 +154,4 @@ pub fn holds_still<D: Disk>(disk: &D, file: &D::File, was: &Signature) -> io::Re
     // Links made to it change nlink and ctime, not a byte.
     Ok((now.ino, now.btime, now.size, now.mtime) == (was.ino, was.btime, was.size, was.mtime)
         && (was.ctime == now.ctime || was.ctime == Default::default()))
-}
-
-/// Takes a hole into a hash.
-pub(super) fn hash_zeros(hasher: &mut blake3::Hasher, mut count: u64) {
-    static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
-    while count > 0 {
-        let now = count.min(ZEROS.len() as u64);
-        hasher.update(&ZEROS[..now as usize]);
-        count -= now;
-    }
 }

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::{Data, Name, RelPath, Sums};
+use crate::model::{Data, Hash, Name, RelPath, Sums};
 use crate::replica::archive::Signature;
 use crate::replica::disk::{Disk, Own};
 use crate::replica::real::{File, NoCover, RealDisk};
@@ -54,7 +54,7 @@ impl Way {
         let name = Name::new(b"1.1").expect("name");
         let staged = self.disk.create(&stage, &name).expect("staged");
         let basis = Basis::new(basis.iter().map(|name| self.open(name)).collect());
-        let mut receive = Receive::new(name.clone(), staged, Some(basis));
+        let mut receive = Receive::new(name.clone(), staged, signature.size, Some(basis));
         let (mut literal, mut sums_bytes, mut copies) = (0, 0, 0);
         assert!(matches!(supply.step(&self.disk).expect("step"), Supplied::Wait));
         while receive.is_to_tell() {
@@ -100,6 +100,90 @@ const MIB: usize = 1 << 20;
 
 fn splice(old: &[u8], at: usize, remove: usize, insert: &[u8]) -> Vec<u8> {
     [&old[..at], insert, &old[at + remove..]].concat()
+}
+
+/// What a receiver of 100,000 bytes makes of the last of these pieces, and how large its file is then.
+fn received(pieces: &[Data]) -> (Received, u64) {
+    let way = Way::new();
+    way.write("old", &noise(1, 2 * MIB));
+    let stage = way.disk.own(Own::Stage).expect("stage");
+    let name = Name::new(b"1.1").expect("name");
+    let file = way.disk.create(&stage, &name).expect("staged");
+    let mut receive = Receive::new(name.clone(), file, 100_000, Some(Basis::new(vec![way.open("old")])));
+    let taken = pieces.iter().map(|piece| receive.take(&way.disk, piece).expect("taken")).last();
+    (taken.expect("a piece"), way.disk.stat(&stage, &name).expect("stat").size)
+}
+
+#[test]
+fn what_a_source_says_of_sizes_is_checked_before_anything_is_done() {
+    let chunk = |offset, length| Data::Chunk { offset, bytes: vec![7; length].into() };
+    let copy = |offset, from, length| Data::Copy { offset, from, length };
+    let end = |size| Data::End { size, hash: Hash([0; 32]) };
+    let more = |credit| Received::More { credit };
+    for (pieces, result, size) in [
+        (vec![chunk(0, 10)], more(10), 10),
+        (vec![chunk(99_990, 10)], more(10), 100_000),
+        (vec![chunk(99_991, 10)], Received::Broken, 0),
+        (vec![chunk(1 << 60, 10)], Received::Broken, 0),
+        (vec![chunk(u64::MAX, 10)], Received::Broken, 0),
+        (vec![chunk(50, 10), chunk(59, 10)], Received::Broken, 60),
+        (vec![copy(0, 0, 4096)], more(cost(4096)), 4096),
+        (vec![copy(0, 0, 100_001)], Received::Broken, 0),
+        (vec![copy(u64::MAX - 1, 0, 2)], Received::Broken, 0),
+        (vec![copy(99_000, 0, u64::MAX)], Received::Broken, 0),
+        (vec![copy(0, 1 << 60, 4096)], Received::Broken, 0),
+        (vec![copy(0, u64::MAX, 4096)], Received::Broken, 0),
+        (vec![Data::Whole { bytes: vec![7; 10].into() }], Received::Broken, 0),
+        (vec![chunk(0, 10), Data::Whole { bytes: vec![7; 100_000].into() }], Received::Broken, 10),
+        (vec![end(1 << 62)], Received::Broken, 0),
+        (vec![end(0)], Received::Broken, 0),
+    ] {
+        let what = format!("{:.60}", format!("{pieces:?}"));
+        let start = std::time::Instant::now();
+        assert_eq!(received(&pieces), (result, size), "{what}");
+        assert!(start.elapsed().as_secs() < 5, "{what}: work was done for it");
+    }
+}
+
+#[test]
+fn a_hole_of_15_tib_is_no_work_for_either_side() {
+    let way = Way::new();
+    let size = 15 << 40;
+    for name in ["new", "old"] {
+        way.write(name, b"");
+        let file = std::fs::File::options().write(true).open(way.path(name)).expect("opened");
+        if file.set_len(size).is_err() {
+            // No file system for it: then nobody can make such a file there.
+            return;
+        }
+        std::os::unix::fs::FileExt::write_all_at(&file, b"data", 1 << 42).expect("written");
+    }
+    let start = std::time::Instant::now();
+    for delta in [false, true] {
+        let (file, _) = way.open("new");
+        let mut supply = Supply::new(file, Signature::of(&way.disk.stat_file(&way.open("new").0).expect("stat")), delta);
+        let stage = way.disk.own(Own::Stage).expect("stage");
+        let name = Name::new(b"1.1").expect("name");
+        let basis = delta.then(|| Basis::new(vec![way.open("old")]));
+        let mut receive = Receive::new(name.clone(), way.disk.create(&stage, &name).expect("staged"), size, basis);
+        while receive.is_to_tell() {
+            if let Some(sums) = receive.tell(&way.disk).expect("told") {
+                supply.hear(&sums);
+            }
+        }
+        let received = loop {
+            match supply.step(&way.disk).expect("step") {
+                Supplied::Data(data) | Supplied::Last(data) => match receive.take(&way.disk, &data).expect("taken") {
+                    Received::More { credit } => supply.add_credit(credit),
+                    end => break end,
+                },
+                Supplied::Wait => panic!("all credit was given back"),
+            }
+        };
+        assert!(matches!(received, Received::Complete { size: all, .. } if all == size), "{received:?}");
+        way.disk.discard(&stage, &name).expect("discarded");
+    }
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
 
 #[test]

@@ -10,6 +10,7 @@
 mod scopes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::Hint;
 use crate::model::{Millis, RelPath};
@@ -136,9 +137,17 @@ impl Coalescer {
             return None;
         }
         let is_due = |path: &RelPath| self.dirty.get(path).is_some_and(|d| d.due <= now);
-        let path = first.ancestors().filter(is_due).last().unwrap_or_else(|| first.clone());
+        let last = |to: Bound<&RelPath>| self.dirty.range((Bound::Unbounded, to)).next_back().map(|(path, _)| path);
+        // Of a tree that went from below all is dirty: the search begins at the top.
+        let above = first.nearest_above(last).and_then(|_| first.above_from_top().find(is_due));
+        let path = above.unwrap_or_else(|| first.clone());
         self.take(&path);
         Some(path)
+    }
+
+    /// The path is looked at now, whatever it waits for. Whether it was dirty; it is clean from now on.
+    pub fn take_now(&mut self, path: &RelPath) -> bool {
+        self.take(path).is_some()
     }
 
     /// When the next path is due; it may be in the past. `None`: nothing is dirty.
@@ -277,7 +286,7 @@ impl Coalescer {
 
     /// Whether a scope that waits to be scanned covers the path. A scope's own directory is not covered.
     fn in_scope(&self, path: &RelPath) -> bool {
-        !self.scopes.is_empty() && path.ancestors().any(|a| self.scopes.contains(&a))
+        path.nearest_above(|to| self.scopes.range((Bound::Unbounded, to)).next_back()).is_some()
     }
 
     /// Everything below `scope` will be scanned, so nothing below it need be dirty.

@@ -168,6 +168,7 @@ impl RealPair {
                     inline_max: 16,
                     wait_for_writers,
                     partial_min: 20,
+                    read_slice: 16,
                     ..Default::default()
                 },
                 timing: Timing { event_interval: 1_000, delete_delay: 300, open_wait: 60_000 },

@@ -28,6 +28,8 @@ use crate::link::proxy::{self, Proxy};
 use crate::link::relay;
 use crate::model::{Generation, Hash, Name, Tunnel};
 use crate::pulse;
+use crate::replica::reading::Reading;
+use crate::replica::real::holes;
 use crate::sys::confine::confine;
 use crate::sys::inherit::inherit;
 use crate::transfer::INITIAL_CREDIT;
@@ -36,6 +38,8 @@ use crate::transfer::INITIAL_CREDIT;
 const PIECE: u64 = 64 * 1024;
 /// Lines of its words that are told.
 const LINES: usize = 3;
+/// A run that is over is noticed after so many bytes of reading.
+const SLICE: u64 = 16 * 1024 * 1024;
 
 /// What a run tells.
 #[derive(Debug)]
@@ -312,21 +316,20 @@ fn carry(mut from: impl Read, window: &Window, teller: &Teller) {
 
 /// Reads a file to its end, unless the run is over.
 fn hash(file: &File, window: &Window) -> io::Result<Contents> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 * 1024];
-    let mut size = 0;
+    let size = file.metadata()?.len();
+    let mut reading = Reading::new(size);
     loop {
         if window.is_closed() {
             return Err(ErrorKind::Interrupted.into());
         }
-        match file.read_at(&mut buffer, size) {
-            Ok(0) => return Ok(Contents { size, hash: Hash(*hasher.finalize().as_bytes()) }),
-            Ok(count) => {
-                hasher.update(&buffer[..count]);
-                size += count as u64;
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        let next_data = |offset, size| holes::next_data(file, offset, size);
+        let read_at = |offset, bytes: &mut [u8]| match file.read_exact_at(bytes, offset) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
+            Err(error) => Err(error),
+        };
+        if let Some(hash) = reading.go_on_with(next_data, read_at, SLICE, &mut |_, _| Ok(()))? {
+            return Ok(Contents { size, hash });
         }
     }
 }

@@ -10,7 +10,8 @@ use super::super::disk::Disk;
 use super::super::error::{At, ReplicaError};
 
 impl<D: Disk, A: Archive> Replica<D, A> {
-    /// Gives an object a name beside `path` where users see it; if the directory is gone, in the next one above.
+    /// Gives an object a name beside `path` where users see it. If the directory is gone, it is made again with its rights;
+    /// if that cannot be, the copy goes into the next one above, for its owner alone.
     pub(crate) fn keep_beside(
         &mut self,
         object: (&D::Dir, &Name),
@@ -19,39 +20,47 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         time: i64,
         reason: &str,
     ) -> Result<(), ReplicaError> {
-        let Some((mut above, name)) = path.split() else { return Ok(()) };
+        self.keep_beside_since(object, path, copy, time, reason, None)
+    }
+
+    /// The same for an object that left its directory at `since`, in seconds since 1970, and not just now.
+    pub(crate) fn keep_beside_since(
+        &mut self,
+        object: (&D::Dir, &Name),
+        path: &RelPath,
+        copy: Option<Name>,
+        time: i64,
+        reason: &str,
+        since: Option<i64>,
+    ) -> Result<(), ReplicaError> {
+        let Some((above, name)) = path.split() else { return Ok(()) };
         let side = self.settings.side.word();
         let wanted = copy.unwrap_or_else(|| conflict::copy_name(&name, side, time, None));
-        loop {
-            let Ok(dir) = self.disk.open_dir(&above) else {
-                match above.parent() {
-                    Some(parent) => above = parent,
-                    None => return Err(io::Error::other("no directory to keep it in")).at(path, "keep a version"),
-                }
-                continue;
-            };
-            for attempt in 0..1000_u32 {
-                let digits = (attempt > 0).then(|| hash_digits(path, attempt));
-                let candidate = match &digits {
-                    None => wanted.clone(),
-                    Some(digits) => with_digits(&wanted, digits),
-                };
-                match self.disk.rename(object, (&dir, &candidate)) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                    other => other.at(path, "keep a version")?,
-                }
-                if self.settings.durable {
-                    self.disk.sync_dirs(&[&dir]).at(path, "sync the directory")?;
-                }
-                if let Ok(kept) = above.join(&candidate) {
-                    self.notes.push(format!("{reason}: {path}: the other version is kept as {kept}"));
-                    self.unscanned.insert(kept.clone());
-                    self.dirty.insert(kept);
-                }
-                return Ok(());
-            }
-            return Err(io::Error::other("a thousand conflict copies of one second")).at(path, "keep a version");
+        let home = self.home(&above, since, object)?;
+        if home.wider {
+            self.narrow(object, path)?;
         }
+        for attempt in 0..1000_u32 {
+            let digits = (attempt > 0).then(|| hash_digits(path, attempt));
+            let candidate = match &digits {
+                None => wanted.clone(),
+                Some(digits) => with_digits(&wanted, digits),
+            };
+            match self.disk.rename(object, (&home.dir, &candidate)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                other => other.at(path, "keep a version")?,
+            }
+            if self.settings.durable {
+                self.disk.sync_dirs(&[&home.dir]).at(path, "sync the directory")?;
+            }
+            if let Ok(kept) = home.path.join(&candidate) {
+                self.notes.push(format!("{reason}: {path}: the other version is kept as {kept}"));
+                self.unscanned.insert(kept.clone());
+                self.dirty.insert(kept);
+            }
+            return Ok(());
+        }
+        Err(io::Error::other("a thousand conflict copies of one second")).at(path, "keep a version")
     }
 }
 

@@ -1,5 +1,6 @@
 //! Copies of users' files in the trash, made by a check.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,10 +9,12 @@ use rustix::io::Errno;
 
 use crate::model::{Name, RelPath};
 
+use super::{copy as bytes, holes};
+
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Copies the open file to `path` below the directory `name` of the trash. Directories on the way are made.
-pub fn keep(trash: BorrowedFd<'_>, name: &Name, path: &RelPath, source: &std::fs::File) -> io::Result<()> {
+pub fn keep(trash: BorrowedFd<'_>, name: &Name, path: &RelPath, source: &File) -> io::Result<()> {
     let Some((above, last)) = path.split() else { return Err(io::Error::from(io::ErrorKind::InvalidInput)) };
     let mut at = below(trash, name)?;
     for part in above.names() {
@@ -19,9 +22,9 @@ pub fn keep(trash: BorrowedFd<'_>, name: &Name, path: &RelPath, source: &std::fs
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&at, last.as_bytes(), flags, Mode::RUSR | Mode::WUSR)?;
-    let mut copy = std::fs::File::from(file);
-    io::copy(&mut &*source, &mut copy)?;
+    let mut copy = File::from(file);
     let stat = rustix::fs::fstat(source)?;
+    copy_data(source, &mut copy, stat.st_size as u64)?;
     // As far as may be: what counts are the contents.
     let _ = rustix::fs::fchown(&copy, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
     rustix::fs::fchmod(&copy, Mode::from_raw_mode(stat.st_mode & 0o777))?;
@@ -31,6 +34,18 @@ pub fn keep(trash: BorrowedFd<'_>, name: &Name, path: &RelPath, source: &std::fs
     };
     rustix::fs::futimens(&copy, &times)?;
     copy.sync_all()
+}
+
+/// Copies what a file has, holes as holes: a huge one with little in it is no work.
+fn copy_data(source: &File, copy: &mut File, size: u64) -> io::Result<()> {
+    let mut at = 0;
+    while let Some((start, end)) = holes::next_data(source, at, size)? {
+        if !bytes::range((source, start), (copy, start), end - start)? {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        at = end;
+    }
+    copy.set_len(size)
 }
 
 /// The directory of that name, made if it is missing.

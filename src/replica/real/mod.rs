@@ -10,6 +10,7 @@ mod copy;
 mod discard;
 mod durable;
 mod follow;
+pub mod holes;
 mod inherit;
 mod keep;
 mod own;
@@ -29,7 +30,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, SeekFrom, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
 use crate::config::Links;
@@ -434,26 +435,7 @@ impl Disk for RealDisk {
     }
 
     fn next_data(&self, file: &File, offset: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
-        if offset >= size {
-            return Ok(None);
-        }
-        let start = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => return Ok(None),
-            // The file system knows no holes.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((offset, size))),
-            Err(error) => return Err(error.into()),
-        };
-        if start >= size {
-            return Ok(None);
-        }
-        let end = match rustix::fs::seek(file, SeekFrom::Hole(start)) {
-            Ok(end) => end.min(size),
-            // Cut shorter in between: reading will tell.
-            Err(Errno::NXIO) => size,
-            Err(error) => return Err(error.into()),
-        };
-        Ok((start < end).then_some((start, end)))
+        holes::next_data(file, offset, size)
     }
 
     fn dir_fd(&self, dir: &Dir) -> Option<OwnedFd> {

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::fs::{FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::model::{Kind, Name, RelPath};
@@ -99,6 +99,9 @@ pub fn restore(root: BorrowedFd<'_>, own: &OwnDir, id: &Name, below: Option<&Rel
             format!("the directory {above} is not there: restore it first, or say --to DEST")
         })
     })?;
+    if below.is_some() {
+        keep_narrow(from.as_fd(), &name, dir.as_fd()).map_err(|e| named(e, io::ErrorKind::NotFound, gone))?;
+    }
     match rustix::fs::renameat_with(&from, name.as_bytes(), &dir, new.as_bytes(), RenameFlags::NOREPLACE) {
         Ok(()) => {}
         Err(Errno::EXIST) => {
@@ -111,6 +114,21 @@ pub fn restore(root: BorrowedFd<'_>, own: &OwnDir, id: &Name, below: Option<&Rel
     }
     rustix::fs::fsync(&dir)?;
     Ok(rustix::fs::fsync(&from)?)
+}
+
+/// What lay in a directory that kept others out is for its owner alone, if it comes into one that lets them in.
+fn keep_narrow(from: BorrowedFd<'_>, name: &Name, to: BorrowedFd<'_>) -> io::Result<()> {
+    let (lay, goes) = (rustix::fs::fstat(from)?, rustix::fs::fstat(to)?);
+    let same = (lay.st_uid, lay.st_gid) == (goes.st_uid, goes.st_gid);
+    if same && goes.st_mode & 0o777 & !lay.st_mode == 0 {
+        return Ok(());
+    }
+    let pin = beneath::pin(from, name.as_bytes())?;
+    let stat = rustix::fs::fstat(&pin)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => Ok(()),
+        _ => Ok(rustix::fs::chmod(beneath::proc_path(pin.as_fd()), Mode::from_raw_mode(stat.st_mode & 0o700))?),
+    }
 }
 
 fn open_above(root: BorrowedFd<'_>, above: &RelPath) -> io::Result<OwnedFd> {

@@ -2,12 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::model::RelPath;
 
 /// Adds a scope unless one above it is there; those below it go.
 pub fn add(scopes: &mut BTreeSet<RelPath>, scope: RelPath) {
-    if scope.ancestors().any(|above| scopes.contains(&above)) {
+    if scope.nearest_above(|to| scopes.range((Bound::Unbounded, to)).next_back()).is_some() {
         return;
     }
     let below: Vec<RelPath> = scopes.range(&scope..).take_while(|s| s.is_within(&scope)).cloned().collect();

@@ -15,6 +15,21 @@ fn drain(c: &mut Coalescer, now: Millis) -> Vec<String> {
 }
 
 #[test]
+fn a_path_that_is_looked_at_now_is_clean_whatever_it_waited_for() {
+    let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+    let timing = Timing { event_interval: 1000, delete_delay: 300, open_wait: 60_000 };
+    let mut coalescer = Coalescer::new(timing);
+    coalescer.sent(&path("d"), 0);
+    coalescer.event(path("d"), Hint::Attributes, 10);
+    assert_eq!(coalescer.ready(10), None, "it is quiet");
+    assert!(coalescer.take_now(&path("d")) && !coalescer.take_now(&path("d")));
+    assert_eq!((coalescer.next_due(), coalescer.is_empty()), (None, true));
+    // What happens to it afterwards still waits for the end of the quiet period.
+    coalescer.event(path("d"), Hint::Attributes, 20);
+    assert_eq!(coalescer.next_due(), Some(1000));
+}
+
+#[test]
 fn when_a_path_is_due() {
     /// Events of one path with their times, and when it is due after the last.
     type Row<'a> = (&'a str, &'a [(Hint, Millis)], Millis);

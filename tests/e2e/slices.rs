@@ -1,0 +1,162 @@
+//! Nobody keeps the others waiting: with a huge file, a deep tree, or a file that is larger than allowed.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use crate::support::users::*;
+use crate::support::{PATIENCE, Pair, poll};
+
+const TIB: u64 = 1 << 40;
+/// A neighbour's file takes milliseconds; the machine may be busy.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A file of another user, written now, is on the other side soon.
+fn neighbour_arrives(pair: &Pair, name: &str) {
+    for (from, to) in [(&pair.left, &pair.right), (&pair.right, &pair.left)] {
+        let name = format!("{name} {}", from.file_name().unwrap().display());
+        write(from.join(&name), "a neighbour's\n");
+        assert!(poll(SOON, || to.join(&name).exists()), "{name}{}", pair.story());
+    }
+}
+
+fn sparse(path: &Path, size: u64) -> bool {
+    write(path, "");
+    // As large as the file system of the tests allows.
+    nix::unistd::truncate(path, size as i64).is_ok()
+}
+
+fn size(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|stat| stat.len())
+}
+
+#[test]
+fn a_hole_of_15_tib_keeps_nobody_waiting_and_arrives() {
+    let mut pair = Pair::start(&[]);
+    let huge = [15 * TIB, TIB].into_iter().find(|size| sparse(&pair.left.join("huge"), *size)).unwrap();
+    neighbour_arrives(&pair, "beside a hole");
+    assert!(poll(PATIENCE, || size(&pair.right.join("huge")) == Some(huge)), "{}", pair.story());
+    // Data in the middle, and at the end; and back from the other side.
+    write_at(pair.left.join("huge"), huge / 2, "in the middle");
+    let has = |root: &Path, at: u64, text: &str| {
+        let mut bytes = vec![0; text.len()];
+        let file = fs::File::open(root.join("huge"));
+        file.is_ok_and(|file| std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, at).is_ok())
+            && bytes == text.as_bytes()
+    };
+    neighbour_arrives(&pair, "beside an edit");
+    assert!(poll(PATIENCE, || has(&pair.right, huge / 2, "in the middle")), "{}", pair.story());
+    write_at(pair.right.join("huge"), huge - 3, "end");
+    neighbour_arrives(&pair, "beside another edit");
+    assert!(poll(PATIENCE, || has(&pair.left, huge - 3, "end")), "{}", pair.story());
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(pair.right.join("huge")).unwrap());
+    assert!(blocks < 2048, "{blocks} blocks: the hole was filled");
+    pair.stop();
+}
+
+#[test]
+fn holes_are_compared_at_once() {
+    let mut pair = Pair::new();
+    for (n, root) in pair.sides().into_iter().enumerate() {
+        assert!(sparse(&root.join("huge"), 8 * TIB));
+        touch(root.join("huge"), 1_600_000_000 + n as i64, 0);
+        write(root.join("same"), "the same\n");
+    }
+    pair.run();
+    neighbour_arrives(&pair, "beside equal holes");
+    // Equal contents: no conflict, and no copy.
+    let names = || fs::read_dir(&pair.left).unwrap().count();
+    assert!(poll(SOON, || names() == 5), "{} names{}", names(), pair.story());
+    pair.stop();
+}
+
+#[test]
+fn a_file_above_max_size_is_told_and_stays_where_it_is() {
+    let pair = Pair::new();
+    let config = pair.beside("psync.toml");
+    write(&config, "max_size = \"100K\"\n");
+    let mut pair = pair.with(&["--config", config.to_str().unwrap()]);
+    write(pair.left.join("grows"), "small\n");
+    write(pair.left.join("large"), noise(1, 200_000));
+    pair.run();
+    for root in pair.sides() {
+        assert!(root.join("grows").exists(), "{}", pair.story());
+    }
+    let told = |pair: &Pair, name: &str| {
+        poll(PATIENCE, || pair.lines().iter().any(|line| line.contains(name) && line.contains("max_size")))
+    };
+    assert!(told(&pair, "large"), "{}", pair.story());
+    write(pair.right.join("grows"), noise(2, 150_000));
+    assert!(told(&pair, "grows"), "{}", pair.story());
+    neighbour_arrives(&pair, "beside what is too large");
+    assert_eq!(read(pair.left.join("grows")), "small\n");
+    assert!(!pair.right.join("large").exists());
+    // Smaller again, or gone.
+    truncate(pair.right.join("grows"), 1000);
+    remove(pair.left.join("large"));
+    assert!(poll(PATIENCE, || size(&pair.left.join("grows")) == Some(1000)), "{}", pair.story());
+    pair.settle();
+    pair.stop();
+}
+
+/// Directories in each other, with a file at the end, and how many there are.
+fn dig(root: &Path, depth: usize) {
+    let mut at: OwnedFd = fs::File::open(root).unwrap().into();
+    for _ in 0..depth {
+        rustix::fs::mkdirat(&at, c"d", Mode::from_raw_mode(0o755)).unwrap();
+        at = enter(at.as_fd()).unwrap();
+    }
+    rustix::fs::openat(&at, c"leaf", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o644)).unwrap();
+}
+
+fn enter(dir: std::os::fd::BorrowedFd<'_>) -> Option<OwnedFd> {
+    rustix::fs::openat(dir, c"d", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).ok()
+}
+
+fn depth(root: &Path) -> usize {
+    let mut at: OwnedFd = fs::File::open(root).unwrap().into();
+    let mut depth = 0;
+    while let Some(next) = enter(at.as_fd()) {
+        (at, depth) = (next, depth + 1);
+    }
+    let leaf = rustix::fs::statat(&at, c"leaf", AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    if leaf { depth } else { 0 }
+}
+
+#[test]
+fn a_deep_tree_costs_in_proportion_and_keeps_nobody_waiting() {
+    let pair = Pair::new();
+    let config = pair.beside("psync.toml");
+    write(&config, "max_delete = \"0%\"\n");
+    let mut pair = pair.with(&["--config", config.to_str().unwrap()]);
+    pair.run();
+    let mut took = Vec::new();
+    for levels in [450, 1800] {
+        let start = Instant::now();
+        dig(&pair.left, levels);
+        neighbour_arrives(&pair, &format!("{levels} made"));
+        assert!(poll(PATIENCE, || depth(&pair.right) == levels), "{levels}: {}{}", depth(&pair.right), pair.story());
+        let made = start.elapsed();
+        let start = Instant::now();
+        rename(pair.left.join("d"), pair.left.join("moved"));
+        neighbour_arrives(&pair, &format!("{levels} moved"));
+        assert!(poll(PATIENCE, || pair.right.join("moved").exists()), "{levels} moved{}", pair.story());
+        let moved = start.elapsed();
+        let start = Instant::now();
+        let gone = std::process::Command::new("rm").arg("-rf").arg(pair.left.join("moved")).status().unwrap();
+        assert!(gone.success());
+        neighbour_arrives(&pair, &format!("{levels} removed"));
+        assert!(poll(PATIENCE, || !pair.right.join("moved").exists()), "{levels} removed{}", pair.story());
+        took.push([made, moved, start.elapsed()]);
+        println!("{levels} levels: made, moved, removed in {:?}", took.last().unwrap());
+    }
+    // Four times as deep. What grows with the square of the depth takes sixteen times as long; half a second is no depth's.
+    for (what, (few, many)) in ["made", "moved", "removed"].iter().zip(took[0].iter().zip(took[1])) {
+        assert!(many < *few * 9 + Duration::from_millis(500), "{what}: {few:?}, {many:?}");
+    }
+    neighbour_arrives(&pair, "afterwards");
+    pair.stop();
+}
