@@ -16,6 +16,7 @@ mod peer;
 mod reload;
 mod rsync;
 mod settings;
+mod ssh_files;
 mod values;
 
 pub use agent::AgentSettings;
@@ -26,6 +27,7 @@ pub use nearest::nearest;
 pub use origin::{Origin, Origins};
 pub use pair::{CONFIGURATION, default_pair, pair_file, valid_pair};
 pub use peer::{RightCommand, pair_command, quote, right_command};
+pub use ssh_files::{KNOWN_HOSTS, credential, ssh_files, with_ssh_files};
 pub use reload::Changes;
 pub use rsync::{Extra, is_plain};
 pub use settings::{Left, Right, Settings, Timers};
