@@ -18,13 +18,7 @@ pub struct Said {
 }
 
 /// Asks one side these questions, one after the other; the right one by that command. The error says why it cannot answer.
-pub fn ask(
-    settings: &Settings,
-    pair: &str,
-    right: &RightCommand,
-    side: Side,
-    asks: &[Ask],
-) -> Result<Said, String> {
+pub fn ask(settings: &Settings, pair: &str, right: &RightCommand, side: Side, asks: &[Ask]) -> Result<Said, String> {
     let (mut station, far) = match side {
         Side::Left => (stations::left(settings, pair), None),
         Side::Right => {

@@ -125,7 +125,8 @@ fn wanted(options: &CheckOptions, settings: &Settings) -> Wanted {
 
 /// The error says what kept it from being done.
 fn compared(settings: &Settings, pair: &PairFile, wanted: &Wanted) -> Result<Findings, String> {
-    let (right, far) = stations::right(settings, &pair.name, &pair.right(settings)).map_err(|e| format!("right side: {e}"))?;
+    let (right, far) =
+        stations::right(settings, &pair.name, &pair.right(settings)).map_err(|e| format!("right side: {e}"))?;
     let found = check([stations::left(settings, &pair.name), right], wanted);
     let lost = far.end();
     match (found, lost) {

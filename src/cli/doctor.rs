@@ -96,8 +96,10 @@ impl Report {
                 }
             }
             Err(error) => {
-                let mend =
-                    format!("be root, whoever runs the brain, or in the group psync-operators; {}", socket_of(name).display());
+                let mend = format!(
+                    "be root, whoever runs the brain, or in the group psync-operators; {}",
+                    socket_of(name).display()
+                );
                 self.pair(Finding::wrong("brain", error.to_string(), mend));
             }
         }
@@ -145,7 +147,8 @@ impl Report {
             }
             Err(reason) => {
                 let (found, mend) = remedy(&reason);
-                let look = || format!("on the right host: journalctl -u psync-agent@{}, or `psync init` anew", pair.name);
+                let look =
+                    || format!("on the right host: journalctl -u psync-agent@{}, or `psync init` anew", pair.name);
                 self.side(side, Finding::wrong("link", found, mend.map_or_else(look, str::to_owned)));
                 None
             }

@@ -28,7 +28,7 @@ use super::console::Console;
 use super::human::words;
 use super::pair::PairFile;
 use super::{UsageError, exit};
-use crate::config::{self, Settings, credential, ssh_files, with_ssh_files};
+use crate::config::{self, KNOWN_HOSTS, Settings, credential, ssh_files, with_ssh_files};
 use call::Line;
 
 /// What stands in the place of a file that systemd did not find.
@@ -100,8 +100,9 @@ fn line(pair: &PairFile, copies: Option<&Path>) -> Result<Line, String> {
 /// The settings with the copies of the files in place of files that this process cannot read.
 fn with_copies(settings: &Settings, pair: &str, copies: &Path) -> Result<Settings, String> {
     let copy_of = |file: &str| copies.join(credential(pair, file));
-    // What is not there at all was named after the units were made.
-    let missing = |file: &&String| is_missing(&copy_of(file)) && !Path::new(file.as_str()).exists();
+    // Without known hosts ssh says itself that it knows nobody. Of others it would say that they hold no key.
+    let missing =
+        |file: &&String| *file != KNOWN_HOSTS && is_missing(&copy_of(file)) && !Path::new(file.as_str()).exists();
     if let Some(file) = ssh_files(settings).iter().find(missing) {
         return Err(format!("{file}: there is no such file, or `systemctl daemon-reload` was forgotten"));
     }
@@ -137,7 +138,9 @@ fn serve(listener: &UnixListener, line: Arc<Result<Line, String>>) -> io::Result
                 continue;
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) if e.kind() == io::ErrorKind::Interrupted || e.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted || e.kind() == io::ErrorKind::ConnectionAborted => {
+                continue;
+            }
             Err(e) => return Err(e),
         }
         let none = callers.load(Ordering::Acquire) == 0;

@@ -27,10 +27,10 @@ pub use nearest::nearest;
 pub use origin::{Origin, Origins};
 pub use pair::{CONFIGURATION, default_pair, pair_file, valid_pair};
 pub use peer::{RightCommand, pair_command, quote, right_command};
-pub use ssh_files::{KNOWN_HOSTS, credential, ssh_files, with_ssh_files};
 pub use reload::Changes;
 pub use rsync::{Extra, is_plain};
 pub use settings::{Left, Right, Settings, Timers};
+pub use ssh_files::{KNOWN_HOSTS, credential, ssh_files, with_ssh_files};
 pub use values::{
     Calendar, Compress, ConflictCopies, ConflictRule, Durability, Links, OpenFiles, Owner, Share, Transfer, Translate,
 };

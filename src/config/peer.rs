@@ -1,8 +1,8 @@
 //! How the right side's agent is reached: a child process, or a proxy command.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use super::{AgentSettings, Compress, Settings};
 
@@ -84,7 +84,8 @@ fn ssh(settings: &Settings, pair: &str) -> String {
 }
 
 /// No agent, no port and no command of this host for the other one, which must be known.
-const SAFE: &str = "-o ForwardAgent=no -o ClearAllForwardings=yes -o PermitLocalCommand=no -o StrictHostKeyChecking=yes";
+const SAFE: &str =
+    "-o ForwardAgent=no -o ClearAllForwardings=yes -o PermitLocalCommand=no -o StrictHostKeyChecking=yes";
 
 /// Puts the pair's words into a proxy command, each as one word of the shell. Without a user `%u@` stands for nothing,
 /// and `%u` for who runs this.
@@ -256,7 +257,8 @@ mod tests {
                 return eprintln!("skipped: ssh is missing");
             }
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            let value = |key: &str| said.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')).map(str::to_owned);
+            let value =
+                |key: &str| said.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')).map(str::to_owned);
             for (key, wants) in [
                 ("forwardagent", &["no"][..]),
                 ("forwardx11", &["no"]),

@@ -138,7 +138,8 @@ mod tests {
             Some("x '/etc/psync/ssh/web' /k %%"),
         );
         let after = with_ssh_files(&before, |file| (file != "/a").then(|| format!("/run{file}")));
-        let want = ["-i", "/run/k", "-o", "UserKnownHostsFile=/a /run/k", "-o", "ProxyCommand=cat /k", "-i/run/k", "-4"];
+        let want =
+            ["-i", "/run/k", "-o", "UserKnownHostsFile=/a /run/k", "-o", "ProxyCommand=cat /k", "-i/run/k", "-4"];
         assert_eq!(after.ssh_options, want);
         assert_eq!(after.right.proxy_command.as_deref(), Some("x '/run/etc/psync/ssh/web' /k %%"));
         assert_eq!(with_ssh_files(&before, |_| None), before);

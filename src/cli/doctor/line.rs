@@ -21,7 +21,9 @@ pub fn findings(pair: &PairFile, settings: &Settings) -> Vec<Finding> {
     let name = &pair.name;
     let by_itself = match pair.right(settings) {
         RightCommand::Line(socket) => Finding::ok("line", format!("psync-link@{name}, at {}", socket.display())),
-        _ => Finding::ok("line", "whoever needs it starts ssh: there is no socket of psync-link@ that this user may use"),
+        _ => {
+            Finding::ok("line", "whoever needs it starts ssh: there is no socket of psync-link@ that this user may use")
+        }
     };
     let copies = Path::new(COPIES).join(format!("psync-link@{name}.service"));
     let files = ssh_files(settings);
@@ -67,7 +69,7 @@ mod tests {
         let pair = PairFile { name: "web".into(), path: "/etc/psync/web.toml".into() };
         let (key, copy) = (dir.path().join("key"), dir.path().join("copy"));
         let found = || one(&pair, &key, &copy).expect("told");
-        assert!(found().found.ends_with("does not exist") && !found().ok, "{:?}", found());
+        assert!(found().found.contains("No such file") && !found().ok, "{:?}", found());
         fs::write(&key, "-----BEGIN OPENSSH PRIVATE KEY-----\n").expect("write");
         let mode = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("chmod");
         mode(0o640);

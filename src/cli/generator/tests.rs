@@ -156,7 +156,11 @@ fn what_the_units_hide_is_uncovered_for_a_root_in_it() {
     assert_eq!(hidden("/bootleg"), "");
     assert_eq!(hidden("/"), "InaccessiblePaths= InaccessiblePaths=");
     assert!(!hidden("/etc/sudoers.d").contains("-/etc/sudoers.d"));
-    assert!(hidden("/boot/efi").ends_with(" -/etc/sudoers.d -/etc/psync/ssh -/var/lib/psync"), "{}", hidden("/boot/efi"));
+    assert!(
+        hidden("/boot/efi").ends_with(" -/etc/sudoers.d -/etc/psync/ssh -/var/lib/psync"),
+        "{}",
+        hidden("/boot/efi")
+    );
     assert_eq!(hidden("/etc"), "InaccessiblePaths= InaccessiblePaths=-/boot -/var/lib/psync");
 }
 
@@ -177,8 +181,10 @@ fn the_units_hide_what_the_drop_ins_know() {
 
 #[test]
 fn the_line_gets_a_user_and_the_files_of_its_ssh() {
-    let options = r#"ssh_options = ["-i", "/root/my key 100%", "-o", "UserKnownHostsFile=/var/lib/psync/known_hosts /k"]"#;
-    let (made, complaints) = generated(&[("web.toml", &pair("/l", "/r", options)), ("Big.toml", &pair("/l", "/r", ""))]);
+    let options =
+        r#"ssh_options = ["-i", "/root/my key 100%", "-o", "UserKnownHostsFile=/var/lib/psync/known_hosts /k"]"#;
+    let (made, complaints) =
+        generated(&[("web.toml", &pair("/l", "/r", options)), ("Big.toml", &pair("/l", "/r", ""))]);
     assert_eq!(complaints, []);
     let text = &made["psync-link@web.service"];
     assert_eq!(lines(text, "User="), ["User=psync-l-web"]);

@@ -159,7 +159,8 @@ impl Run {
         inherit(&mut command, basis.into_iter().collect(), Some(directory));
         // What it is told comes from the other host. It makes the file, reads the old contents, and reaches nothing else.
         // Where the kernel has no Landlock the list of arguments must do.
-        let (lists, reads): (Vec<_>, Vec<_>) = (above.iter().map(AsFd::as_fd).collect(), old.iter().map(AsFd::as_fd).collect());
+        let (lists, reads): (Vec<_>, Vec<_>) =
+            (above.iter().map(AsFd::as_fd).collect(), old.iter().map(AsFd::as_fd).collect());
         let reach = Reach { work: made.as_fd(), lists: &lists, reads: &reads, program: &program };
         let started = confined(reach, || start(&mut command)).map_err(|e| failed("confine rsync", &e))?;
         let (proxy, (stdout, stdin)) = started?;
@@ -257,7 +258,8 @@ impl Drop for Run {
 
 /// The file of this name in the directory, if it is a plain one: what rsync may read there.
 fn old_contents(directory: &OwnedFd, name: &Name) -> Option<OwnedFd> {
-    let file = openat(directory, name.as_bytes(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let file =
+        openat(directory, name.as_bytes(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let plain = fstat(&file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
     plain.then_some(file)
 }
