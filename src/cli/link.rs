@@ -132,7 +132,11 @@ fn serve(listener: &UnixListener, line: Arc<Result<Line, String>>) -> io::Result
                 served = true;
                 let caller = Caller::of(&callers, their_end.try_clone()?);
                 let line = line.clone();
-                let serve = move || call::attend(stream, &line, caller.number <= CALLERS);
+                let serve = move || {
+                    // All of it, not its number alone: as long as this lives the caller counts.
+                    let caller = caller;
+                    call::attend(stream, &line, caller.number <= CALLERS);
+                };
                 // Without a thread the caller sees the end, and calls again.
                 drop(thread::Builder::new().name("caller".into()).spawn(serve));
                 continue;

@@ -31,8 +31,11 @@ impl Teller {
     fn tell(&self, kind: u8, payload: &[u8]) -> io::Result<()> {
         let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let [a, b, c, d] = u32::try_from(payload.len()).map_err(io::Error::other)?.to_le_bytes();
-        stream.write_all(&[kind, a, b, c, d])?;
-        stream.write_all(payload)
+        // One system call for both.
+        let mut whole = Vec::with_capacity(5 + payload.len());
+        whole.extend_from_slice(&[kind, a, b, c, d]);
+        whole.extend_from_slice(payload);
+        stream.write_all(&whole)
     }
 
     /// A line, without its end.

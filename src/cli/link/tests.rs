@@ -91,6 +91,9 @@ fn several_call_at_a_time_and_each_has_a_line_of_its_own() {
     first.write_all(&hello()).expect("write");
     let (_, second, _) = stage.heard(&hello());
     assert_eq!(second, hello());
+    // The process must not end while one is there.
+    thread::sleep(Duration::from_millis(200));
+    assert!(!stage.served.as_ref().expect("it runs").is_finished(), "it ended under a caller");
     first.shutdown(Shutdown::Write).expect("shut down");
     let mut line = Vec::new();
     assert_eq!(hear(&mut first, &mut line, &mut io::sink()).expect("understood"), Some(0));
