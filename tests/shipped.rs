@@ -150,3 +150,64 @@ fn journalctl_reads_the_catalog() {
         assert!(listed.contains(id), "{name} is not in:\n{listed}");
     }
 }
+
+/// How much of the system each service could reach, as systemd counts it. A line that opens a sandbox is seen here.
+#[test]
+fn the_units_stay_closed() {
+    for (unit, most) in [
+        ("psync-brain@", 1.4),
+        ("psync-agent@", 1.4),
+        ("psync-link@", 1.2),
+        ("psync-fullsync@", 1.4),
+        ("psync-check@", 1.4),
+        ("psync-checksum@", 1.4),
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("units/{unit}.service"));
+        let asked =
+            Command::new("systemd-analyze").args(["security", "--no-pager", "--offline=yes"]).arg(&path).output();
+        let Ok(said) = asked else {
+            assert!(std::env::var_os("CI").is_none(), "systemd-analyze is missing, and no test may be skipped here");
+            return eprintln!("skipped: the_units_stay_closed needs systemd-analyze");
+        };
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        let overall =
+            text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_else(|| panic!("{text}"));
+        let number = overall.rsplit(": ").next().unwrap().split(' ').next().unwrap();
+        assert!(number.parse::<f64>().unwrap() <= most, "{unit}: {overall}");
+    }
+}
+
+/// What no number of systemd's tells: network for the line alone, the key for the line alone, bounds for all.
+#[test]
+fn the_units_share_out_what_the_pair_needs() {
+    let words = |unit: &str, key: &str| -> Vec<String> {
+        let text = file(&format!("units/{unit}.service"));
+        let values =
+            text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect::<Vec<_>>().join(" ");
+        values.split_whitespace().map(str::to_owned).collect()
+    };
+    for unit in ["psync-brain@", "psync-agent@", "psync-fullsync@", "psync-check@", "psync-checksum@"] {
+        assert_eq!(words(unit, "RestrictAddressFamilies"), ["AF_UNIX"], "{unit}");
+        assert_eq!(words(unit, "PrivateNetwork"), ["yes"], "{unit}");
+        assert_eq!(words(unit, "IPAddressDeny"), ["any"], "{unit}");
+        for hidden in ["-/etc/shadow", "-/etc/sudoers", "-/boot", "-/etc/psync/ssh", "-/var/lib/psync"] {
+            assert!(words(unit, "InaccessiblePaths").iter().any(|path| path == hidden), "{unit} shows {hidden}");
+        }
+        assert!(!words(unit, "ReadWritePaths").iter().any(|path| path.contains("/var/lib")), "{unit}");
+    }
+    for unit in ["psync-brain@", "psync-agent@", "psync-link@", "psync-fullsync@", "psync-check@", "psync-checksum@"] {
+        for key in ["MemoryMax", "TasksMax"] {
+            assert_eq!(words(unit, key).len(), 1, "{unit}: {key}");
+        }
+        assert_eq!(
+            (words(unit, "DevicePolicy"), words(unit, "NoExecPaths")),
+            (vec!["closed".into()], vec!["/".into()]),
+            "{unit}"
+        );
+        assert!(words(unit, "ExecPaths").iter().all(|path| !path.contains("/srv") && path != "/"), "{unit}");
+    }
+    assert_eq!(words("psync-link@", "DynamicUser"), ["yes"]);
+    assert_eq!(words("psync-link@", "CapabilityBoundingSet"), [""; 0]);
+    let loaded = words("psync-link@", "LoadCredential");
+    assert_eq!(loaded, ["conf:/etc/psync/%i.toml", "key:/etc/psync/ssh/%i", "known_hosts:/var/lib/psync/known_hosts"]);
+}

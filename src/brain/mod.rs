@@ -286,7 +286,9 @@ impl Brain<'_> {
         // An agent of another host has a file of its own.
         let shared = |settings: &Settings| AgentSettings { debug: 0, ..AgentSettings::from(settings) };
         let differs = shared(&self.job.settings) != shared(&settings);
-        self.job.right = pair_command(&settings, &self.job.pair, false);
+        if !matches!(self.job.right, RightCommand::Line(_)) {
+            self.job.right = pair_command(&settings, &self.job.pair, false);
+        }
         self.job.settings = settings;
         differs && matches!(self.job.right, RightCommand::Child(_))
     }

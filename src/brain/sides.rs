@@ -214,6 +214,10 @@ pub fn call(
             proxy::spawn_self(&program, args, log)?
         }
         RightCommand::Proxy(command) => proxy::spawn(&String::from_utf8_lossy(command.as_bytes()), log)?,
+        RightCommand::Line(socket) => {
+            let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
+            proxy::spawn_self(&program, &["--agent-mode".into(), "line".into(), socket.clone().into()], log)?
+        }
     };
     let channel = Channel::start(pipes, Hello::new(Role::Brain, pair), limits, deliver)?;
     Ok((proxy, channel))
@@ -228,6 +232,8 @@ pub fn limits(settings: &Settings, right: &RightCommand) -> Limits {
             Limits { compress: shared.compress, bandwidth: shared.bandwidth_limit, ..limits }
         }
         RightCommand::Child(_) => Limits { compress: Compress::None, ..limits },
+        // Whose process packs, unpacks and keeps to the bandwidth.
+        RightCommand::Line(_) => Limits { compress: Compress::None, unpack: false, ..limits },
     }
 }
 

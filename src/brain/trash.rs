@@ -4,7 +4,7 @@ use std::sync::mpsc::Receiver;
 
 use super::check::stations;
 use super::sides::opening;
-use crate::config::Settings;
+use crate::config::{RightCommand, Settings};
 use crate::endpoint::message::survey::{Answer, Ask, Examination};
 use crate::model::{Problem, Side};
 use crate::replica::trash_list::Trashed;
@@ -17,12 +17,13 @@ pub struct Said {
     pub examination: Option<Examination>,
 }
 
-/// Asks one side these questions, one after the other. The error says why it cannot answer.
-pub fn ask(settings: &Settings, pair: &str, side: Side, asks: &[Ask]) -> Result<Said, String> {
+/// Asks one side these questions, one after the other; the right one by that command. The error says why it cannot answer.
+pub fn ask(settings: &Settings, pair: &str, right: &RightCommand, side: Side, asks: &[Ask]) -> Result<Said, String> {
     let (mut station, far) = match side {
         Side::Left => (stations::left(settings, pair), None),
         Side::Right => {
-            stations::right(settings, pair).map(|(station, far)| (station, Some(far))).map_err(|e| e.to_string())?
+            let reached = stations::right(settings, pair, right);
+            reached.map(|(station, far)| (station, Some(far))).map_err(|e| e.to_string())?
         }
     };
     let mut said = Said::default();

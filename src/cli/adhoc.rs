@@ -15,6 +15,7 @@ use super::exit;
 use super::human::words;
 use super::monitor::TerminalMonitor;
 use super::options::{self, AdHoc, Parsed};
+use super::pair::PairFile;
 use super::roots::{self, Allowed, Root};
 use crate::brain::Job;
 use crate::brain::desk::Mandate;
@@ -81,8 +82,10 @@ fn start(options: &AdHoc, console: &Console, run: Run) -> Result<u8, UsageError>
     settings.moot().iter().for_each(|line| monitor.note(line));
     origins_in_log(&log.logger, &origins);
 
-    let command = if options.as_service { config::pair_command } else { config::right_command };
-    let right = command(&settings, &pair, options.create_roots);
+    let right = match &options.config {
+        Some(path) if options.as_service => PairFile { name: pair.clone(), path: path.clone() }.right(&settings),
+        _ => config::right_command(&settings, &pair, options.create_roots),
+    };
     let mandate = Mandate { accept: options.accept, union: options.union };
     let logger = log.logger.clone();
     let checksum = options.checksum;

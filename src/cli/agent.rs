@@ -2,6 +2,7 @@
 //! pair as a service, and `connect PAIR` carries a brain's line to that service.
 
 mod connect;
+mod line;
 mod serve;
 mod tunnel;
 
@@ -55,6 +56,7 @@ pub fn main(args: Vec<OsString>, run: Run) -> u8 {
 fn main_on(args: Vec<OsString>, console: Console, run: Run) -> u8 {
     let result = match args.get(1).and_then(|word| word.to_str()) {
         Some("--agent-mode") if args.get(2).is_some_and(|word| word == "tunnel") => tunnel::run(&args[3..]).map(|()| 0),
+        Some("--agent-mode") if args.get(2).is_some_and(|word| word == "line") => line::run(&args[3..]),
         Some("connect") => connect::run(&args[2..]).map(|()| 0),
         Some("serve") => {
             // For clap the two words are one program.

@@ -62,7 +62,7 @@ pub fn main(options: &CheckOptions, console: &Console) -> Result<u8, UsageError>
     let pair = PairFile::of(&options.pair)?;
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
     settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
-    let found = compared(&settings, &pair.name, &wanted(options, &settings));
+    let found = compared(&settings, &pair, &wanted(options, &settings));
     let verdict = found.as_ref().map_or(Verdict::Failed, |found| judge(found, settings.alert_threshold));
     note(&pair, verdict, &found);
     let quiet = options.lite && verdict != Verdict::Alert;
@@ -124,9 +124,10 @@ fn wanted(options: &CheckOptions, settings: &Settings) -> Wanted {
 }
 
 /// The error says what kept it from being done.
-fn compared(settings: &Settings, pair: &str, wanted: &Wanted) -> Result<Findings, String> {
-    let (right, far) = stations::right(settings, pair).map_err(|e| format!("right side: {e}"))?;
-    let found = check([stations::left(settings, pair), right], wanted);
+fn compared(settings: &Settings, pair: &PairFile, wanted: &Wanted) -> Result<Findings, String> {
+    let (right, far) =
+        stations::right(settings, &pair.name, &pair.right(settings)).map_err(|e| format!("right side: {e}"))?;
+    let found = check([stations::left(settings, &pair.name), right], wanted);
     let lost = far.end();
     match (found, lost) {
         (Err(_), Some(lost)) => Err(format!("right side: {lost}")),

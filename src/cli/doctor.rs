@@ -1,5 +1,7 @@
 //! `psync doctor`: looks at everything that a pair needs, and says of what is wrong how to mend it. It changes nothing.
 
+mod line;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -70,9 +72,10 @@ impl Report {
         self.pair(Finding::ok("configuration", pair.path.display().to_string()));
         self.brain(pair);
         self.apart(&settings);
-        let left = self.examined(&settings, &pair.name, Side::Left);
+        line::findings(pair, &settings).into_iter().for_each(|found| self.side(Side::Left, found));
+        let left = self.examined(&settings, pair, Side::Left);
         let asked = millis();
-        let right = self.examined(&settings, &pair.name, Side::Right);
+        let right = self.examined(&settings, pair, Side::Right);
         let answered = millis();
         if let (Some(left), Some(right)) = (left, right) {
             self.compare(&settings, &left, &right, (asked, answered));
@@ -93,8 +96,10 @@ impl Report {
                 }
             }
             Err(error) => {
-                let mend =
-                    format!("be root, whoever runs the brain, or in the group psync; {}", socket_of(name).display());
+                let mend = format!(
+                    "be root, whoever runs the brain, or in the group psync-operators; {}",
+                    socket_of(name).display()
+                );
                 self.pair(Finding::wrong("brain", error.to_string(), mend));
             }
         }
@@ -116,7 +121,7 @@ impl Report {
     }
 
     /// What a side says of itself; nothing if it cannot be reached, which is told.
-    fn examined(&mut self, settings: &Settings, pair: &str, side: Side) -> Option<Examination> {
+    fn examined(&mut self, settings: &Settings, pair: &PairFile, side: Side) -> Option<Examination> {
         let here = side == Side::Left || settings.is_local();
         let root = if side == Side::Left { &settings.left.root } else { &settings.right.root };
         if here
@@ -127,7 +132,7 @@ impl Report {
             self.side(side, Finding::wrong("root", error.to_string(), mend));
             return None;
         }
-        match examine(settings, pair, side) {
+        match examine(settings, &pair.name, &pair.right(settings), side) {
             Ok(found) => {
                 if !here {
                     self.side(side, Finding::ok("link", "an agent answers"));
@@ -142,7 +147,8 @@ impl Report {
             }
             Err(reason) => {
                 let (found, mend) = remedy(&reason);
-                let look = || format!("on the right host: journalctl -u psync-agent@{pair}, or `psync init` anew");
+                let look =
+                    || format!("on the right host: journalctl -u psync-agent@{}, or `psync init` anew", pair.name);
                 self.side(side, Finding::wrong("link", found, mend.map_or_else(look, str::to_owned)));
                 None
             }

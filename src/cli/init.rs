@@ -10,12 +10,10 @@ use super::UsageError;
 use super::commands::print;
 use super::human::words;
 use super::pair::PairFile;
-use crate::config::{self, Settings, quote};
+use crate::config::{self, KNOWN_HOSTS, Settings, quote};
 
 /// Whom the right host lets in for the pair, if nobody else is named.
 const USER: &str = "psync";
-/// Where brains find the keys of the hosts that they call.
-const KNOWN_HOSTS: &str = "/var/lib/psync/known_hosts";
 
 #[derive(Debug, clap::Args)]
 pub struct InitOptions {

@@ -13,6 +13,7 @@ pub mod exit;
 pub mod generator;
 pub mod human;
 mod init;
+pub mod link;
 mod log_monitor;
 pub mod monitor;
 mod mount_units;

@@ -1,10 +1,11 @@
 //! A pair by its name or its file.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::UsageError;
-use crate::config::{pair_file, valid_pair};
+use crate::config::{CONFIGURATION, RightCommand, Settings, pair_command, pair_file, valid_pair};
+use crate::service::control::link_socket;
 
 /// A pair's name and its file, which need not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,25 @@ impl PairFile {
                 "{word}: `{name}` is no name of a pair: 1 to 64 of A-Z a-z 0-9 . _ -, not beginning with a dot or a dash"
             ))),
         }
+    }
+}
+
+impl PairFile {
+    /// What leads to the pair's right side from this host.
+    pub fn right(&self, settings: &Settings) -> RightCommand {
+        match self.line(settings) {
+            Some(socket) => RightCommand::Line(socket),
+            None => pair_command(settings, &self.name, false),
+        }
+    }
+
+    /// The socket of the line's own process, which reads /etc/psync/PAIR.toml: if this is that pair, its right side is on
+    /// another host, and this user may use the socket. Who has none starts ssh himself.
+    fn line(&self, settings: &Settings) -> Option<PathBuf> {
+        let installed = self.path == Path::new(CONFIGURATION).join(format!("{}.toml", self.name));
+        let socket = link_socket(&self.name);
+        let usable = || rustix::fs::access(&socket, rustix::fs::Access::WRITE_OK).is_ok();
+        (installed && !settings.is_local() && usable()).then_some(socket)
     }
 }
 

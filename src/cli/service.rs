@@ -22,7 +22,7 @@ use crate::brain::desk::{Desk, Mandate, Order};
 use crate::brain::monitor::Exit;
 use crate::brain::status::State;
 use crate::brain::{self, Job, control};
-use crate::config::{self, Settings, pair_command};
+use crate::config::{self, RightCommand, Settings};
 use crate::service::control::{Server, socket_of};
 use crate::service::log::{Log, Target};
 use crate::service::signals::{Stop, on_hangup, stop_on_signals};
@@ -81,7 +81,8 @@ fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
     settings.moot().iter().for_each(|line| info!(logger, "{line}"));
 
     let desk = Arc::new(Desk::new(&pair.name, &settings, notify::status));
-    let right = pair_command(&settings, &pair.name, false);
+    let right = pair.right(&settings);
+    info!(logger, "the right side is reached {}", by(&right));
     let job = Job {
         settings,
         pair: pair.name.clone(),
@@ -108,6 +109,15 @@ fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
         warn!(job.logger, "stopped: a banned program is running");
     }
     Ok(exit::code(ended))
+}
+
+/// How the right side is reached, in words.
+fn by(right: &RightCommand) -> String {
+    match right {
+        RightCommand::Child(_) => "by a child process".to_owned(),
+        RightCommand::Line(socket) => format!("through {}", socket.display()),
+        RightCommand::Proxy(_) => "by a command that this process runs: no socket of psync-link@ is there".to_owned(),
+    }
 }
 
 /// The run, with all that watches over it.

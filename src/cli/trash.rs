@@ -98,12 +98,17 @@ struct Trash<'a> {
 }
 
 impl Trash<'_> {
+    fn ask(&self, side: Side, question: Ask) -> Result<Said, String> {
+        let right = self.pair.right(&self.settings);
+        ask(&self.settings, &self.pair.name, &right, side, &[question])
+    }
+
     /// Both sides' versions, the oldest first; and whether both sides have answered. What keeps one from it is told.
     fn versions(&self) -> (Vec<Version>, bool) {
         let mut versions = Vec::new();
         let mut whole = true;
         for side in Side::BOTH {
-            match ask(&self.settings, &self.pair.name, side, &[Ask::Trash]) {
+            match self.ask(side, Ask::Trash) {
                 Ok(said) => versions.extend(said.items.into_iter().map(|item| Version::new(side, item))),
                 Err(reason) => {
                     whole = false;
@@ -163,7 +168,7 @@ impl Trash<'_> {
 
     fn restore_one(&self, version: &Version, to: &RelPath) -> Result<(), String> {
         let question = Ask::Restore { id: version.item.id.clone(), below: version.below.clone(), to: to.clone() };
-        let Said { problems, .. } = ask(&self.settings, &self.pair.name, version.side, &[question])?;
+        let Said { problems, .. } = self.ask(version.side, question)?;
         match problems.into_iter().next() {
             Some(problem) => Err(format!("{}: {}", problem.path, problem.detail)),
             None => Ok(()),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use super::{AgentSettings, Compress, Settings};
 
@@ -12,6 +13,8 @@ pub enum RightCommand {
     Child(Vec<OsString>),
     /// A line for `/bin/sh -c`.
     Proxy(OsString),
+    /// This program again, which carries the link to this socket of the line's own process.
+    Line(PathBuf),
 }
 
 /// The command of an ad hoc run with these settings, which have been checked.
@@ -72,11 +75,17 @@ fn agent_arguments(settings: &Settings, pair: &str, create_roots: bool) -> Vec<O
 /// `ssh` with all that comes before the command that it runs on the host.
 ///
 /// It runs in a process group of its own, behind the terminal's: a question for a password or an unknown host would
-/// stop it for ever, so it must not ask. An option of the user's own comes first, and in ssh the first one counts.
+/// stop it for ever, so it must not ask. In ssh the first value of an option counts: what would give the other host a
+/// way back into this one, or let a stranger be it, is said before the user's own options. Two letters among these would
+/// count all the same, and are taken back after them.
 fn ssh(settings: &Settings, pair: &str) -> String {
     let port = if settings.right.port.is_some() { "-p %p " } else { "" };
-    expand(&format!("exec ssh -T %o -o BatchMode=yes {port}-- %u@%h"), settings, pair)
+    expand(&format!("exec ssh -T {SAFE} %o -a -x -o BatchMode=yes {port}-- %u@%h"), settings, pair)
 }
+
+/// No agent, no port and no command of this host for the other one, which must be known.
+const SAFE: &str =
+    "-o ForwardAgent=no -o ClearAllForwardings=yes -o PermitLocalCommand=no -o StrictHostKeyChecking=yes";
 
 /// Puts the pair's words into a proxy command, each as one word of the shell. Without a user `%u@` stands for nothing,
 /// and `%u` for who runs this.
@@ -163,7 +172,7 @@ mod tests {
     fn proxy(command: RightCommand) -> String {
         match command {
             RightCommand::Proxy(line) => line.into_string().expect("text"),
-            RightCommand::Child(args) => panic!("a child: {args:?}"),
+            other => panic!("no proxy command: {other:?}"),
         }
     }
 
@@ -186,7 +195,7 @@ mod tests {
         settings.right.port = Some(2222);
         let line = proxy(right_command(&settings, "p", false));
         assert!(line.starts_with(
-            "exec ssh -T -o ConnectTimeout=10 -o BatchMode=yes -p 2222 -- me@host 'psync-agent --stdio --root "
+            &format!("exec ssh -T {SAFE} -o ConnectTimeout=10 -a -x -o BatchMode=yes -p 2222 -- me@host 'psync-agent --stdio --root ")
         ));
         // An ssh that hands its last word to another shell, as sshd does, which prints the agent's words.
         let fake = r#"
@@ -207,7 +216,7 @@ mod tests {
     fn a_pair_with_a_host_is_reached_at_its_service() {
         let mut settings = settings();
         settings.right.host = Some("files2".into());
-        let ssh = "exec ssh -T -o ConnectTimeout=10 -o BatchMode=yes";
+        let ssh = format!("exec ssh -T {SAFE} -o ConnectTimeout=10 -a -x -o BatchMode=yes");
         assert_eq!(proxy(pair_command(&settings, "web", false)), format!("{ssh} -- files2 psync-agent connect web"));
         settings.right.user = Some("psync".into());
         settings.right.port = Some(2222);
@@ -215,6 +224,54 @@ mod tests {
         assert_eq!(proxy(pair_command(&settings, "web", false)), want);
         settings.right.host = None;
         assert!(matches!(pair_command(&settings, "web", false), RightCommand::Child(_)));
+    }
+
+    /// Asks the real ssh what it makes of it.
+    #[test]
+    fn no_option_of_the_users_own_opens_a_way_back() {
+        let mut settings = settings();
+        settings.right.host = Some("files2".into());
+        let worst = [
+            "-A",
+            "-X",
+            "-Y",
+            "-oForwardAgent=yes",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "PermitLocalCommand=yes",
+            "-R8022:localhost:22",
+            "-o",
+            "ClearAllForwardings=no",
+            "-o",
+            "ForwardX11=yes",
+            "-F",
+            "none",
+        ];
+        settings.ssh_options = worst.map(str::to_owned).to_vec();
+        for line in [proxy(pair_command(&settings, "web", false)), proxy(right_command(&settings, "web", false))] {
+            let asked = line.replacen("exec ssh ", "exec ssh -G ", 1);
+            let output = std::process::Command::new("sh").arg("-c").arg(asked).output().expect("sh");
+            if output.status.code() == Some(127) {
+                assert!(std::env::var_os("CI").is_none(), "ssh is missing");
+                return eprintln!("skipped: ssh is missing");
+            }
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let value =
+                |key: &str| said.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')).map(str::to_owned);
+            for (key, wants) in [
+                ("forwardagent", &["no"][..]),
+                ("forwardx11", &["no"]),
+                ("clearallforwardings", &["yes"]),
+                ("permitlocalcommand", &["no"]),
+                ("stricthostkeychecking", &["yes", "true"]),
+                ("batchmode", &["yes"]),
+            ] {
+                let value = value(key).unwrap_or_default();
+                assert!(wants.contains(&value.as_str()), "{key} {value}\n{said}");
+            }
+            assert!(!said.contains("remoteforward"), "{said}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::filter::Filter;
 use crate::replica::disk::Disk;
 use crate::replica::findings::Finding;
+use crate::sys::confine::extent;
 use crate::watch::inotify::InotifyTree;
 
 use super::message::survey::Examination;
@@ -24,7 +25,9 @@ pub fn examine<D: Disk>(disk: &D, filter: &Filter, rsync: bool) -> Examination {
     findings.push(instance());
     findings.extend(watches(disk.directories()));
     findings.push(queue());
-    findings.extend(rsync.then(program));
+    if rsync {
+        findings.extend([program(), confinement()]);
+    }
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Examination {
         program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -101,6 +104,11 @@ fn program() -> Finding {
         Err(error) if error.kind() == ErrorKind::NotFound => wrong("is not installed".to_owned()),
         Err(error) => wrong(format!("cannot be run: {error}")),
     }
+}
+
+/// How the rsync that receives is kept from all that does not concern it.
+fn confinement() -> Finding {
+    Finding::ok("rsync's sandbox", extent().1)
 }
 
 fn number(path: &str) -> Option<u64> {

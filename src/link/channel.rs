@@ -87,7 +87,7 @@ impl<O: Serialize + Lane> Channel<O> {
                 false => Woken::Stop,
             };
             let mut input = BufReader::with_capacity(64 << 10, Timed::new(read, limits.silence, waker, woken));
-            let Err(error) = read_all(&mut input, &ours, &outbox, &mut deliver) else { return };
+            let Err(error) = read_all(&mut input, &ours, limits.unpack, &outbox, &mut deliver) else { return };
             drop(input);
             // Whoever cannot be understood is still told who we are, before `deliver` takes the pipes away.
             outbox.wait_greeted(LAST_WORDS);
@@ -206,6 +206,7 @@ fn write_one<W: Write>(
 fn read_all<I: DeserializeOwned>(
     input: &mut BufReader<impl Read>,
     ours: &Hello,
+    unpack: bool,
     outbox: &Outbox,
     deliver: &mut impl FnMut(Incoming<I>) -> bool,
 ) -> Result<(), LinkError> {
@@ -216,6 +217,7 @@ fn read_all<I: DeserializeOwned>(
     while wanted {
         let head = frame::read(input, &mut payload)?.ok_or(LinkError::Ended)?;
         match head.kind {
+            Kind::Packed if !unpack => return Err(LinkError::Unexpected(Kind::Packed)),
             Kind::Message | Kind::Packed => {
                 let plain = if head.kind == Kind::Packed { unpacker.unpack(&payload)? } else { &payload };
                 let message = codec::decode(plain)?;

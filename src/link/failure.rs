@@ -93,11 +93,11 @@ fn advice(failure: Failure) -> (&'static str, &'static str) {
     match failure {
         UnknownHostKey => (
             "the host's key is not known here",
-            "log in by hand once as this user, compare the fingerprint and accept it",
+            "`ssh-keyscan` it into the file that `UserKnownHostsFile` names and compare the fingerprint, or log in by hand once",
         ),
         ChangedHostKey => (
             "the host's key is another one than before",
-            "find out why; if it is right, `ssh-keygen -R HOST` and accept the new one",
+            "find out why; if it is right, `ssh-keygen -R HOST -f KNOWN_HOSTS` and `ssh-keyscan` the new one",
         ),
         UnusableKey => ("the private key cannot be used", "it must belong to this user, with mode 0600"),
         Denied => (
@@ -164,9 +164,11 @@ pub fn recognise(error: &LinkError, said: &[String], status: Option<ExitStatus>)
     }
 }
 
-/// What a psync-agent said of itself.
+/// What a psync-agent, or the line's own process, said of itself.
 fn own_words(said: &[String]) -> Option<&str> {
-    said.iter().rev().find_map(|line| line.strip_prefix("psync-agent: ")).filter(|words| !words.contains("not found"))
+    let own = |line: &'_ String| ["psync-agent: ", "psync-link: "].iter().any(|name| line.starts_with(name));
+    let line = said.iter().rev().find(|line| own(line))?;
+    line.split_once(": ").map(|(_, words)| words).filter(|words| !words.contains("not found"))
 }
 
 /// The failure in one line, for the log and the status.

@@ -5,6 +5,7 @@
 //! deliver ◀─ codec ◀─ unpack ◀─ frame ◀─ timed (silence) ◀── proxy command's stdout ◀┄ agent
 //! ```
 
+pub mod aside;
 pub mod channel;
 pub mod codec;
 pub mod failure;
@@ -15,6 +16,7 @@ mod outbox;
 mod pack;
 pub mod proxy;
 pub mod relay;
+pub mod repack;
 mod timed;
 
 use std::io;
@@ -88,6 +90,8 @@ pub struct Limits {
     pub compress: Compress,
     /// Bytes per second that this side sends at most; 0: as many as the line takes.
     pub bandwidth: u64,
+    /// Whether this side takes packed frames. A brain behind a line's process does not: that has unpacked them.
+    pub unpack: bool,
 }
 
 impl Limits {
@@ -106,6 +110,7 @@ impl Default for Limits {
             waiting: 4 << 20,
             compress: Compress::Auto,
             bandwidth: 0,
+            unpack: true,
         }
     }
 }

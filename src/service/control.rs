@@ -35,6 +35,8 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// With this the names of agents' sockets begin.
 pub const AGENT: &str = "agent-";
+/// With this those of lines.
+const LINK: &str = "link-";
 
 /// Where sockets lie: the first directory of `RUNTIME_DIRECTORY`, which systemd sets for a unit with one, else
 /// `/run/psync`.
@@ -54,6 +56,11 @@ pub fn socket_of(pair: &str) -> PathBuf {
 /// The socket of a pair's agent.
 pub fn agent_socket(pair: &str) -> PathBuf {
     directory().join(format!("{AGENT}{pair}.sock"))
+}
+
+/// The socket of a pair's line, at its brain's side.
+pub fn link_socket(pair: &str) -> PathBuf {
+    directory().join(format!("{LINK}{pair}.sock"))
 }
 
 /// A server in a thread of its own. Dropping it takes the socket away.

@@ -1,102 +1,180 @@
-//! Landlock: a child process that can write in one directory alone, whoever it runs as and whatever it is told.
-#![allow(unsafe_code)]
+//! Landlock: processes that reach what they are given and nothing else, whoever they run as and whatever they are told.
+//!
+//! A process is confined as its parent's thread is when it starts it. So a thread confines itself, starts the process, and
+//! ends; nothing has to happen between fork and exec.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::thread;
 
-/// What can be done to files beside reading and running them, with the version of the kernel's interface that knows it.
-const WRITES: &[(u64, libc::c_long)] = &[
-    (1 << 1, 1),  // write to a file
-    (1 << 4, 1),  // remove a directory
-    (1 << 5, 1),  // remove anything else
-    (1 << 6, 1),  // make a character device
-    (1 << 7, 1),  // make a directory
-    (1 << 8, 1),  // make a file
-    (1 << 9, 1),  // make a socket
-    (1 << 10, 1), // make a FIFO
-    (1 << 11, 1), // make a block device
-    (1 << 12, 1), // make a symbolic link
-    (1 << 13, 2), // rename or link from one directory to another
-    (1 << 14, 3), // truncate
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope, path_beneath_rules,
+};
+
+/// The newest version of the kernel's interface whose rights are taken away; of an older kernel those that it knows.
+const NEWEST: ABI = ABI::V6;
+/// Programs and libraries of the system.
+const SYSTEM: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
+/// What programs of the system want to read beside themselves.
+const READ: &[&str] = &[
+    "/etc/ld.so.cache",
+    "/etc/ld.so.preload",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/ssl/openssl.cnf",
+    "/dev/urandom",
+    "/dev/random",
 ];
-const VERSION: libc::c_uint = 1;
-const PATH_BENEATH: libc::c_uint = 1;
 
-/// As the kernel lays it out: packed.
-#[repr(C, packed)]
-struct Beneath {
-    allowed: u64,
-    directory: libc::c_int,
+/// What a confined process reaches beside programs and libraries of the system. No network, and no process but those that
+/// it starts itself.
+#[derive(Clone, Copy)]
+pub struct Reach<'a> {
+    /// It may do everything below this directory.
+    pub work: BorrowedFd<'a>,
+    /// It may list these directories, and those below them.
+    pub lists: &'a [BorrowedFd<'a>],
+    /// It may read these files.
+    pub reads: &'a [BorrowedFd<'a>],
+    /// It may run this program, which may lie outside the system's directories.
+    pub program: &'a Path,
 }
 
-/// Lets the command's process write below `directory` and nowhere else. False where the kernel cannot do that.
-pub fn confine(command: &mut Command, directory: BorrowedFd<'_>) -> bool {
-    let Ok(rules) = rules(directory) else { return false };
-    let restrict = move || {
-        // SAFETY: both calls take numbers only and touch no memory of ours; they are system calls, and so may be made
-        // between fork and exec. The descriptor is owned by this closure.
-        let done = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) == 0
-        };
-        if done { Ok(()) } else { Err(io::Error::last_os_error()) }
-    };
-    // SAFETY: the closure makes two system calls and allocates nothing.
-    unsafe { command.pre_exec(restrict) };
-    true
+/// Does this work in a thread whose processes reach no more than that; what it starts stays confined. Where the kernel has
+/// no Landlock, or not all of it, as far as it has.
+///
+/// # Errors
+/// If the rules cannot be made, and nothing was done.
+pub fn confined<T: Send>(reach: Reach<'_>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let confine_and_work = || restrict(reach).map(|_| work());
+        let thread = thread::Builder::new().name("confined".into()).spawn_scoped(scope, confine_and_work)?;
+        thread.join().map_err(|_| io::Error::other("the confined thread has ended by itself"))?
+    })
 }
 
-fn rules(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let none = std::ptr::null::<u64>();
-    // SAFETY: with this flag the kernel reads no memory: it answers its version.
-    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
-    if version < 1 {
-        return Err(io::Error::last_os_error());
+/// How far this kernel can confine a process, in words.
+pub fn extent() -> (bool, &'static str) {
+    let tried = thread::scope(|scope| {
+        let probe = || rules().map_err(io::Error::other)?.restrict_self().map_err(io::Error::other);
+        let thread = thread::Builder::new().name("confined".into()).spawn_scoped(scope, probe)?;
+        thread.join().map_err(|_| io::Error::other("no answer"))?
+    });
+    match tried.map(|status| status.ruleset) {
+        Ok(RulesetStatus::FullyEnforced) => (true, "the kernel confines it to what it needs"),
+        Ok(RulesetStatus::PartiallyEnforced) => (true, "the kernel confines it, but knows no rule for the network"),
+        Ok(RulesetStatus::NotEnforced) | Err(_) => {
+            (false, "the kernel has no Landlock, so only the list of allowed arguments restrains it")
+        }
     }
-    let writes = WRITES.iter().filter(|(_, since)| version >= *since).fold(0, |all, (one, _)| all | one);
-    let handled: u64 = writes;
-    // SAFETY: the kernel reads the eight bytes of `handled`, which lives until the call returns.
-    let made = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const handled, size_of::<u64>(), 0) };
-    let number = i32::try_from(made).ok().filter(|number| *number >= 0).ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: the kernel has just opened it for us, and nobody else knows it.
-    let rules = unsafe { OwnedFd::from_raw_fd(number) };
-    let beneath = Beneath { allowed: writes, directory: directory.as_raw_fd() };
-    // SAFETY: the kernel reads the bytes of `beneath`, which lives until the call returns; the descriptors are open.
-    let added =
-        unsafe { libc::syscall(libc::SYS_landlock_add_rule, rules.as_raw_fd(), PATH_BENEATH, &raw const beneath, 0) };
-    if added == 0 { Ok(rules) } else { Err(io::Error::last_os_error()) }
+}
+
+fn rules() -> Result<RulesetCreated, RulesetError> {
+    Ruleset::default()
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()
+}
+
+/// Confines this thread.
+fn restrict(reach: Reach<'_>) -> io::Result<RulesetStatus> {
+    let all = AccessFs::from_all(NEWEST);
+    let run = AccessFs::Execute | AccessFs::ReadFile | AccessFs::ReadDir;
+    let made = || -> Result<RulesetCreated, RulesetError> {
+        rules()?
+            .add_rule(PathBeneath::new(reach.work, all))?
+            .add_rules(path_beneath_rules(SYSTEM, run))?
+            .add_rules(path_beneath_rules([reach.program], run))?
+            .add_rules(path_beneath_rules(READ, AccessFs::ReadFile))?
+            .add_rules(path_beneath_rules(["/dev/null"], AccessFs::ReadFile | AccessFs::WriteFile))?
+            .add_rules(reach.lists.iter().map(|fd| Ok::<_, RulesetError>(PathBeneath::new(*fd, AccessFs::ReadDir))))?
+            .add_rules(reach.reads.iter().map(|fd| Ok::<_, RulesetError>(PathBeneath::new(*fd, AccessFs::ReadFile))))
+    };
+    let made = made().map_err(io::Error::other)?;
+    Ok(made.restrict_self().map_err(io::Error::other)?.ruleset)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+    use std::process::{Command, Output};
+
+    /// Runs a script in a directory `work`, confined; beside it lie `old`, `basis` and `secret`.
+    fn run(dir: &Path, script: &str) -> Option<Output> {
+        if !extent().0 {
+            eprintln!("skipped: the kernel has no Landlock");
+            return None;
+        }
+        let work = dir.join("work");
+        std::fs::create_dir_all(&work).expect("mkdir");
+        for name in ["old", "basis", "secret"] {
+            std::fs::write(dir.join(name), name).expect("write");
+        }
+        let open = |name: &str| std::fs::File::open(dir.join(name)).expect("open");
+        let (inside, above, basis) = (open("work"), open("."), open("basis"));
+        let reach = Reach {
+            work: inside.as_fd(),
+            lists: &[above.as_fd()],
+            reads: &[basis.as_fd()],
+            program: Path::new("/bin/sh"),
+        };
+        let start = || Command::new("/bin/sh").current_dir(&work).args(["-c", script]).output().expect("sh");
+        Some(confined(reach, start).expect("confined"))
+    }
+
+    fn names(path: &Path) -> Vec<std::ffi::OsString> {
+        let mut names: Vec<_> = std::fs::read_dir(path).expect("list").map(|e| e.expect("entry").file_name()).collect();
+        names.sort();
+        names
+    }
 
     #[test]
     fn a_confined_child_writes_in_its_directory_alone() {
         let dir = tempfile::tempdir().expect("dir");
-        let inside = dir.path().join("inside");
-        std::fs::create_dir(&inside).expect("mkdir");
-        std::fs::write(dir.path().join("old"), "old").expect("write");
-        let open = std::fs::File::open(&inside).expect("open");
-        let mut command = Command::new("/bin/sh");
-        command
-            .current_dir(&inside)
-            .args(["-c", "echo x > new; mv new own; cat ../old > copy; echo x > ../out; rm ../old; mv own ../"]);
-        if !confine(&mut command, open.as_fd()) {
-            eprintln!("skipped: the kernel has no Landlock");
+        let script = "echo x > new; mv new own; echo x > ../out; rm ../old; mv own ../; : > ../basis; chmod 600 own";
+        if run(dir.path(), script).is_none() {
             return;
         }
-        command.output().expect("sh");
-        let names = |path: &std::path::Path| {
-            let mut names: Vec<_> =
-                std::fs::read_dir(path).expect("list").map(|e| e.expect("entry").file_name()).collect();
-            names.sort();
-            names
-        };
-        assert_eq!(names(&inside), ["copy", "own"]);
-        assert_eq!(names(dir.path()), ["inside", "old"]);
+        assert_eq!(names(&dir.path().join("work")), ["own"]);
+        assert_eq!(names(dir.path()), ["basis", "old", "secret", "work"]);
+        assert_eq!(std::fs::read(dir.path().join("basis")).expect("read"), b"basis");
+    }
+
+    #[test]
+    fn a_confined_child_reads_its_basis_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("dir");
+        let script =
+            "cat ../basis; cat ../secret; cat /etc/hostname; cat /etc/shadow; cat /proc/version; ls .. | wc -l";
+        let Some(output) = run(dir.path(), script) else { return };
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["basis4"], "{output:?}");
+    }
+
+    #[test]
+    fn a_confined_child_reaches_no_network_and_no_process_outside() {
+        let dir = tempfile::tempdir().expect("dir");
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("listen");
+        let port = listener.local_addr().expect("address").port();
+        let script =
+            format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}' 2>&1; kill -CONT {} 2>&1", std::process::id());
+        let Some(output) = run(dir.path(), &script) else { return };
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("Permission denied"), "{output:?}");
+        // The last command's: kill.
+        assert!(!output.status.success() || !extent().1.ends_with("what it needs"), "{output:?}");
+    }
+
+    #[test]
+    fn the_thread_that_asks_stays_free() {
+        let dir = tempfile::tempdir().expect("dir");
+        if run(dir.path(), "true").is_some() {
+            std::fs::write(dir.path().join("later"), "x").expect("this thread may write anywhere");
+        }
     }
 }

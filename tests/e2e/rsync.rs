@@ -253,6 +253,50 @@ fn without_an_rsync_the_file_has_a_problem_until_there_is_one() {
     pair.stop();
 }
 
+/// The receiver's rsync is told what to do by the other host. It reads the file that it replaces, and no other of the users'.
+#[test]
+fn the_receiving_rsync_reads_no_file_but_the_old_one() {
+    let Some(real) = real() else { return };
+    if !psync::sys::confine::extent().0 {
+        return tools::missing("Landlock");
+    }
+    let pair = by_rsync(Pair::new());
+    let here = pair.beside("programs");
+    fs::create_dir(&here).unwrap();
+    plant(pair.left.join("neighbour"), "a neighbour's\n");
+    plant(pair.right.join("neighbour"), "a neighbour's\n");
+    write(pair.beside("secret"), "a secret\n");
+    let [left, right] = [pair.left.join("neighbour"), pair.right.join("neighbour")];
+    let script = format!(
+        r#"#!/bin/sh
+if [ "$1" = --server ]; then
+    for file in {secret} {left} {right} /etc/shadow /etc/hostname; do
+        if cat "$file" > /dev/null 2>&1; then echo "it reads $file" >&2; exit 66; fi
+    done
+    for word; do case $word in --copy-dest=*) cat "${{word#*=}}/changed" > /dev/null || exit 67 ;; esac; done
+fi
+exec {real} "$@"
+"#,
+        secret = pair.beside("secret").display(),
+        left = left.display(),
+        right = right.display(),
+        real = real.display()
+    );
+    write(here.join("rsync"), script);
+    fs::set_permissions(here.join("rsync"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("PATH={}:{}", here.display(), std::env::var("PATH").unwrap());
+    let mut pair = pair.through(&["env", &path, PSYNC]);
+    pair.run();
+    for side in [pair.left.clone(), pair.right.clone()] {
+        write(side.join("changed"), noise(3, 2 * MIB));
+        pair.settle();
+        write(side.join("changed"), [noise(9, 5), noise(3, 2 * MIB)].concat());
+        pair.settle();
+    }
+    assert!(!pair.story().contains("it reads"), "{}", pair.story());
+    pair.stop();
+}
+
 #[test]
 fn rsyncs_exit_codes() {
     let Some(real) = real() else { return };

@@ -86,6 +86,39 @@ fn an_ad_hoc_pair_over_ssh() {
     assert!(once.stderr.contains("link down: root ") && once.stderr.contains("does not exist"), "{}", once.stderr);
 }
 
+/// Neither an option of the user's own nor one of a file lets a stranger be the other host.
+#[test]
+fn an_unknown_host_is_refused_whatever_else_is_said() {
+    if !sshd::possible() {
+        return;
+    }
+    let pair = Pair::new();
+    let sshd = start_sshd(&pair, Path::new("/nonexistent"));
+    sshd.allow("restrict");
+    let file = pair.beside("psync.toml");
+    let host = format!("{}@127.0.0.1", sshd::user());
+    plant(pair.left.join("file"), "left\n");
+    for (known, more, code) in [
+        ("known_hosts", "StrictHostKeyChecking=no", 0),
+        ("nobody_known", "StrictHostKeyChecking=no", 2),
+        ("nobody_known", "StrictHostKeyChecking=accept-new", 2),
+        ("nobody_known", "stricthostkeychecking off", 2),
+    ] {
+        let mut options = sshd.options("good", known);
+        options.extend(["-A".into(), "-o".into(), more.into()]);
+        write(&file, format!("ssh_options = {options:?}\n[right]\nport = {}\n", sshd.port));
+        let mut psync = Command::new(PSYNC);
+        psync.args(["-s", "--config", file.to_str().unwrap(), "-r", &host]).args([&pair.left, &pair.right]);
+        let once = run_to_end(psync);
+        assert_eq!(once.code(), code, "{known} {more}: {}", once.stderr);
+        if code != 0 {
+            assert!(once.stderr.contains("link down: the host's key is not known here"), "{more}: {}", once.stderr);
+            assert!(once.stderr.contains("ssh-keyscan"), "what is to be done: {}", once.stderr);
+        }
+    }
+    assert_eq!(fs::read(pair.beside("sshd").join("nobody_known")).unwrap(), b"", "it was accepted");
+}
+
 #[test]
 fn each_way_to_fail_has_its_words() {
     if !sshd::possible() {

@@ -4,7 +4,9 @@ use std::fs;
 
 use psync::service::log::message_id;
 
-use crate::support::web::{BRAIN, arrives, configure, in_sync, number, records, state, status, vanishes, web, write};
+use crate::support::web::{
+    BRAIN, LINK, arrives, configure, in_sync, number, records, state, status, vanishes, web, write,
+};
 use crate::support::{Host, Lab, until};
 
 const SETTINGS: &str =
@@ -187,7 +189,7 @@ fn a_halt_is_told_once(lab: &Lab) {
 
     // The line is lost, and comes back: it is the same halt.
     let links = number(lab, "/totals/links");
-    host.kill_found(&format!("pgrep -x ssh -P {}", host.show(BRAIN, "MainPID")));
+    host.kill_found(&format!("pgrep -x ssh -P {}", host.show(LINK, "MainPID")));
     until("it is halted again", || number(lab, "/totals/links") > links && state(lab) == "halted");
     host.sh("psync resume web --accept");
     vanishes(&lab.right, "many");

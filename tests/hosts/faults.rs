@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::support::web::{AGENT, BRAIN, arrives, both_ways, in_sync, number, status, vanishes, web, write};
+use crate::support::web::{AGENT, BRAIN, LINK, arrives, both_ways, in_sync, number, status, vanishes, web, write};
 use crate::support::{Host, Lab, until};
 use crate::threads::{Stopped, thread_of};
 
@@ -69,10 +69,12 @@ fn a_cut_of_half_a_minute(lab: &Lab) {
 
 fn ssh_and_the_relay_are_killed(lab: &Lab) {
     let before = scans(lab);
-    let brain = lab.left.show(BRAIN, "MainPID");
-    for (host, script) in
-        [(&lab.left, format!("pgrep -x ssh -P {brain}")), (&lab.right, "pgrep -u psync -x psync-agent".to_owned())]
-    {
+    let line = || lab.left.show(LINK, "MainPID");
+    for (host, script) in [
+        (&lab.left, format!("pgrep -x ssh -P {}", line())),
+        (&lab.left, line_itself()),
+        (&lab.right, "pgrep -u psync -x psync-agent".to_owned()),
+    ] {
         let links = number(lab, "/totals/links");
         host.kill_found(&script);
         both_ways(lab, &format!("after a kill on the {}", host.name));
@@ -83,6 +85,11 @@ fn ssh_and_the_relay_are_killed(lab: &Lab) {
     lab.right.sh("systemctl restart ssh; kill $(pgrep -u psync -x sshd)");
     both_ways(lab, "after a restart of sshd");
     assert_eq!((number(lab, "/totals/links"), scans(lab)), (links + 1, before));
+}
+
+/// The process that runs ssh for the brain; ssh goes with it.
+fn line_itself() -> String {
+    format!("systemctl show --value --property=MainPID {LINK}")
 }
 
 fn units_are_restarted_and_killed(lab: &Lab) {

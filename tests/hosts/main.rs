@@ -19,6 +19,7 @@ mod away;
 mod day;
 mod faults;
 mod lab;
+mod link;
 mod owners;
 mod package;
 mod pair;

@@ -52,8 +52,9 @@ fn installed_it_is_all_there_and_nothing_runs() {
 
     assert_eq!(lab.left.sh("getent passwd psync | cut -d: -f6,7"), "/var/lib/psync:/bin/sh");
     assert_eq!(lab.left.sh("id -gn psync"), "psync");
+    assert_eq!(lab.left.sh("getent group psync-operators | cut -d: -f1,4"), "psync-operators:");
     for (path, want) in [
-        ("/run/psync", "755 root psync"),
+        ("/run/psync", "755 root root"),
         ("/var/lib/psync", "750 root psync"),
         ("/var/lib/psync/.ssh", "750 root psync"),
         ("/etc/psync", "755 root root"),

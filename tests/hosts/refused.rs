@@ -6,7 +6,7 @@ use std::time::Duration;
 use psync::link::frame::{Kind, write as write_frame};
 use psync::service::log::message_id;
 
-use crate::support::web::{AGENT, BRAIN, both_ways, disconnected, in_sync, number, records, web};
+use crate::support::web::{AGENT, BRAIN, LINK, both_ways, disconnected, in_sync, number, records, web};
 use crate::support::{Lab, until};
 
 #[test]
@@ -69,7 +69,7 @@ fn what_is_wrong_is_said_and_tried_again_with_patience() {
 
 /// Ends the connection; the brain calls again.
 fn hang_up(lab: &Lab) {
-    lab.left.kill_found(&format!("pgrep -x ssh -P {}", lab.left.show(BRAIN, "MainPID")));
+    lab.left.kill_found(&format!("pgrep -x ssh -P {}", lab.left.show(LINK, "MainPID")));
 }
 
 fn told_in_the_journal(lab: &Lab, words: &str) {

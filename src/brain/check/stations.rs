@@ -6,7 +6,7 @@ use std::thread;
 
 use super::super::sides::{Farewell, call, filter, limits};
 use super::{Station, answers};
-use crate::config::{Settings, pair_command};
+use crate::config::{RightCommand, Settings};
 use crate::endpoint::message::survey::Answer;
 use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::survey::{Scope, Survey, attend};
@@ -43,8 +43,8 @@ pub struct Far {
     lost: Arc<Mutex<Option<LinkError>>>,
 }
 
-/// The right side, beside whatever else its agent serves.
-pub fn right(settings: &Settings, pair: &str) -> Result<(Station, Far), LinkError> {
+/// The right side, reached by that command, beside whatever else its agent serves.
+pub fn right(settings: &Settings, pair: &str, command: &RightCommand) -> Result<(Station, Far), LinkError> {
     let (say, answers) = answers();
     let lost = Arc::new(Mutex::new(None));
     let why = lost.clone();
@@ -61,9 +61,8 @@ pub fn right(settings: &Settings, pair: &str) -> Result<(Station, Far), LinkErro
             false
         }
     };
-    let command = pair_command(settings, pair, false);
     // What the process says is told if the link is lost.
-    let (proxy, link) = call(pair, &command, limits(settings, &command), |_| {}, deliver)?;
+    let (proxy, link) = call(pair, command, limits(settings, command), |_| {}, deliver)?;
     let ask = move |ask| match link.send(&Request::Check(ask)) {
         Err(error @ LinkError::TooLong(_)) => Err(error.to_string()),
         // A link that has ended says why in the place of the answers.

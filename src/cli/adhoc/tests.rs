@@ -216,7 +216,9 @@ fn a_remote_right_is_not_looked_at_here() {
         let line = line.to_str().expect("text");
         assert!(
             line.starts_with(
-                "exec ssh -T -o ConnectTimeout=10 -o BatchMode=yes -- me@h 'psync-agent --stdio --root /no/such"
+                "exec ssh -T -o ForwardAgent=no -o ClearAllForwardings=yes -o PermitLocalCommand=no \
+                 -o StrictHostKeyChecking=yes -o ConnectTimeout=10 -a -x -o BatchMode=yes -- me@h \
+                 'psync-agent --stdio --root /no/such"
             ),
             "{line}"
         );

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::super::mount_units;
-use crate::config::{Calendar, Settings};
+use crate::config::{Calendar, Settings, credential, ssh_files};
 use crate::service::log::Target;
 
 /// An addition to one unit.
@@ -13,6 +13,19 @@ pub struct DropIn {
     pub unit: String,
     pub text: String,
 }
+
+/// What the units of both sides hide beside what their sandbox does anyway.
+const HIDDEN: &[&str] = &[
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/boot",
+    "/etc/psync/ssh",
+    "/var/lib/psync",
+];
 
 /// The services that work on the left root, as the brain does.
 const LEFT: [&str; 4] = ["psync-brain", "psync-fullsync", "psync-check", "psync-checksum"];
@@ -37,7 +50,11 @@ pub fn drop_ins(pair: &str, file: &Path, settings: &Settings, complain: &mut imp
         // The brain waits for a mount that has failed; the others are tried again at their next hour. With PartOf= a mount
         // that is stopped stops it; with StopPropagatedFrom= one that fails again, while it waits, would too.
         let mounts = if name == "psync-brain" { wanted_mounts(&local, "PartOf") } else { left.mounts.clone() };
-        add(format!("{name}@{pair}.service"), mounts, "Service", left.service.clone());
+        let mut service = left.service.clone();
+        if settings.banned.is_some() {
+            service.push_str("# A banned program may be anybody's.\nProtectProc=default\n");
+        }
+        add(format!("{name}@{pair}.service"), mounts, "Service", service);
     }
     let right = sandbox(&[&settings.right.root], settings, &mut complain_of);
     add(
@@ -46,6 +63,10 @@ pub fn drop_ins(pair: &str, file: &Path, settings: &Settings, complain: &mut imp
         "Service",
         right.service,
     );
+
+    if !settings.is_local() {
+        add(format!("psync-link@{pair}.service"), String::new(), "Service", line(pair, settings, &mut complain_of));
+    }
 
     let expression = |text: &String| vec![Calendar::Expression(text.clone())];
     for (key, name, due) in [
@@ -118,6 +139,35 @@ fn sandbox(roots: &[&Path], settings: &Settings, complain: &mut impl FnMut(Strin
     Sandbox { mounts, service }
 }
 
+/// The line of the pair: a user of its own, since one user's processes can look into each other, and the files of ssh that
+/// the unit does not name.
+fn line(pair: &str, settings: &Settings, complain: &mut impl FnMut(String)) -> String {
+    let mut lines = format!("User={}\n", line_user(pair));
+    for file in ssh_files(settings) {
+        let id = credential(pair, &file);
+        if !id.starts_with("file-") {
+            continue;
+        }
+        if file.chars().any(char::is_control) || file.split('/').any(|part| part == "..") {
+            complain(format!("ssh_options: {file:?}: no unit can name this file"));
+            continue;
+        }
+        // A missing one is told when the line is used.
+        lines.push_str(&format!("LoadCredential={id}:{}\nSetCredential={id}:-\n", file.replace('%', "%%")));
+    }
+    lines
+}
+
+/// A name that a user may have, at most 31 bytes, and nobody else has.
+fn line_user(pair: &str) -> String {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    match pair.len() <= 20 && pair.bytes().all(plain) {
+        true => format!("psync-l-{pair}"),
+        // With a dash before it no pair's name makes the same.
+        false => format!("psync-l-_{}", &blake3::hash(pair.as_bytes()).to_hex()[..20]),
+    }
+}
+
 /// What the units hide, taken back where a path lies in it.
 fn uncovered(paths: &[PathBuf]) -> Vec<String> {
     let mut lines = Vec::new();
@@ -133,6 +183,12 @@ fn uncovered(paths: &[PathBuf]) -> Vec<String> {
         if above(hidden) || below(hidden) {
             lines.push(line.to_string());
         }
+    }
+    let covers = |one: &&&str| above(&[one]) || below(&[one]);
+    if HIDDEN.iter().any(|one| covers(&one)) {
+        // The first line takes the unit's own list away.
+        let rest: Vec<String> = HIDDEN.iter().filter(|one| !covers(one)).map(|one| format!("-{one}")).collect();
+        lines.extend(["InaccessiblePaths=".to_string(), format!("InaccessiblePaths={}", rest.join(" "))]);
     }
     lines
 }

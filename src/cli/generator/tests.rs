@@ -51,6 +51,7 @@ fn one_file_makes_the_drop_ins_of_all_units() {
             "psync-checksum@web.timer",
             "psync-fullsync@web.service",
             "psync-fullsync@web.timer",
+            "psync-link@web.service",
         ]
     );
     let check = "# From /etc/psync/web.toml\n\n[Unit]\nSourcePath=/etc/psync/web.toml\nRequiresMountsFor=\"/srv/left\"\n\n\
@@ -147,6 +148,68 @@ fn what_the_units_hide_is_uncovered_for_a_root_in_it() {
     assert_eq!(uncovers("/home/share"), ["ProtectHome=read-only"]);
     assert_eq!(uncovers("/var/tmp/x"), ["PrivateTmp=no"]);
     assert_eq!(uncovers("/"), ["ProtectHome=no", "PrivateTmp=no", "PrivateDevices=no"]);
+    let hidden = |root: &str| {
+        let (made, _) = generated(&[("p.toml", &pair(root, "/r", ""))]);
+        lines(&made["psync-brain@p.service"], "InaccessiblePaths").join(" ")
+    };
+    assert_eq!(hidden("/srv"), "");
+    assert_eq!(hidden("/bootleg"), "");
+    assert_eq!(hidden("/"), "InaccessiblePaths= InaccessiblePaths=");
+    assert!(!hidden("/etc/sudoers.d").contains("-/etc/sudoers.d"));
+    assert!(
+        hidden("/boot/efi").ends_with(" -/etc/sudoers.d -/etc/psync/ssh -/var/lib/psync"),
+        "{}",
+        hidden("/boot/efi")
+    );
+    assert_eq!(hidden("/etc"), "InaccessiblePaths= InaccessiblePaths=-/boot -/var/lib/psync");
+}
+
+/// What the drop-ins take back is what the units hide, no more and no less.
+#[test]
+fn the_units_hide_what_the_drop_ins_know() {
+    let (made, _) = generated(&[("p.toml", &pair("/boot", "/boot", ""))]);
+    for unit in ["psync-brain@", "psync-agent@", "psync-check@", "psync-checksum@", "psync-fullsync@"] {
+        let file = format!("{}/units/{unit}.service", env!("CARGO_MANIFEST_DIR"));
+        let text = fs::read_to_string(file).expect("a unit");
+        let words = |text: &str| -> Vec<String> {
+            let values = lines(text, "InaccessiblePaths=").join(" ").replace("InaccessiblePaths=", "");
+            values.split_whitespace().filter(|word| *word != "-/boot").map(str::to_owned).collect()
+        };
+        assert_eq!(words(&text), words(&made[&format!("{unit}p.service")]), "{unit}");
+    }
+}
+
+#[test]
+fn the_line_gets_a_user_and_the_files_of_its_ssh() {
+    let options =
+        r#"ssh_options = ["-i", "/root/my key 100%", "-o", "UserKnownHostsFile=/var/lib/psync/known_hosts /k"]"#;
+    let (made, complaints) =
+        generated(&[("web.toml", &pair("/l", "/r", options)), ("Big.toml", &pair("/l", "/r", ""))]);
+    assert_eq!(complaints, []);
+    let text = &made["psync-link@web.service"];
+    assert_eq!(lines(text, "User="), ["User=psync-l-web"]);
+    let (key, hosts) = (config::credential("web", "/root/my key 100%"), config::credential("web", "/k"));
+    let loaded = [format!("LoadCredential={key}:/root/my key 100%%"), format!("LoadCredential={hosts}:/k")];
+    assert_eq!(lines(text, "LoadCredential="), loaded);
+    assert_eq!(lines(text, "SetCredential="), [format!("SetCredential={key}:-"), format!("SetCredential={hosts}:-")]);
+    let user = lines(&made["psync-link@Big.service"], "User=psync-l-_")[0];
+    assert!(user.len() == "User=".len() + 29, "{user}");
+    let (made, complaints) = generated(&[("p.toml", &pair("/l", "/r", r#"ssh_options = ["-i", "/a\nUser=root"]"#))]);
+    assert!(complaints.len() == 1 && !made["psync-link@p.service"].contains("root\n"), "{complaints:?}");
+    // Nothing to call: no line.
+    let (made, _) = generated(&[("p.toml", "[left]\nroot = \"/l\"\n[right]\nroot = \"/r\"\n")]);
+    assert!(!made.contains_key("psync-link@p.service"));
+}
+
+#[test]
+fn a_banned_program_is_seen_whoever_runs_it() {
+    for (more, want) in [("", 0), ("banned = \"rsync\"", 1)] {
+        let (made, _) = generated(&[("p.toml", &pair("/l", "/r", more))]);
+        for unit in ["psync-brain@p.service", "psync-fullsync@p.service"] {
+            assert_eq!(lines(&made[unit], "ProtectProc=default").len(), want, "{more}");
+        }
+        assert_eq!(lines(&made["psync-agent@p.service"], "ProtectProc").len(), 0);
+    }
 }
 
 #[test]

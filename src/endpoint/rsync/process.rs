@@ -21,7 +21,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use serde_bytes::ByteBuf;
 
 use crate::link::proxy::{self, Proxy};
@@ -30,7 +30,7 @@ use crate::model::{Generation, Hash, Name, Tunnel};
 use crate::pulse;
 use crate::replica::reading::Reading;
 use crate::replica::real::holes;
-use crate::sys::confine::confine;
+use crate::sys::confine::{Reach, confined};
 use crate::sys::inherit::inherit;
 use crate::transfer::INITIAL_CREDIT;
 
@@ -157,10 +157,17 @@ impl Run {
         let mut command = rsync()?;
         command.args(arguments);
         let made = directory.try_clone().map_err(|e| failed("the directory", &e))?;
-        // What it is told comes from the other host. Where the kernel has no Landlock the list of arguments must do.
-        confine(&mut command, made.as_fd());
+        let program = PathBuf::from(command.get_program());
+        let old = basis.as_ref().and_then(|basis| old_contents(basis, name));
+        let above = basis.as_ref().map(|basis| basis.try_clone()).transpose().map_err(|e| failed("the basis", &e))?;
         inherit(&mut command, basis.into_iter().collect(), Some(directory));
-        let (proxy, (stdout, stdin)) = start(&mut command)?;
+        // What it is told comes from the other host. It makes the file, reads the old contents, and reaches nothing else.
+        // Where the kernel has no Landlock the list of arguments must do.
+        let (lists, reads): (Vec<_>, Vec<_>) =
+            (above.iter().map(AsFd::as_fd).collect(), old.iter().map(AsFd::as_fd).collect());
+        let reach = Reach { work: made.as_fd(), lists: &lists, reads: &reads, program: &program };
+        let started = confined(reach, || start(&mut command)).map_err(|e| failed("confine rsync", &e))?;
+        let (proxy, (stdout, stdin)) = started?;
         let mut run = Run::new(teller.number);
         let (window, name) = (run.window.clone(), name.clone());
         run.wait_for(proxy, teller.clone(), move || {
@@ -251,6 +258,14 @@ impl Drop for Run {
             pulse::lean(|| drop(thread.join()));
         }
     }
+}
+
+/// The file of this name in the directory, if it is a plain one: what rsync may read there.
+fn old_contents(directory: &OwnedFd, name: &Name) -> Option<OwnedFd> {
+    let file =
+        openat(directory, name.as_bytes(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let plain = fstat(&file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+    plain.then_some(file)
 }
 
 /// rsync without a word of this process's environment: there are variables that change what it does.

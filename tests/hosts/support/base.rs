@@ -10,8 +10,7 @@ use super::{directory, run};
 
 const RELEASE: &str = "bookworm";
 /// The package's dependencies are among them, since the hosts have no way to the archive.
-const PACKAGES: &str =
-    "systemd,systemd-sysv,dbus,openssh-server,openssh-client,rsync,acl,attr,iproute2,procps,logrotate,samba,smbclient";
+const PACKAGES: &str = "systemd,systemd-sysv,libnss-systemd,dbus,openssh-server,openssh-client,rsync,acl,attr,iproute2,procps,logrotate,samba,smbclient";
 
 /// The path of the tree. The first caller makes it, others wait.
 pub fn tree() -> PathBuf {

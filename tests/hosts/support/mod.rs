@@ -7,7 +7,7 @@ mod line;
 mod package;
 pub mod web;
 
-pub use host::Host;
+pub use host::{Done, Host};
 pub use line::Line;
 pub use package::{newer, package};
 

@@ -7,6 +7,7 @@ use super::{Host, Lab, package, until};
 
 pub const BRAIN: &str = "psync-brain@web.service";
 pub const AGENT: &str = "psync-agent@web.service";
+pub const LINK: &str = "psync-link@web.service";
 const FILE: &str = "/etc/psync/web.toml";
 /// Ends what a test has put before the README's lines.
 const MARK: &str = "# As in the README:\n";
