@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Links, Owner, Share};
 use crate::filter::{Filter, FilterSettings, Translate};
+use crate::model::guard::Limit;
 use crate::model::{Millis, Name, RelPath, Side};
 use crate::replica::disk::Disk;
 use crate::replica::metadata::Rules;
@@ -43,6 +44,10 @@ pub struct Opening<'a> {
     pub filter: FilterSettings,
     pub timing: Timing,
     pub durable: bool,
+    /// Deletions within ten minutes beyond which this side removes nothing more.
+    pub max_delete: Limit,
+    /// Directories may be removed whatever they hold.
+    pub force: bool,
     /// `FROM:TO`, see [`Translate`].
     pub translate: Option<String>,
     /// Days that the trash keeps an object.
@@ -107,6 +112,8 @@ pub fn open(
     let replica = crate::replica::Settings {
         side: opening.side,
         durable: opening.durable,
+        max_delete: opening.max_delete,
+        force: opening.force,
         wait_for_writers: opening.wait_for_writers,
         dry_run: opening.dry_run,
         trash_max: Some(opening.trash_max),

@@ -22,6 +22,7 @@ mod read;
 pub mod real;
 pub mod record;
 pub mod recover;
+mod removals;
 pub mod remove;
 mod resolve;
 pub mod scan;
@@ -36,6 +37,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::config::Share;
 use crate::filter::Filter;
+use crate::model::guard::Limit;
 use crate::model::{Attrs, Content, Kind, NodeId, ROOT_NODE, RelPath, Sameness, Seq, Side, Time};
 
 use archive::{Archive, Identity, Signature};
@@ -62,6 +64,10 @@ pub struct Settings {
     pub trash_max: Option<Share>,
     /// So much of a file that did not come to its end is kept for the next time.
     pub partial_min: u64,
+    /// Deletions within ten minutes beyond which this side removes nothing more, whoever asks.
+    pub max_delete: Limit,
+    /// A directory that is to be removed may be removed whatever it holds.
+    pub force: bool,
     /// Nothing may change: neither is a crash settled nor anything committed.
     pub dry_run: bool,
 }
@@ -78,6 +84,8 @@ impl Default for Settings {
             wait_for_writers: true,
             trash_max: None,
             partial_min: 8 * 1024 * 1024,
+            max_delete: Limit::Off,
+            force: false,
             dry_run: false,
         }
     }
@@ -155,6 +163,7 @@ pub struct Replica<D: Disk, A: Archive> {
     /// Directories that must be scanned (they are new, or their events were lost).
     pub(crate) unscanned: BTreeSet<RelPath>,
     pub(crate) not_set: not_set::Counts,
+    pub(crate) removals: removals::Removals,
     /// Lines for the log.
     pub(crate) notes: Vec<String>,
     pub(crate) looks: late::Looks,
@@ -170,6 +179,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Takes over a tree and its memory; settles what a crash left open.
     pub fn open(disk: D, archive: A, filter: Filter, settings: Settings) -> Result<Self, error::ReplicaError> {
         let identity = archive.identity()?;
+        let removals = removals::Removals::new(settings.max_delete);
         let mut replica = Replica {
             disk,
             archive,
@@ -186,6 +196,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             vanished: BTreeSet::new(),
             unscanned: BTreeSet::new(),
             not_set: not_set::Counts::default(),
+            removals,
             notes: Vec::new(),
             looks: late::Looks::default(),
             formers: Default::default(),

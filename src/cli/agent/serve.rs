@@ -124,6 +124,10 @@ fn teller(log: Logger) -> Tell {
             slog::info!(log, "the brain has stopped; everything is recorded");
         }
         News::TurnedAway { who, why } => slog::warn!(log, "turned away: {who}: {why}"),
+        News::Refused { who, why } => {
+            notify::status(&format!("waiting for the brain; watching. {who} was put out: {why}"));
+            slog::error!(log, "refused: {who}: {why}"; MESSAGE_ID => message_id::LINK_DOWN);
+        }
         News::Scanned { files, bytes } => slog::debug!(log, "scanned: {files} files"; "bytes" => bytes),
         News::Note(text) => slog::info!(log, "{text}"),
         News::Failed(reason) => {
