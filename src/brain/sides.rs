@@ -232,6 +232,8 @@ pub fn opening<'a>(settings: &'a Settings, pair: &'a str, side: Side) -> Opening
         owner: settings.owner,
         links: settings.links,
         samba_acls: settings.samba_acls,
+        // What comes from another host has not the rights of this process.
+        accept: settings.accept(settings.is_local()),
         unwatched: settings.unwatched().unwrap_or_default(),
         style: style(settings.rsync_style),
         recurse: settings.rsync_event_recurse,

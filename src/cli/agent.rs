@@ -144,6 +144,7 @@ fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Op
         owner: settings.owner,
         links: settings.links,
         samba_acls: settings.samba_acls,
+        accept: settings.accept.clone(),
         unwatched: settings.unwatched.clone(),
         style: style(settings.rsync_style),
         recurse: settings.rsync_event_recurse,

@@ -94,7 +94,7 @@ impl Report {
             }
             Err(error) => {
                 let mend =
-                    format!("be root, whoever runs the brain, or in the group psync; {}", socket_of(name).display());
+                    format!("be root, whoever runs the brain, or in the group psync-operators; {}", socket_of(name).display());
                 self.pair(Finding::wrong("brain", error.to_string(), mend));
             }
         }

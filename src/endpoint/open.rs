@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{Links, Owner, Share};
+use crate::config::{Accept, Links, Owner, Share};
 use crate::filter::{Filter, FilterSettings, Translate};
 use crate::model::guard::Limit;
 use crate::model::{Millis, Name, RelPath, Side};
@@ -60,6 +60,8 @@ pub struct Opening<'a> {
     pub owner: Owner,
     pub links: Links,
     pub samba_acls: bool,
+    /// What the other side may give objects here.
+    pub accept: Accept,
     /// Directories of these names are not watched, nor what lies below them.
     pub unwatched: Vec<String>,
     pub style: Style,
@@ -97,7 +99,8 @@ pub fn open(
     let cover = Arc::new(Covered { tree: watcher.clone(), unwatched: opening.unwatched.clone() });
     let open_disk = if opening.dry_run { RealDisk::open_dry } else { RealDisk::open };
     let disk = open_disk(opening.root, opening.pair, cover).map_err(|e| format!("{root}: {e}"))?;
-    let disk = disk.with_rules(Rules::new(opening.owner, opening.samba_acls), opening.links);
+    let rules = Rules::new(opening.owner, opening.samba_acls).accepting(opening.accept.clone());
+    let disk = disk.with_rules(rules, opening.links);
     let identity = disk.root_identity().map_err(|e| format!("{root}: {e}"))?;
     let path = disk.own_path().join("archive.db");
     let root = (identity.ino, identity.btime);

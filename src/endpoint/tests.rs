@@ -13,11 +13,18 @@ fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).expect("path")
 }
 
+mod hostile;
+
 /// The right side, in a directory of its own.
 fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
     let root = tempfile::tempdir().expect("root");
+    let opened = opened(root.path());
+    (root, opened)
+}
+
+fn opened(root: &std::path::Path) -> (open::RealEndpoint, Arc<InotifyTree>) {
     let opening = Opening {
-        root: root.path(),
+        root,
         pair: "p",
         side: Side::Right,
         filter: FilterSettings {
@@ -38,6 +45,7 @@ fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
         owner: Owner::Names,
         links: Links::Preserve,
         samba_acls: false,
+        accept: Default::default(),
         unwatched: vec![],
         style: Style::Continuous,
         recurse: false,
@@ -47,8 +55,7 @@ fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
         dry_run: false,
         done: None,
     };
-    let opened = open::open(&opening, 1, |_| {}).expect("opened");
-    (root, opened)
+    open::open(&opening, 1, |_| {}).expect("opened")
 }
 
 fn row(node: u64, parent: u64, at: &str, generation: u64, content: Content) -> AncestorRow {

@@ -163,6 +163,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// side, if it missed the action, would teach it to this one again in the place of what lies there now.
     pub(crate) fn put_row(&mut self, row: &Row) -> Result<(), ReplicaError> {
         if let Some(node) = self.archive.put(row)? {
+            self.removals.take_place(node, row.node);
             let (parent, name, generation) = (row.parent, row.name.clone(), row.generation);
             self.archive.bury(&Tombstone { node, parent, name, generation })?;
         }

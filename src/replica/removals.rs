@@ -34,6 +34,13 @@ pub(crate) struct Removals {
 }
 
 impl Removals {
+    /// A row has taken the place of another one.
+    pub(crate) fn take_place(&mut self, former: NodeId, node: NodeId) {
+        if (former < self.guard.since() || self.heirs.contains(&former)) && self.heirs.len() <= HEIRS_MAX {
+            self.heirs.insert(node);
+        }
+    }
+
     pub(crate) fn new(limit: Limit) -> Removals {
         Removals {
             guard: Guard::new(limit),

@@ -46,7 +46,8 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
     let cannot = |e: io::Error| UsageError(format!("cannot start: {}", words(&e)));
     stop_on_signals(&stop).map_err(cannot)?;
 
-    let shared = AgentSettings::from(&settings);
+    // Whoever reaches the socket has not the rights of this process.
+    let shared = AgentSettings { accept: settings.accept(false), ..AgentSettings::from(&settings) };
     let service = Service {
         opening: opening(&settings.right.root, &pair, &shared, Some(done(&log.logger))),
         admission: Admission { user: settings.right.user.clone() },
