@@ -104,7 +104,8 @@ impl Left {
     /// Other delays and days of the trash.
     pub fn tune(&self, settings: &Settings) {
         let max_delete = max_delete(settings.max_delete);
-        let tuning = Tuning { timing: timing(settings), trash_days: settings.trash_days, max_delete, force: settings.force };
+        let tuning =
+            Tuning { timing: timing(settings), trash_days: settings.trash_days, max_delete, force: settings.force };
         drop(self.inbox.send(Inbound::Tune(tuning)));
     }
 

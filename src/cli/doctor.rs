@@ -93,8 +93,10 @@ impl Report {
                 }
             }
             Err(error) => {
-                let mend =
-                    format!("be root, whoever runs the brain, or in the group psync-operators; {}", socket_of(name).display());
+                let mend = format!(
+                    "be root, whoever runs the brain, or in the group psync-operators; {}",
+                    socket_of(name).display()
+                );
                 self.pair(Finding::wrong("brain", error.to_string(), mend));
             }
         }

@@ -234,10 +234,7 @@ mod tests {
                 |s| s.log = "here".into(),
                 "log: `here` is neither auto, journal, stderr, file nor an absolute path of a file",
             ),
-            (
-                |s| s.accept_owners = Some(vec!["alice".into(), "6-5".into()]),
-                "accept_owners: `6-5` is empty",
-            ),
+            (|s| s.accept_owners = Some(vec!["alice".into(), "6-5".into()]), "accept_owners: `6-5` is empty"),
             (|s| s.banned = Some("/bin/x".into()), "banned: `/bin/x` is no name of a program"),
             (|s| s.inotify_extra = vec!["-x".into()], "inotify_extra: `-x`: only `-E NAME` is known here"),
         ];

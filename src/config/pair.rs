@@ -94,7 +94,9 @@ mod tests {
         for good in ["a", "fileserver", "A.b_c-9", "_x", longest.as_str()] {
             assert!(valid_pair(good), "{good:?}");
         }
-        for (reserved, good) in [("agent-web", false), ("link-web", false), ("agents", true), ("agent", true), ("my-agent-x", true)] {
+        for (reserved, good) in
+            [("agent-web", false), ("link-web", false), ("agents", true), ("agent", true), ("my-agent-x", true)]
+        {
             assert_eq!(valid_pair(reserved), good, "{reserved}");
         }
         let why = pair_file(OsStr::new("agent-web")).expect_err("reserved");

@@ -25,8 +25,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::filter::Filter;
 use crate::model::{
-    AncestorRow, Apply, Change, Data, Displaced, Generation, Kind, Millis, Name, Outcome, OwnerNumber, Record, RelPath, Source,
-    Step, Way,
+    AncestorRow, Apply, Change, Data, Displaced, Generation, Kind, Millis, Name, Outcome, OwnerNumber, Record, RelPath,
+    Source, Step, Way,
 };
 use crate::replica::Replica;
 use crate::replica::archive::Archive;

@@ -155,7 +155,7 @@ impl Policy {
     fn judge(&mut self, request: &Request, own: &Own) -> Result<(), Insane> {
         match request {
             Request::Start(_) => {
-                *self = Policy { phase: Phase::Greeted, given: Given::above(own.generation), ..Policy::new() };
+                *self = Policy { phase: Phase::Greeted, ..Policy::new() };
                 Ok(())
             }
             Request::Rows { .. } => {
@@ -167,6 +167,8 @@ impl Policy {
             Request::Go { peer, .. } => {
                 self.require(Phase::Greeted)?;
                 self.phase = Phase::Going;
+                // Only now: the beginning of a session may have begun a new archive.
+                self.given = Given::above(own.generation);
                 if *peer == [0; 16] { Err("no archive has that identity") } else { Ok(()) }
             }
             Request::Apply { generation, apply } => self.apply(*generation, apply, own),

@@ -266,7 +266,14 @@ fn wait(inbox: &Receiver<Inbound>) -> Over {
         match pulse::rest(IDLE, || inbox.recv_timeout(IDLE)) {
             Ok(Inbound::Begin(session)) => return Over::Begin(session),
             Ok(Inbound::End) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Over::End,
-            Ok(Inbound::Request(_) | Inbound::Held(_) | Inbound::Event(_) | Inbound::Rsync(_) | Inbound::Tune(_) | Inbound::Part)
+            Ok(
+                Inbound::Request(_)
+                | Inbound::Held(_)
+                | Inbound::Event(_)
+                | Inbound::Rsync(_)
+                | Inbound::Tune(_)
+                | Inbound::Part,
+            )
             | Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
         }
     }

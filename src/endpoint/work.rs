@@ -87,9 +87,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             || !self.scans.is_empty()
             || !self.coalescer.is_empty();
         let asked = !self.pings.is_empty();
-        if asked
-            && let Some(counts) = self.replica.not_set.take_news()
-        {
+        if asked && let Some(counts) = self.replica.not_set.take_news() {
             out.push(Reply::NotSet { counts });
         }
         self.pings.retain(|(number, since)| {

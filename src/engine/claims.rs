@@ -87,7 +87,8 @@ impl Engine {
                 return None;
             }
         }
-        let is_line = matches!(reply, Reply::Note { .. } | Reply::Lost { .. } | Reply::Problem { problem: Some(_), .. });
+        let is_line =
+            matches!(reply, Reply::Note { .. } | Reply::Lost { .. } | Reply::Problem { problem: Some(_), .. });
         if !is_line {
             return Some(reply);
         }
@@ -188,14 +189,7 @@ impl Engine {
     }
 
     /// Contents pass in bounds: what a side sends was let in by the other, which takes no more than was sent to it.
-    fn flows(
-        &mut self,
-        side: Side,
-        generation: Generation,
-        sent: u64,
-        taken: u64,
-        sums: u64,
-    ) -> Result<(), Insane> {
+    fn flows(&mut self, side: Side, generation: Generation, sent: u64, taken: u64, sums: u64) -> Result<(), Insane> {
         if !self.flights.contains_key(&generation) {
             // Late words of an action that has ended go no further.
             return Ok(());

@@ -4,8 +4,8 @@
 //! *pending* changes; [`reconcile`] decides one path, [`plan`] makes actions of it, [`flight`] follows each action until
 //! both archives hold its row. [`locks`] keeps actions apart, [`guard`] halts before a disaster.
 
-mod flight;
 mod claims;
+mod flight;
 pub mod locks;
 mod moves;
 mod news;
@@ -22,9 +22,9 @@ use crate::endpoint::message::{Hello, Reply, Request};
 use crate::model::sane::Weight;
 use crate::model::{AncestorRow, Change, Generation, Millis, NodeId, RelPath, Seq, Side, Way};
 
+pub use crate::model::guard;
 use claims::Claims;
 use flight::Flight;
-pub use crate::model::guard;
 use guard::Guard;
 use locks::Locks;
 pub use news::News;

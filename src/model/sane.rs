@@ -112,7 +112,11 @@ pub fn travels(name: &[u8]) -> bool {
 /// A row that one archive tells the other.
 pub fn row(row: &AncestorRow) -> Result<(), Insane> {
     // A tombstone's directory may be gone; then nothing is known of where it was.
-    if row.entry.is_some() { object(&row.path)? } else { path(&row.path)? }
+    if row.entry.is_some() {
+        object(&row.path)?
+    } else {
+        path(&row.path)?
+    }
     node(row.node, row.generation)?;
     if row.parent != ROOT_NODE && (row.parent <= RESERVED || row.parent == row.node) {
         return Err("a row in a directory that nobody made");
@@ -160,7 +164,8 @@ impl Weight for Entry {
     fn weight(&self) -> usize {
         let target = if let Content::Link { target } = &self.content { target.len() } else { 0 };
         let xattrs = self.attrs.xattrs.iter().map(|(name, value)| name.len() + value.len() + 96).sum::<usize>();
-        let owners = [&self.attrs.user, &self.attrs.group].map(|p| if let Principal::Name(n) = p { n.len() } else { 0 });
+        let owners =
+            [&self.attrs.user, &self.attrs.group].map(|p| if let Principal::Name(n) = p { n.len() } else { 0 });
         192 + target + xattrs + owners.iter().sum::<usize>()
     }
 }
@@ -220,7 +225,10 @@ mod tests {
             (|e| put(e, b"trusted.x", 1), "an extended attribute of a kind that does not travel"),
             (|e| put(e, b"security.selinux", 1), "an extended attribute of a kind that does not travel"),
             (|e| put(e, b"user.", 1), "an extended attribute of a kind that does not travel"),
-            (|e| put(e, &[&b"user."[..], &[b'x'; 251]].concat(), 1), "an extended attribute of a kind that does not travel"),
+            (
+                |e| put(e, &[&b"user."[..], &[b'x'; 251]].concat(), 1),
+                "an extended attribute of a kind that does not travel",
+            ),
             (|e| put(e, b"user.y", XATTRS_MAX), "too many bytes of extended attributes"),
         ];
         for (spoil, want) in table {

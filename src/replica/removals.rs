@@ -92,7 +92,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Whether what lies at `path` may be removed with all below it.
     /// How many deletions that counts for, if so.
-    pub(crate) fn may_remove(&mut self, path: &RelPath, node: NodeId, stat: &Stat) -> Result<Option<u64>, ReplicaError> {
+    pub(crate) fn may_remove(
+        &mut self,
+        path: &RelPath,
+        node: NodeId,
+        stat: &Stat,
+    ) -> Result<Option<u64>, ReplicaError> {
         let row = self.row_at(path)?;
         let mut count = u64::from(self.is_old(row.as_ref(), Some(stat)));
         if stat.kind == Some(Kind::Dir) {
@@ -167,9 +172,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     fn is_old(&self, row: Option<&Row>, stat: Option<&Stat>) -> bool {
         let made = row.and_then(|row| row.signature).map(|s| s.btime).or(stat.map(|stat| stat.btime));
         let heirs = &self.removals.heirs;
-        let node_is_old = |row: &Row| {
-            row.node < self.removals.guard.since() || heirs.contains(&row.node) || heirs.len() > HEIRS_MAX
-        };
+        let node_is_old =
+            |row: &Row| row.node < self.removals.guard.since() || heirs.contains(&row.node) || heirs.len() > HEIRS_MAX;
         let object_is_old = |made: Time| made.secs < self.disk.wall_clock() - YOUNG;
         match (row, made) {
             (Some(row), Some(made)) if made == Time::default() => node_is_old(row),

@@ -32,7 +32,9 @@ fn sums(sums: &Sums) -> usize {
 
 fn step(step: &Step) -> usize {
     match step {
-        Step::Put { entry, source, .. } => entry.weight() + if let Source::Inline(b) = source { b.len() } else { LISTED },
+        Step::Put { entry, source, .. } => {
+            entry.weight() + if let Source::Inline(b) = source { b.len() } else { LISTED }
+        }
         Step::SetAttrs { entry, .. } | Step::Move { entry, .. } => LISTED + entry.weight(),
         Step::Remove { .. } => 0,
     }
@@ -46,7 +48,9 @@ impl Weight for Request {
             Request::Record { record, .. } => {
                 record.path.as_bytes().len() + record.entry.as_ref().map_or(0, Weight::weight)
             }
-            Request::Examine { path, .. } | Request::Hash { path } | Request::Supply { path, .. } => path.as_bytes().len(),
+            Request::Examine { path, .. } | Request::Hash { path } | Request::Supply { path, .. } => {
+                path.as_bytes().len()
+            }
             Request::Rsync { piece, .. } => tunnel(piece),
             Request::Sums { sums: told, .. } => sums(told),
             Request::Data { data: piece, .. } => data(piece),

@@ -145,7 +145,8 @@ fn with_number(generation: Generation, step: Step) -> Request {
 #[test]
 fn each_request_that_cannot_be_is_refused() {
     let link = |target: &[u8]| entry(Content::Link { target: target.into() });
-    let put = |entry, source| with_step(Step::Put { entry, expect: Expect::Absent, displaced: Displaced::Trash, source });
+    let put =
+        |entry, source| with_step(Step::Put { entry, expect: Expect::Absent, displaced: Displaced::Trash, source });
     let remove = |expect| with_step(Step::Remove { expect, force: false });
     let held = |node| Source::Held { from: path("g"), node, known: 900 };
     let mode = |mode| {
@@ -213,10 +214,7 @@ fn each_request_that_cannot_be_is_refused() {
         (vec![stream(1001, Way::Rsync), tunnel(1001, Tunnel::Taken(1))], "never sent"),
         (vec![supply(1001, 1, Way::Rsync), tunnel(1001, Tunnel::Taken(u64::MAX))], "never sent"),
         (vec![stream(1001, Way::Rsync), data(1001, 5)], "beside rsync's"),
-        (
-            vec![stream(1001, Way::Rsync), tunnel(1001, Tunnel::Arguments(vec![ByteBuf::new(); 65]))],
-            "more arguments",
-        ),
+        (vec![stream(1001, Way::Rsync), tunnel(1001, Tunnel::Arguments(vec![ByteBuf::new(); 65]))], "more arguments"),
         (
             vec![
                 stream(1001, Way::Rsync),
@@ -305,7 +303,8 @@ fn what_is_open_is_bounded_and_answers_make_room() {
     policy.admit(record(9000, |_| {}), &OWN).expect("one was answered");
     assert!(refused(policy, vec![record(9001, |_| {})]).contains("more records"));
 
-    let supplies = (1001..1001 + SUPPLIES_MAX as u64 + 1).map(|generation| supply(generation, 1, Way::Stream)).collect();
+    let supplies =
+        (1001..1001 + SUPPLIES_MAX as u64 + 1).map(|generation| supply(generation, 1, Way::Stream)).collect();
     assert!(refused(going(), supplies).contains("more contents"));
 
     let mut policy = going();

@@ -73,7 +73,9 @@ impl Victim {
     fn work(&mut self) -> Vec<Change> {
         let said = self.replies();
         assert!(halt(&said).is_none(), "{said:?}");
-        said.into_iter().filter_map(|reply| if let Reply::Report(change) = reply { Some(change) } else { None }).collect()
+        said.into_iter()
+            .filter_map(|reply| if let Reply::Report(change) = reply { Some(change) } else { None })
+            .collect()
     }
 
     fn replies(&mut self) -> Vec<Reply> {
@@ -91,7 +93,8 @@ impl Victim {
     /// Its row and directory at a path.
     fn known(&mut self, at: &str) -> Known {
         let said = self.ask(Request::Examine { path: path(at), as_copy: false });
-        let known = said.into_iter().find_map(|reply| if let Reply::Report(change) = reply { change.known } else { None });
+        let known =
+            said.into_iter().find_map(|reply| if let Reply::Report(change) = reply { change.known } else { None });
         known.unwrap_or_else(|| panic!("{at} is not known"))
     }
 
@@ -174,7 +177,9 @@ fn many_small_deletions_are_one_large_one() {
             let said = victim.replies();
             halted = halt(&said).map(str::to_owned);
         }
-        assert!(halted.is_some_and(|reason| reason.contains("too many")), "{trick}");
+        // Rows that nobody reported prove nothing: by them nothing is removed at all.
+        let stopped = halted.is_some_and(|reason| reason.contains("too many"));
+        assert!(stopped || trick == "new rows" && victim.left() == FILES, "{trick}: {} are left", victim.left());
         assert!(victim.left() >= FILES / 2 - 1, "{trick}: {} are left", victim.left());
     }
 }
@@ -197,6 +202,7 @@ fn what_the_administrator_accepts_is_removed_and_no_more() {
     let mut victim = Victim::new();
     victim.ask(begin(true));
     victim.ask(go());
+    victim.work();
     // The brain asks this when nothing is left to do: what it accepted has been dealt with.
     victim.ask(Request::Ping { number: 1 });
     victim.now += 3000;
@@ -251,7 +257,9 @@ fn rows_that_lie_in_each_other_are_not_learned() {
     let (_root, (mut endpoint, _watcher)) = right();
     let mut out = Vec::new();
     let dirs = vec![row(20, 21, "a/b", 30, Content::Dir), row(21, 20, "a/b/a", 30, Content::Dir)];
-    for request in [start(), Request::Learn { rows: dirs[..1].to_vec() }, Request::Learn { rows: dirs[1..].to_vec() }, go()] {
+    for request in
+        [start(), Request::Learn { rows: dirs[..1].to_vec() }, Request::Learn { rows: dirs[1..].to_vec() }, go()]
+    {
         endpoint.handle(request, 2, &mut out).expect("no failure");
     }
     assert!(endpoint.take_refusal().expect("refused").contains("lie in each other"));

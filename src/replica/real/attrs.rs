@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, StatxFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use crate::model::{Attrs, Kind, Time, Xattrs};
 use crate::config::Accept;
+use crate::model::{Attrs, Kind, Time, Xattrs};
 use crate::replica::disk::{
     ACL_NAMES, CAPABILITY_REFUSED, GROUP_NAME, GROUP_REFUSED, NotSet, OWNER_NAME, OWNER_REFUSED, SETUID_REFUSED,
 };
