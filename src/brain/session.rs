@@ -8,10 +8,10 @@ use super::monitor::{Exit, LinkState};
 use super::sides::{Heard, Left, Right, filter_digest};
 use super::status::State;
 use super::{Brain, IDLE, Job};
-use crate::config::{ConflictCopies, ConflictRule, Settings, Share};
+use crate::config::{ConflictCopies, ConflictRule, Settings};
+use crate::endpoint::max_delete;
 use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::serve::clock;
-use crate::engine::guard::Limit;
 use crate::engine::{self, Effect, Engine, Input, News, Prefer};
 use crate::link::LinkError;
 use crate::link::channel::Incoming;
@@ -45,6 +45,8 @@ pub struct Session<'s, 'b> {
     engine: Engine,
     stopping: Option<Instant>,
     halted: bool,
+    /// The right side said what cannot be, and is not listened to any more.
+    put_out: bool,
     refreshed: Option<Instant>,
     /// What the sides are to be asked, in order: sent when all that was heard is dealt with, so that a burst wakes
     /// their threads once.
@@ -74,6 +76,7 @@ impl<'s, 'b> Session<'s, 'b> {
             engine,
             stopping: None,
             halted: false,
+            put_out: false,
             refreshed: None,
             asked: Vec::new(),
             settled: false,
@@ -160,16 +163,18 @@ impl<'s, 'b> Session<'s, 'b> {
             Heard::LeftEnded(_, Ok(())) if self.stopping.is_some() => None,
             Heard::LeftEnded(_, Ok(())) => Some(Ended::LeftFailed("its thread has ended".into())),
             Heard::LeftEnded(_, Err(reason)) => Some(Ended::LeftFailed(reason)),
-            Heard::Right(number, _) if number != self.number => None,
-            Heard::Right(_, Incoming::Hello(_)) => self.begin(),
-            Heard::Right(_, Incoming::Message(reply)) => {
+            Heard::Right(number, ..) if number != self.number || self.put_out => None,
+            Heard::Right(_, Incoming::Hello(_), _) => self.begin(),
+            Heard::Right(_, Incoming::Message(reply), place) => {
+                // From here on the engine bounds what it keeps of it.
+                drop(place);
                 if matches!(reply, Reply::Hello(_)) && !std::mem::replace(&mut self.greeted, true) {
                     self.brain.link(&LinkState::Up);
                 }
                 self.feed(Input::Reply(Side::Right, reply))
             }
-            Heard::Right(_, Incoming::Ended(_)) if self.stopping.is_some() => Some(Ended::Exit(Exit::Done)),
-            Heard::Right(_, Incoming::Ended(error)) => Some(Ended::RightLost(error)),
+            Heard::Right(_, Incoming::Ended(_), _) if self.stopping.is_some() => Some(Ended::Exit(Exit::Done)),
+            Heard::Right(_, Incoming::Ended(error), _) => Some(Ended::RightLost(error)),
         }
     }
 
@@ -196,15 +201,6 @@ impl<'s, 'b> Session<'s, 'b> {
         if let Input::Reply(side, reply) = &input {
             self.brain.teller.heard(*side, reply, clock());
         }
-        if let Input::Reply(side, Reply::Names { numbers }) = input {
-            // Between the sides alone.
-            let request = Request::Names { numbers };
-            match side {
-                Side::Left => self.right.send(request),
-                Side::Right => self.left.send(request),
-            }
-            return None;
-        }
         for effect in self.engine.handle(input, clock()) {
             slog::trace!(self.brain.job.logger, #crate::service::log::MESSAGE, "out {effect:?}");
             if let Effect::Send(side, request) = &effect {
@@ -212,6 +208,12 @@ impl<'s, 'b> Session<'s, 'b> {
             }
             match effect {
                 Effect::Send(side, request) => self.asked.push((side, request)),
+                Effect::HangUp(Side::Right) => {
+                    self.put_out = true;
+                    self.right.hang_up();
+                }
+                // Its thread reads and writes where this one does.
+                Effect::HangUp(Side::Left) => {}
                 Effect::Tell(news) => {
                     match &news {
                         News::InSync { .. } => self.settled = true,
@@ -352,11 +354,7 @@ fn rules(job: &Job) -> engine::Settings {
         copies: settings.conflict_copies == ConflictCopies::Visible,
         force: settings.force,
         skip_initial: settings.skip_initial_sync,
-        max_delete: match settings.max_delete {
-            Share::Percent(0) => Limit::Off,
-            Share::Percent(percent) => Limit::Share { percent: u64::from(percent), at_least: 100 },
-            Share::Amount(number) => Limit::Number(number),
-        },
+        max_delete: max_delete(settings.max_delete),
         delta_min: if settings.extra().whole_file { u64::MAX } else { DELTA_MIN },
         rsync: settings.uses_rsync(),
         dry_run: settings.dryrun,

@@ -3,6 +3,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -15,14 +16,16 @@ use crate::config::{Compress, Durability, Links, OpenFiles, RightCommand, Settin
 use crate::endpoint::heartbeat::Heartbeat;
 use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::open::{Opening, open};
-use crate::endpoint::serve::{Inbound, Tuning, clock, serve};
-use crate::endpoint::style;
+use crate::endpoint::room::{Place, Room};
+use crate::endpoint::serve::{Inbound, Over, Tuning, clock, serve};
+use crate::endpoint::{max_delete, style};
 use crate::filter::FilterSettings;
 use crate::link::channel::{Channel, Incoming};
 use crate::link::handshake::{Hello, Role};
 use crate::link::proxy::{self, Proxy};
 use crate::link::{Limits, LinkError, failure};
 use crate::model::Side;
+use crate::model::sane::Weight;
 use crate::pulse;
 use crate::replica::real::OwnDir;
 use crate::service::repeats::Repeats;
@@ -32,6 +35,11 @@ use crate::watch::inotify::{InotifyTree, Stats};
 /// However quiet it is, a thread shows so often that it lives.
 const IDLE: Duration = Duration::from_secs(2);
 
+/// Bytes of the right side's words that wait for the brain; then its link is not read.
+const HEARD: usize = 16 << 20;
+/// Bytes of requests that wait for the line. What the protocol lets be under way is less.
+const WAITING: usize = 160 << 20;
+
 /// What the brain's one queue brings.
 #[derive(Debug)]
 pub enum Heard {
@@ -39,8 +47,8 @@ pub enum Heard {
     Left(u64, Reply),
     /// The thread of that left endpoint has ended.
     LeftEnded(u64, Result<(), String>),
-    /// From the right side of this session.
-    Right(u64, Incoming<Reply>),
+    /// From the right side of this session, and what it takes of the room before the brain.
+    Right(u64, Incoming<Reply>, Place),
     /// Look at the stop flag.
     Wake,
 }
@@ -67,10 +75,15 @@ impl Left {
         let run = move || {
             let _pulse = pulse::take("left");
             let served = serve(&mut endpoint, &inbox_out, |reply| heard.send(Heard::Left(number, reply)).is_ok());
+            let served = match served {
+                Ok(Over::Refused(reason)) => Err(reason),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            };
             // Only now may another one open the archive: before anybody hears of the end.
             drop(endpoint);
             pulse::lean(|| its_watcher.stop());
-            pulse::lean(|| drop(heard.send(Heard::LeftEnded(number, served.map(drop).map_err(|e| e.to_string())))));
+            pulse::lean(|| drop(heard.send(Heard::LeftEnded(number, served))));
         };
         let thread = thread::Builder::new().name("left".into()).spawn(run).map_err(|e| e.to_string())?;
         Ok(Left { number, inbox, thread, watcher, own })
@@ -95,7 +108,9 @@ impl Left {
 
     /// Other delays and days of the trash.
     pub fn tune(&self, settings: &Settings) {
-        let tuning = Tuning { timing: timing(settings), trash_days: settings.trash_days };
+        let max_delete = max_delete(settings.max_delete);
+        let tuning =
+            Tuning { timing: timing(settings), trash_days: settings.trash_days, max_delete, force: settings.force };
         drop(self.inbox.send(Inbound::Tune(tuning)));
     }
 
@@ -127,14 +142,35 @@ impl Left {
 pub struct Right {
     requests: Sender<Request>,
     proxy: Proxy,
+    channel: Arc<Channel<Request>>,
+    hung: Arc<AtomicBool>,
+    /// Bytes that wait for the line.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Right {
     pub fn start(job: &Job, session: u64, heard: SyncSender<Heard>, words: &Words) -> Result<Right, LinkError> {
         let limits = limits(&job.settings, &job.right);
-        let deliver = move |incoming| heard.send(Heard::Right(session, incoming)).is_ok();
+        let (room, hung) = (Room::of(HEARD), Arc::new(AtomicBool::new(false)));
+        let is_hung = hung.clone();
+        let deliver = move |incoming: Incoming<Reply>| {
+            let bytes = if let Incoming::Message(reply) = &incoming { reply.weight() } else { 0 };
+            let place = room.place(bytes);
+            let incoming = match (is_hung.load(Ordering::Acquire), incoming) {
+                (true, Incoming::Ended(_)) => {
+                    Incoming::Ended(LinkError::TurnedAway("it does not read what it asks for".to_owned()))
+                }
+                (true, _) => return false,
+                (false, incoming) => incoming,
+            };
+            heard.send(Heard::Right(session, incoming, place)).is_ok()
+        };
         let (proxy, channel) = call(&job.pair, &job.right, limits, words.log(&job.logger), deliver)?;
+        let channel = Arc::new(channel);
+        let its_channel = channel.clone();
         let (requests, queue) = channel_of_requests();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let its_waiting = waiting.clone();
         let pump = move || {
             let pulse = pulse::take("right");
             loop {
@@ -143,6 +179,7 @@ impl Right {
                     Err(RecvTimeoutError::Timeout) => continue,
                     Err(RecvTimeoutError::Disconnected) => break,
                 };
+                its_waiting.fetch_sub(request.weight(), Ordering::AcqRel);
                 // The link makes room, or ends after so long a silence.
                 if pulse::rest(limits.silence, || channel.send(&request)).is_err() {
                     return;
@@ -157,16 +194,28 @@ impl Right {
             .name("right".into())
             .spawn(pump)
             .map_err(|source| LinkError::Io { operation: "start a thread", source })?;
-        Ok(Right { requests, proxy })
+        Ok(Right { requests, proxy, channel: its_channel, hung, waiting })
     }
 
     pub fn send(&self, request: Request) {
-        drop(self.requests.send(request));
+        let bytes = request.weight();
+        if self.waiting.fetch_add(bytes, Ordering::AcqRel) + bytes > WAITING {
+            // It gives credit for what it does not read.
+            self.hang_up();
+        } else if !self.hung.load(Ordering::Acquire) {
+            drop(self.requests.send(request));
+        }
+    }
+
+    /// Nothing more is said to it or heard of it.
+    pub fn hang_up(&self) {
+        self.hung.store(true, Ordering::Release);
+        self.channel.abort();
     }
 
     /// Closes the link and ends the process behind it. What it said last, and its status if it had ended by itself.
     pub fn end(self) -> Farewell {
-        drop(self.requests);
+        drop((self.requests, self.channel));
         Farewell::of(self.proxy)
     }
 }
@@ -180,6 +229,8 @@ pub fn opening<'a>(settings: &'a Settings, pair: &'a str, side: Side) -> Opening
         filter: filter(settings),
         timing: timing(settings),
         durable: settings.durability == Durability::Full,
+        max_delete: max_delete(settings.max_delete),
+        force: settings.force,
         wait_for_writers: settings.open_files == OpenFiles::Wait,
         translate: settings.translate.as_ref().map(ToString::to_string),
         trash_days: settings.trash_days,
@@ -188,6 +239,8 @@ pub fn opening<'a>(settings: &'a Settings, pair: &'a str, side: Side) -> Opening
         owner: settings.owner,
         links: settings.links,
         samba_acls: settings.samba_acls,
+        // What comes from another host has not the rights of this process.
+        accept: settings.accept(settings.is_local()),
         unwatched: settings.unwatched().unwrap_or_default(),
         style: style(settings.rsync_style),
         recurse: settings.rsync_event_recurse,

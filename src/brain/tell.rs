@@ -16,6 +16,7 @@ use crate::config::Settings;
 use crate::endpoint::message::{Reply, Request};
 use crate::engine::News;
 use crate::model::{Generation, Millis, RelPath, Side};
+use crate::replica::disk::{CAPABILITY_REFUSED, GROUP_REFUSED, OWNER_REFUSED, SETUID_REFUSED};
 use crate::replica::real::OwnDir;
 use crate::service::events::{Event, Events};
 use crate::service::log::{EVENT_ID, MESSAGE_ID, METHOD, PATH, SIDE, event_id, message_id, method, side_letter};
@@ -398,6 +399,10 @@ fn attribute(what: &str) -> &str {
         "acl" => "the ACLs",
         "xattr" => "extended attributes",
         "capability" => "the capabilities",
+        SETUID_REFUSED => "the setuid and setgid bits (see accept_setuid)",
+        CAPABILITY_REFUSED => "the capabilities (see accept_capabilities)",
+        OWNER_REFUSED => "the owners (see accept_owners)",
+        GROUP_REFUSED => "the groups (see accept_owners)",
         other => other,
     }
 }

@@ -181,10 +181,10 @@ pub fn check_roots(settings: &Settings, create: bool) -> Result<Roots, UsageErro
 
 fn pair_name(options: &AdHoc, settings: &Settings) -> Result<String, UsageError> {
     match &options.pair {
-        Some(name) if config::valid_pair(name) => Ok(name.clone()),
-        Some(name) => Err(UsageError(format!(
-            "--pair: `{name}` is no name of a pair: 1 to 64 of A-Z a-z 0-9 . _ -, not beginning with a dot or a dash"
-        ))),
+        Some(name) => match config::why_no_pair(name) {
+            None => Ok(name.clone()),
+            Some(why) => Err(UsageError(format!("--pair: `{name}` is no name of a pair: {why}"))),
+        },
         None => {
             // The archive of a file's pair is the one that `psync fullsync FILE` and all the others mean.
             let of_file = options.config.as_deref().filter(|_| options.left.is_none() && options.right.is_none());

@@ -25,7 +25,7 @@ use crate::config::{AgentSettings, Durability, Links, OpenFiles, valid_pair};
 use crate::endpoint::agent::Served;
 use crate::endpoint::open::Opening;
 use crate::endpoint::serve::Inbound;
-use crate::endpoint::{self, Done, style};
+use crate::endpoint::{self, Done, max_delete, style};
 use crate::filter::FilterSettings;
 use crate::model::Side;
 use crate::service::log::{EVENT_ID, Log, METHOD, PATH, SIDE, Target, event_id, method, side_letter};
@@ -137,6 +137,8 @@ fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Op
             open_wait: settings.open_wait,
         },
         durable: settings.durability == Durability::Full,
+        max_delete: max_delete(settings.max_delete),
+        force: settings.force,
         wait_for_writers: settings.open_files == OpenFiles::Wait,
         translate: settings.translate.as_ref().map(ToString::to_string),
         trash_days: settings.trash_days,
@@ -145,6 +147,7 @@ fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Op
         owner: settings.owner,
         links: settings.links,
         samba_acls: settings.samba_acls,
+        accept: settings.accept.clone(),
         unwatched: settings.unwatched.clone(),
         style: style(settings.rsync_style),
         recurse: settings.rsync_event_recurse,

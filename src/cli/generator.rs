@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::config::{self, CONFIGURATION, valid_pair};
+use crate::config::{self, CONFIGURATION, why_no_pair};
 use crate::service::journal::{self, Priority};
 use crate::service::log::{PAIR, escape};
 use dropins::{DropIn, drop_ins};
@@ -80,8 +80,8 @@ fn pairs(configuration: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 }
 
 fn read(pair: &str, file: &Path, complain: &mut impl FnMut(String)) -> Result<Vec<DropIn>, String> {
-    if !valid_pair(pair) {
-        return Err(format!("{}: `{pair}` is no name of a pair", file.display()));
+    if let Some(why) = why_no_pair(pair) {
+        return Err(format!("{}: `{pair}` is no name of a pair: {why}", file.display()));
     }
     let (settings, _) = config::load(file).map_err(|e| e.to_string())?;
     settings.check().map_err(|e| format!("{}: {e}", file.display()))?;

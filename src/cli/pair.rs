@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::UsageError;
-use crate::config::{CONFIGURATION, RightCommand, Settings, pair_command, pair_file, valid_pair};
+use crate::config::{CONFIGURATION, RightCommand, Settings, pair_command, pair_file, why_no_pair};
 use crate::service::control::link_socket;
 
 /// A pair's name and its file, which need not exist.
@@ -20,11 +20,9 @@ impl PairFile {
         let file = pair_file(OsStr::new(word)).map_err(UsageError)?;
         let path = std::path::absolute(file).map_err(|e| UsageError(format!("{word}: {e}")))?;
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        match valid_pair(&name) {
-            true => Ok(PairFile { name, path }),
-            false => Err(UsageError(format!(
-                "{word}: `{name}` is no name of a pair: 1 to 64 of A-Z a-z 0-9 . _ -, not beginning with a dot or a dash"
-            ))),
+        match why_no_pair(&name) {
+            None => Ok(PairFile { name, path }),
+            Some(why) => Err(UsageError(format!("{word}: `{name}` is no name of a pair: {why}"))),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::check::{check_filters, check_patterns};
-use super::{Compress, Durability, Invalid, Links, OpenFiles, Owner, Settings, Share, Translate};
+use super::{Accept, Compress, Durability, Invalid, Links, OpenFiles, Owner, Settings, Share, Translate};
 
 /// The settings that both sides must share, as the brain hands them to an agent that it starts itself:
 /// `psync-agent --settings JSON`. An agent with a configuration of its own makes it from that.
@@ -29,12 +29,15 @@ pub struct AgentSettings {
     pub open_files: OpenFiles,
     pub open_wait: u64,
     pub force: bool,
+    pub max_delete: Share,
     pub dryrun: bool,
     pub skip_initial_sync: bool,
     pub links: Links,
     pub owner: Owner,
     pub acl_from_left_only: bool,
     pub samba_acls: bool,
+    /// What the brain may give objects here.
+    pub accept: Accept,
     /// Names of directories that are not watched.
     pub unwatched: Vec<String>,
     /// 1..=3
@@ -75,12 +78,15 @@ impl From<&Settings> for AgentSettings {
             open_files: s.open_files,
             open_wait: millis(s.open_wait),
             force: s.force,
+            max_delete: s.max_delete,
             dryrun: s.dryrun,
             skip_initial_sync: s.skip_initial_sync,
             links: s.links,
             owner: s.owner,
             acl_from_left_only: s.acl_from_left_only,
             samba_acls: s.samba_acls,
+            // An agent that a brain starts has no more rights than whoever started that.
+            accept: s.accept(true),
             unwatched: s.unwatched().unwrap_or_default(),
             rsync_style: s.rsync_style,
             rsync_event_recurse: s.rsync_event_recurse,

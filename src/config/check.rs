@@ -32,6 +32,7 @@ impl Settings {
             let why = "follow and owner = \"ignore\" together would give files to whoever makes a link to them";
             return Err(Invalid::new("links", why));
         }
+        self.check_accept()?;
         self.check_link()?;
         check_log(&self.log)?;
         if let Some(name) = &self.banned
@@ -233,6 +234,7 @@ mod tests {
                 |s| s.log = "here".into(),
                 "log: `here` is neither auto, journal, stderr, file nor an absolute path of a file",
             ),
+            (|s| s.accept_owners = Some(vec!["alice".into(), "6-5".into()]), "accept_owners: `6-5` is empty"),
             (|s| s.banned = Some("/bin/x".into()), "banned: `/bin/x` is no name of a program"),
             (|s| s.inotify_extra = vec!["-x".into()], "inotify_extra: `-x`: only `-E NAME` is known here"),
         ];

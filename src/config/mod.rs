@@ -4,6 +4,7 @@
 //! [`Settings::check`] validates what came of both, and [`Origins`] remembers who said what, so that an error
 //! names the file, the line and the key, or the option.
 
+mod accept;
 mod agent;
 mod check;
 mod import;
@@ -19,13 +20,14 @@ mod settings;
 mod ssh_files;
 mod values;
 
+pub use accept::{Accept, Accepted};
 pub use agent::AgentSettings;
 pub use check::Invalid;
 pub use import::{Finding, Imported, Outcome, import};
 pub use load::{LoadError, load, load_unsettled, parse};
 pub use nearest::nearest;
 pub use origin::{Origin, Origins};
-pub use pair::{CONFIGURATION, default_pair, pair_file, valid_pair};
+pub use pair::{CONFIGURATION, default_pair, pair_file, valid_pair, why_no_pair};
 pub use peer::{RightCommand, pair_command, quote, right_command};
 pub use reload::Changes;
 pub use rsync::{Extra, is_plain};

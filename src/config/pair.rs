@@ -16,16 +16,35 @@ pub fn pair_file(pair: &OsStr) -> Result<PathBuf, String> {
     }
     match pair.to_str().filter(|name| valid_pair(name)) {
         Some(name) => Ok(Path::new(CONFIGURATION).join(format!("{name}.toml"))),
-        None => Err(format!("`{}` is no name of a pair and no path of its file", pair.display())),
+        None => {
+            let reserved = pair.to_str().filter(|name| RESERVED.iter().any(|reserved| name.starts_with(reserved)));
+            let why = reserved.and_then(why_no_pair).map(|why| format!(": {why}")).unwrap_or_default();
+            Err(format!("`{}` is no name of a pair and no path of its file{why}", pair.display()))
+        }
     }
 }
 
-/// Whether this can name a pair: 1 to 64 of `A-Z a-z 0-9 . _ -`, not beginning with a dot or a dash.
-/// It is the name of a directory and a part of units' names.
+/// Whether this can name a pair; see [`why_no_pair`].
 pub fn valid_pair(name: &str) -> bool {
-    (1..=64).contains(&name.len())
+    why_no_pair(name).is_none()
+}
+
+/// What psync's own sockets begin with, beside those of brains.
+const RESERVED: [&str; 2] = ["agent-", "link-"];
+
+/// Why this cannot name a pair. It is the name of a directory, a part of units' names, and of its brain's socket: that of a
+/// pair `agent-web` would be the agent's socket of `web`.
+pub fn why_no_pair(name: &str) -> Option<&'static str> {
+    let plain = (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-        && !name.starts_with(['.', '-'])
+        && !name.starts_with(['.', '-']);
+    if !plain {
+        return Some("1 to 64 of A-Z a-z 0-9 . _ -, not beginning with a dot or a dash");
+    }
+    RESERVED.iter().any(|reserved| name.starts_with(reserved)).then_some(
+        "names that begin with `agent-` or `link-` are those of psync's own sockets: rename the pair's file, and .psync/NAME in \
+         both roots",
+    )
 }
 
 /// The name of a pair that was given none: readable, and the same whenever the host and the roots are.
@@ -37,7 +56,8 @@ pub fn default_pair(left: &Path, host: Option<&str>, right: &Path) -> String {
         hash.update(part).update(&[0]);
     }
     let digits = &hash.finalize().to_hex()[..8];
-    format!("{}-{}-{digits}", short(left), short(right))
+    let name = format!("{}-{}-{digits}", short(left), short(right));
+    if valid_pair(&name) { name } else { format!("pair-{name}") }
 }
 
 /// The last element, of at most 24 characters that a name may have.
@@ -74,6 +94,13 @@ mod tests {
         for good in ["a", "fileserver", "A.b_c-9", "_x", longest.as_str()] {
             assert!(valid_pair(good), "{good:?}");
         }
+        for (reserved, good) in
+            [("agent-web", false), ("link-web", false), ("agents", true), ("agent", true), ("my-agent-x", true)]
+        {
+            assert_eq!(valid_pair(reserved), good, "{reserved}");
+        }
+        let why = pair_file(OsStr::new("agent-web")).expect_err("reserved");
+        assert!(why.contains("own sockets: rename"), "{why}");
         let long = "x".repeat(65);
         for bad in ["", ".", "..", ".a", "-a", "a/b", "a b", "é", "a\n", long.as_str()] {
             assert!(!valid_pair(bad), "{bad:?}");
@@ -92,5 +119,6 @@ mod tests {
             assert!(valid_pair(&name(l, None, r)), "{l:?} {r:?}");
         }
         assert!(name("/", None, "/a").starts_with("root-a-"));
+        assert!(name("/agent", None, "/a").starts_with("pair-agent-a-"));
     }
 }

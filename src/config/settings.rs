@@ -68,6 +68,13 @@ pub struct Settings {
     /// ACLs and extended attributes travel left to right only.
     pub acl_from_left_only: bool,
     pub samba_acls: bool,
+    /// Whether the other side may give files the setuid and setgid bits here. `None`: only where both roots are on this
+    /// host.
+    pub accept_setuid: Option<bool>,
+    /// The same of capabilities.
+    pub accept_capabilities: Option<bool>,
+    /// Whom the other side may give objects here: names, `@GROUP`, numbers and ranges. `None`: anybody.
+    pub accept_owners: Option<Vec<String>>,
 
     /// Between signs of life on the link.
     #[serde(with = "values::seconds")]
@@ -182,6 +189,9 @@ impl Default for Settings {
             open_wait: seconds(60),
             acl_from_left_only: true,
             samba_acls: false,
+            accept_setuid: None,
+            accept_capabilities: None,
+            accept_owners: None,
             timeout: seconds(60),
             itimeout: seconds(300),
             etimeout: seconds(45),
@@ -226,6 +236,7 @@ mod tests {
             "trash_days": 7, "trash_max": "10%", "max_size": "none", "max_delete": "50%",
             "links": "preserve", "owner": "names", "durability": "full", "open_files": "wait", "open_wait": 60.0,
             "acl_from_left_only": true, "samba_acls": false,
+            "accept_setuid": null, "accept_capabilities": null, "accept_owners": null,
             "timeout": 60.0, "itimeout": 300.0, "etimeout": 45.0, "maxtimeout": 900.0, "log": "auto",
             "ssh_options": ["-o", "ConnectTimeout=10"], "transfer": "auto", "compress": "auto", "bandwidth_limit": 0,
             "rsync_excludes": [], "rsync_extra": [], "rsync_event_recurse": false, "rsync_style": 2,

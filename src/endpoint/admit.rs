@@ -4,7 +4,8 @@ use std::os::unix::net::UnixStream;
 
 use nix::unistd::{Gid, Group, Uid, User, geteuid, getgrouplist};
 
-/// The group whose members reach the agents of this host.
+/// The group whose members reach the agents of this host: the line's login. Whoever is in it may do what a brain may, so it
+/// is no group for people; they ask the brain (`service::control`).
 pub const GROUP: &str = "psync";
 
 /// Whom an agent lets in: root, the user that it runs as, the pair's own user, and the members of [`GROUP`].

@@ -11,6 +11,7 @@ use crate::model::readable;
 use super::message::survey::Ask;
 use super::message::{Reply, Request, Start};
 use super::open::{Opening, open};
+use super::room::{Held, Room};
 use super::serve::{Inbound, Over, clock, serve};
 use super::survey::{Survey, attend};
 
@@ -45,10 +46,11 @@ pub fn serve_stdio(
         Err(error) => return Served::Failed(format!("stdin and stdout: {error}")),
     };
     stop(inbox_in.clone());
+    let room = Room::default();
     let deliver = move |incoming: Incoming<Request>| {
         let inbound = match incoming {
             Incoming::Hello(hello) => return named_in.send(hello.pair).is_ok(),
-            Incoming::Message(request) => Inbound::Request(request),
+            Incoming::Message(request) => Inbound::Held(room.hold(request)),
             Incoming::Ended(error) => {
                 let _ = lost_in.send(error);
                 Inbound::End
@@ -62,8 +64,8 @@ pub fn serve_stdio(
         Err(error) => return Served::Lost(error),
     };
     let first = match inbox.recv() {
-        Ok(Inbound::Request(Request::Start(start))) => start,
-        Ok(Inbound::Request(Request::Check(ask))) => {
+        Ok(Inbound::Held(Held { request: Request::Start(start), .. })) => start,
+        Ok(Inbound::Held(Held { request: Request::Check(ask), .. })) => {
             survey(opening, pair, &named, ask, &link, &inbox);
             return finish(link, &lost, Served::Done);
         }
@@ -71,12 +73,16 @@ pub fn serve_stdio(
     };
     let served = open_and_serve(opening, pair, first, &link, &inbox, sink);
     match served {
+        Ok(Over::Refused(reason)) => {
+            link.turn_away(&reason);
+            finish(link, &lost, Served::Failed(reason))
+        }
         // What comes after it is how every link ends.
-        Ok(true) => {
+        Ok(Over::Stopped) => {
             let _ = finish(link, &lost, Served::Done);
             Served::Done
         }
-        Ok(false) => finish(link, &lost, Served::Done),
+        Ok(_) => finish(link, &lost, Served::Done),
         Err(reason) => {
             let _ = link.send(&Reply::Halt { reason: reason.clone() });
             finish(link, &lost, Served::Failed(reason))
@@ -100,14 +106,14 @@ fn survey(
     let mut first = Some(first);
     let next = || {
         first.take().or_else(|| match inbox.recv() {
-            Ok(Inbound::Request(Request::Check(ask))) => Some(ask),
+            Ok(Inbound::Held(Held { request: Request::Check(ask), .. })) => Some(ask),
             _ => None,
         })
     };
     attend(open, next, |answer| link.send(&Reply::Checked(answer)).is_ok());
 }
 
-/// From the brain's first word to its last. True: it said stop.
+/// From the brain's first word to its last.
 fn open_and_serve(
     opening: &Opening<'_>,
     pair: Option<&str>,
@@ -115,7 +121,7 @@ fn open_and_serve(
     link: &Channel<Reply>,
     inbox: &Receiver<Inbound>,
     sink: impl Fn(Inbound) + Send + Sync + Clone + 'static,
-) -> Result<bool, String> {
+) -> Result<Over, String> {
     let named = served_pair(pair, &start.pair)?.to_owned();
     let opening = Opening { pair: &named, dry_run: opening.dry_run || start.dry_run, ..opening.clone() };
     let (mut endpoint, watcher) = open(&opening, clock(), sink)?;
@@ -128,7 +134,7 @@ fn open_and_serve(
         Err(error) => Err(error),
     };
     watcher.stop();
-    served.map(|over| matches!(over, Over::Stopped)).map_err(|error| error.to_string())
+    served.map_err(|error| error.to_string())
 }
 
 /// The pair to be served: the name becomes that of a directory.

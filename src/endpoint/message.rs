@@ -5,12 +5,13 @@
 //! action's end); an endpoint answers in the order of what it did, and reports before it answers.
 
 pub mod survey;
+mod weight;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
     AncestorRow, Apply, Change, Content, Data, Generation, Outcome, OwnerNumber, Principal, Problem, Record, RelPath,
-    Seq, Side, Sums, Tunnel, Way,
+    Seq, Side, Sums, Tunnel, Way, words,
 };
 
 /// Rows that travel in one message have so many bytes at most, or are one row, which has less than this beside the
@@ -104,6 +105,7 @@ pub enum Request {
 /// The first words of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
+    #[serde(deserialize_with = "words::text")]
     pub pair: String,
     /// Higher than that of every earlier session of this pair: the brain's start, then its connections.
     pub incarnation: u64,
@@ -149,6 +151,7 @@ pub enum Reply {
     Hello(Hello),
     /// This side cannot serve; the pair halts with these words.
     Halt {
+        #[serde(deserialize_with = "words::text")]
         reason: String,
     },
     Rows {
@@ -203,10 +206,12 @@ pub enum Reply {
     /// On so many objects an attribute of this kind could not be set here so far; sent before [`Reply::Pong`], when
     /// there is news.
     NotSet {
+        #[serde(deserialize_with = "words::counts")]
         counts: Vec<(String, u64)>,
     },
     /// A line for the log that operators should see.
     Note {
+        #[serde(deserialize_with = "words::text")]
         text: String,
     },
     Pong {
@@ -220,6 +225,7 @@ pub enum Reply {
     /// Events below this directory were lost: it is scanned again.
     Lost {
         scope: RelPath,
+        #[serde(deserialize_with = "words::text")]
         reason: String,
     },
     /// A piece of the answer to a check.

@@ -10,6 +10,8 @@ pub mod expire;
 pub mod heartbeat;
 pub mod message;
 pub mod open;
+mod policy;
+pub mod room;
 pub mod rsync;
 mod saves;
 pub mod serve;
@@ -24,8 +26,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::filter::Filter;
 use crate::model::{
-    Apply, Change, Data, Displaced, Generation, Kind, Millis, Name, Outcome, OwnerNumber, Problem, Record, RelPath, Source,
-    Step, Time, Way,
+    AncestorRow, Apply, Change, Data, Displaced, Generation, Kind, Millis, Name, Outcome, OwnerNumber, Problem, Record,
+    RelPath, Source, Step, Time, Way,
 };
 use crate::replica::Replica;
 use crate::replica::archive::Archive;
@@ -40,8 +42,9 @@ use crate::watch::{Event, Hint};
 
 use message::survey::Answer;
 use message::{Hello, Reply, Request, Start};
+use policy::{Own, Policy, Refusal};
 use serve::Tuning;
-pub use settings::{Done, Settings, Style, style};
+pub use settings::{Done, Settings, Style, max_delete, style};
 
 /// The largest files whose contents a scan attaches to its reports, in bytes: as many as may be open at a time are in
 /// memory.
@@ -137,6 +140,13 @@ pub struct Endpoint<D: Disk, A: Archive> {
     doubts_root: bool,
     /// psync's own directory is not where it was: nothing is done any more, and the session was told.
     astray: bool,
+    policy: Policy,
+    /// Why the session is over.
+    refused: Option<String>,
+    /// What the other archive knows better, until all of it has come.
+    lessons: Vec<AncestorRow>,
+    /// The pair of the session, for people.
+    pair: String,
 }
 
 impl<D: Disk, A: Archive> Endpoint<D, A> {
@@ -182,11 +192,16 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             pings: Vec::new(),
             doubts_root: false,
             astray: false,
+            policy: Policy::new(),
+            refused: None,
+            lessons: Vec::new(),
+            pair: String::new(),
         })
     }
 
     /// Takes other settings, from now on.
     pub fn tune(&mut self, tuning: Tuning) {
+        self.replica.set_removals(tuning.max_delete, tuning.force);
         self.coalescer.set_timing(tuning.timing);
         if let Some(seconds) = &mut self.settings.trash_seconds {
             *seconds = u64::from(tuning.trash_days) * 86_400;
@@ -235,26 +250,46 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
     }
 
-    /// Takes in a request of the brain. What takes long is done by [`Endpoint::step`].
+    /// Takes in a request of the brain, if it is one that a brain may make: else [`Endpoint::take_refusal`] says why the
+    /// session is over. What takes long is done by [`Endpoint::step`].
     pub fn handle(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        let own = Own {
+            generation: self.replica.identity.generation,
+            rows: self.replica.count_rows()?,
+            seq: self.replica.last_seq(),
+            pings: self.pings.len(),
+        };
+        let request = match self.policy.admit(request, &own) {
+            Ok(Some(request)) => request,
+            Ok(None) => return Ok(()),
+            Err(Refusal { reason }) => {
+                self.reporting = false;
+                self.refused = Some(reason);
+                return Ok(());
+            }
+        };
         let mut said = Vec::new();
         let handled = self.take_in(request, now, &mut said).and_then(|()| self.all_directories_first(&mut said, now));
         self.say(said, out);
         handled
     }
 
+    /// Why the session is over, if the other side asked for what nobody may ask. Until the next one begins nothing more is
+    /// taken in.
+    pub fn take_refusal(&mut self) -> Option<String> {
+        self.refused.take()
+    }
+
     fn take_in(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         match request {
-            Request::Start(start) => self.start(&start, out)?,
+            Request::Start(start) => self.start(&start, now, out)?,
             Request::Rows { above } => {
                 let lists = message::cut(self.replica.rows_above(above)?);
                 out.extend(lists.into_iter().map(|rows| Reply::Rows { rows }));
                 out.push(Reply::RowsEnd);
             }
-            Request::Learn { rows } => {
-                self.replica.learn(&rows)?;
-                self.replica.commit()?;
-            }
+            // All of it at once: rows that make no sense together are found before one is stored.
+            Request::Learn { rows } => self.lessons.extend(rows),
             Request::Go { peer, scan, whole } => self.go(peer, scan, whole, now)?,
             Request::Apply { generation, apply } => self.apply(generation, apply, out)?,
             Request::Record { generation, record } => self.records.push((generation, record)),
@@ -271,8 +306,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             Request::Rsync { generation, piece } => self.hear_rsync(generation, piece, out)?,
             Request::Sums { generation, sums } => {
+                let whole = self.policy.goes_whole(generation);
                 if let Some((_, supply)) = self.supplies.get_mut(&generation) {
-                    supply.hear(&sums);
+                    if whole { supply.hear_nothing() } else { supply.hear(&sums) }
                 }
             }
             Request::Data { generation, data } if self.rsync.is_coming(generation) => {
@@ -316,11 +352,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         Ok(())
     }
 
-    fn start(&mut self, start: &Start, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
-        self.carry_out_rest(0)?;
+    fn start(&mut self, start: &Start, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        self.carry_out_rest(now)?;
         self.forget_session()?;
         // This session has not heard of it.
         self.astray = false;
+        self.pair.clone_from(&start.pair);
         if start.accept {
             self.replica.adopt_root()?;
         }
@@ -330,6 +367,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.rebooted = false;
             self.covered = false;
         }
+        self.replica.set_now(now);
+        self.replica.begin_removals(start.accept)?;
         let hello = match self.hello() {
             Ok(hello) => hello,
             Err(ReplicaError::Archive(error)) => return Err(error.into()),
@@ -349,6 +388,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     pub fn part(&mut self, now: Millis) -> Result<(), ReplicaError> {
         self.carry_out_rest(now)?;
         self.forget_session()?;
+        self.policy.part();
         self.replica.commit()
     }
 
@@ -369,6 +409,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.reporting = false;
         self.held = false;
         self.pings.clear();
+        self.lessons.clear();
+        self.refused = None;
         self.supplies.clear();
         self.copies.clear();
         self.leavers.clear();
@@ -429,6 +471,16 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     fn go(&mut self, peer: [u8; 16], scan: bool, whole: bool, now: Millis) -> Result<(), ReplicaError> {
+        let lessons = std::mem::take(&mut self.lessons);
+        if !self.replica.is_a_tree(&lessons)? {
+            self.policy.end();
+            self.refused = Some("the other side teaches rows that lie in each other".to_owned());
+            return Ok(());
+        }
+        if !lessons.is_empty() {
+            self.replica.learn(&lessons)?;
+            self.replica.commit()?;
+        }
         self.replica.meet_peer(peer)?;
         self.fresh = false;
         self.rebooted = false;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{Links, Owner, Share};
+use crate::config::{Accept, Links, Owner, Share};
 use crate::filter::{Filter, FilterSettings, Translate};
+use crate::model::guard::Limit;
 use crate::model::{Millis, Name, RelPath, Side};
 use crate::replica::disk::Disk;
 use crate::replica::metadata::Rules;
@@ -50,6 +51,10 @@ pub struct Opening<'a> {
     pub filter: FilterSettings,
     pub timing: Timing,
     pub durable: bool,
+    /// Deletions within ten minutes beyond which this side removes nothing more.
+    pub max_delete: Limit,
+    /// Directories may be removed whatever they hold.
+    pub force: bool,
     /// `FROM:TO`, see [`Translate`].
     pub translate: Option<String>,
     /// Days that the trash keeps an object.
@@ -64,6 +69,8 @@ pub struct Opening<'a> {
     pub owner: Owner,
     pub links: Links,
     pub samba_acls: bool,
+    /// What the other side may give objects here.
+    pub accept: Accept,
     /// Directories of these names are not watched, nor what lies below them.
     pub unwatched: Vec<String>,
     pub style: Style,
@@ -101,7 +108,8 @@ pub fn open(
     let cover = Arc::new(Covered { tree: watcher.clone(), unwatched: opening.unwatched.clone() });
     let open_disk = if opening.dry_run { RealDisk::open_dry } else { RealDisk::open };
     let disk = open_disk(opening.root, opening.pair, cover).map_err(|e| format!("{root}: {e}"))?;
-    let disk = disk.with_rules(Rules::new(opening.owner, opening.samba_acls), opening.links);
+    let rules = Rules::new(opening.owner, opening.samba_acls).accepting(opening.accept.clone());
+    let disk = disk.with_rules(rules, opening.links);
     let identity = disk.root_identity().map_err(|e| format!("{root}: {e}"))?;
     let root = (identity.ino, identity.btime);
     // Even to be opened the archive takes some room.
@@ -118,6 +126,8 @@ pub fn open(
     let replica = crate::replica::Settings {
         side: opening.side,
         durable: opening.durable,
+        max_delete: opening.max_delete,
+        force: opening.force,
         wait_for_writers: opening.wait_for_writers,
         dry_run: opening.dry_run,
         trash_max: Some(opening.trash_max),

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::link::channel::Channel;
 use crate::model::Millis;
+use crate::model::guard::Limit;
+use crate::model::sane::Weight;
 use crate::pulse;
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
@@ -14,6 +16,7 @@ use crate::watch::Event;
 use crate::watch::coalesce::Timing;
 
 use super::message::{Reply, Request, Start};
+use super::room::Held;
 use super::rsync::Told;
 use super::{Endpoint, Next};
 
@@ -21,6 +24,8 @@ use super::{Endpoint, Next};
 #[derive(Debug)]
 pub enum Inbound {
     Request(Request),
+    /// The same from a link: until it is taken in, it counts against what may wait.
+    Held(Held<Request>),
     Event(Event),
     /// Of an rsync on this side.
     Rsync(Told),
@@ -40,6 +45,10 @@ pub struct Tuning {
     pub timing: Timing,
     /// Days that the trash keeps an object.
     pub trash_days: u32,
+    /// Deletions within ten minutes beyond which nothing more is removed.
+    pub max_delete: Limit,
+    /// Directories may be removed whatever they hold.
+    pub force: bool,
 }
 
 /// The beginning of a session that came over a connection of its own.
@@ -61,10 +70,14 @@ pub enum Over {
     End,
     /// A session begins.
     Begin(Session),
+    /// The brain asked for what no brain may ask.
+    Refused(String),
 }
 
 /// Inputs taken in before work goes on.
 const INPUTS: usize = 4096;
+/// Bytes of replies that are made before they are sent, beside those of one input.
+const WAITING: usize = 8 << 20;
 /// Longest sleep without an input.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -99,16 +112,19 @@ pub fn serve<D: Disk, A: Archive>(
             Err(RecvTimeoutError::Disconnected) => return Ok(Over::End),
         };
         let mut stopped = false;
-        let mut taken = 0;
+        let (mut taken, mut made, mut counted) = (0, 0, 0);
         while let Some(one) = input {
             let now = clock();
             match one {
                 Inbound::Event(event) => endpoint.event(event, now),
                 Inbound::Rsync(told) => endpoint.told(told, now, &mut out)?,
                 Inbound::Tune(tuning) => endpoint.tune(tuning),
-                Inbound::Request(request) => {
+                Inbound::Held(Held { request, .. }) | Inbound::Request(request) => {
                     stopped |= request == Request::Stop;
                     endpoint.handle(request, now, &mut out)?;
+                    if let Some(reason) = endpoint.take_refusal() {
+                        return Ok(Over::Refused(reason));
+                    }
                 }
                 Inbound::Part => {
                     // What was to be told of the session has no hearer.
@@ -119,7 +135,10 @@ pub fn serve<D: Disk, A: Archive>(
                 Inbound::End => return Ok(Over::End),
             }
             taken += 1;
-            input = if taken < INPUTS && !endpoint.is_full() { inbox.try_recv().ok() } else { None };
+            made += out[counted..].iter().map(Weight::weight).sum::<usize>();
+            counted = out.len();
+            let room = taken < INPUTS && !endpoint.is_full() && made < WAITING;
+            input = if room { inbox.try_recv().ok() } else { None };
         }
         next = endpoint.step(clock(), &mut out)?;
         for reply in out.drain(..) {

@@ -28,6 +28,7 @@ use super::heartbeat::Heartbeat;
 use super::message::survey::Ask;
 use super::message::{Reply, Request};
 use super::open::{Opening, RealEndpoint, open};
+use super::room::Room;
 use super::serve::{Inbound, Over, Session, clock, serve};
 use super::survey::{Scope, Survey, attend};
 use super::tenure::Tenure;
@@ -67,6 +68,11 @@ pub enum News<'a> {
         bytes: u64,
     },
     Note(&'a str),
+    /// The brain asked for what no brain may ask: its session is over.
+    Refused {
+        who: &'a str,
+        why: &'a str,
+    },
     /// The root cannot be served, or not any more.
     Failed(&'a str),
 }
@@ -118,6 +124,7 @@ impl Service<'_> {
             holder.dismiss("the agent was stopped");
             let _ = ended.send(Inbound::End);
         });
+        let holds = tenure.clone();
         let at_stop = end.clone();
         on_stop(Box::new(move || at_stop()));
         let door = Door {
@@ -127,6 +134,7 @@ impl Service<'_> {
             pair: self.opening.pair.to_owned(),
             tell: self.tell.clone(),
             callers: Arc::default(),
+            room: Room::default(),
             root: self.opening.root.to_owned(),
             scope: self.opening.scope(),
             checks: Arc::default(),
@@ -135,7 +143,7 @@ impl Service<'_> {
         };
         thread::Builder::new().name("accept".into()).spawn(move || door.accept(&listener))?;
         let mut held = None;
-        self.serve_all(&mut held, &inbox, &endpoint, beating);
+        self.serve_all(&mut held, &inbox, (&endpoint, &holds), beating);
         if let Some(mut held) = held
             && let Err(error) = held.endpoint.part(clock())
         {
@@ -148,7 +156,7 @@ impl Service<'_> {
         &self,
         held: &mut Option<Held>,
         inbox: &Receiver<Inbound>,
-        events: &Sender<Inbound>,
+        (events, tenure): (&Sender<Inbound>, &Tenure),
         beating: &Beating,
     ) {
         let mut replies: Option<Arc<Channel<Reply>>> = None;
@@ -172,6 +180,14 @@ impl Service<'_> {
                         to.close();
                     }
                     None
+                }
+                Ok(Over::Refused(reason)) => {
+                    replies = None;
+                    let who = tenure.expel(&reason);
+                    (self.tell)(News::Refused { who: who.as_deref().unwrap_or("a brain"), why: &reason });
+                    // What it asked for before is done and recorded, as when its line is cut.
+                    let parted = held.as_mut().map_or(Ok(()), |held| held.endpoint.part(clock()));
+                    parted.err().map(|error| error.to_string())
                 }
                 Ok(Over::Begin(session)) => {
                     replies = Some(session.replies.clone());
@@ -250,7 +266,14 @@ fn wait(inbox: &Receiver<Inbound>) -> Over {
         match pulse::rest(IDLE, || inbox.recv_timeout(IDLE)) {
             Ok(Inbound::Begin(session)) => return Over::Begin(session),
             Ok(Inbound::End) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Over::End,
-            Ok(Inbound::Request(_) | Inbound::Event(_) | Inbound::Rsync(_) | Inbound::Tune(_) | Inbound::Part)
+            Ok(
+                Inbound::Request(_)
+                | Inbound::Held(_)
+                | Inbound::Event(_)
+                | Inbound::Rsync(_)
+                | Inbound::Tune(_)
+                | Inbound::Part,
+            )
             | Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
         }
     }
@@ -265,6 +288,8 @@ struct Door {
     pair: String,
     tell: Tell,
     callers: Arc<AtomicUsize>,
+    /// Before the endpoint.
+    room: Room,
     /// What a check looks at.
     root: PathBuf,
     scope: Scope,
@@ -355,6 +380,8 @@ impl Door {
                     break;
                 }
                 Incoming::Message(request) => {
+                    // Waits here, and not before whoever holds the endpoint.
+                    let request = self.room.hold(request);
                     if !self.tenure.pass(connection, request) {
                         replies.turn_away("another brain has taken over");
                         break;

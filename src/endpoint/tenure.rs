@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::link::channel::Channel;
 
 use super::message::{Reply, Request, Start};
+use super::room::Held;
 use super::serve::{Inbound, Session};
 
 /// Whoever begins a session asks here, and all that it says goes through here to the endpoint.
@@ -59,10 +60,10 @@ impl Tenure {
     }
 
     /// Hands a request on if this connection holds the endpoint; whether it does.
-    pub fn pass(&self, connection: u64, request: Request) -> bool {
+    pub fn pass(&self, connection: u64, request: Held<Request>) -> bool {
         let holder = self.holder();
         let holds = holder.as_ref().is_some_and(|holder| holder.connection == connection);
-        holds && self.endpoint.send(Inbound::Request(request)).is_ok()
+        holds && self.endpoint.send(Inbound::Held(request)).is_ok()
     }
 
     /// The connection has ended; whether it held the endpoint.
@@ -73,6 +74,14 @@ impl Tenure {
             let _ = self.endpoint.send(Inbound::Part);
         }
         held
+    }
+
+    /// Ends the holder's connection with these words, and frees its place: nothing that it says is passed on any more. Who
+    /// it was.
+    pub fn expel(&self, reason: &str) -> Option<String> {
+        let held = self.holder().take()?;
+        held.replies.turn_away(reason);
+        Some(held.name)
     }
 
     /// Ends the holder's connection with these words.
@@ -86,6 +95,7 @@ impl Tenure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::room::Room;
     use crate::link::channel::Incoming;
     use crate::link::handshake::{Hello, Role};
     use crate::link::{Limits, LinkError};
@@ -95,6 +105,10 @@ mod tests {
 
     fn start(incarnation: u64) -> Start {
         Start { pair: "p".into(), incarnation, accept: false, union: false, filters: [0; 32], dry_run: false }
+    }
+
+    fn asked(request: Request) -> Held<Request> {
+        Room::default().hold(request)
     }
 
     /// The agent's end of a line, and what the brain at the other end hears.
@@ -129,14 +143,14 @@ mod tests {
             let (late, _, _brain) = line();
             let why = tenure.begin(2, "host two", start(incarnation), late).expect_err("taken");
             assert!(why.contains("host one") && why.contains("incarnation 10"), "{why}");
-            assert!(!tenure.pass(2, Request::Stop) && !tenure.leave(2));
+            assert!(!tenure.pass(2, asked(Request::Stop)) && !tenure.leave(2));
         }
-        assert!(tenure.pass(1, Request::Ping { number: 1 }));
+        assert!(tenure.pass(1, asked(Request::Ping { number: 1 })));
         let (second, _, _brain) = line();
         tenure.begin(3, "host two", start(11), second).expect("higher");
         assert_eq!(turned_away(&first_hears), "another brain has taken over: host two");
-        assert!(!tenure.pass(1, Request::Stop) && !tenure.leave(1));
-        assert!(tenure.pass(3, Request::Stop) && tenure.leave(3) && !tenure.leave(3));
+        assert!(!tenure.pass(1, asked(Request::Stop)) && !tenure.leave(1));
+        assert!(tenure.pass(3, asked(Request::Stop)) && tenure.leave(3) && !tenure.leave(3));
         // Nobody is there: any number will do.
         let (again, _, _brain) = line();
         tenure.begin(4, "host one", start(1), again).expect("free");
@@ -145,11 +159,24 @@ mod tests {
             .map(|inbound| match inbound {
                 Inbound::Part => "part".into(),
                 Inbound::Begin(session) => format!("begin {}", session.start.incarnation),
-                Inbound::Request(request) => format!("{request:?}"),
+                Inbound::Held(held) => format!("{:?}", held.request),
                 other => panic!("{other:?}"),
             })
             .collect();
         let want = ["part", "begin 10", "Ping { number: 1 }", "part", "begin 11", "Stop", "part", "part", "begin 1"];
         assert_eq!(told, want);
+    }
+
+    #[test]
+    fn who_asks_for_what_nobody_may_ask_is_put_out() {
+        let (endpoint, inbox) = channel();
+        let tenure = Tenure::new(endpoint);
+        let (first, first_hears, _brain) = line();
+        tenure.begin(1, "host one", start(10), first).expect("nobody was there");
+        assert_eq!(tenure.expel("no such generation").as_deref(), Some("host one"));
+        assert_eq!(turned_away(&first_hears), "no such generation");
+        assert!(!tenure.pass(1, asked(Request::Stop)) && !tenure.leave(1));
+        assert_eq!(tenure.expel("again"), None);
+        assert_eq!(inbox.try_iter().count(), 2, "part and begin");
     }
 }

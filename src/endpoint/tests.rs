@@ -13,11 +13,18 @@ fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).expect("path")
 }
 
+mod hostile;
+
 /// The right side, in a directory of its own.
 fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
     let root = tempfile::tempdir().expect("root");
+    let opened = opened(root.path());
+    (root, opened)
+}
+
+fn opened(root: &std::path::Path) -> (open::RealEndpoint, Arc<InotifyTree>) {
     let opening = Opening {
-        root: root.path(),
+        root,
         pair: "p",
         side: Side::Right,
         filter: FilterSettings {
@@ -29,6 +36,8 @@ fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
         },
         timing: Timing { event_interval: 1000, delete_delay: 300, open_wait: 60_000 },
         durable: false,
+        max_delete: crate::model::guard::Limit::Share { percent: 50, at_least: 100 },
+        force: false,
         translate: None,
         trash_days: 7,
         trash_max: Share::Percent(10),
@@ -37,6 +46,7 @@ fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
         owner: Owner::Names,
         links: Links::Preserve,
         samba_acls: false,
+        accept: Default::default(),
         unwatched: vec![],
         style: Style::Continuous,
         recurse: false,
@@ -46,8 +56,7 @@ fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
         dry_run: false,
         done: None,
     };
-    let opened = open::open(&opening, 1, |_| {}).expect("opened");
-    (root, opened)
+    open::open(&opening, 1, |_| {}).expect("opened")
 }
 
 fn row(node: u64, parent: u64, at: &str, generation: u64, content: Content) -> AncestorRow {
@@ -56,13 +65,25 @@ fn row(node: u64, parent: u64, at: &str, generation: u64, content: Content) -> A
     AncestorRow { node, parent, path: path(at), generation, entry: Some(Entry { content, attrs }) }
 }
 
+fn start() -> Request {
+    let pair = "p".to_owned();
+    Request::Start(Start { pair, incarnation: 1, accept: false, union: false, filters: [0; 32], dry_run: false })
+}
+
+fn go() -> Request {
+    Request::Go { peer: [2; 16], scan: false, whole: false }
+}
+
 /// What a side knows after it was taught these lists: node, name, generation, and whether it is there.
 fn taught(lists: &[Vec<AncestorRow>]) -> Vec<(u64, String, u64, bool)> {
     let (_root, (mut endpoint, _watcher)) = right();
     let mut out = Vec::new();
+    endpoint.handle(start(), 2, &mut out).expect("begun");
     for rows in lists {
         endpoint.handle(Request::Learn { rows: rows.clone() }, 2, &mut out).expect("learned");
     }
+    endpoint.handle(go(), 2, &mut out).expect("gone");
+    endpoint.handle(start(), 2, &mut out).expect("begun");
     endpoint.handle(Request::Rows { above: 0 }, 2, &mut out).expect("rows");
     let rows = out.into_iter().filter_map(|reply| if let Reply::Rows { rows } = reply { Some(rows) } else { None });
     rows.flatten().map(|row| (row.node, row.path.to_string(), row.generation, row.entry.is_some())).collect()
@@ -92,7 +113,8 @@ fn contents_of_what_equals_its_row_are_supplied() {
         endpoint.step(3, &mut out).expect("done");
         out
     };
-    ask(Request::Go { peer: [2; 16], scan: false, whole: false });
+    ask(start());
+    ask(go());
     let entry = row(20, 1, "f", 20, Content::File { size: 4, hash: None }).entry.expect("an entry");
     let source = Source::Inline(serde_bytes::ByteBuf::from(*b"text"));
     let step = Step::Put { entry, source, expect: crate::model::Expect::Absent, displaced: Displaced::Trash };

@@ -94,9 +94,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             || !self.scans.is_empty()
             || !self.readings.is_empty()
             || !self.coalescer.is_empty();
-        if !self.pings.is_empty()
-            && let Some(counts) = self.replica.not_set.take_news()
-        {
+        let asked = !self.pings.is_empty();
+        if asked && let Some(counts) = self.replica.not_set.take_news() {
             out.push(Reply::NotSet { counts });
         }
         self.pings.retain(|(number, since)| {
@@ -106,6 +105,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             wait
         });
+        if asked && self.pings.is_empty() && self.full_scan.is_none() {
+            // The brain asks when nothing is left to do: whatever it deletes from now on is another deletion.
+            self.replica.end_acceptance();
+        }
     }
 
     fn next_due(&self, now: Millis) -> Next {
@@ -132,6 +135,20 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Carries out the actions and records that have come in. The end of a large batch waits for the next one, if that
     /// has come by the next call.
     pub(super) fn flush(&mut self, out: &mut Vec<Reply>, now: Millis) -> Result<(), ReplicaError> {
+        self.replica.set_now(now);
+        let flushed = self.flush_batch(out, now);
+        if let Some(reason) = self.replica.take_halt() {
+            let pair = &self.pair;
+            let cure = format!("to take them, go on with --accept (`psync resume {pair} --accept`)");
+            // At once, before the brain tries again. The link stays, so that the pair stays halted.
+            self.free.push(Reply::Halt { reason: format!("{reason}; {cure}") });
+            self.policy.end();
+            self.reporting = false;
+        }
+        flushed
+    }
+
+    fn flush_batch(&mut self, out: &mut Vec<Reply>, now: Millis) -> Result<(), ReplicaError> {
         self.replica.place_prepared()?;
         if !self.jobs.is_empty() {
             self.carry_out(out, now)?;
@@ -204,11 +221,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// number before what names it.
     pub(super) fn say(&mut self, mut said: Vec<Reply>, out: &mut Vec<Reply>) {
         out.extend(super::names(&self.replica.disk.names_used(false)));
+        let before = out.len();
         out.append(&mut self.free);
         match self.replica.is_unfinished() {
             true => self.corked.append(&mut said),
             false => out.append(&mut said),
         }
+        out[before..].iter().for_each(|reply| self.policy.said(reply));
     }
 
     fn step_dirty(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {

@@ -171,6 +171,7 @@ impl Engine {
                 flight.states[index(side)] = State::Done;
                 if let (Some(agreed), Some(placed)) = (&mut flight.entry, entry)
                     && agreed.hash().is_none()
+                    && agreed.content.compare(&placed.content) != crate::model::Sameness::Differs
                 {
                     agreed.content = placed.content;
                 }
@@ -465,7 +466,7 @@ impl Engine {
         }
         let deletes = self.deletions(side, &change);
         self.sides[i].deleting += deletes;
-        self.add_pending(i, Pending { change, since: now, not_before: 0, deletes });
+        self.add_pending(i, Pending { change, since: now, not_before: 0, deletes, weight: 0 });
     }
 
     fn strike_at_least(&mut self, path: &RelPath, now: Millis, least: Millis) -> Millis {

@@ -4,8 +4,8 @@
 //! *pending* changes; [`reconcile`] decides one path, [`plan`] makes actions of it, [`flight`] follows each action until
 //! both archives hold its row. [`locks`] keeps actions apart, [`guard`] halts before a disaster.
 
+mod claims;
 mod flight;
-pub mod guard;
 pub mod locks;
 mod moves;
 mod news;
@@ -19,8 +19,11 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::endpoint::message::{Hello, Reply, Request};
+use crate::model::sane::Weight;
 use crate::model::{AncestorRow, Change, Generation, Millis, NodeId, RelPath, Seq, Side, Way};
 
+pub use crate::model::guard;
+use claims::Claims;
 use flight::Flight;
 use guard::Guard;
 use locks::Locks;
@@ -76,6 +79,8 @@ pub enum Input {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     Send(Side, Request),
+    /// This side said what cannot be: its link ends, and the pair stays halted.
+    HangUp(Side),
     Tell(News),
 }
 
@@ -98,6 +103,8 @@ struct Pending {
     not_before: Millis,
     /// What the guard counts of it.
     deletes: u64,
+    /// What it takes in memory.
+    weight: usize,
 }
 
 /// What the engine knows of one side.
@@ -109,6 +116,9 @@ struct SideState {
     rows: Vec<AncestorRow>,
     rows_done: bool,
     pending: BTreeMap<RelPath, Pending>,
+    /// What they take in memory, and of that the contents that came along.
+    weight: usize,
+    inline: usize,
     /// `None`: the scan is done. Before its first word everything is ahead of it.
     cursor: Option<RelPath>,
     /// Reports of new things that are not dealt with yet: deletions of this side wait for them.
@@ -147,6 +157,7 @@ pub struct Engine {
     /// The conflicts that were told, and are not settled yet.
     conflicts: BTreeMap<RelPath, (Side, Option<RelPath>)>,
     guard: Guard,
+    claims: [Claims; 2],
     next_generation: Generation,
     confirmed: Generation,
     /// Recorded on both sides, and not confirmed yet.
@@ -186,8 +197,14 @@ const FLIGHTS_MAX: usize = 2048;
 const STREAMS_MAX: usize = 256;
 /// What travels in one piece is no stream any more once it has passed; so many bytes of that may be under way.
 const CARRIED_MAX: u64 = 16 * 1024 * 1024;
+/// Bytes of contents that came with reports which wait.
+const INLINE_MAX: usize = 16 * 1024 * 1024;
 /// A deletion waits at most this long for what its side made before it.
 const DELETION_WAIT: Millis = 30_000;
+
+fn inline(pending: &Pending) -> usize {
+    pending.change.inline.as_ref().map_or(0, |bytes| bytes.len())
+}
 
 fn index(side: Side) -> usize {
     match side {
@@ -212,6 +229,7 @@ impl Engine {
             made: BTreeMap::new(),
             conflicts: BTreeMap::new(),
             guard,
+            claims: Default::default(),
             next_generation: 0,
             confirmed: 0,
             completed: BTreeSet::new(),
@@ -240,7 +258,11 @@ impl Engine {
         self.now = now;
         match input {
             Input::Start { incarnation, accept, union } => self.start(incarnation, accept, union),
-            Input::Reply(side, reply) => self.reply(side, reply, now),
+            Input::Reply(side, reply) => {
+                if let Some(reply) = self.believe(side, reply, now) {
+                    self.reply(side, reply, now);
+                }
+            }
             Input::Tick => {}
             Input::Scan { checksum } => self.want_scan(checksum),
             Input::Pause(on) => self.pause(on),
@@ -286,17 +308,19 @@ impl Engine {
     fn reply(&mut self, side: Side, reply: Reply, now: Millis) {
         match reply {
             Reply::Hello(hello) => self.hello(side, hello, now),
-            // From side to side, past the engine.
-            Reply::Names { .. } => {}
+            Reply::Names { numbers } => self.pass_names(side, numbers),
             Reply::Halt { reason } => self.halt(format!("{} side: {reason}", side.word()), String::new()),
             Reply::Rows { rows } => self.side(side).rows.extend(rows),
             Reply::RowsEnd => self.rows_end(side),
             Reply::Report(change) => self.report(side, change, now),
             Reply::Clean { path } => {
+                let was_asked = self.answered(side, &path);
+                let known = was_asked || self.sides.iter().any(|s| s.pending.contains_key(&path));
                 self.drop_pending(side, &path);
-                self.answered(side, &path);
                 self.sides[index(side)].distrusted.remove(&path);
-                self.ready.insert(path);
+                if known {
+                    self.ready.insert(path);
+                }
             }
             Reply::Cursor { path, files, bytes } => {
                 let state = self.side(side);
@@ -395,7 +419,7 @@ impl Engine {
         self.sides[i].deleting += deletes;
         // After a second refusal even fresh words wait: two sides that misunderstand each other must not spin.
         let not_before = self.strikes.get(&path).map_or(0, |(_, due)| *due);
-        self.add_pending(i, Pending { change, since: now, not_before, deletes });
+        self.add_pending(i, Pending { change, since: now, not_before, deletes, weight: 0 });
         self.ready.insert(path);
         self.in_sync = false;
     }
@@ -419,17 +443,30 @@ impl Engine {
         }
     }
 
-    fn add_pending(&mut self, i: usize, pending: Pending) {
-        self.moves += usize::from(pending.change.moved.is_some());
-        if let Some(old) = self.sides[i].pending.insert(pending.change.path.clone(), pending) {
-            self.moves -= usize::from(old.change.moved.is_some());
+    fn add_pending(&mut self, i: usize, mut pending: Pending) {
+        if self.sides[i].inline > INLINE_MAX {
+            // It is asked for when its turn comes.
+            pending.change.inline = None;
         }
+        pending.weight = pending.change.weight();
+        self.moves += usize::from(pending.change.moved.is_some());
+        self.sides[i].weight += pending.weight;
+        self.sides[i].inline += inline(&pending);
+        if let Some(old) = self.sides[i].pending.insert(pending.change.path.clone(), pending) {
+            self.lighten(i, &old);
+        }
+    }
+
+    fn lighten(&mut self, i: usize, old: &Pending) {
+        self.moves -= usize::from(old.change.moved.is_some());
+        self.sides[i].weight = self.sides[i].weight.saturating_sub(old.weight);
+        self.sides[i].inline = self.sides[i].inline.saturating_sub(inline(old));
     }
 
     fn drop_pending(&mut self, side: Side, path: &RelPath) -> Option<Pending> {
         let i = index(side);
         let pending = self.sides[i].pending.remove(path)?;
-        self.moves -= usize::from(pending.change.moved.is_some());
+        self.lighten(i, &pending);
         self.sides[i].creating.remove(&pending.change.seq);
         self.sides[i].deleting = self.sides[i].deleting.saturating_sub(pending.deletes);
         if let Some(moved) = &pending.change.moved
@@ -531,11 +568,13 @@ impl Engine {
         self.send(side, Request::Examine { path, as_copy });
     }
 
-    /// A side has said what it was asked for.
-    fn answered(&mut self, side: Side, path: &RelPath) {
-        if self.side(side).asked.remove(path) {
+    /// A side has said something of a path; whether it was asked for that.
+    fn answered(&mut self, side: Side, path: &RelPath) -> bool {
+        let was_asked = self.side(side).asked.remove(path);
+        if was_asked {
             self.wake_below(path);
         }
+        was_asked
     }
 
     /// Tells both sides how far both archives agree. Only what both have recorded counts: an archive that ends before

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::endpoint::message::{Hello, Request, Start, cut};
+use crate::model::sane::WINDOW;
 use crate::model::{AncestorRow, Millis, NodeId, RelPath, Side};
 
 use super::{Engine, News, Phase, index};
@@ -37,14 +38,16 @@ impl Engine {
         self.side(side).hello = Some(hello);
         self.side(side).greeted = now;
         let [Some(left), Some(right)] = self.sides.each_ref().map(|s| s.hello.clone()) else { return };
-        if let Some((reason, advice)) = self.disaster(&left, &right) {
+        if let Some((reason, advice)) = self.far_ahead(&left, &right).or_else(|| self.disaster(&left, &right)) {
             return self.halt(reason, advice);
         }
         self.compare(&left, &right);
         self.first = left.rows == 0 && right.rows == 0;
         let highest = [left.generation, right.generation, left.confirmed, right.confirmed].into_iter().max();
         self.next_generation = highest.unwrap_or(0).max(FIRST_GENERATION) + 1;
-        self.guard.begin(left.rows.max(right.rows), self.next_generation, now);
+        // Both archives hold the same rows; the left's is the brain's own to count.
+        let entries = if left.rows > 0 { left.rows } else { right.rows };
+        self.guard.begin(entries, self.next_generation, now);
         self.confirmed = left.confirmed.min(right.confirmed);
         self.phase = Phase::Exchanging;
         let above = if self.first { 0 } else { self.confirmed };
@@ -70,6 +73,28 @@ impl Engine {
             );
             self.tell(News::Warning { what: "clocks", text });
         }
+    }
+
+    /// A side that counts where the other can never have been: its number would be given on, and no archive could take the
+    /// next ones.
+    fn far_ahead(&self, left: &Hello, right: &Hello) -> Option<(String, String)> {
+        let [l, r] = [left, right].map(|hello| hello.generation.max(hello.confirmed));
+        let far = |one: u64, other: u64| one > other.saturating_add(WINDOW);
+        let side = match (far(l, r), far(r, l)) {
+            (true, _) => Side::Left,
+            (_, true) => Side::Right,
+            _ => return None,
+        };
+        let reason = format!(
+            "the {} side counts far ahead of the other one (generations {l} and {r}): its archive is damaged, or was misled",
+            side.word()
+        );
+        let advice = format!(
+            "nothing was changed. To unite both trees as if they had never met, with new archives, go on with --accept --union \
+             (`psync resume {} --accept --union`)",
+            self.settings.pair
+        );
+        Some((reason, advice))
     }
 
     /// What must not go on without a word of the administrator.

@@ -177,6 +177,22 @@ pub enum Sums {
 impl Data {
     /// Files up to this size travel in one piece.
     pub const WHOLE_MAX: u64 = 64 * 1024;
+    /// The bytes that may be sent before the receiver's first word.
+    pub const CREDIT: u64 = 512 * 1024;
+
+    /// The credit that this piece takes.
+    pub fn cost(&self) -> u64 {
+        match self {
+            Data::Chunk { bytes, .. } => bytes.len() as u64,
+            Data::Copy { length, .. } => Data::cost_of_copy(*length),
+            Data::Whole { .. } | Data::End { .. } | Data::Abort => 0,
+        }
+    }
+
+    /// The credit that a copy within the receiver takes: it costs no line, but its time.
+    pub fn cost_of_copy(length: u64) -> u64 {
+        4096 + (length / 128).min(Data::CREDIT / 4)
+    }
 }
 
 /// How a step ended.

@@ -4,10 +4,13 @@ mod action;
 mod change;
 pub mod conflict;
 mod entry;
+pub mod guard;
 mod hasher;
 pub mod merge;
 mod path;
 mod problem;
+pub mod sane;
+pub mod words;
 
 pub use action::{Apply, Data, Displaced, Expect, Outcome, Record, Source, Step, Sums, Tunnel, Way};
 pub use change::{AncestorRow, Change, Known, Like, Moved};

@@ -35,6 +35,7 @@ pub struct Problem {
     pub path: RelPath,
     pub kind: ProblemKind,
     /// The operation that failed and the system's words.
+    #[serde(deserialize_with = "super::words::text")]
     pub detail: String,
 }
 

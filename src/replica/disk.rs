@@ -64,6 +64,12 @@ pub const OWNER_NAME: &str = "owner's name";
 pub const GROUP_NAME: &str = "group's name";
 pub const ACL_NAMES: &str = "acl's names";
 
+/// What is missing where this side does not accept it from the other one; see [`crate::config::Accept`].
+pub const SETUID_REFUSED: &str = "setuid (accept_setuid)";
+pub const CAPABILITY_REFUSED: &str = "capability (accept_capabilities)";
+pub const OWNER_REFUSED: &str = "owner (accept_owners)";
+pub const GROUP_REFUSED: &str = "group (accept_owners)";
+
 /// What an object got of the attributes it was to have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NotSet {
@@ -75,10 +81,10 @@ impl NotSet {
     /// Whether these misses are all that keeps what was found from what was wanted. Else a user changed it meanwhile.
     pub fn explains(&self, wanted: &Attrs, found: &Attrs) -> bool {
         let any = |words: &[&str]| words.iter().any(|word| self.what.contains(word));
-        (wanted.user == found.user || any(&["owner", OWNER_NAME]))
-            && (wanted.group == found.group || any(&["group", GROUP_NAME]))
+        (wanted.user == found.user || any(&["owner", OWNER_NAME, OWNER_REFUSED]))
+            && (wanted.group == found.group || any(&["group", GROUP_NAME, GROUP_REFUSED]))
             && (wanted.mtime == found.mtime || any(&["mtime"]))
-            && (wanted.xattrs == found.xattrs || any(&["xattr", "acl", ACL_NAMES, "capability"]))
+            && (wanted.xattrs == found.xattrs || any(&["xattr", "acl", ACL_NAMES, "capability", CAPABILITY_REFUSED]))
             // A mode depends on the owner and on ACLs.
             && (wanted.mode == found.mode || !self.what.is_empty())
     }
@@ -333,6 +339,14 @@ pub trait Disk {
     /// Gives an object of an own directory to this owner and group, as far as this side may.
     fn give(&self, _dir: &Self::Dir, _name: &Name, _uid: u32, _gid: u32) -> io::Result<()> {
         Ok(())
+    }
+    /// Whether this side accepts the owner and the group from the other one.
+    fn accepts(&self, _attrs: &Attrs) -> (bool, bool) {
+        (true, true)
+    }
+    /// The same of the numbers that an object would have here instead.
+    fn accepts_numbers(&self, _uid: u32, _gid: u32) -> (bool, bool) {
+        (true, true)
     }
     /// Names this run of the machine: changes with every boot.
     fn boot_id(&self) -> [u8; 16];

@@ -2,15 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::words;
+
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What was looked at, in a word or two.
+    #[serde(deserialize_with = "words::text")]
     pub check: String,
     pub ok: bool,
     /// How it is.
+    #[serde(deserialize_with = "words::text")]
     pub found: String,
     /// What mends it; empty if nothing is wrong.
+    #[serde(deserialize_with = "words::text")]
     pub mend: String,
 }
 

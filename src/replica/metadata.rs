@@ -3,8 +3,9 @@
 pub mod acl;
 pub mod owners;
 
-use crate::config::Owner;
-use owners::Owners;
+use crate::config::{Accept, Owner};
+use crate::model::Principal;
+use owners::{Class, Found, Owners};
 
 /// What of an object's attributes takes part, and how owners are named.
 #[derive(Debug, Default)]
@@ -12,11 +13,28 @@ pub struct Rules {
     pub owners: Owners,
     /// Samba's Windows ACLs travel.
     pub samba_acls: bool,
+    /// What the other side may give objects here.
+    pub accept: Accept,
 }
 
 impl Rules {
     pub fn new(owner: Owner, samba_acls: bool) -> Rules {
-        Rules { owners: Owners::new(owner), samba_acls }
+        Rules { owners: Owners::new(owner), samba_acls, accept: Accept::default() }
+    }
+
+    /// The same on a side that takes no more than this.
+    pub fn accepting(self, accept: Accept) -> Rules {
+        Rules { accept, ..self }
+    }
+
+    /// Whether this side takes an owner of this number.
+    pub fn accepts(&self, class: Class, number: u32) -> bool {
+        let is_named = |name: &str| {
+            let principal = Principal::Name(name.into());
+            // "root" stands for no number elsewhere; here it is a line of the administrator's.
+            self.owners.find(class, &principal) == Found::Known(number) || name == "root" && number == 0
+        };
+        self.accept.owner(class == Class::Group, number, is_named)
     }
 
     /// Whether this extended attribute travels. Labels and seals of the machine itself (selinux, ima, evm, trusted)

@@ -24,6 +24,7 @@ pub mod reading;
 pub mod real;
 pub mod record;
 pub mod recover;
+mod removals;
 pub mod remove;
 mod resolve;
 mod rights;
@@ -40,6 +41,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::config::Share;
 use crate::filter::Filter;
+use crate::model::guard::Limit;
 use crate::model::{Attrs, Content, Kind, NodeId, ROOT_NODE, RelPath, Sameness, Seq, Side, Time};
 
 use archive::{Archive, Identity, Signature};
@@ -70,6 +72,10 @@ pub struct Settings {
     pub max_size: u64,
     /// Files above this size are read in slices where all of them must be read, and how much one slice is.
     pub read_slice: u64,
+    /// Deletions within ten minutes beyond which this side removes nothing more, whoever asks.
+    pub max_delete: Limit,
+    /// A directory that is to be removed may be removed whatever it holds.
+    pub force: bool,
     /// Nothing may change: neither is a crash settled nor anything committed.
     pub dry_run: bool,
 }
@@ -88,6 +94,8 @@ impl Default for Settings {
             partial_min: 8 * 1024 * 1024,
             max_size: u64::MAX,
             read_slice: 64 * 1024 * 1024,
+            max_delete: Limit::Off,
+            force: false,
             dry_run: false,
         }
     }
@@ -165,6 +173,7 @@ pub struct Replica<D: Disk, A: Archive> {
     /// Directories that must be scanned (they are new, or their events were lost).
     pub(crate) unscanned: BTreeSet<RelPath>,
     pub(crate) not_set: not_set::Counts,
+    pub(crate) removals: removals::Removals,
     /// Lines for the log.
     pub(crate) notes: Vec<String>,
     pub(crate) looks: late::Looks,
@@ -182,6 +191,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Takes over a tree and its memory; settles what a crash left open.
     pub fn open(disk: D, archive: A, filter: Filter, settings: Settings) -> Result<Self, error::ReplicaError> {
         let identity = archive.identity()?;
+        let removals = removals::Removals::new(settings.max_delete);
         let mut replica = Replica {
             disk,
             archive,
@@ -198,6 +208,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             vanished: BTreeSet::new(),
             unscanned: BTreeSet::new(),
             not_set: not_set::Counts::default(),
+            removals,
             notes: Vec::new(),
             looks: late::Looks::default(),
             readings: reading::Readings::default(),

@@ -246,6 +246,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(stat) => self.archive.child(parent.node, &row.name)?.filter(|former| self.unchanged(former, stat)),
             None => None,
         };
+        if let Some(victim) = &victim {
+            let former = self.archive.child(parent.node, &row.name)?;
+            self.inherit_age(node, former.as_ref(), victim);
+        }
         self.put_row(&row)?;
         self.forget_orphaned_moves()?;
         if row.signature.is_none() || inherited {

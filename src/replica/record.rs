@@ -1,7 +1,7 @@
 //! Record: remember what both sides agreed on, on the side that had the object already; and what the other archive
 //! knows better.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
     AncestorRow, Content, Generation, Kind, NodeId, PATH_MAX, ROOT_NODE, Record, RelPath, Sameness, merge,
@@ -163,6 +163,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// side, if it missed the action, would teach it to this one again in the place of what lies there now.
     pub(crate) fn put_row(&mut self, row: &Row) -> Result<(), ReplicaError> {
         if let Some(node) = self.archive.put(row)? {
+            self.removals.take_place(node, row.node);
             let (parent, name, generation) = (row.parent, row.name.clone(), row.generation);
             self.archive.bury(&Tombstone { node, parent, name, generation })?;
         }
@@ -187,6 +188,36 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if !settled {
             self.dirty.insert(path.clone());
         }
+    }
+
+    /// Whether these rows, with those that are here, lead from each row to the root, or to a directory that is unknown.
+    pub fn is_a_tree(&self, rows: &[AncestorRow]) -> Result<bool, ReplicaError> {
+        let own = |node| Ok::<_, ReplicaError>(self.archive.node(node)?.map(|row| (row.generation, row.parent)));
+        let mut parents: BTreeMap<NodeId, NodeId> = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.entry.is_some()) {
+            // Of what is known better here nothing will be learned.
+            if own(row.node)?.is_none_or(|(generation, _)| generation < row.generation) {
+                parents.insert(row.node, row.parent);
+            }
+        }
+        let mut sound = BTreeSet::new();
+        for node in parents.keys() {
+            let (mut at, mut way) = (*node, BTreeSet::new());
+            while at != ROOT_NODE && !sound.contains(&at) {
+                if !way.insert(at) {
+                    return Ok(false);
+                }
+                match parents.get(&at) {
+                    Some(parent) => at = *parent,
+                    None => match own(at)? {
+                        Some((_, parent)) => at = parent,
+                        None => break,
+                    },
+                }
+            }
+            sound.append(&mut way);
+        }
+        Ok(true)
     }
 
     /// Takes over newer ancestors from the other side's archive.

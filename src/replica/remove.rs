@@ -34,7 +34,29 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         force: bool,
     ) -> Result<Placed, ReplicaError> {
         let Some(parent) = self.open_parent(path)? else { return Ok(Placed::Refused(vec![path.clone()])) };
-        match self.meet(&parent, path, expect)? {
+        let met = self.meet(&parent, path, expect)?;
+        let Met::Victim(stat) = &met else {
+            return self.remove_met(generation, path, node, &parent, met, false);
+        };
+        // By what lies here, whatever the brain was told of it.
+        let Some(count) = self.may_remove(path, node, stat)? else { return Ok(Placed::Refused(vec![])) };
+        let removed = self.remove_met(generation, path, node, &parent, met, force && self.settings.force);
+        if !matches!(removed, Ok(Placed::Done(_))) {
+            self.give_back_removal(count);
+        }
+        removed
+    }
+
+    fn remove_met(
+        &mut self,
+        generation: Generation,
+        path: &RelPath,
+        node: NodeId,
+        parent: &Parent<D::Dir>,
+        met: Met,
+        force: bool,
+    ) -> Result<Placed, ReplicaError> {
+        match met {
             Met::Refused => return Ok(Placed::Refused(vec![path.clone()])),
             Met::Nothing => {}
             Met::Victim(stat) if stat.kind == Some(Kind::Dir) => {
@@ -45,14 +67,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 };
                 match below {
                     Below::Busy => return Ok(Placed::Busy),
-                    Below::Survivors => self.remove_known(generation, &parent, path, node)?,
-                    Below::Known => match self.remove_tree(generation, &parent, path, node, &stat, force)? {
+                    Below::Survivors => self.remove_known(generation, parent, path, node)?,
+                    Below::Known => match self.remove_tree(generation, parent, path, node, &stat, force)? {
                         Placed::Done(_) => {}
                         other => return Ok(other),
                     },
                 }
             }
-            Met::Victim(stat) => match self.remove_one(generation, &parent, path, &stat)? {
+            Met::Victim(stat) => match self.remove_one(generation, parent, path, &stat)? {
                 Placed::Done(_) => {}
                 other => return Ok(other),
             },

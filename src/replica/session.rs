@@ -36,14 +36,32 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(())
     }
 
-    /// Drops every row and tombstone. Generations go on, so that no number is used twice.
+    /// Drops every row and tombstone: the archive is another one from now on, which begins to count anew. So an archive
+    /// that was taught absurd numbers has a way on.
     pub fn forget_ancestors(&mut self) -> Result<(), ReplicaError> {
         self.reopen_reports()?;
         self.archive.drop_tree(ROOT_NODE)?;
         self.archive.forget_tombstones(Generation::MAX >> 1)?;
+        self.identity.archive = self.another_identity();
+        (self.identity.generation, self.identity.confirmed) = (0, 0);
         self.identity.peer = [0; 16];
         self.identity.side = None;
         self.commit()
+    }
+
+    /// An identity that no archive had: made from the last one, which was random.
+    fn another_identity(&self) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.identity.archive).update(&self.identity.generation.to_le_bytes());
+        hasher.update(&self.disk.wall_clock().to_le_bytes());
+        let mut identity = [0; 16];
+        identity.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        identity
+    }
+
+    /// The number of the last report.
+    pub fn last_seq(&self) -> Seq {
+        self.next_seq
     }
 
     /// From now on this archive belongs to that one.

@@ -9,6 +9,9 @@ use super::error::{At, ReplicaError};
 use super::partial;
 use super::reading::Reading;
 
+/// Who gets what belongs to nobody that this side accepts.
+const NOBODY: u32 = 65_534;
+
 /// An object in the stage.
 pub struct Staged<F> {
     pub name: Name,
@@ -197,6 +200,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if self.settings.own_owners
             && let Some((uid, gid)) = self.owner_for(path)
         {
+            self.disk.give(&stage, name, uid, gid).at(path, "change the owner")?;
+        }
+        let accepted = self.disk.accepts(attrs);
+        if accepted != (true, true) && !self.settings.own_owners {
+            // Not psync's own: that may be root.
+            let (uid, gid) = self.owner_for(path).unwrap_or((NOBODY, NOBODY));
+            let fits = self.disk.accepts_numbers(uid, gid);
+            let (uid, gid) = (if fits.0 { uid } else { NOBODY }, if fits.1 { gid } else { NOBODY });
             self.disk.give(&stage, name, uid, gid).at(path, "change the owner")?;
         }
         let not_set = match file {

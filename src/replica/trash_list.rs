@@ -37,6 +37,7 @@ pub struct Trashed {
     pub since: i64,
     /// Bytes; of a directory those of all files in it, where they are counted.
     pub size: u64,
+    #[serde(deserialize_with = "crate::model::words::text")]
     pub reason: String,
     pub kind: Kind,
     /// Copied by a check: the object lies at `path` below the directory `id`.

@@ -1,7 +1,7 @@
 //! The control socket: one line of JSON asks, lines of JSON answer, and then the connection ends.
 //!
-//! Who may ask: root, the user that the server runs as, and the group `psync`. The socket's mode says so, and the
-//! server looks at each peer itself. A request is bounded in length and time, and so is an answer.
+//! Who may ask: root, the user that the server runs as, and the group `psync-operators`; the group `psync`, which reaches the
+//! agents of this host, may not. The socket's mode says so, and the server looks at each peer itself. A request is bounded in length and time, and so is an answer.
 
 use std::ffi::CString;
 use std::fs::{self, Permissions};
@@ -21,7 +21,7 @@ use super::signals::Stop;
 use crate::pulse;
 
 /// Whose members may ask.
-const GROUP: &str = "psync";
+pub const GROUP: &str = "psync-operators";
 /// The longest request, in bytes.
 const REQUEST_MAX: u64 = 16 * 1024;
 /// The longest answer that a client takes.
@@ -129,7 +129,7 @@ fn serve_one(peer: UnixStream, group: Option<Gid>, answer: &impl Fn(&str) -> Vec
     // Read in any case: who closes a socket with something unread takes its own answer back.
     let line = read_line(&peer)?;
     let lines = match line {
-        _ if !may_ask(&peer, group)? => vec![refusal("only root and members of the group psync may ask")],
+        _ if !may_ask(&peer, group)? => vec![refusal("only root and members of the group psync-operators may ask")],
         Some(line) => answer(&line),
         None => vec![refusal("a request is one line of at most 16 KiB")],
     };

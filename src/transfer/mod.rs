@@ -20,7 +20,7 @@ pub use receive::{Receive, Received};
 pub use supply::{Supplied, Supply, holds_still};
 
 /// The bytes that a supply may send before the receiver's first word.
-pub const INITIAL_CREDIT: u64 = 512 * 1024;
+pub const INITIAL_CREDIT: u64 = crate::model::Data::CREDIT;
 /// The most bytes in one chunk.
 pub const CHUNK: usize = 128 * 1024;
 /// Files up to this size travel in one piece.
@@ -28,5 +28,5 @@ pub const WHOLE: u64 = crate::model::Data::WHOLE_MAX;
 
 /// The credit that a copy within the receiver takes: it costs no line, but its time.
 fn cost(length: u64) -> u64 {
-    4096 + (length / 128).min(INITIAL_CREDIT / 4)
+    crate::model::Data::cost_of_copy(length)
 }

@@ -26,6 +26,7 @@ mod names;
 mod own;
 mod owners;
 mod partaking;
+mod policy;
 mod roots;
 mod rsync;
 mod saves;

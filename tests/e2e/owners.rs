@@ -175,7 +175,7 @@ fn owners_are_left_alone() {
 
 impl Pair {
     /// Waits until no action was logged for a while; how many there were.
-    fn settle_alone(&self) -> usize {
+    pub fn settle_alone(&self) -> usize {
         let mut last = self.actions_logged();
         loop {
             std::thread::sleep(Duration::from_millis(1200));

@@ -169,6 +169,7 @@ impl RealPair {
                     wait_for_writers,
                     partial_min: 20,
                     read_slice: 16,
+                    max_delete: engine::guard::Limit::Share { percent: 50, at_least: 100 },
                     ..Default::default()
                 },
                 timing: Timing { event_interval: 1_000, delete_delay: 300, open_wait: 60_000 },
@@ -211,6 +212,7 @@ impl RealPair {
                     self.stage.trace.line(|| format!("{now} to {}: {}", side.word(), short(&request)));
                     self.requests[side as usize].push_back((ready, request));
                 }
+                Effect::HangUp(side) => panic!("an honest {} side is put out", side.word()),
                 Effect::Tell(news) => {
                     self.stage.trace.line(|| format!("{now} news: {}", short(&news)));
                     if let News::Halted { reason, advice } = news {
@@ -237,6 +239,8 @@ impl RealPair {
         let Some((endpoint, disk)) = self.endpoints[i].as_mut() else { return };
         let mut out = Vec::new();
         let result = work(endpoint, &mut out);
+        // A brain that keeps the protocol is never refused.
+        assert_eq!(endpoint.take_refusal(), None, "{} side", side.word());
         if disk.is_dead() {
             return;
         }

@@ -46,7 +46,8 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
     let cannot = |e: io::Error| UsageError(format!("cannot start: {}", words(&e)));
     stop_on_signals(&stop).map_err(cannot)?;
 
-    let shared = AgentSettings::from(&settings);
+    // Whoever reaches the socket has not the rights of this process.
+    let shared = AgentSettings { accept: settings.accept(false), ..AgentSettings::from(&settings) };
     let service = Service {
         opening: opening(&settings.right.root, &pair, &shared, Some(done(&log.logger))),
         admission: Admission { user: settings.right.user.clone() },
@@ -124,6 +125,10 @@ fn teller(log: Logger) -> Tell {
             slog::info!(log, "the brain has stopped; everything is recorded");
         }
         News::TurnedAway { who, why } => slog::warn!(log, "turned away: {who}: {why}"),
+        News::Refused { who, why } => {
+            notify::status(&format!("waiting for the brain; watching. {who} was put out: {why}"));
+            slog::error!(log, "refused: {who}: {why}"; MESSAGE_ID => message_id::LINK_DOWN);
+        }
         News::Scanned { files, bytes } => slog::debug!(log, "scanned: {files} files"; "bytes" => bytes),
         News::Note(text) => slog::info!(log, "{text}"),
         News::Failed(reason) => {

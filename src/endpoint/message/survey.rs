@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Hash, Kind, Name, Principal, Problem, RelPath, Time};
+use crate::model::{Hash, Kind, Name, Principal, Problem, RelPath, Time, words};
 use crate::replica::findings::Finding;
 use crate::replica::trash_list::Trashed;
 
@@ -46,6 +46,7 @@ pub enum Answer {
     End,
     /// There will be no answer.
     Failed {
+        #[serde(deserialize_with = "words::text")]
         reason: String,
     },
 }
@@ -54,6 +55,7 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Examination {
     /// The version of the program.
+    #[serde(deserialize_with = "words::text")]
     pub program: String,
     /// Milliseconds since 1970, when this was written.
     pub clock: i64,

@@ -43,6 +43,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 other => other.at(path, "rename")?,
             },
             Met::Victim(victim) if victim.kind != Some(Kind::Dir) && before.kind != Some(Kind::Dir) => {
+                if !self.may_merge(&row, path, &victim)? {
+                    return Ok(Placed::Refused(vec![]));
+                }
+                let former = self.archive.child(new.node, &new.name)?;
+                self.inherit_age(node, former.as_ref(), &victim);
                 match self.rename_over(generation, (from, &old), (path, &new), &before, &victim)? {
                     Swapped::Done => {}
                     Swapped::Busy => return Ok(Placed::Busy),

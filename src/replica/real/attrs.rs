@@ -7,8 +7,11 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, StatxFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use crate::config::Accept;
 use crate::model::{Attrs, Kind, Time, Xattrs};
-use crate::replica::disk::{ACL_NAMES, GROUP_NAME, NotSet, OWNER_NAME};
+use crate::replica::disk::{
+    ACL_NAMES, CAPABILITY_REFUSED, GROUP_NAME, GROUP_REFUSED, NotSet, OWNER_NAME, OWNER_REFUSED, SETUID_REFUSED,
+};
 use crate::replica::metadata::acl::{Acl, Malformed};
 use crate::replica::metadata::owners::{Class, Found, Owners};
 use crate::replica::metadata::{ACL_ACCESS, CAPABILITY, NTACL, Rules, XATTRS_MAX, is_acl};
@@ -75,7 +78,7 @@ fn set_on(fd: BorrowedFd<'_>, path: Option<String>, kind: Kind, wanted: &Attrs, 
     let mode = u32::from(stat.stx_mode) & 0o7777;
     let mut object = Object { fd, path, kind, mode, touched: false, not_set: NotSet::default() };
     if !rules.owners.ignored() {
-        object.own((stat.stx_uid, stat.stx_gid), wanted, &rules.owners)?;
+        object.own((stat.stx_uid, stat.stx_gid), wanted, rules)?;
     }
     if kind == Kind::Link {
         if !wanted.xattrs.is_empty() {
@@ -90,8 +93,8 @@ fn set_on(fd: BorrowedFd<'_>, path: Option<String>, kind: Kind, wanted: &Attrs, 
         present.remove(CAPABILITY);
     }
     let group_bits = object.set_xattrs(&present, wanted, rules)?;
-    object.set_mode(wanted.mode, group_bits, rules.owners.ignored())?;
-    object.set_capability(&present, wanted)?;
+    object.set_mode(wanted.mode, group_bits, rules, chowned)?;
+    object.set_capability(&present, wanted, &rules.accept)?;
     let mtime = Time { secs: stat.stx_mtime.tv_sec, nanos: stat.stx_mtime.tv_nsec };
     if kind == Kind::File && mtime != wanted.mtime {
         object.set_mtime(wanted.mtime)?;
@@ -126,9 +129,14 @@ impl Object<'_> {
         self.not_set.what.contains(&what)
     }
 
-    fn own(&mut self, now: (u32, u32), wanted: &Attrs, owners: &Owners) -> io::Result<()> {
-        let mut find = |class, principal, whose: [&'static str; 2]| {
-            let found = owners.find(class, principal);
+    fn own(&mut self, now: (u32, u32), wanted: &Attrs, rules: &Rules) -> io::Result<()> {
+        let mut find = |class, principal, whose: [&'static str; 3]| {
+            let found = rules.owners.find(class, principal);
+            if found.id().is_some_and(|number| !rules.accepts(class, number)) {
+                // Whose it is it stays.
+                self.miss(whose[2]);
+                return None;
+            }
             match found {
                 Found::Known(_) => {}
                 Found::Number(_) => self.miss(whose[1]),
@@ -136,8 +144,8 @@ impl Object<'_> {
             }
             found.id()
         };
-        let user = find(Class::User, &wanted.user, ["owner", OWNER_NAME]).filter(|id| *id != now.0);
-        let group = find(Class::Group, &wanted.group, ["group", GROUP_NAME]).filter(|id| *id != now.1);
+        let user = find(Class::User, &wanted.user, ["owner", OWNER_NAME, OWNER_REFUSED]).filter(|id| *id != now.0);
+        let group = find(Class::Group, &wanted.group, ["group", GROUP_NAME, GROUP_REFUSED]).filter(|id| *id != now.1);
         if user.is_none() && group.is_none() {
             return Ok(());
         }
@@ -201,23 +209,33 @@ impl Object<'_> {
         Ok(group_bits)
     }
 
-    fn set_mode(&mut self, wanted: u32, group_bits: Option<u32>, any_owner: bool) -> io::Result<()> {
+    fn set_mode(&mut self, wanted: u32, group_bits: Option<u32>, rules: &Rules, chowned: bool) -> io::Result<()> {
         let mut mode = wanted & 0o7777;
         if let Some(bits) = group_bits {
             mode &= !0o070 | bits << 3;
         }
         // A program must not run with the rights of whoever happens to own it here.
-        if any_owner && self.kind == Kind::File {
+        if rules.owners.ignored() && self.kind == Kind::File {
             // Those that it has are its user's.
             mode &= !0o6000 | self.mode;
         }
-        if self.misses("owner") {
+        let mut refused = 0;
+        if !rules.accept.setuid && self.kind == Kind::File {
+            // Bits that it has already were given here; to another owner they were not.
+            let own = if chowned { 0 } else { self.mode };
+            refused = mode & 0o6000 & !own;
+            if refused != 0 {
+                mode &= !refused;
+                self.miss(SETUID_REFUSED);
+            }
+        }
+        if self.misses("owner") || self.misses(OWNER_REFUSED) {
             mode &= !0o4000;
         }
-        if self.misses("group") && self.kind == Kind::File {
+        if (self.misses("group") || self.misses(GROUP_REFUSED)) && self.kind == Kind::File {
             mode &= !0o2000;
         }
-        if mode != wanted & 0o7777 {
+        if mode | refused != wanted & 0o7777 {
             self.miss("mode");
         }
         if mode == self.mode && !self.touched {
@@ -246,8 +264,13 @@ impl Object<'_> {
         Ok(())
     }
 
-    fn set_capability(&mut self, present: &Raw, wanted: &Attrs) -> io::Result<()> {
+    fn set_capability(&mut self, present: &Raw, wanted: &Attrs, accept: &Accept) -> io::Result<()> {
         match wanted.xattrs.get(CAPABILITY) {
+            Some(value) if !accept.capabilities && present.get(CAPABILITY).is_none_or(|own| **own != **value) => {
+                self.miss(CAPABILITY_REFUSED);
+                // Neither is one kept that the other side has changed.
+                if present.contains_key(CAPABILITY) { self.remove_xattr(CAPABILITY, "capability") } else { Ok(()) }
+            }
             Some(value) => self.set_xattr(present, CAPABILITY, value, "capability").map(drop),
             None if present.contains_key(CAPABILITY) => self.remove_xattr(CAPABILITY, "capability"),
             None => Ok(()),

@@ -658,6 +658,18 @@ impl Disk for RealDisk {
         }
     }
 
+    fn accepts(&self, attrs: &Attrs) -> (bool, bool) {
+        let of = |class, principal| {
+            // What has no number here is not set in any case.
+            self.rules.owners.find(class, principal).id().is_none_or(|number| self.rules.accepts(class, number))
+        };
+        (of(Class::User, &attrs.user), of(Class::Group, &attrs.group))
+    }
+
+    fn accepts_numbers(&self, uid: u32, gid: u32) -> (bool, bool) {
+        (self.rules.accepts(Class::User, uid), self.rules.accepts(Class::Group, gid))
+    }
+
     fn boot_id(&self) -> [u8; 16] {
         self.boot
     }

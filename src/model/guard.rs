@@ -5,9 +5,10 @@
 
 use std::collections::VecDeque;
 
-use crate::model::{Generation, Millis, NodeId};
+use super::{Generation, Millis, NodeId};
 
-const WINDOW: Millis = 600_000;
+/// The ten minutes.
+pub const WINDOW: Millis = 600_000;
 /// How often the guard notes what is old.
 const SAMPLE: Millis = 30_000;
 
@@ -58,9 +59,24 @@ impl Guard {
         self.samples.push_back(Sample { when: now, generation, entries });
     }
 
+    /// Forgets what it counted.
+    pub fn renew(&mut self) {
+        *self = Guard::new(self.limit);
+    }
+
+    /// What the pair holds by now, where nobody tells each entry.
+    pub fn holds(&mut self, entries: u64) {
+        self.entries = entries;
+    }
+
     /// One entry more.
     pub fn grow(&mut self) {
         self.entries += 1;
+    }
+
+    /// The first generation that was given within the window: what has a lower node is older.
+    pub fn since(&self) -> Generation {
+        self.samples.front().map_or(Generation::MAX, |start| start.generation)
     }
 
     /// How many of these deletions count: none of what was made within the window.
@@ -93,12 +109,14 @@ impl Guard {
     /// on if not. `generation` is the next one.
     pub fn admit(&mut self, count: u64, waiting: u64, generation: Generation, now: Millis) -> bool {
         self.slide(generation, now);
-        let all = self.sum + count + waiting;
+        let all = self.sum.saturating_add(count).saturating_add(waiting);
         let entries = self.samples.front().map_or(self.entries, |start| start.entries);
         let too_many = match self.limit {
             Limit::Off => false,
             Limit::Number(most) => all > most,
-            Limit::Share { percent, at_least } => all > at_least && all * 100 > entries * percent,
+            Limit::Share { percent, at_least } => {
+                all > at_least && all.saturating_mul(100) > entries.saturating_mul(percent)
+            }
         };
         if too_many {
             return false;

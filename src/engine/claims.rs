@@ -1,0 +1,221 @@
+//! What a side says is a claim: each reply passes here before the engine takes it in.
+//!
+//! It is judged by what the brain knows itself: the numbers that it gave, what it asked for, how much it lets a side keep
+//! waiting. A side that keeps the protocol never fails; one that does is put out, and the pair halts. What may simply be too
+//! much to tell (lines for the log) is left out and counted.
+
+use std::collections::BTreeMap;
+
+use crate::endpoint::message::{Reply, Request};
+use crate::model::sane::{self, Insane, Weight};
+use crate::model::{Data, Generation, Millis, Outcome, Side, Sums, Tunnel};
+
+use super::{Effect, Engine, News, Phase, index};
+
+/// Rows that a side may tell beyond those that the left has, and their bytes in memory. What one archive can miss of the
+/// other is what was in flight when a side died.
+const ROWS_MAX: (usize, usize) = (128 * 1024, 32 << 20);
+/// Bytes of reports that wait, beside a kilobyte for each row of the left.
+const PENDING_MAX: usize = 96 << 20;
+/// Bytes of sums of one action: those of the largest basis.
+const SUMS_MAX: u64 = 16 << 20;
+/// Replies within a while that call for nothing but attention; no side has so much to tell.
+const CHATTER_MAX: u32 = 500_000;
+const CHATTER_WHILE: Millis = 10_000;
+/// Lines that are told: so many at once, and a second's worth of them after that.
+const LINES_MAX: u64 = 20_000;
+const LINES_A_SECOND: u64 = 100;
+
+/// What one side has said in this session, as far as that must have bounds.
+#[derive(Debug)]
+pub(super) struct Claims {
+    rows: (usize, usize),
+    /// When the while began, and replies since.
+    chatter: (Millis, u32),
+    /// Lines that may be told now, and since when that is so.
+    lines: (u64, Millis),
+    left_out: u64,
+    /// Contents that this side sends or takes.
+    flows: BTreeMap<Generation, Flow>,
+}
+
+impl Default for Claims {
+    fn default() -> Claims {
+        Claims { rows: (0, 0), chatter: (0, 0), lines: (LINES_MAX, 0), left_out: 0, flows: BTreeMap::new() }
+    }
+}
+
+/// Bytes of one action, by who said so.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flow {
+    sent: u64,
+    /// Of what was sent to it, so much it has taken as it says.
+    taken: u64,
+    sums: u64,
+}
+
+impl Claims {
+    /// One more reply that calls for nothing but attention.
+    fn chat(&mut self, now: Millis) -> Result<(), Insane> {
+        if now >= self.chatter.0 + CHATTER_WHILE {
+            self.chatter = (now, 0);
+        }
+        self.chatter.1 += 1;
+        if self.chatter.1 > CHATTER_MAX { Err("a flood of words") } else { Ok(()) }
+    }
+
+    /// Whether one more line may be told.
+    fn line(&mut self, now: Millis) -> bool {
+        let seconds = now.saturating_sub(self.lines.1) / 1000;
+        if seconds > 0 {
+            self.lines = ((self.lines.0 + seconds * LINES_A_SECOND).min(LINES_MAX), now);
+        }
+        let told = self.lines.0 > 0;
+        self.lines.0 -= u64::from(told);
+        self.left_out += u64::from(!told);
+        told
+    }
+}
+
+impl Engine {
+    /// What a side says, if it can be so. Else the side is put out.
+    pub(super) fn believe(&mut self, side: Side, reply: Reply, now: Millis) -> Option<Reply> {
+        match self.judge(side, &reply, now) {
+            Ok(()) => {}
+            Err(why) => {
+                self.put_out(side, why);
+                return None;
+            }
+        }
+        let is_line =
+            matches!(reply, Reply::Note { .. } | Reply::Lost { .. } | Reply::Problem { problem: Some(_), .. });
+        if !is_line {
+            return Some(reply);
+        }
+        let claims = &mut self.claims[index(side)];
+        if claims.line(now) {
+            let left_out = std::mem::take(&mut claims.left_out);
+            if left_out > 0 {
+                self.tell(News::Note { side, text: format!("{left_out} lines before this one were left out") });
+            }
+            return Some(reply);
+        }
+        // What it changes for the engine holds, told or not.
+        if let Reply::Problem { path, .. } = reply {
+            self.sides[index(side)].problems.insert(path);
+        }
+        None
+    }
+
+    /// A side said what cannot be: nothing more is taken from it.
+    pub(super) fn put_out(&mut self, side: Side, why: &str) {
+        let reason = format!("{} side: it said what cannot be: {why}", side.word());
+        let advice = format!(
+            "nothing of that was kept; both hosts must run the same version, and if they do, see whether that host is still \
+             yours. `psync resume {}` tries again",
+            self.settings.pair
+        );
+        self.halt(reason, advice);
+        self.fx.push(Effect::HangUp(side));
+    }
+
+    fn judge(&mut self, side: Side, reply: &Reply, now: Millis) -> Result<(), Insane> {
+        let next = self.next_generation;
+        let known = self.rows_of_left();
+        let claims = &mut self.claims[index(side)];
+        match reply {
+            Reply::Rows { rows } => {
+                if self.phase != Phase::Exchanging || self.sides[index(side)].rows_done {
+                    return if self.phase == Phase::Halted { Ok(()) } else { Err("rows that nobody asked for") };
+                }
+                for row in rows {
+                    sane::row(row)?;
+                    if row.generation >= next {
+                        return Err("a row of a generation that nobody gave");
+                    }
+                }
+                claims.rows.0 += rows.len();
+                claims.rows.1 += rows.iter().map(Weight::weight).sum::<usize>();
+                let (most, bytes) = ROWS_MAX;
+                let fits = claims.rows.0 <= most.saturating_add(known)
+                    && claims.rows.1 <= bytes.saturating_add(known.saturating_mul(256));
+                if fits { Ok(()) } else { Err("more rows than one archive can miss of the other") }
+            }
+            Reply::Report(change) => {
+                if self.phase != Phase::Running {
+                    return claims.chat(now);
+                }
+                sane::change(change, next)?;
+                let waiting = self.sides[index(side)].weight + change.weight();
+                let most = PENDING_MAX.saturating_add(known.saturating_mul(1024));
+                if waiting <= most { Ok(()) } else { Err("more changes than can wait") }
+            }
+            Reply::Result { outcome: Outcome::Done { entry: Some(entry) }, .. } => sane::entry(entry),
+            Reply::Names { numbers } => {
+                claims.chat(now)?;
+                sane::names(numbers)
+            }
+            Reply::Data { generation, data } => self.flows(side, *generation, data.cost(), 0, 0),
+            Reply::Credit { generation, bytes } => self.flows(side, *generation, 0, *bytes, 0),
+            Reply::Rsync { generation, piece } => match piece {
+                Tunnel::Bytes(bytes) => self.flows(side, *generation, bytes.len() as u64, 0, 0),
+                Tunnel::Taken(bytes) => self.flows(side, *generation, 0, *bytes, 0),
+                Tunnel::Arguments(_) | Tunnel::End => claims.chat(now),
+            },
+            Reply::Sums { generation, sums } => {
+                let bytes = if let Sums::Blocks { sums } = sums { sums.len() as u64 } else { 0 };
+                self.flows(side, *generation, 0, 0, bytes + 64)
+            }
+            Reply::Clean { path } | Reply::Cursor { path, .. } | Reply::Problem { path, .. } => {
+                claims.chat(now)?;
+                sane::path(path)
+            }
+            Reply::Note { .. } | Reply::NotSet { .. } | Reply::Lost { .. } | Reply::ScanDone { .. } => claims.chat(now),
+            Reply::Hello(_)
+            | Reply::Halt { .. }
+            | Reply::RowsEnd
+            | Reply::Result { .. }
+            | Reply::Recorded { .. }
+            | Reply::Pong { .. }
+            | Reply::Stopped
+            | Reply::Checked(_) => claims.chat(now),
+        }
+    }
+
+    /// The rows of the left's archive when the session began.
+    fn rows_of_left(&self) -> usize {
+        let rows = self.sides[index(Side::Left)].hello.as_ref().map_or(0, |hello| hello.rows);
+        usize::try_from(rows).unwrap_or(usize::MAX)
+    }
+
+    /// Contents pass in bounds: what a side sends was let in by the other, which takes no more than was sent to it.
+    fn flows(&mut self, side: Side, generation: Generation, sent: u64, taken: u64, sums: u64) -> Result<(), Insane> {
+        if !self.flights.contains_key(&generation) {
+            // Late words of an action that has ended go no further.
+            return Ok(());
+        }
+        let most = 2 * super::FLIGHTS_MAX;
+        for claims in &mut self.claims {
+            if claims.flows.len() > most {
+                claims.flows.retain(|generation, _| self.flights.contains_key(generation));
+            }
+        }
+        let other = self.claims[index(side.other())].flows.get(&generation).copied().unwrap_or_default();
+        let own = self.claims[index(side)].flows.entry(generation).or_default();
+        own.sent = own.sent.saturating_add(sent);
+        own.taken = own.taken.saturating_add(taken);
+        own.sums = own.sums.saturating_add(sums);
+        if own.sent > Data::CREDIT.saturating_add(other.taken) {
+            return Err("more contents than there was credit for");
+        }
+        if own.taken > other.sent {
+            return Err("credit for what was never sent");
+        }
+        if own.sums > SUMS_MAX { Err("more sums than a file has") } else { Ok(()) }
+    }
+
+    /// Names with their numbers, from side to side.
+    pub(super) fn pass_names(&mut self, side: Side, numbers: Vec<crate::model::OwnerNumber>) {
+        self.send(side.other(), Request::Names { numbers });
+    }
+}
