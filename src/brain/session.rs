@@ -196,15 +196,6 @@ impl<'s, 'b> Session<'s, 'b> {
         if let Input::Reply(side, reply) = &input {
             self.brain.teller.heard(*side, reply, clock());
         }
-        if let Input::Reply(side, Reply::Names { numbers }) = input {
-            // Between the sides alone.
-            let request = Request::Names { numbers };
-            match side {
-                Side::Left => self.right.send(request),
-                Side::Right => self.left.send(request),
-            }
-            return None;
-        }
         for effect in self.engine.handle(input, clock()) {
             slog::trace!(self.brain.job.logger, #crate::service::log::MESSAGE, "out {effect:?}");
             if let Effect::Send(side, request) = &effect {

@@ -1,6 +1,7 @@
 //! An action in flight: from its first request until both archives hold its row.
 
 use crate::endpoint::message::Request;
+use crate::model::rights::Rights;
 use crate::model::{
     Apply, Change, Data, Entry, Generation, Kind, Millis, NodeId, Outcome, Problem, Record, RelPath, Seq, Side, Step,
     Way,
@@ -57,6 +58,8 @@ pub(super) struct Flight {
     pub since: Millis,
     /// Which side's version loses, and where it is kept; `None`: nobody's.
     pub conflict: Option<(Side, Option<RelPath>)>,
+    /// Rights that one side had, and that do not go with these contents.
+    pub dropped: Rights,
 }
 
 impl Flight {
@@ -89,6 +92,7 @@ impl Flight {
             last: None,
             since: 0,
             conflict: None,
+            dropped: Rights::default(),
         }
     }
 
@@ -235,6 +239,9 @@ impl Engine {
             self.conflicts.remove(&flight.path);
             let bytes = flight.contents();
             self.tell(News::Completed { generation, path: flight.path.clone(), bytes });
+            if let Some(what) = flight.dropped.dropped() {
+                self.tell(News::Dropped { generation, path: flight.path.clone(), what });
+            }
             self.go_on_after_removal(&flight);
             for path in paths {
                 self.strikes.remove(&path);

@@ -19,6 +19,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::endpoint::message::{Hello, Reply, Request};
+use crate::model::rights::Numbers;
 use crate::model::{AncestorRow, Change, Generation, Millis, NodeId, RelPath, Seq, Side, Way};
 
 use flight::Flight;
@@ -137,6 +138,8 @@ pub struct Engine {
     first: bool,
     now: Millis,
     sides: [SideState; 2],
+    /// Who is root, or another user of the system.
+    numbers: Numbers,
     flights: BTreeMap<Generation, Flight>,
     locks: Locks,
     /// The nodes of the directories in flight.
@@ -204,6 +207,7 @@ impl Engine {
             first: false,
             now: 0,
             sides: Default::default(),
+            numbers: Numbers::default(),
             flights: BTreeMap::new(),
             locks: Locks::default(),
             making: BTreeMap::new(),
@@ -283,8 +287,10 @@ impl Engine {
     fn reply(&mut self, side: Side, reply: Reply, now: Millis) {
         match reply {
             Reply::Hello(hello) => self.hello(side, hello, now),
-            // From side to side, past the engine.
-            Reply::Names { .. } => {}
+            Reply::Names { numbers } => {
+                self.numbers.learn(side, &numbers);
+                self.send(side.other(), Request::Names { numbers });
+            }
             Reply::Halt { reason } => self.halt(format!("{} side: {reason}", side.word()), String::new()),
             Reply::Rows { rows } => self.side(side).rows.extend(rows),
             Reply::RowsEnd => self.rows_end(side),

@@ -7,6 +7,7 @@ mod entry;
 pub mod merge;
 mod path;
 mod problem;
+pub mod rights;
 
 pub use action::{Apply, Data, Displaced, Expect, Outcome, Record, Source, Step, Sums, Tunnel, Way};
 pub use change::{AncestorRow, Change, Known, Like, Moved};

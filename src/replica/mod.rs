@@ -155,6 +155,8 @@ pub struct Replica<D: Disk, A: Archive> {
     /// Directories that must be scanned (they are new, or their events were lost).
     pub(crate) unscanned: BTreeSet<RelPath>,
     pub(crate) not_set: not_set::Counts,
+    /// The owners and groups of what was scanned.
+    pub(crate) owners_met: std::collections::HashSet<(u32, u32)>,
     /// Lines for the log.
     pub(crate) notes: Vec<String>,
     pub(crate) looks: late::Looks,
@@ -186,6 +188,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             vanished: BTreeSet::new(),
             unscanned: BTreeSet::new(),
             not_set: not_set::Counts::default(),
+            owners_met: Default::default(),
             notes: Vec::new(),
             looks: late::Looks::default(),
             formers: Default::default(),

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::model::rights::Rights;
 use crate::model::{Attrs, Entry, Kind, Name, RelPath, Sameness, Time, merge};
 
 use super::Replica;
@@ -9,6 +10,7 @@ use super::archive::{Archive, Intent, IntentStep, Row, Signature, TrashItem};
 use super::disk::{Disk, Own, Stat};
 use super::error::{At, ReplicaError};
 use super::late::Known;
+use super::place::beside::CONFLICT;
 use super::place::generation_of;
 use super::trash::stamp_of;
 
@@ -88,7 +90,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     }
                     (_, copy) => {
                         let stage = self.disk.own(Own::Stage).at(&intent.path, "open the stage")?;
-                        self.keep_beside((&stage, &intent.stage), &intent.path, copy, stat.mtime.secs, "conflict")?;
+                        self.keep_beside((&stage, &intent.stage), &intent.path, copy, stat.mtime.secs, CONFLICT)?;
                     }
                 }
             }
@@ -192,6 +194,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(());
         }
         let wanted = merge::merged(before, &live, &entry.attrs);
+        let is_system = |group, principal: &_| self.disk.is_system(group, principal);
+        if Rights::granted(kind, &wanted, &live, is_system).any() && kind == Kind::File {
+            // Whoever wrote it since the crash shall not have what was granted to the contents of before.
+            let file = self.disk.open_file(&dir, &name).at(path, "open")?;
+            let hash = self.hash_whole(&file, path, stat.size)?;
+            if hash.is_none() || hash != entry.hash() {
+                return Ok(());
+            }
+        }
         let not_set = self.disk.set_attrs(&dir, &name, kind, &wanted).at(path, "set attributes")?;
         let stat = self.disk.stat(&dir, &name).at(path, "stat")?;
         let live = self.live(&dir, path, &name, stat, kind)?.attrs;

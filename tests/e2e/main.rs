@@ -24,6 +24,7 @@ mod merges;
 mod names;
 mod owners;
 mod partaking;
+mod rights;
 mod roots;
 mod rsync;
 mod saves;

@@ -2,12 +2,13 @@
 
 use std::io;
 
-use crate::model::{Name, RelPath, conflict};
+use crate::model::{Kind, Name, RelPath, conflict, rights};
 
 use super::super::Replica;
 use super::super::archive::Archive;
 use super::super::disk::Disk;
 use super::super::error::{At, ReplicaError};
+use super::generation_of;
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Gives an object a name beside `path` where users see it; if the directory is gone, in the next one above.
@@ -20,6 +21,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         reason: &str,
     ) -> Result<(), ReplicaError> {
         let Some((mut above, name)) = path.split() else { return Ok(()) };
+        let stripped = if reason == CONFLICT { self.strip(object, path)? } else { None };
+        let object = (object.0, stripped.as_ref().unwrap_or(object.1));
         let side = self.settings.side.word();
         let wanted = copy.unwrap_or_else(|| conflict::copy_name(&name, side, time, None));
         loop {
@@ -52,6 +55,37 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             return Err(io::Error::other("a thousand conflict copies of one second")).at(path, "keep a version");
         }
+    }
+}
+
+/// Why a version is kept beside another that has its name.
+pub(crate) const CONFLICT: &str = "conflict";
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Takes setuid, setgid and capabilities from a displaced file before users see it under another name. One that has
+    /// further names keeps them there: a copy is stripped in its place, whose name in the stage is returned.
+    fn strip(&mut self, object: (&D::Dir, &Name), path: &RelPath) -> Result<Option<Name>, ReplicaError> {
+        let (dir, name) = object;
+        let stat = self.disk.stat(dir, name).at(path, "stat the displaced object")?;
+        if stat.kind != Some(Kind::File) {
+            return Ok(None);
+        }
+        let live = self.live(dir, path, name, stat, Kind::File)?.attrs;
+        let (attrs, rights) = rights::bare(Kind::File, &live);
+        if !rights.any() {
+            return Ok(None);
+        }
+        if stat.nlink == 1 {
+            self.disk.set_attrs(dir, name, Kind::File, &attrs).at(path, "set attributes")?;
+            return Ok(None);
+        }
+        let generation = generation_of(name).map_or(0, |(generation, _)| generation);
+        let staged = self.stage_copy_of(generation, path, object, &attrs)?;
+        if let (Some(file), true) = (&staged.file, self.settings.durable) {
+            self.disk.sync_files(&[file]).at(path, "sync the copy")?;
+        }
+        self.move_to_trash(name, path, generation, "replaced")?;
+        Ok(Some(staged.name))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use psync::model::{Attrs, Kind, Name, Principal, RelPath, Side, Xattrs};
+use psync::model::{Attrs, Kind, Name, OwnerNumber, Principal, RelPath, Side, Xattrs};
 use psync::replica::disk::{Disk, Lease, Leased, NotSet, Own, Stat};
 use psync::watch::Hint;
 
@@ -429,6 +429,13 @@ impl Disk for ModelDisk {
         })
     }
 
+    fn file_xattrs(&self, file: &ModelFile, _at: (&Obj, &Name)) -> io::Result<Xattrs> {
+        self.call(|state| {
+            state.live_file(file)?;
+            Ok(state.inode(file.obj).meta.xattrs.clone())
+        })
+    }
+
     fn unsettled(&self, stat: &Stat) -> bool {
         let state = self.state.borrow();
         // The stat is up to some milliseconds old when this is asked.
@@ -602,6 +609,21 @@ impl Disk for ModelDisk {
     fn principals(&self, uid: u32, gid: u32) -> (Principal, Principal) {
         let state = self.state.borrow();
         (state.principal(uid), state.principal(gid))
+    }
+
+    fn is_system(&self, _group: bool, principal: &Principal) -> bool {
+        match principal {
+            Principal::Id(id) => *id < 1000,
+            Principal::Name(name) => super::state::system_names().contains(&&**name),
+        }
+    }
+
+    fn names_used(&self, again: bool) -> Vec<OwnerNumber> {
+        let mut state = self.state.borrow_mut();
+        if std::mem::replace(&mut state.names_told, true) && !again {
+            return Vec::new();
+        }
+        state.numbers()
     }
 
     fn boot_id(&self) -> [u8; 16] {
