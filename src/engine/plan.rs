@@ -225,7 +225,7 @@ impl Engine {
             Source::Stream if self.settings.rsync => Source::Rsync,
             source => source,
         };
-        let reads = self.held(from, needs, &changes, &entry).filter(|_| source.way().is_some());
+        let reads = self.held(from, needs, &changes).filter(|_| source.way().is_some());
         if reads.as_ref().is_some_and(|like| !self.locks.is_free(&like.from, Reach::Object)) {
             // It is being replaced; what it was can still be copied after that.
             self.blocked_moves.insert(path.clone());
@@ -277,14 +277,9 @@ impl Engine {
         self.launch(flight, Reach::Object);
     }
 
-    /// What the other side can copy instead of having the contents sent: nothing may be going on there. What it has may
-    /// only look like them: where rights come along, the copy must have the hash that was reported.
-    fn held(&self, from: Side, needs: [Need; 2], changes: &[Option<Change>; 2], entry: &Entry) -> Option<Like> {
+    /// What the other side can copy instead of having the contents sent: nothing may be going on there.
+    fn held(&self, from: Side, needs: [Need; 2], changes: &[Option<Change>; 2]) -> Option<Like> {
         let to = from.other();
-        let is_system = |group, principal: &_| self.numbers.is_system(group, principal);
-        if entry.hash().is_none() && Rights::of(entry.kind(), &entry.attrs, is_system).any() {
-            return None;
-        }
         let alone = needs[index(to)] == Need::Contents && needs[index(from)] == Need::Record;
         let like = changes[index(from)].as_ref().filter(|_| alone)?.like.clone()?;
         let pending = self.sides[index(to)].pending.contains_key(&like.from);

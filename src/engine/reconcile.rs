@@ -141,18 +141,17 @@ fn one_sided(object: &View, nothing: &View, side: Side, entry: &Entry, numbers: 
             return Verdict::Prove;
         }
         if object.known.is_some_and(|known| known.entry.content.compare(&entry.content) != Sameness::Same) {
-            let (attrs, _) = bare(entry.kind(), &entry.attrs);
-            let entry = &Entry { content: entry.content.clone(), attrs };
-            return restore(side, entry, rights);
+            let (attrs, dropped) = bare(entry.kind(), &entry.attrs);
+            return restore(side, entry, Entry { content: entry.content.clone(), attrs }, dropped);
         }
     }
-    restore(side, entry, Rights::default())
+    restore(side, entry, entry.clone(), Rights::default())
 }
 
-/// The object comes to the side where nothing lies.
-fn restore(side: Side, entry: &Entry, dropped: Rights) -> Verdict {
-    settle(entry.clone(), side, [side == Side::Left, side == Side::Right], [Some(entry), None], None, dropped)
-        .mirrored_for(side, entry)
+/// The object comes to the side where nothing lies, as `agreed`.
+fn restore(side: Side, here: &Entry, agreed: Entry, dropped: Rights) -> Verdict {
+    settle(agreed, side, [side == Side::Left, side == Side::Right], [Some(here), None], None, dropped)
+        .mirrored_for(side, here)
 }
 
 impl Verdict {

@@ -19,7 +19,7 @@ fn path(text: &str) -> RelPath {
 }
 
 fn entry(content: Content) -> Entry {
-    let (user, group) = (Principal::Id(0), Principal::Id(0));
+    let (user, group) = (Principal::Id(1000), Principal::Id(1000));
     Entry { content, attrs: Attrs { mode: 0o755, user, group, mtime: Time::default(), xattrs: Default::default() } }
 }
 

@@ -1,7 +1,7 @@
 //! What the attributes of an object stand for: those that it has, and those that were agreed on and cannot be had here.
 
 use crate::model::rights::Rights;
-use crate::model::{Attrs, Kind, merge};
+use crate::model::{Attrs, Entry, Kind, merge};
 
 use super::super::Replica;
 use super::super::archive::{Archive, Row};
@@ -64,6 +64,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             words.push("the group".to_owned());
         }
         (attrs, Some(words.join(", ")))
+    }
+
+    /// Whether contents that this side has, and that are told by no hash, would get rights that they do not have here.
+    pub(crate) fn grants_unproven(&self, wanted: &Entry, held: &Attrs) -> bool {
+        let is_system = |group, principal: &_| self.disk.is_system(group, principal);
+        wanted.hash().is_none() && Rights::granted(wanted.kind(), &wanted.attrs, held, is_system).any()
     }
 
     /// Whether the row stands for rights that the object never had here: then its contents must be those of the row,
