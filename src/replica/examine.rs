@@ -507,7 +507,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.disk.sync_dirs(&[dir]).at(path, "sync the directory")
     }
-
 }
 
 fn known(row: &Row) -> Known {

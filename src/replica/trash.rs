@@ -70,7 +70,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Remembers for a while which file of the trash was a row's: somebody may have kept it under another name.
     pub(crate) fn remember_former(&mut self, row: &Row, id: Name) {
         let attrs = row.live_attrs().clone();
-        self.formers.push_back(Former { node: row.node, generation: row.generation, id, signature: row.signature, attrs });
+        self.formers.push_back(Former {
+            node: row.node,
+            generation: row.generation,
+            id,
+            signature: row.signature,
+            attrs,
+        });
         if self.formers.len() > FORMERS_MAX {
             self.formers.pop_front();
         }

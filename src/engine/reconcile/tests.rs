@@ -164,9 +164,7 @@ fn a_tie_goes_to_the_left_and_a_preference_to_its_side() {
 #[test]
 fn contents_of_one_side_and_attributes_of_the_other_become_one_state() {
     let (l, r) = (report("a", "bb@5"), report("a", "a+x"));
-    let Verdict::Settle { entry, .. } = decided(&l, &r, Prefer::Newest, OLD) else {
-        panic!("not settled")
-    };
+    let Verdict::Settle { entry, .. } = decided(&l, &r, Prefer::Newest, OLD) else { panic!("not settled") };
     assert_eq!((entry.size(), entry.attrs.mode, entry.attrs.mtime.secs), (2, 0o755, 5));
 }
 

@@ -268,7 +268,7 @@ impl State {
     }
 
     fn principal(&self, id: u32) -> Principal {
-        match self.name_of(id) {
+        match self.name_of(id).filter(|_| id != 0) {
             Some(name) => Principal::Name(name.into()),
             None => Principal::Id(id),
         }
@@ -512,6 +512,7 @@ impl Disk for ModelDisk {
             state.allowed(obj)?;
             let not_set = state.set(obj, kind, attrs);
             state.visible_changes += u64::from(state.is_within(obj, ROOT));
+            state.check_rights(obj);
             state.path_of(obj).into_iter().for_each(|path| state.note_change(path));
             state.event_of(obj, Hint::Attributes);
             Ok(not_set)
@@ -568,6 +569,7 @@ impl Disk for ModelDisk {
             state.follow(obj);
             state.event(*to.0, to.1, Hint::Appeared);
             state.check_whole(obj);
+            state.check_rights(obj);
             Ok(())
         })
     }
@@ -591,7 +593,9 @@ impl Disk for ModelDisk {
             state.follow(first);
             state.follow(second);
             state.check_whole(first);
+            state.check_rights(first);
             state.check_whole(second);
+            state.check_rights(second);
             Ok(())
         })
     }

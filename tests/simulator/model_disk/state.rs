@@ -38,6 +38,8 @@ pub struct Features {
     pub clones: bool,
     /// Not the disk's: psync does not wait until users close their files.
     pub sends_open: bool,
+    /// Nor is this: this side reports no extended attributes.
+    pub keeps_xattrs: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,8 +149,13 @@ pub struct State {
 }
 
 /// Who there is, with numbers on the left and on the right.
-const NAMES: [(&str, u32, Option<u32>); 4] =
-    [("alice", 1000, Some(2001)), ("bob", 1001, Some(2000)), ("carol", 1002, None), ("daemon", 120, Some(130))];
+const NAMES: [(&str, u32, Option<u32>); 5] = [
+    ("root", 0, Some(0)),
+    ("alice", 1000, Some(2001)),
+    ("bob", 1001, Some(2000)),
+    ("carol", 1002, None),
+    ("daemon", 120, Some(130)),
+];
 
 /// Those whom either side has among its system's.
 pub fn system_names() -> Vec<&'static str> {
@@ -248,6 +255,7 @@ impl State {
     /// The numbers that names have here; users and groups have the same.
     pub fn numbers(&self) -> Vec<OwnerNumber> {
         let all = NAMES.iter().filter_map(|entry| Some((entry.0, self.uid_of(entry.0)?)));
+        let all = all.filter(|(_, id)| *id != 0);
         all.flat_map(|(name, id)| [false, true].map(|group| OwnerNumber { group, name: name.into(), id })).collect()
     }
 
