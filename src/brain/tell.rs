@@ -196,6 +196,15 @@ impl<'a> Teller<'a> {
                     status.conflicts.drain(..many);
                 });
             }
+            News::Dropped { generation, path, what } => {
+                warn!(self.log, "{path}: {what} was granted to other contents, and is dropped";
+                    PATH => path.to_string(), EVENT_ID => event_id(*generation));
+                self.warn_once(
+                    "dropped".to_owned(),
+                    "setuid, setgid or capabilities were granted to other contents than \
+                    those that lie there now, and are dropped: the log names the files",
+                );
+            }
             News::Problem { side, path, problem } => {
                 let text = problem.as_ref().map(|problem| format!("{} side: {}", side.word(), problem.detail));
                 self.problem(*side, path, text);

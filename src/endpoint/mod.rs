@@ -556,7 +556,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             return self.begin_receiving(generation, apply, way == Way::Delta, out);
         }
         if let Source::Held { from, node, known } = source {
-            let held = self.replica.open_held(from, *node, *known)?;
+            let held = self.replica.open_held(from, *node, *known, entry)?;
             return self.copy(generation, apply, held, out);
         }
         let bytes: &[u8] = if let Source::Inline(bytes) = source { bytes } else { &[] };

@@ -3,6 +3,7 @@
 use std::ops::Bound;
 
 use crate::endpoint::message::Request;
+use crate::model::rights::Rights;
 use crate::model::{
     Apply, Change, Data, Entry, Generation, Kind, Millis, NodeId, Outcome, Problem, Record, RelPath, Seq, Side, Step,
     Way,
@@ -59,6 +60,8 @@ pub(super) struct Flight {
     pub since: Millis,
     /// Which side's version loses, and where it is kept; `None`: nobody's.
     pub conflict: Option<(Side, Option<RelPath>)>,
+    /// Rights that one side had, and that do not go with these contents.
+    pub dropped: Rights,
 }
 
 impl Flight {
@@ -91,6 +94,7 @@ impl Flight {
             last: None,
             since: 0,
             conflict: None,
+            dropped: Rights::default(),
         }
     }
 
@@ -238,6 +242,9 @@ impl Engine {
             self.conflicts.remove(&flight.path);
             let bytes = flight.contents();
             self.tell(News::Completed { generation, path: flight.path.clone(), bytes });
+            if let Some(what) = flight.dropped.dropped() {
+                self.tell(News::Dropped { generation, path: flight.path.clone(), what });
+            }
             self.go_on_after_removal(&flight);
             self.ask_for_edits(&flight);
             for path in paths {

@@ -19,6 +19,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::endpoint::message::{Hello, Reply, Request};
+use crate::model::rights::Numbers;
 use crate::model::sane::Weight;
 use crate::model::{AncestorRow, Change, Generation, Millis, NodeId, RelPath, Seq, Side, Way};
 
@@ -147,6 +148,8 @@ pub struct Engine {
     first: bool,
     now: Millis,
     sides: [SideState; 2],
+    /// Who is root, or another user of the system.
+    numbers: Numbers,
     flights: BTreeMap<Generation, Flight>,
     locks: Locks,
     /// The nodes of the directories in flight.
@@ -223,6 +226,7 @@ impl Engine {
             first: false,
             now: 0,
             sides: Default::default(),
+            numbers: Numbers::default(),
             flights: BTreeMap::new(),
             locks: Locks::default(),
             making: BTreeMap::new(),

@@ -38,6 +38,12 @@ pub enum News {
         loser: Side,
         copy: Option<RelPath>,
     },
+    /// Setuid, setgid or a capability of one side's file was granted to other contents than those that lie there now.
+    Dropped {
+        generation: Generation,
+        path: RelPath,
+        what: String,
+    },
     Problem {
         side: Side,
         path: RelPath,

@@ -4,6 +4,7 @@ use std::ops::Bound;
 
 use serde_bytes::ByteBuf;
 
+use crate::model::rights::{Rights, bare};
 use crate::model::{
     Apply, Change, Content, Displaced, Entry, Expect, Generation, Kind, Like, Millis, NodeId, ROOT_NODE, RelPath, Side,
     Source, Step, Way, conflict,
@@ -12,7 +13,7 @@ use crate::model::{
 use super::flight::{Flight, Part};
 use super::locks::Reach;
 use super::moves::LOST_WAIT;
-use super::reconcile::{Need, Verdict, reconcile};
+use super::reconcile::{Need, Rules, Verdict, reconcile};
 use super::{DELETION_WAIT, Effect, Engine, News, SideState, index};
 
 impl Engine {
@@ -34,7 +35,10 @@ impl Engine {
             // What lies there was cut by a power failure: the other side's version replaces it, into the trash.
             [true, false] => trusting(Side::Right, left, right),
             [false, true] => trusting(Side::Left, left, right),
-            _ => reconcile(left, right, self.settings.prefer, self.old()),
+            _ => {
+                let rules = Rules { prefer: self.settings.prefer, old: self.old(), numbers: &self.numbers };
+                reconcile(left, right, rules)
+            }
         };
         self.carry_out(path, changes, verdict, now);
     }
@@ -147,9 +151,29 @@ impl Engine {
                 }
                 // The side that waits is woken by the other's report.
             }
+            Verdict::Prove => self.prove(path, &changes, now),
             Verdict::Remove { on } => self.remove(path, changes, on, false, now),
             Verdict::RemoveFirst { on } => self.remove(path, changes, on, true, now),
-            Verdict::Settle { entry, from, needs, loser } => self.settle(path, changes, entry, from, needs, loser, now),
+            Verdict::Settle { entry, from, needs, loser, dropped } => {
+                self.settle(path, changes, entry, from, needs, loser, dropped);
+            }
+        }
+    }
+
+    /// Asks each side that has not read its file for this report to do so.
+    fn prove(&mut self, path: &RelPath, changes: &[Option<Change>; 2], now: Millis) {
+        if self.strikes.get(path).is_some_and(|(_, due)| *due > now) {
+            // Somebody writes it: what was asked before could not be answered. Its timer is set.
+            return;
+        }
+        self.strike(path, now);
+        for side in Side::BOTH {
+            let known = changes[index(side)].as_ref().is_some_and(|c| c.read || c.after.is_none());
+            if !known {
+                self.drop_pending(side, path);
+                self.side(side).asked.insert(path.clone());
+                self.send(side, crate::endpoint::message::Request::Hash { path: path.clone() });
+            }
         }
     }
 
@@ -201,9 +225,8 @@ impl Engine {
         from: Side,
         needs: [Need; 2],
         loser: Option<Side>,
-        now: Millis,
+        dropped: Rights,
     ) {
-        let _ = now;
         let next = self.next_generation;
         let node = node_of(&changes).unwrap_or(next);
         // Should it be refused, they are asked for: kept with each action under way they would fill the memory.
@@ -245,6 +268,7 @@ impl Engine {
             Part::Apply(Apply { path: path.clone(), parent: None, node, step })
         });
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
+        flight.dropped = dropped;
         flight.conflict = loser.map(|loser| {
             let copy = match copied {
                 Some(Displaced::Copy(name)) => path.parent().and_then(|p| p.join(&name).ok()),
@@ -462,9 +486,20 @@ fn trusting(trusted: Side, left: Option<&Change>, right: Option<&Change>) -> Ver
             };
             let mut needs = [Need::Record; 2];
             needs[index(on)] = need;
-            Verdict::Settle { entry, from: trusted, needs, loser: None }
+            let (entry, dropped) = proven(entry, own);
+            Verdict::Settle { entry, from: trusted, needs, loser: None, dropped }
         }
     }
+}
+
+/// The entry with what may go with the trusted side's contents: as it reports them, or as they were agreed on if its own
+/// file must have the hash of that.
+fn proven(entry: Entry, own: Option<&Change>) -> (Entry, Rights) {
+    if own.is_some_and(|change| change.contents || change.read) || entry.hash().is_some() || entry.size() == 0 {
+        return (entry, Rights::default());
+    }
+    let (attrs, dropped) = bare(entry.kind(), &entry.attrs);
+    (Entry { content: entry.content, attrs }, dropped)
 }
 
 fn source(entry: &Entry, inline: Option<ByteBuf>) -> Source {

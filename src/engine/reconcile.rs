@@ -1,7 +1,13 @@
 //! Reconcile: what both sides make of one path, given what they last agreed on. Pure; the rules are the table of
 //! docs/design.md, and each cell has a test.
 
+use crate::model::rights::{Numbers, Rights, bare};
 use crate::model::{Attrs, Change, Content, Entry, Generation, Kind, Known, Sameness, Side, merge};
+
+use super::index;
+use join::{Joined, Pairing};
+
+mod join;
 
 /// Which of two differing versions keeps the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -11,6 +17,16 @@ pub enum Prefer {
     Newest,
     Left,
     Right,
+}
+
+/// What decisions depend on beside the reports.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    pub prefer: Prefer,
+    /// Where nothing was ever agreed on, equal size and an equal mtime before this (seconds since 1970) count as equal.
+    pub old: i64,
+    /// Who is root, or another user of the system.
+    pub numbers: &'a Numbers,
 }
 
 /// What one side needs to get to the agreed state.
@@ -38,6 +54,8 @@ pub enum Verdict {
     },
     /// The sizes do not tell whether two files differ: their hashes are needed.
     Compare,
+    /// Rights would come to contents that only look like those that they were granted to: both sides read their file.
+    Prove,
     Settle {
         entry: Entry,
         /// Whose contents these are.
@@ -45,6 +63,8 @@ pub enum Verdict {
         needs: [Need; 2],
         /// Whose version must be kept beside the winner.
         loser: Option<Side>,
+        /// What was not granted to these contents, and is not in the entry.
+        dropped: Rights,
     },
 }
 
@@ -54,21 +74,23 @@ struct View<'a> {
     known: Option<&'a Known>,
     contents: bool,
     attrs: bool,
+    /// The file was read for this report.
+    read: bool,
 }
 
 impl<'a> View<'a> {
     fn new(change: Option<&'a Change>, ancestor: Option<&'a Known>) -> View<'a> {
         let Some(change) = change else {
-            return View { here: ancestor.map(|k| &k.entry), known: ancestor, contents: false, attrs: false };
+            let here = ancestor.map(|k| &k.entry);
+            return View { here, known: ancestor, contents: false, attrs: false, read: false };
         };
-        let (here, known) = (change.after.as_ref(), change.known.as_ref());
-        match (here, known) {
-            (Some(entry), Some(k)) => {
-                View { here, known, contents: change.contents, attrs: entry.attrs != k.entry.attrs }
-            }
-            (None, None) => View { here, known, contents: false, attrs: false },
-            _ => View { here, known, contents: true, attrs: true },
-        }
+        let (here, known, read) = (change.after.as_ref(), change.known.as_ref(), change.read);
+        let (contents, attrs) = match (here, known) {
+            (Some(entry), Some(k)) => (change.contents, entry.attrs != k.entry.attrs),
+            (None, None) => (false, false),
+            _ => (true, true),
+        };
+        View { here, known, contents, attrs, read }
     }
 
     fn changed(&self) -> bool {
@@ -88,9 +110,8 @@ impl<'a> View<'a> {
 }
 
 /// Decides one path. A side without a change is taken to be at the ancestor that the other side names.
-/// Where nothing was ever agreed on, equal size and an equal mtime before `old` (seconds since 1970) count as equal.
 /// Moves are not decided here.
-pub fn reconcile(left: Option<&Change>, right: Option<&Change>, prefer: Prefer, old: i64) -> Verdict {
+pub fn reconcile(left: Option<&Change>, right: Option<&Change>, rules: Rules) -> Verdict {
     let ancestor = [left, right].into_iter().flatten().filter_map(|c| c.known.as_ref()).max_by_key(|k| k.generation);
     let (l, r) = (View::new(left, ancestor), View::new(right, ancestor));
     let agreed = left.is_none() || right.is_none() || l.generation() == r.generation();
@@ -100,30 +121,46 @@ pub fn reconcile(left: Option<&Change>, right: Option<&Change>, prefer: Prefer, 
     match (l.here, r.here) {
         (None, None) if ancestor.is_some() => Verdict::Forget,
         (None, None) => Verdict::Nothing,
-        (Some(entry), None) => one_sided(&l, &r, Side::Left, entry),
-        (None, Some(entry)) => one_sided(&r, &l, Side::Right, entry),
-        (Some(a), Some(b)) if a.kind() != b.kind() => different_kinds(&l, &r, a, b, prefer),
-        (Some(a), Some(b)) => same_kind(&l, &r, a, b, ancestor, prefer, old),
+        (Some(entry), None) => one_sided(&l, &r, Side::Left, entry, rules.numbers),
+        (None, Some(entry)) => one_sided(&r, &l, Side::Right, entry, rules.numbers),
+        (Some(a), Some(b)) if a.kind() != b.kind() => different_kinds(&l, &r, a, b, rules.prefer),
+        (Some(a), Some(b)) => same_kind(&l, &r, a, b, ancestor, rules),
     }
 }
 
 /// An object on one side, nothing on the other.
-fn one_sided(object: &View, nothing: &View, side: Side, entry: &Entry) -> Verdict {
+fn one_sided(object: &View, nothing: &View, side: Side, entry: &Entry, numbers: &Numbers) -> Verdict {
     // Unchanged here and deleted there: the deletion comes over. Anything newer survives it.
     if !object.changed() && object.known.is_some() && nothing.known.is_some() {
         return Verdict::Remove { on: side };
     }
-    settle(entry.clone(), side, [side == Side::Left, side == Side::Right], [Some(entry), None], None)
-        .mirrored_for(side, entry)
+    let rights = Rights::of(entry.kind(), &entry.attrs, |group, principal| numbers.is_system(group, principal));
+    if entry.kind() == Kind::File && rights.any() && !object.contents {
+        // What was agreed on goes along even where this side never had it: only with the contents that it was agreed for.
+        if !object.read && entry.size() > 0 {
+            return Verdict::Prove;
+        }
+        if object.known.is_some_and(|known| known.entry.content.compare(&entry.content) != Sameness::Same) {
+            let (attrs, dropped) = bare(entry.kind(), &entry.attrs);
+            return restore(side, entry, Entry { content: entry.content.clone(), attrs }, dropped);
+        }
+    }
+    restore(side, entry, entry.clone(), Rights::default())
+}
+
+/// The object comes to the side where nothing lies, as `agreed`.
+fn restore(side: Side, here: &Entry, agreed: Entry, dropped: Rights) -> Verdict {
+    settle(agreed, side, [side == Side::Left, side == Side::Right], [Some(here), None], None, dropped)
+        .mirrored_for(side, here)
 }
 
 impl Verdict {
     /// Puts the one object's entry on its own side's place.
     fn mirrored_for(self, side: Side, entry: &Entry) -> Verdict {
         match (self, side) {
-            (Verdict::Settle { entry: agreed, from, loser, .. }, Side::Right) => {
+            (Verdict::Settle { entry: agreed, from, loser, dropped, .. }, Side::Right) => {
                 let own = need(true, Some(entry), &agreed);
-                Verdict::Settle { entry: agreed, from, needs: [Need::Contents, own], loser }
+                Verdict::Settle { entry: agreed, from, needs: [Need::Contents, own], loser, dropped }
             }
             (verdict, _) => verdict,
         }
@@ -145,10 +182,12 @@ fn different_kinds(l: &View, r: &View, a: &Entry, b: &Entry, prefer: Prefer) -> 
         return Verdict::RemoveFirst { on: winner.other() };
     }
     let loser = conflict.then_some(winner.other());
-    settle(won.clone(), winner, [winner == Side::Left, winner == Side::Right], [Some(a), Some(b)], loser)
+    let holds = [winner == Side::Left, winner == Side::Right];
+    settle(won.clone(), winner, holds, [Some(a), Some(b)], loser, Rights::default())
 }
 
-fn same_kind(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>, prefer: Prefer, old: i64) -> Verdict {
+fn same_kind(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>, rules: Rules) -> Verdict {
+    let prefer = rules.prefer;
     let alike = a.content.compare(&b.content);
     let (from, conflict) = match (l.contents, r.contents, alike) {
         (_, _, Sameness::Same) => (with_hash(a, b), false),
@@ -160,10 +199,14 @@ fn same_kind(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>,
         (true, false, _) => (Side::Left, false),
         (false, true, _) => (Side::Right, false),
         (false, false, Sameness::Unknown) => (Side::Left, false),
+        // Taken for equal unread, and read by now: nobody ever agreed on this.
+        (false, false, Sameness::Differs) if l.generation() == r.generation() => {
+            return never_agreed(l, r, a, b, ancestor, rules);
+        }
         // The archives disagree: the later agreement counts.
         (false, false, Sameness::Differs) if l.generation() >= r.generation() => (Side::Left, false),
         (false, false, Sameness::Differs) => (Side::Right, false),
-        (true, true, Sameness::Unknown) => match unread_agreement(l, r, a, b, old) {
+        (true, true, Sameness::Unknown) => match unread_agreement(l, r, a, b, rules.old) {
             true => (Side::Left, false),
             false => return Verdict::Compare,
         },
@@ -175,15 +218,56 @@ fn same_kind(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>,
             || alike == Sameness::Same
             || (alike == Sameness::Unknown && matches!(both, (false, false) | (true, true)))
     };
+    let holds = [holds(Side::Left), holds(Side::Right)];
     let winner = if from == Side::Left { a } else { b };
-    let attrs = match ancestor {
-        _ if conflict => winner.attrs.clone(),
+    if conflict {
+        return settle(winner.clone(), from, holds, [Some(a), Some(b)], Some(from.other()), Rights::default());
+    }
+    let attrs = agreed_attrs(l, r, a, b, ancestor);
+    let pairing = Pairing { objects: [a, b], alike, from, holds, read: [l.read, r.read] };
+    match pairing.join(attrs, rules.numbers) {
+        Joined::Together { attrs, dropped } => {
+            let entry = Entry { content: winner.content.clone(), attrs };
+            settle(entry, from, holds, [Some(a), Some(b)], None, dropped)
+        }
+        Joined::Unproven => Verdict::Prove,
+        Joined::Apart => keep_apart(from.other(), a, b),
+    }
+}
+
+/// Both versions stay, each under its own side's owner, and neither with a right that the other might get: who gave his to
+/// the system keeps the name, whatever time the other file claims to be of.
+fn keep_apart(giver: Side, a: &Entry, b: &Entry) -> Verdict {
+    let won = if giver == Side::Left { a } else { b };
+    let (attrs, dropped) = bare(won.kind(), &won.attrs);
+    let entry = Entry { content: won.content.clone(), attrs };
+    let holds = [giver == Side::Left, giver == Side::Right];
+    settle(entry, giver, holds, [Some(a), Some(b)], Some(giver.other()), dropped)
+}
+
+/// Two files that were taken for equal, and differ. If one side granted a right to its own, that one keeps the name.
+fn never_agreed(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>, rules: Rules) -> Verdict {
+    let from = preferred(a, b, rules.prefer);
+    let holds = [from == Side::Left, from == Side::Right];
+    let read = [l.read, r.read];
+    let pairing = Pairing { objects: [a, b], alike: Sameness::Differs, from, holds, read };
+    let [left, right] = pairing.lacking(&agreed_attrs(l, r, a, b, ancestor), rules.numbers);
+    match (left.any(), right.any()) {
+        (_, true) => keep_apart(Side::Left, a, b),
+        (true, false) => keep_apart(Side::Right, a, b),
+        (false, false) => {
+            let won = if from == Side::Left { a } else { b };
+            settle(won.clone(), from, holds, [Some(a), Some(b)], Some(from.other()), Rights::default())
+        }
+    }
+}
+
+/// The attributes that both sides' objects would have as one.
+fn agreed_attrs(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>) -> Attrs {
+    match ancestor {
         Some(known) if l.known.is_some() && r.known.is_some() => merge_attrs(l, r, a, b, known),
         _ => newer(a, b).attrs.clone(),
-    };
-    let entry = Entry { content: winner.content.clone(), attrs };
-    let loser = conflict.then_some(from.other());
-    settle(entry, from, [holds(Side::Left), holds(Side::Right)], [Some(a), Some(b)], loser)
+    }
 }
 
 /// Each side's attributes against its own ancestor, the left's first.
@@ -223,9 +307,16 @@ fn preferred(a: &Entry, b: &Entry, prefer: Prefer) -> Side {
     }
 }
 
-fn settle(entry: Entry, from: Side, holds: [bool; 2], here: [Option<&Entry>; 2], loser: Option<Side>) -> Verdict {
-    let needs = [need(holds[0], here[0], &entry), need(holds[1], here[1], &entry)];
-    Verdict::Settle { entry, from, needs, loser }
+fn settle(
+    entry: Entry,
+    from: Side,
+    holds: [bool; 2],
+    here: [Option<&Entry>; 2],
+    loser: Option<Side>,
+    dropped: Rights,
+) -> Verdict {
+    let needs = Side::BOTH.map(|side| need(holds[index(side)], here[index(side)], &entry));
+    Verdict::Settle { entry, from, needs, loser, dropped }
 }
 
 fn need(holds: bool, here: Option<&Entry>, agreed: &Entry) -> Need {

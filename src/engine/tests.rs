@@ -19,7 +19,7 @@ fn path(text: &str) -> RelPath {
 }
 
 fn entry(content: Content) -> Entry {
-    let (user, group) = (Principal::Id(0), Principal::Id(0));
+    let (user, group) = (Principal::Id(1000), Principal::Id(1000));
     Entry { content, attrs: Attrs { mode: 0o755, user, group, mtime: Time::default(), xattrs: Default::default() } }
 }
 
@@ -111,7 +111,8 @@ impl Session {
         self.seqs += 1;
         let contents = moved.is_none();
         let (seq, path) = (self.seqs, path(at));
-        let change = Change { seq, path, parent, known, moved, after, contents, inline: None, like: None, below };
+        let change =
+            Change { seq, path, parent, known, moved, after, contents, read: false, inline: None, like: None, below };
         self.reply(side, Reply::Report(change), 0)
     }
 
@@ -191,7 +192,8 @@ fn a_saved_file_that_kept_its_old_one_is_copied_there_before_it_changes() {
         let like = like.then(|| Like { from: path("a"), node: 19, generation: 19 });
         let (seq, path, after) = (session.seqs, path("a~"), Some(file(50_000)));
         let (parent, known, moved, inline) = (Some(1), None, None, None);
-        let change = Change { seq, path, parent, known, moved, after, contents: true, inline, like, below: 0 };
+        let change =
+            Change { seq, path, parent, known, moved, after, contents: true, read: false, inline, like, below: 0 };
         session.reply(Side::Left, Reply::Report(change), 0)
     };
     let copy = backup(true);
@@ -244,7 +246,19 @@ fn asked_below_a_new_directory(meanwhile: impl FnOnce(&mut Session)) -> Vec<Effe
     session.seqs += 1;
     let (seq, after) = (session.seqs, Some(file(0)));
     let (parent, known, moved, inline, like) = (None, None, None, None, None);
-    let change = Change { seq, path: path("d/f"), parent, known, moved, after, contents: true, inline, like, below: 0 };
+    let change = Change {
+        seq,
+        path: path("d/f"),
+        parent,
+        known,
+        moved,
+        after,
+        contents: true,
+        read: false,
+        inline,
+        like,
+        below: 0,
+    };
     session.engine.handle(Input::Reply(Side::Left, Reply::Report(change)), 0)
 }
 

@@ -9,6 +9,7 @@ mod hasher;
 pub mod merge;
 mod path;
 mod problem;
+pub mod rights;
 pub mod sane;
 pub mod words;
 

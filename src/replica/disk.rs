@@ -329,6 +329,9 @@ pub trait Disk {
 
     /// The user's or group's travelling form, and back to this side's number.
     fn principals(&self, uid: u32, gid: u32) -> (crate::model::Principal, crate::model::Principal);
+    /// Whether a user or group in the travelling form is root or another one of the system, as far as this side knows: here
+    /// or on the other side. So is one whose number nobody told.
+    fn is_system(&self, group: bool, principal: &crate::model::Principal) -> bool;
     /// The names that [`Disk::principals`] and ACLs have given since this was asked last, with their numbers here; with
     /// `again` all of them.
     fn names_used(&self, _again: bool) -> Vec<OwnerNumber> {

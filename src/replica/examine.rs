@@ -4,15 +4,16 @@ use std::io;
 
 use crate::model::{
     Attrs, Change, Content, Entry, Hash, Kind, Known, Name, NodeId, Problem, ProblemKind, RelPath, Sameness, Time,
-    merge,
 };
 
 use super::archive::{Archive, ArchiveError, Row, Signature};
 use super::disk::{Disk, Stat};
 use super::error::{At, ReplicaError, problem};
+use super::metadata::CAPABILITY;
 use super::read::{Contents, Doubt, Looked};
 use super::{Replica, Reported, Seen};
 
+mod carried;
 mod moved;
 
 /// How a path is to be examined.
@@ -163,10 +164,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             Err(error) => return Ok(Examined::Problem(problem(path, "stat", &error))),
         };
-        let speaks = |row: &Row| !(how.verify || how.hash && is_unread(row)) && self.unchanged(row, &stat);
+        let speaks = |row: &Row| !(how.verify || how.hash) && self.unchanged(row, &stat);
         if let Some(unchanged) = under_name.as_ref().filter(|row| speaks(row)) {
             let row = unchanged.clone();
-            return self.same(path, parent, &row, how);
+            return self.same(path, parent, &row, how, false);
         }
         if self.filter.skips(stat.kind) {
             return match under_name {
@@ -223,7 +224,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         stat.kind == Some(row.entry.kind()) && *signature == Signature::of(stat) && !stat.foreign
     }
 
-    fn same(&mut self, path: &RelPath, parent: Option<NodeId>, row: &Row, how: How) -> Result<Examined, ReplicaError> {
+    fn same(
+        &mut self,
+        path: &RelPath,
+        parent: Option<NodeId>,
+        row: &Row,
+        how: How,
+        read: bool,
+    ) -> Result<Examined, ReplicaError> {
         self.forget_move_to(path)?;
         if !how.again {
             self.forget_report(path);
@@ -240,6 +248,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             moved: None,
             after: Some(row.entry.clone()),
             contents: false,
+            read,
             inline: None,
             like: None,
             below: 0,
@@ -312,6 +321,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             moved: None,
             after: None,
             contents: true,
+            read: false,
             inline: None,
             like: None,
             below,
@@ -353,7 +363,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         // Asked before anything is read: what is written from then on has another ctime.
         let settled = !self.disk.unsettled(&stat);
         let (user, group) = self.disk.principals(stat.uid, stat.gid);
-        let xattrs = self.disk.xattrs(dir, name, kind).at(path, "read extended attributes")?;
+        let mut xattrs = self.disk.xattrs(dir, name, kind).at(path, "read extended attributes")?;
+        if kind == Kind::File && xattrs.contains_key(CAPABILITY) {
+            // Names can be exchanged between two calls: a capability is that of the very file that is reported.
+            let file = self.disk.open_file(dir, name).at(path, "open")?;
+            let same = Signature::of(&self.disk.stat_file(&file).at(path, "stat")?) == Signature::of(&stat);
+            if !same {
+                return Err(io::Error::from(io::ErrorKind::NotFound)).at(path, "read extended attributes");
+            }
+            xattrs = self.disk.file_xattrs(&file, (dir, name)).at(path, "read extended attributes")?;
+        }
         let target = match kind {
             Kind::Link => Some(self.disk.read_link(dir, name).at(path, "read link")?),
             _ => None,
@@ -381,6 +400,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<Examined, ReplicaError> {
         let mut bytes = None;
         let mut snapshot = None;
+        let mut now_read = false;
         let (content, contents) = match live.kind {
             Kind::Dir => (Content::Dir, row.as_ref().is_none_or(|r| r.entry.kind() != Kind::Dir)),
             Kind::Link => {
@@ -403,10 +423,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                         Contents::Reading => return Ok(Examined::Reading),
                         Contents::Found(Looked { size, read: None, snapshot: copy }) => {
                             let hash = if copy.is_none() { self.hash_told(path, &live) } else { None };
+                            now_read = hash.is_some();
                             snapshot = copy;
                             (Content::File { size, hash }, true)
                         }
                         Contents::Found(Looked { size, read: Some((hash, kept)), snapshot: copy }) => {
+                            // A snapshot tells nothing of what the file holds by now.
+                            now_read = copy.is_none();
                             (bytes, snapshot) = (kept, copy);
                             let content = Content::File { size, hash: Some(hash) };
                             let same = row.as_ref().map(|r| r.entry.content.compare(&content));
@@ -427,6 +450,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(row) if row.entry.kind() == live.kind => self.carried(row, &live),
             _ => (true, self.brought(&live.attrs)),
         };
+        let agreed = row.as_ref().filter(|_| !contents).map(|row| &row.entry.attrs);
+        let (attrs, dropped) = self.entitled(live.kind, attrs, &live.attrs, agreed);
         let seen = Seen {
             signature: Signature::of(&live.stat),
             content: content.clone(),
@@ -436,7 +461,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         if let Some(row) = row.as_ref().filter(|_| !contents && !attrs_differ) {
             if how.verify && row.signature == Some(seen.signature) && row.entry.content == content {
-                return self.same(path, parent, &row.clone(), how);
+                return self.same(path, parent, &row.clone(), how, now_read);
             }
             // Touched, or learned from the other side, and equal: only the signature is new.
             if live.kind == Kind::Dir && row.signature.is_none_or(|s| !s.same_object(&live.stat)) {
@@ -448,7 +473,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.sync_adopted(dir, path, name, live.kind)?;
                 self.archive.put(&fresh)?;
             }
-            return self.same(path, parent, &fresh, how);
+            return self.same(path, parent, &fresh, how, now_read);
         }
         let told = self
             .reported
@@ -466,6 +491,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             true => self.like(&live.stat, path)?,
             false => None,
         };
+        if let Some(words) = dropped {
+            self.notes.push(format!("{path}: {words} was agreed on for other contents, and does not go with these"));
+        }
         let seq = self.take_seq();
         self.set_reported(path, Reported { seq, seen: Some(seen), moved: None });
         if let Some(snapshot) = snapshot {
@@ -479,6 +507,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             moved: None,
             after: Some(Entry { content, attrs }),
             contents,
+            read: now_read,
             inline,
             like,
             below,
@@ -519,30 +548,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.disk.sync_dirs(&[dir]).at(path, "sync the directory")
     }
-
-    /// Whether the live attributes differ from what this side achieved, and what the object stands for.
-    fn carried(&self, row: &Row, live: &Live) -> (bool, Attrs) {
-        let achieved = row.live_attrs();
-        let mut attrs = live.attrs.clone();
-        if self.settings.keeps_xattrs {
-            attrs.xattrs.clone_from(&achieved.xattrs);
-        }
-        (*achieved != attrs, merge::carried(&attrs, achieved, &row.entry.attrs))
-    }
-
-    /// The attributes that a new object brings along.
-    fn brought(&self, attrs: &Attrs) -> Attrs {
-        let mut attrs = attrs.clone();
-        if self.settings.keeps_xattrs {
-            attrs.xattrs.clear();
-        }
-        attrs
-    }
-}
-
-/// A file that was taken for equal without reading it.
-fn is_unread(row: &Row) -> bool {
-    matches!(row.entry.content, Content::File { hash: None, size } if size > 0)
 }
 
 fn known(row: &Row) -> Known {

@@ -154,15 +154,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(self.disk.open_dir(path).ok())
     }
 
-    /// Takes an object of psync's own directories from all but its owner.
-    pub(super) fn narrow(&self, object: (&D::Dir, &Name), path: &RelPath) -> Result<(), ReplicaError> {
+    /// Takes an object of psync's own directories from all but its owner. The answer is that of [`Replica::redress`].
+    pub(super) fn narrow(
+        &mut self,
+        object: (&D::Dir, &Name),
+        path: &RelPath,
+    ) -> Result<Option<(D::Dir, Name)>, ReplicaError> {
         let stat = self.disk.stat(object.0, object.1).at(path, "stat what is kept")?;
-        let Some(kind) = stat.kind.filter(|kind| *kind != Kind::Link) else { return Ok(()) };
+        let Some(kind) = stat.kind.filter(|kind| *kind != Kind::Link) else { return Ok(None) };
         let mut attrs = self.live(object.0, path, object.1, stat, kind)?.attrs;
         attrs.mode &= 0o700;
         attrs.xattrs.retain(|name, _| !is_acl(name));
-        self.disk.set_attrs(object.0, object.1, kind, &attrs).at(path, "narrow the rights")?;
-        Ok(())
+        self.redress(object, path, &stat, kind, &attrs)
     }
 }
 

@@ -261,11 +261,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             stat => stat.at(path, "stat what came too late")?,
         };
         let home = self.make_again(level, object)?;
-        if home.wider {
-            self.narrow(object, path)?;
-        }
+        let narrowed = if home.wider { self.narrow(object, path)? } else { None };
+        let (object, name) = (narrowed.as_ref().map_or(object, |(dir, name)| (dir, name)), object.1);
         if home.path == *level.path {
-            match self.disk.rename(object, (&home.dir, object.1)) {
+            match self.disk.rename(object, (&home.dir, name)) {
                 Ok(()) => {
                     if self.settings.durable {
                         self.disk.sync_dirs(&[&home.dir]).at(path, "sync the directory")?;

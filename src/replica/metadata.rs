@@ -51,7 +51,7 @@ pub const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 /// The ACL that new objects in a directory get.
 pub const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 /// File capabilities. Lost with every change of owner and every write.
-pub const CAPABILITY: &[u8] = b"security.capability";
+pub use crate::model::rights::CAPABILITY;
 /// Samba's Windows ACLs.
 pub const NTACL: &[u8] = b"security.NTACL";
 

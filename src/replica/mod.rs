@@ -174,6 +174,8 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) unscanned: BTreeSet<RelPath>,
     pub(crate) not_set: not_set::Counts,
     pub(crate) removals: removals::Removals,
+    /// The owners and groups of what was scanned.
+    pub(crate) owners_met: std::collections::HashSet<(u32, u32)>,
     /// Lines for the log.
     pub(crate) notes: Vec<String>,
     pub(crate) looks: late::Looks,
@@ -209,6 +211,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             unscanned: BTreeSet::new(),
             not_set: not_set::Counts::default(),
             removals,
+            owners_met: Default::default(),
             notes: Vec::new(),
             looks: late::Looks::default(),
             readings: reading::Readings::default(),

@@ -12,9 +12,10 @@ use super::examine::above_is_gone;
 use super::metadata::is_acl;
 use super::stage::Staged;
 use super::{Replica, Seen};
+use beside::CONFLICT;
 
 pub(super) mod attrs;
-mod beside;
+pub(crate) mod beside;
 mod rename;
 
 /// The directory that an action works in, proven to be the one that the archive means.
@@ -409,7 +410,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             },
             Displaced::Copy(copy) => {
                 let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
-                self.keep_beside((&stage, stage_name), path, Some(copy), 0, "conflict").map(|()| None)
+                self.keep_beside((&stage, stage_name), path, Some(copy), 0, CONFLICT).map(|()| None)
             }
         }
     }

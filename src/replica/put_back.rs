@@ -8,6 +8,7 @@ use super::archive::{Archive, Row, Signature};
 use super::disk::{Disk, Lease, Stat};
 use super::error::ReplicaError;
 use super::place::attrs::has_other_names;
+use super::metadata::CAPABILITY;
 use super::place::{Guarded, same_version};
 
 impl<D: Disk, A: Archive> Replica<D, A> {
@@ -37,7 +38,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         // Somebody may be writing it: then the next full sync comes by.
         let Ok(Guarded::Lease(lease)) = self.guard_pinned(path, &pin, stat) else { return Ok(false) };
-        let attrs = Attrs { xattrs: wanted.clone(), ..row.live_attrs().clone() };
+        let mut attrs = Attrs { xattrs: wanted.clone(), ..row.live_attrs().clone() };
+        if wanted.get(CAPABILITY) != before.get(CAPABILITY) && !self.holds_contents(&pin, path, row, stat) {
+            // It was granted to the row's contents, and these only look like them.
+            attrs.xattrs.remove(CAPABILITY);
+        }
         let set = self.disk.set_pinned_attrs(&pin, kind, &attrs);
         let after = self.disk.stat_pin(&pin);
         let alone = lease.as_ref().is_none_or(|file| self.disk.lease_holds(file, Lease::Read));
@@ -54,5 +59,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.archive.put(&Row { signature: Some(self.signature(&after)), achieved, ..row.clone() })?;
         }
         Ok(changed)
+    }
+
+    /// Whether the file that is held on to has the row's contents, by reading it.
+    fn holds_contents(&self, pin: &D::Pin, path: &RelPath, row: &Row, stat: &Stat) -> bool {
+        let Ok(file) = self.disk.open_pinned(pin) else { return false };
+        let same = self.disk.stat_file(&file).is_ok_and(|found| same_version(stat, &found));
+        let hash = self.hash_whole(&file, path, stat.size).ok().flatten();
+        same && hash.is_some() && hash == row.entry.hash()
     }
 }

@@ -15,7 +15,8 @@ use super::examine::How;
 use super::reading::{Open, Reading};
 
 /// Files up to this size are read at once when their stat alone does not tell whether the contents changed.
-/// Larger ones count as changed if size or mtime differ, and as unchanged if only the ctime does.
+/// Larger ones count as changed if size or mtime differ, and as unchanged if only the ctime does. Before rights are granted
+/// to a file it is read whatever its size (see [`crate::model::Change::read`]).
 pub(super) const READ_TO_COMPARE: u64 = 64 * 1024 * 1024;
 
 /// Snapshots that are kept at a time; beyond that files are read themselves.
@@ -62,7 +63,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             // Not a byte was written since; mode or owner differ.
             return Doubt::Unchanged;
         }
-        match row.entry.hash().is_some() && stat.size <= READ_TO_COMPARE {
+        let worth = stat.size <= READ_TO_COMPARE || self.stands_for_rights(row);
+        match row.entry.hash().is_some() && worth {
             true => Doubt::Read,
             false if same_object && signature.mtime == stat.mtime => Doubt::Unchanged,
             false => Doubt::Changed,
@@ -182,6 +184,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// it is written again.
     pub(crate) fn show_stores(&self, file: &D::File, path: &RelPath) -> Result<(), ReplicaError> {
         self.disk.sync_files(&[file]).at(path, "sync what is being written")
+    }
+
+    /// The hash of the file that is open, if it holds so many bytes.
+    pub(super) fn hash_whole(&self, file: &D::File, path: &RelPath, size: u64) -> Result<Option<Hash>, ReplicaError> {
+        Ok(self.read_whole(file, path, size, false)?.map(|(hash, _)| hash))
     }
 
     /// The hash, and the contents where they are kept; `None` if the file is no longer of that size.

@@ -106,7 +106,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                             && (old.entry.kind() != Kind::File || file(&s) == file(&seen.signature))
                     });
                 row.achieved = old.achieved.clone();
-                row.signature = if pure { Some(seen.proof()) } else { old.signature };
+                row.signature = match self.stands_for_rights(old) {
+                    // A rename hides a write that put the time back: its contents are compared.
+                    true => None,
+                    false if pure => Some(seen.proof()),
+                    false => old.signature,
+                };
             }
             (_, Some(seen)) => {
                 row.achieved = (seen.attrs != entry.attrs).then(|| seen.attrs.clone());

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::model::rights::Rights;
 use crate::model::{Attrs, Content, Entry, Kind, Name, RelPath, Sameness, Time, merge};
 
 use super::Replica;
@@ -9,8 +10,8 @@ use super::archive::{Archive, Intent, IntentStep, Row, Signature, TrashItem};
 use super::disk::{Disk, Lease, Leased, Own, Stat};
 use super::error::{At, ReplicaError};
 use super::late::Known;
-use super::metadata::CAPABILITY;
 use super::place::attrs::has_other_names;
+use super::place::beside::CONFLICT;
 use super::place::generation_of;
 use super::read::READ_TO_COMPARE;
 use super::trash::stamp_of;
@@ -91,7 +92,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     }
                     (_, copy) => {
                         let stage = self.disk.own(Own::Stage).at(&intent.path, "open the stage")?;
-                        self.keep_beside((&stage, &intent.stage), &intent.path, copy, stat.mtime.secs, "conflict")?;
+                        self.keep_beside((&stage, &intent.stage), &intent.path, copy, stat.mtime.secs, CONFLICT)?;
                     }
                 }
             }
@@ -228,9 +229,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         entry: &Entry,
         wanted: &Attrs,
     ) -> Result<bool, ReplicaError> {
+        let is_system = |group, principal: &_| self.disk.is_system(group, principal);
         let grants = (&live.user, &live.group) != (&wanted.user, &wanted.group)
-            || wanted.mode & 0o6000 & !live.mode != 0
-            || wanted.xattrs.contains_key(CAPABILITY);
+            || Rights::granted(entry.kind(), wanted, live, is_system).any();
         let Content::File { size, hash } = &entry.content else { return Ok(true) };
         if !grants {
             return Ok(true);

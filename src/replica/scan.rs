@@ -11,6 +11,9 @@ use super::disk::{Disk, Stat};
 use super::error::{ReplicaError, problem};
 use super::examine::{Examined, How, above_is_gone};
 
+/// Owners that are known to have been met.
+const OWNERS_MAX: usize = 65_536;
+
 /// A scan under way.
 pub struct Scan<Dir> {
     pub scope: RelPath,
@@ -140,6 +143,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let row = level.rows.remove(&name);
             let (dir, node) = (level.dir.clone(), level.node);
             scan.cursor = path.clone();
+            if self.owners_met.insert((stat.uid, stat.gid)) {
+                if self.owners_met.len() > OWNERS_MAX {
+                    self.owners_met.clear();
+                }
+                // Its names are told to the other side, which may have to know whose files these are.
+                self.disk.principals(stat.uid, stat.gid);
+            }
             if first && stat.kind == Some(Kind::File) {
                 scan.files += 1;
                 scan.bytes += stat.size;

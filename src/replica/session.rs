@@ -1,6 +1,6 @@
 //! What a session of the brain needs of a replica: who it is, what is open, what was confirmed.
 
-use crate::model::{Expect, Generation, Kind, NodeId, ROOT_NODE, RelPath, Seq, Time};
+use crate::model::{Entry, Expect, Generation, Kind, NodeId, ROOT_NODE, RelPath, Seq, Time};
 
 use super::Replica;
 use super::archive::{Archive, Signature};
@@ -183,17 +183,22 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Opens the file of the node's row of this generation, if it lies at `from` as it was recorded, or was replaced of
-    /// late.
+    /// late. What only looks like the contents that are meant is not given away with rights that it does not have here: then
+    /// they are to be sent.
     pub fn open_held(
         &self,
         from: &RelPath,
         node: NodeId,
         generation: Generation,
+        wanted: &Entry,
     ) -> Result<Option<(D::File, Signature)>, ReplicaError> {
         let row = self.row_at(from)?.filter(|row| (row.node, row.generation) == (node, generation));
         let (Some(row), Some((above, name))) = (row, from.split()) else {
-            return Ok(self.open_former(node, generation));
+            return Ok(self.open_former(node, generation, wanted));
         };
+        if self.grants_unproven(wanted, row.live_attrs()) {
+            return Ok(None);
+        }
         let Ok(dir) = self.disk.open_dir(&above) else { return Ok(None) };
         match self.disk.stat(&dir, &name) {
             Ok(stat) if stat.kind == Some(Kind::File) && self.unchanged(&row, &stat) => {}

@@ -130,7 +130,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<Staged<D::File>, ReplicaError> {
         let (above, name) = path.split().ok_or_else(|| std::io::Error::other("the root")).at(path, "copy")?;
         let dir = self.disk.open_dir(&above).at(path, "open the directory")?;
-        let source = self.disk.open_file(&dir, &name).at(path, "open")?;
+        self.stage_copy_of(generation, path, (&dir, &name), attrs)
+    }
+
+    /// The same of the file that lies under a name in an open directory.
+    pub(crate) fn stage_copy_of(
+        &mut self,
+        generation: Generation,
+        path: &RelPath,
+        (dir, name): (&D::Dir, &Name),
+        attrs: &Attrs,
+    ) -> Result<Staged<D::File>, ReplicaError> {
+        let source = self.disk.open_file(dir, name).at(path, "open")?;
         let (staged, file) = self.stage_file(generation, path, 0)?;
         let copied = self.copy(&source, &file).at(path, "copy");
         let (hash, written) = match copied {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::model::{Generation, Kind, Name, NodeId, RelPath, Time};
+use crate::model::{Attrs, Entry, Generation, Kind, Name, NodeId, RelPath, Time};
 
 use super::Replica;
 use super::archive::{Archive, Row, Signature, TrashItem};
@@ -19,6 +19,8 @@ pub(crate) struct Former {
     generation: Generation,
     id: Name,
     signature: Option<Signature>,
+    /// What it had here.
+    attrs: Attrs,
 }
 
 impl<D: Disk, A: Archive> Replica<D, A> {
@@ -67,7 +69,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Remembers for a while which file of the trash was a row's: somebody may have kept it under another name.
     pub(crate) fn remember_former(&mut self, row: &Row, id: Name) {
-        self.formers.push_back(Former { node: row.node, generation: row.generation, id, signature: row.signature });
+        let attrs = row.live_attrs().clone();
+        self.formers.push_back(Former {
+            node: row.node,
+            generation: row.generation,
+            id,
+            signature: row.signature,
+            attrs,
+        });
         if self.formers.len() > FORMERS_MAX {
             self.formers.pop_front();
         }
@@ -75,8 +84,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Opens the file that the node's row of this generation spoke of, if it came into the trash of late and nobody wrote
     /// to it since.
-    pub(crate) fn open_former(&self, node: NodeId, generation: Generation) -> Option<(D::File, Signature)> {
+    pub(crate) fn open_former(
+        &self,
+        node: NodeId,
+        generation: Generation,
+        wanted: &Entry,
+    ) -> Option<(D::File, Signature)> {
         let former = self.formers.iter().rev().find(|f| (f.node, f.generation) == (node, generation))?;
+        if self.grants_unproven(wanted, &former.attrs) {
+            return None;
+        }
         let trash = self.disk.own(Own::Trash).ok()?;
         let (was, stat) = (former.signature?, self.disk.stat(&trash, &former.id).ok()?);
         // The way into the trash changed its ctime.

@@ -27,6 +27,7 @@ mod own;
 mod owners;
 mod partaking;
 mod policy;
+mod rights;
 mod roots;
 mod rsync;
 mod saves;

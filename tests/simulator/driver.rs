@@ -162,11 +162,13 @@ impl RealPair {
             *archive.borrow_mut() = crashed;
             let disk = self.stage.disk(side).restart();
             let wait_for_writers = !disk.state().features.sends_open;
+            let keeps_xattrs = disk.state().features.keeps_xattrs;
             let settings = endpoint::Settings {
                 replica: psync::replica::Settings {
                     side,
                     inline_max: 16,
                     wait_for_writers,
+                    keeps_xattrs,
                     partial_min: 20,
                     read_slice: 16,
                     max_delete: engine::guard::Limit::Share { percent: 50, at_least: 100 },

@@ -13,6 +13,7 @@ use crate::driver::{Pair, Turn};
 use crate::model_disk::ModelDisk;
 use crate::model_disk::state::{Features, ROOT};
 use crate::plan::{Act, Fault, Item, Stage};
+use crate::rights;
 use crate::users::{Call, Maker, Running, Task};
 use crate::world::World;
 
@@ -39,6 +40,8 @@ pub struct Profile {
     pub disks: bool,
     pub snapshots: bool,
     pub features: bool,
+    /// Somebody is after rights that others have.
+    pub hostile: bool,
 }
 
 impl Profile {
@@ -53,6 +56,7 @@ impl Profile {
             (self.disks, "disks"),
             (self.snapshots, "snapshots"),
             (self.features, "features"),
+            (self.hostile, "hostile"),
         ];
         let words: Vec<&str> = all.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect();
         format!("({})", words.join(", "))
@@ -76,6 +80,9 @@ impl History {
         let choices = Choices::seeded(seed);
         if seed % APART == APART_REST {
             return History::apart(seed, &choices);
+        }
+        if rights::is_hostile(seed) {
+            return rights::history(seed, &choices);
         }
         let profile = profile(&choices);
         let mut value = 0;
@@ -188,6 +195,7 @@ fn profile(choices: &Choices) -> Profile {
         disks: some(5),
         snapshots: some(16),
         features: some(4),
+        hostile: false,
     }
 }
 
@@ -203,6 +211,7 @@ fn features(choices: &Choices, profile: Profile) -> [Features; 2] {
             no_leases: some(4),
             clones: false,
             sends_open: false,
+            keeps_xattrs: false,
         }
     })
 }
@@ -291,6 +300,7 @@ pub fn play(history: &History, build: Build, keep_trace: bool) -> Outcome {
 
 pub fn stage(history: &History, keep_trace: bool) -> Rc<Stage> {
     let world = World::new();
+    world.hostile.set(history.profile.hostile);
     let choices = Choices::seeded(history.schedule);
     let disk = |side: Side| {
         let features = history.features[side as usize].clone();
@@ -321,9 +331,20 @@ fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String>
         if let Err(failure) = run_phase(stage, pair.as_mut(), history.profile) {
             return Some(failure);
         }
-        stage.oracle.borrow_mut().check_quiet(&stage.world, &stage.disks);
+        if history.profile.hostile {
+            // Files that only look equal may stay so, and deletions come to nothing where others grant.
+            stage.oracle.borrow_mut().check_no_loss(&stage.world, &stage.disks);
+            stage.disks.iter().for_each(|disk| disk.state().check_rights(ROOT));
+        } else {
+            stage.oracle.borrow_mut().check_quiet(&stage.world, &stage.disks);
+        }
         check_echo(stage, history);
-        if !(history.profile.power || history.profile.snapshots || history.profile.disks || history.profile.features) {
+        if !(history.profile.hostile
+            || history.profile.power
+            || history.profile.snapshots
+            || history.profile.disks
+            || history.profile.features)
+        {
             stage.oracle.borrow_mut().check_copies(&stage.world, &stage.disks);
         }
         if let Some(violation) = stage.world.violations().into_iter().next() {

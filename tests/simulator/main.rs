@@ -15,6 +15,7 @@ mod history;
 mod model_disk;
 mod oracle;
 mod plan;
+mod rights;
 mod shrink;
 mod spy;
 mod symmetry;

@@ -22,7 +22,12 @@ fn fair(tasks: impl Iterator<Item = Task>, mover: Side) -> Vec<Task> {
         Call::Rename(..) => side == mover,
         // Links have no times: two of them are a tie.
         Call::Symlink(..) => side == mover,
-        Call::Chmod(..) | Call::Chown(..) | Call::Utimes(..) | Call::SetXattr(..) | Call::Link(..) => false,
+        Call::Chmod(..)
+        | Call::Chown(..)
+        | Call::Utimes(..)
+        | Call::SetXattr(..)
+        | Call::SetCapability(_)
+        | Call::Link(..) => false,
         Call::Mkfifo(_) => false,
         _ => true,
     };

@@ -45,6 +45,10 @@ pub struct World {
     facts: RefCell<Vec<Fact>>,
     /// All contents that a file under a users' name may have.
     known: RefCell<HashSet<Vec<u8>>>,
+    /// The rights that users gave to contents.
+    granted: RefCell<HashSet<(Vec<u8>, String)>>,
+    /// There is a user who is after rights: new objects are an ordinary user's.
+    pub hostile: Cell<bool>,
     violations: RefCell<Vec<String>>,
     /// When users last left a name empty.
     gaps: RefCell<HashMap<(Side, RelPath), Gap>>,
@@ -155,6 +159,17 @@ impl World {
     /// Takes the names that psync left empty since the last call.
     pub fn take_vacated(&self) -> Vec<(Side, RelPath, u64)> {
         std::mem::take(&mut self.vacated.borrow_mut())
+    }
+
+    /// A user gave this right to a file with these contents.
+    pub fn grant(&self, contents: &[u8], right: String) {
+        if self.hostile.get() {
+            self.granted.borrow_mut().insert((contents.to_vec(), right));
+        }
+    }
+
+    pub fn is_granted(&self, contents: &[u8], right: &str) -> bool {
+        self.granted.borrow().contains(&(contents.to_vec(), right.to_owned()))
     }
 
     pub fn is_known(&self, contents: &[u8]) -> bool {

@@ -118,6 +118,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             after: Some(row.entry.clone()),
             moved: Some(Moved { from, known: known(&row), edited }),
             contents: false,
+            read: false,
             inline: None,
             like: None,
             below,

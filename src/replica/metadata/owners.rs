@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::config::Owner;
+use crate::model::rights::SYSTEM_BELOW;
 use crate::model::{OwnerNumber, Principal};
 
 /// What stands for every owner where owners do not travel. The kernel reads this number as "leave it".
@@ -136,6 +137,21 @@ impl Owners {
         }
     }
 
+    /// Whether the principal is root or another user or group of the system, here or on the other side. So is a name that
+    /// neither side told the number of.
+    pub fn is_system(&self, class: Class, principal: &Principal) -> bool {
+        let name = match principal {
+            Principal::Id(id) => return *id < SYSTEM_BELOW,
+            Principal::Name(name) => name,
+        };
+        let ours = self.numbers.get((class, name.clone()), || number_of(class, name));
+        let theirs = self.theirs.lock().unwrap_or_else(PoisonError::into_inner).get(&(class, name.clone())).copied();
+        match (ours, theirs) {
+            (None, None) => true,
+            (ours, theirs) => ours.into_iter().chain(theirs).any(|id| id < SYSTEM_BELOW),
+        }
+    }
+
     fn use_name(&self, class: Class, name: &Arc<str>, id: u32) {
         let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
         if ours.all.len() >= KNOWN_MAX {
@@ -168,7 +184,15 @@ impl Owners {
             if theirs.len() >= KNOWN_MAX {
                 theirs.clear();
             }
-            theirs.insert((if *group { Class::Group } else { Class::User }, name.clone()), *id);
+            let class = if *group { Class::Group } else { Class::User };
+            let new = theirs.insert((class, name.clone()), *id) != Some(*id);
+            // Of the system is who is so on either side: the other one hears what number the name has here.
+            if new
+                && self.mode == Owner::Names
+                && let Some(ours) = self.numbers.get((class, name.clone()), || number_of(class, name))
+            {
+                self.use_name(class, name, ours);
+            }
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::io;
 
-use crate::model::{Name, RelPath, conflict};
+use crate::model::{Attrs, Kind, Name, RelPath, conflict, rights};
 
 use super::super::Replica;
 use super::super::archive::Archive;
-use super::super::disk::Disk;
+use super::super::disk::{Disk, Own, Stat};
 use super::super::error::{At, ReplicaError};
+use super::generation_of;
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Gives an object a name beside `path` where users see it. If the directory is gone, it is made again with its rights;
@@ -34,12 +35,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         since: Option<i64>,
     ) -> Result<(), ReplicaError> {
         let Some((above, name)) = path.split() else { return Ok(()) };
+        let stripped = if reason == CONFLICT { self.strip(object, path)? } else { None };
+        let object = stripped.as_ref().map_or(object, |(dir, name)| (dir, name));
         let side = self.settings.side.word();
         let wanted = copy.unwrap_or_else(|| conflict::copy_name(&name, side, time, None));
         let home = self.home(&above, since, object)?;
-        if home.wider {
-            self.narrow(object, path)?;
-        }
+        let narrowed = if home.wider { self.narrow(object, path)? } else { None };
+        let object = narrowed.as_ref().map_or(object, |(dir, name)| (dir, name));
         for attempt in 0..1000_u32 {
             let digits = (attempt > 0).then(|| hash_digits(path, attempt));
             let candidate = match &digits {
@@ -61,6 +63,52 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(());
         }
         Err(io::Error::other("a thousand conflict copies of one second")).at(path, "keep a version")
+    }
+}
+
+/// Why a version is kept beside another that has its name.
+pub(crate) const CONFLICT: &str = "conflict";
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Takes setuid, setgid and capabilities from a displaced file before users see it under another name. The answer is
+    /// that of [`Replica::redress`].
+    fn strip(&mut self, object: (&D::Dir, &Name), path: &RelPath) -> Result<Option<(D::Dir, Name)>, ReplicaError> {
+        let (dir, name) = object;
+        let stat = self.disk.stat(dir, name).at(path, "stat the displaced object")?;
+        if stat.kind != Some(Kind::File) {
+            return Ok(None);
+        }
+        let live = self.live(dir, path, name, stat, Kind::File)?.attrs;
+        let (attrs, rights) = rights::bare(Kind::File, &live);
+        if !rights.any() {
+            return Ok(None);
+        }
+        self.redress(object, path, &stat, Kind::File, &attrs)
+    }
+
+    /// Gives an object of psync's own directories other attributes. A file that has further names keeps its own there: a
+    /// copy gets them and takes its place, which lies in the stage under the name that is the answer.
+    pub(crate) fn redress(
+        &mut self,
+        (dir, name): (&D::Dir, &Name),
+        path: &RelPath,
+        stat: &Stat,
+        kind: Kind,
+        attrs: &Attrs,
+    ) -> Result<Option<(D::Dir, Name)>, ReplicaError> {
+        if kind != Kind::File || stat.nlink == 1 {
+            self.disk.set_attrs(dir, name, kind, attrs).at(path, "set attributes")?;
+            return Ok(None);
+        }
+        let generation = generation_of(name).map_or(0, |(generation, _)| generation);
+        let staged = self.stage_copy_of(generation, path, (dir, name), attrs)?;
+        if let (Some(file), true) = (&staged.file, self.settings.durable) {
+            self.disk.sync_files(&[file]).at(path, "sync the copy")?;
+        }
+        // What it holds lives on under its other names.
+        self.disk.discard(dir, name).at(path, "remove what was copied")?;
+        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        Ok(Some((stage, staged.name)))
     }
 }
 

@@ -204,6 +204,16 @@ impl Object<'_> {
             }
         }
         for name in present.keys().filter(|name| ***name != *CAPABILITY && !wanted.xattrs.contains_key(*name)) {
+            if **name == *ACL_ACCESS {
+                // Without its ACL the mask would be the group's for a moment; and if it cannot be taken away, the mode
+                // must not let those in whom the mask keeps out.
+                let narrow = self.mode & (wanted.mode | !0o070);
+                self.chmod(narrow)?;
+                if !self.remove_xattr(name, "acl")? {
+                    group_bits = Some(group_bits.unwrap_or(7) & (narrow >> 3));
+                }
+                continue;
+            }
             self.remove_xattr(name, if is_acl(name) { "acl" } else { "xattr" })?;
         }
         Ok(group_bits)
@@ -238,21 +248,9 @@ impl Object<'_> {
         if mode | refused != wanted & 0o7777 {
             self.miss("mode");
         }
-        if mode == self.mode && !self.touched {
+        if !self.chmod(mode)? {
+            self.miss("mode");
             return Ok(());
-        }
-        let bits = Mode::from_raw_mode(mode);
-        let changed = match &self.path {
-            Some(path) => rustix::fs::chmod(path.as_str(), bits),
-            None => rustix::fs::fchmod(self.fd, bits),
-        };
-        match changed {
-            Ok(()) => {}
-            Err(error) => {
-                cannot(error)?;
-                self.miss("mode");
-                return Ok(());
-            }
         }
         // The kernel drops setuid and setgid without a word where the caller is not entitled to them.
         if mode & 0o6000 != 0 {
@@ -269,10 +267,13 @@ impl Object<'_> {
             Some(value) if !accept.capabilities && present.get(CAPABILITY).is_none_or(|own| **own != **value) => {
                 self.miss(CAPABILITY_REFUSED);
                 // Neither is one kept that the other side has changed.
-                if present.contains_key(CAPABILITY) { self.remove_xattr(CAPABILITY, "capability") } else { Ok(()) }
+                match present.contains_key(CAPABILITY) {
+                    true => self.remove_xattr(CAPABILITY, "capability").map(drop),
+                    false => Ok(()),
+                }
             }
             Some(value) => self.set_xattr(present, CAPABILITY, value, "capability").map(drop),
-            None if present.contains_key(CAPABILITY) => self.remove_xattr(CAPABILITY, "capability"),
+            None if present.contains_key(CAPABILITY) => self.remove_xattr(CAPABILITY, "capability").map(drop),
             None => Ok(()),
         }
     }
@@ -322,7 +323,8 @@ impl Object<'_> {
         }
     }
 
-    fn remove_xattr(&mut self, name: &[u8], what: &'static str) -> io::Result<()> {
+    /// False if this side cannot take it away.
+    fn remove_xattr(&mut self, name: &[u8], what: &'static str) -> io::Result<bool> {
         let changed = match &self.path {
             Some(path) => rustix::fs::removexattr(path.as_str(), name),
             None => rustix::fs::fremovexattr(self.fd, name),
@@ -333,9 +335,29 @@ impl Object<'_> {
             Err(error) => {
                 cannot(error)?;
                 self.miss(what);
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    fn chmod(&mut self, mode: u32) -> io::Result<bool> {
+        if mode == self.mode && !self.touched {
+            return Ok(true);
+        }
+        let bits = Mode::from_raw_mode(mode);
+        let changed = match &self.path {
+            Some(path) => rustix::fs::chmod(path.as_str(), bits),
+            None => rustix::fs::fchmod(self.fd, bits),
+        };
+        match changed {
+            Ok(()) => {
+                // What is set next may equal what was there before.
+                self.touched = true;
+                Ok(true)
+            }
+            Err(error) => cannot(error),
+        }
     }
 }
 

@@ -7,7 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
+use crate::config::Owner;
 use crate::model::{Name, RelPath};
+use crate::replica::metadata::ACL_ACCESS;
+use crate::replica::metadata::acl::Acl;
+use crate::replica::metadata::owners::Owners;
 
 use super::{copy as bytes, holes};
 
@@ -27,7 +31,7 @@ pub fn keep(trash: BorrowedFd<'_>, name: &Name, path: &RelPath, source: &File) -
     copy_data(source, &mut copy, stat.st_size as u64)?;
     // As far as may be: what counts are the contents.
     let _ = rustix::fs::fchown(&copy, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-    rustix::fs::fchmod(&copy, Mode::from_raw_mode(stat.st_mode & 0o777))?;
+    rustix::fs::fchmod(&copy, Mode::from_raw_mode(mode_without_acl(source, stat.st_mode)?))?;
     let times = Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
@@ -46,6 +50,19 @@ fn copy_data(source: &File, copy: &mut File, size: u64) -> io::Result<()> {
         at = end;
     }
     copy.set_len(size)
+}
+
+/// The mode of a copy that has no ACL: under an ACL the group bits are its mask, and those of the group are in it.
+fn mode_without_acl(source: &File, mode: u32) -> io::Result<u32> {
+    let mut buffer = [0; 64 * 1024];
+    let length = match rustix::fs::fgetxattr(source, ACL_ACCESS, &mut buffer) {
+        Ok(length) => length,
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(mode & 0o777),
+        Err(error) => return Err(error.into()),
+    };
+    let acl = Acl::from_kernel(&buffer[..length], &Owners::new(Owner::Numeric));
+    let group = acl.map_or(0, |acl| acl.group_bits());
+    Ok(mode & 0o707 | group << 3)
 }
 
 /// The directory of that name, made if it is missing.

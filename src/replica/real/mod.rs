@@ -640,6 +640,10 @@ impl Disk for RealDisk {
         (self.rules.owners.owner(Class::User, uid), self.rules.owners.owner(Class::Group, gid))
     }
 
+    fn is_system(&self, group: bool, principal: &Principal) -> bool {
+        self.rules.owners.is_system(if group { Class::Group } else { Class::User }, principal)
+    }
+
     fn names_used(&self, again: bool) -> Vec<OwnerNumber> {
         self.rules.owners.take_used(again)
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use psync::model::{Attrs, Kind, Name, Principal, RelPath, Side, Xattrs};
+use psync::model::{Attrs, Kind, Name, OwnerNumber, Principal, RelPath, Side, Xattrs};
 use psync::replica::disk::{Disk, Lease, Leased, NotSet, Own, Stat};
 use psync::watch::Hint;
 
@@ -243,6 +243,7 @@ impl State {
         }
         let not_set = self.set(obj, kind, attrs);
         self.visible_changes += u64::from(self.is_within(obj, ROOT));
+        self.check_rights(obj);
         self.path_of(obj).into_iter().for_each(|path| self.note_change(path));
         self.event_of(obj, Hint::Attributes);
         Ok(not_set)
@@ -301,7 +302,7 @@ impl State {
     }
 
     fn principal(&self, id: u32) -> Principal {
-        match self.name_of(id) {
+        match self.name_of(id).filter(|_| id != 0) {
             Some(name) => Principal::Name(name.into()),
             None => Principal::Id(id),
         }
@@ -516,6 +517,13 @@ impl Disk for ModelDisk {
         })
     }
 
+    fn file_xattrs(&self, file: &ModelFile, _at: (&Obj, &Name)) -> io::Result<Xattrs> {
+        self.call(|state| {
+            state.live_file(file)?;
+            Ok(state.inode(file.obj).meta.xattrs.clone())
+        })
+    }
+
     fn unsettled(&self, stat: &Stat) -> bool {
         let state = self.state.borrow();
         // The stat is up to some milliseconds old when this is asked.
@@ -645,6 +653,7 @@ impl Disk for ModelDisk {
             state.follow(obj);
             state.event(*to.0, to.1, Hint::Appeared);
             state.check_whole(obj);
+            state.check_rights(obj);
             Ok(())
         })
     }
@@ -668,7 +677,9 @@ impl Disk for ModelDisk {
             state.follow(first);
             state.follow(second);
             state.check_whole(first);
+            state.check_rights(first);
             state.check_whole(second);
+            state.check_rights(second);
             Ok(())
         })
     }
@@ -686,6 +697,21 @@ impl Disk for ModelDisk {
     fn principals(&self, uid: u32, gid: u32) -> (Principal, Principal) {
         let state = self.state.borrow();
         (state.principal(uid), state.principal(gid))
+    }
+
+    fn is_system(&self, _group: bool, principal: &Principal) -> bool {
+        match principal {
+            Principal::Id(id) => *id < 1000,
+            Principal::Name(name) => super::state::system_names().contains(&&**name),
+        }
+    }
+
+    fn names_used(&self, again: bool) -> Vec<OwnerNumber> {
+        let mut state = self.state.borrow_mut();
+        if std::mem::replace(&mut state.names_told, true) && !again {
+            return Vec::new();
+        }
+        state.numbers()
     }
 
     fn boot_id(&self) -> [u8; 16] {

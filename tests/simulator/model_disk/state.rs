@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::rc::Rc;
 
-use psync::model::{Kind, Name, RelPath, Side, Time, Xattrs};
+use psync::model::{Kind, Name, OwnerNumber, RelPath, Side, Time, Xattrs};
 use psync::replica::disk::{Lease, Stat};
 use psync::watch::Event;
 
@@ -38,6 +38,8 @@ pub struct Features {
     pub clones: bool,
     /// Not the disk's: psync does not wait until users close their files.
     pub sends_open: bool,
+    /// Nor is this: this side reports no extended attributes.
+    pub keeps_xattrs: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +146,23 @@ pub struct State {
     /// What psync found when it last looked at a name.
     pub looked_at: BTreeMap<(Obj, Name), Obj>,
     pub choices: Choices,
+    /// psync's process told the numbers of its names.
+    pub names_told: bool,
+}
+
+/// Who there is, with numbers on the left and on the right.
+const NAMES: [(&str, u32, Option<u32>); 5] = [
+    ("root", 0, Some(0)),
+    ("alice", 1000, Some(2001)),
+    ("bob", 1001, Some(2000)),
+    ("carol", 1002, None),
+    ("daemon", 120, Some(130)),
+];
+
+/// Those whom either side has among its system's.
+pub fn system_names() -> Vec<&'static str> {
+    let system = |entry: &&(&str, u32, Option<u32>)| entry.1 < 1000 || entry.2.is_some_and(|id| id < 1000);
+    NAMES.iter().filter(system).map(|entry| entry.0).collect()
 }
 
 pub fn error(code: i32) -> io::Error {
@@ -190,6 +209,7 @@ impl State {
             linked: false,
             looked_at: BTreeMap::new(),
             choices,
+            names_told: false,
         };
         for (expected, mode) in [(ROOT, 0o755), (STAGE, 0o700), (TRASH, 0o700)] {
             let obj = state.make(Body::Dir(BTreeMap::new()), mode);
@@ -226,13 +246,19 @@ impl State {
 
     /// The same names have different numbers on the two sides; carol exists on the left only.
     pub fn uid_of(&self, name: &str) -> Option<u32> {
-        let table = [("alice", 1000, Some(2001)), ("bob", 1001, Some(2000)), ("carol", 1002, None)];
-        let found = table.iter().find(|entry| entry.0 == name)?;
+        let found = NAMES.iter().find(|entry| entry.0 == name)?;
         if self.side == Side::Left { Some(found.1) } else { found.2 }
     }
 
     pub fn name_of(&self, uid: u32) -> Option<&'static str> {
-        ["alice", "bob", "carol"].into_iter().find(|name| self.uid_of(name) == Some(uid))
+        NAMES.iter().map(|entry| entry.0).find(|name| self.uid_of(name) == Some(uid))
+    }
+
+    /// The numbers that names have here; users and groups have the same.
+    pub fn numbers(&self) -> Vec<OwnerNumber> {
+        let all = NAMES.iter().filter_map(|entry| Some((entry.0, self.uid_of(entry.0)?)));
+        let all = all.filter(|(_, id)| *id != 0);
+        all.flat_map(|(name, id)| [false, true].map(|group| OwnerNumber { group, name: name.into(), id })).collect()
     }
 
     /// A new object without a name.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use psync::model::rights::CAPABILITY;
 use psync::model::{Name, OWN_DIR, RelPath, Time};
 use psync::watch::Hint;
 
@@ -29,6 +30,14 @@ pub enum Opened {
     Now(Fd),
     /// psync holds a lease: ask again with [`ModelDisk::user_opened`].
     Waits(Fd),
+}
+
+impl Meta {
+    /// What the kernel takes from a file that is written, or gets another owner.
+    fn drop_rights(&mut self) {
+        self.mode &= !0o6000;
+        self.xattrs.remove(CAPABILITY);
+    }
 }
 
 impl State {
@@ -94,6 +103,8 @@ impl State {
         inode.body = Body::File(new);
         inode.by_user = true;
         (inode.meta.mtime, inode.meta.ctime) = (rounded, now);
+        inode.meta.drop_rights();
+        self.grant(file.obj);
         self.touched_object(file.obj);
         self.tell(&file, Hint::Written);
         if let Some(file) = self.user_files.get_mut(&fd) {
@@ -119,6 +130,11 @@ impl State {
         }
         let obj = self.make(body, mode);
         self.inode_mut(obj).by_user = true;
+        if self.world.hostile.get() {
+            let alice = self.uid_of("alice").unwrap_or(0);
+            let meta = &mut self.inode_mut(obj).meta;
+            (meta.uid, meta.gid) = (alice, alice);
+        }
         if self.is_dir(obj) {
             self.volume.disk_names.insert(obj, BTreeMap::new());
         }
@@ -140,6 +156,7 @@ impl State {
         if setgid_off {
             inode.meta.mode &= !0o2000;
         }
+        self.grant(obj);
         self.event(dir, &name, Hint::Attributes);
         if let Some(watched) = self.watches.get(&obj).cloned() {
             self.events.push_back(psync::watch::Event::Dirty { path: watched, hint: Hint::Attributes });
@@ -341,7 +358,23 @@ impl ModelDisk {
         if state.features.no_chown {
             return Err(error(EACCES));
         }
-        state.user_attr(path, |meta| (meta.uid, meta.gid) = (uid, uid))
+        let is_dir = matches!(state.resolve(path).map(|obj| state.is_dir(obj)), Ok(true));
+        state.user_attr(path, |meta| {
+            (meta.uid, meta.gid) = (uid, uid);
+            if !is_dir {
+                meta.drop_rights();
+            }
+        })
+    }
+
+    /// Gives a file a capability.
+    pub fn user_setcap(&self, path: &RelPath) -> io::Result<()> {
+        if !matches!(self.user_body(path), Some(Body::File(_))) || self.state().features.no_xattrs {
+            return Err(error(EINVAL));
+        }
+        self.state_mut().user_attr(path, |meta| {
+            meta.xattrs.insert(CAPABILITY.into(), b"setuid"[..].into());
+        })
     }
 
     pub fn user_utimes(&self, path: &RelPath, time: Time) -> io::Result<()> {
