@@ -13,7 +13,7 @@ use super::metadata::is_acl;
 use super::stage::Staged;
 use super::{Replica, Seen};
 
-pub(super) mod attrs;
+pub mod attrs;
 mod beside;
 mod rename;
 
