@@ -35,6 +35,7 @@ use crate::replica::batch::Job;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 use crate::replica::examine::{Examined, How};
+use crate::replica::place::attrs::Copied;
 use crate::replica::scan::Scan;
 use crate::transfer::{Receive, Supply};
 use crate::watch::coalesce::{self, Coalescer};
@@ -58,6 +59,9 @@ pub enum Next {
     /// When something comes in.
     Idle,
 }
+
+/// Files with other names that are copied at a time; more are tried again.
+const COPIES: usize = 128;
 
 /// A file that is being received, and what will be done with it.
 struct Incoming<F> {
@@ -496,40 +500,39 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     fn apply(&mut self, generation: Generation, apply: Apply, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
-        if let Step::SetAttrs { entry, expect } = &apply.step
-            && self.replica.is_followed(&apply.path)
-        {
-            // The file that the link leads to is another's: what comes back replaces the link.
-            match self.replica.stage_copy(generation, &apply.path, &entry.attrs) {
-                Ok(staged) => {
-                    let (entry, expect) = (entry.clone(), expect.clone());
-                    let source = Source::Inline(serde_bytes::ByteBuf::new());
-                    let step = Step::Put { entry, source, expect, displaced: Displaced::Trash };
-                    self.jobs.push(Job { generation, apply: Apply { step, ..apply }, staged: Some(staged) });
-                }
-                Err(error) => fail(generation, error, out)?,
-            }
-            return Ok(());
-        }
         if let Some(problem) = self.too_large(&apply) {
             out.push(Reply::Result { generation, outcome: Outcome::Failed(problem) });
             return Ok(());
         }
         if let Step::SetAttrs { entry, expect } = &apply.step {
-            match self.replica.linked(&apply.path, entry) {
-                Ok(None) => {}
-                Ok(held) => {
-                    let (entry, expect) = (entry.clone(), expect.clone());
-                    let source = Source::Inline(serde_bytes::ByteBuf::new());
-                    let step = Step::Put { entry, source, expect, displaced: Displaced::Trash };
-                    self.copy(generation, Apply { step, ..apply }, held, out)?;
+            let copied = match self.replica.on_a_copy(&apply.path, entry) {
+                Ok(copied) => copied,
+                Err(error) => return fail(generation, error, out),
+            };
+            let (entry, expect) = (entry.clone(), expect.clone());
+            let attrs = entry.attrs.clone();
+            let source = Source::Inline(serde_bytes::ByteBuf::new());
+            let step = Step::Put { entry, source, expect, displaced: Displaced::Trash };
+            match copied {
+                Copied::No => self.jobs.push(Job { generation, apply, staged: None }),
+                Copied::Followed => match self.replica.stage_copy(generation, &apply.path, &attrs) {
+                    Ok(staged) => {
+                        self.jobs.push(Job { generation, apply: Apply { step, ..apply }, staged: Some(staged) });
+                    }
+                    Err(error) => fail(generation, error, out)?,
+                },
+                // Each holds two descriptors.
+                Copied::Linked(..) if self.copies.len() >= COPIES => {
+                    out.push(Reply::Result { generation, outcome: Outcome::Busy });
+                }
+                Copied::Linked(file, signature) => {
+                    self.copy(generation, Apply { step, ..apply }, Some((file, signature)), out)?;
                     if let Some(incoming) = self.incoming.get_mut(&generation) {
                         incoming.links = true;
                     }
-                    return Ok(());
                 }
-                Err(error) => return fail(generation, error, out),
             }
+            return Ok(());
         }
         let Step::Put { entry, source, expect, .. } = &apply.step else {
             self.jobs.push(Job { generation, apply, staged: None });

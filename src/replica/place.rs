@@ -14,7 +14,7 @@ use super::stage::Staged;
 use super::{Replica, Seen};
 use beside::CONFLICT;
 
-pub(super) mod attrs;
+pub mod attrs;
 pub(crate) mod beside;
 mod rename;
 

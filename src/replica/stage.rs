@@ -115,12 +115,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
     }
 
-    /// Whether a link that stands for a file lies at `path`.
-    pub(crate) fn is_followed(&self, path: &RelPath) -> bool {
-        let Some((above, name)) = path.split() else { return false };
-        self.disk.open_dir(&above).is_ok_and(|dir| self.disk.followed(&dir, &name).is_some())
-    }
-
     /// Makes a copy of the file that lies at `path`, with other attributes.
     pub(crate) fn stage_copy(
         &mut self,

@@ -143,22 +143,31 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         })
     }
 
-    /// The file at `path`, if it has other names as well and is to get other attributes: it is replaced by a copy then, since
-    /// its other names may be anybody's, and outside of the root.
-    pub fn linked(&self, path: &RelPath, wanted: &Entry) -> Result<Option<(D::File, Signature)>, ReplicaError> {
-        if wanted.kind() != Kind::File {
-            return Ok(None);
+    /// Whether what lies at `path` gets these attributes on a copy that replaces it.
+    pub fn on_a_copy(&self, path: &RelPath, wanted: &Entry) -> Result<Copied<D::File>, ReplicaError> {
+        let Some((above, name)) = path.split() else { return Ok(Copied::No) };
+        let Ok(dir) = self.disk.open_dir(&above) else { return Ok(Copied::No) };
+        if self.disk.followed(&dir, &name).is_some() {
+            return Ok(Copied::Followed);
         }
-        let Some(parent) = self.open_parent(path)? else { return Ok(None) };
+        match self.disk.stat(&dir, &name) {
+            Ok(stat) if has_other_names(&stat) && wanted.kind() == Kind::File => self.linked(path, wanted),
+            // What is wrong with it is found when it is placed.
+            _ => Ok(Copied::No),
+        }
+    }
+
+    fn linked(&self, path: &RelPath, wanted: &Entry) -> Result<Copied<D::File>, ReplicaError> {
+        let Some(parent) = self.open_parent(path)? else { return Ok(Copied::No) };
         let (pin, stat) = match self.pin_stat(&parent.dir, &parent.name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Copied::No),
             pinned => pinned.at(path, "stat")?,
         };
         if !has_other_names(&stat) || self.has_already(&parent, path, &pin, &stat, wanted)? {
-            return Ok(None);
+            return Ok(Copied::No);
         }
         let file = self.disk.open_pinned(&pin).at(path, "open")?;
-        Ok(Some((file, Signature::of(&stat))))
+        Ok(Copied::Linked(file, Signature::of(&stat)))
     }
 
     /// Ends what was replaced by a copy of itself: its other names have its contents, so that there is nothing to keep. False
@@ -176,6 +185,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         Ok(linked)
     }
+}
+
+/// Whether an object gets attributes itself, or a copy that replaces it.
+pub enum Copied<F> {
+    No,
+    /// A link that stands for a file: that one is another's.
+    Followed,
+    /// A file with other names, which may be anybody's and outside of the root; open, and how it was then.
+    Linked(F, Signature),
 }
 
 /// Whether a file can be reached by other names as well.
