@@ -1,6 +1,6 @@
 # The commands that people need.
 
-.PHONY: build test lint bench sim deb
+.PHONY: build test lint deny bench sim fuzz deb
 
 build: ## both programs, in target/release
 	cargo build --release --locked
@@ -11,6 +11,9 @@ test: ## all tests
 lint: ## style and warnings, as the build server checks them
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
+
+deny: ## licences, sources and known faults of what psync is built from
+	.ci/deny
 
 bench: ## the figures in docs/, measured here and now
 	cargo bench --locked --bench live
