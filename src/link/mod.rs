@@ -12,7 +12,7 @@ pub mod frame;
 pub mod handshake;
 mod line;
 mod outbox;
-mod pack;
+pub mod pack;
 pub mod proxy;
 pub mod relay;
 mod timed;
