@@ -24,3 +24,11 @@ deb: ## the Debian package, in target/deb
 SEEDS ?= 1000000
 sim: ## the simulator for long; `make sim SEEDS=5000000`
 	PSYNC_SIM_HISTORIES=$(SEEDS) cargo test --release --locked --test simulator -- --nocapture
+
+SECONDS_EACH ?= 20
+fuzz: ## every decoder under libFuzzer; needs cargo-fuzz (docs/testing.md)
+	PSYNC_HOSTILE_CORPUS=$(CURDIR)/fuzz/corpus cargo test --release --locked --test hostile fuzz_targets
+	cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz build
+	cd fuzz && for target in $$(cargo fuzz list); do \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run "$$target" -- -max_total_time=$(SECONDS_EACH) -rss_limit_mb=2048 || exit; \
+	done

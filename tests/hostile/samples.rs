@@ -582,3 +582,53 @@ kinds! {
         Reply::Checked(_) => Reply::Checked(answer(m)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use psync::link::codec;
+    use psync::link::frame::HEADER;
+
+    /// Every kind travels, is understood, and no forged name is lost on the way.
+    #[test]
+    fn every_kind_of_everything_is_made_and_travels() {
+        let maker = &mut Maker::new(Roll::new(crate::roll::seed("samples")), "e2e");
+        for _ in 0..50 {
+            let parts = [
+                all_kinds(maker).len(),
+                principals(maker).len(),
+                contents(maker).len(),
+                problem_kinds(maker).len(),
+                expectations(maker).len(),
+                displacements(maker).len(),
+                sources(maker).len(),
+                ways(maker).len(),
+                tunnels(maker).len(),
+                steps(maker).len(),
+                all_data(maker).len(),
+                all_sums(maker).len(),
+                outcomes(maker).len(),
+                asks(maker).len(),
+                answers(maker).len(),
+            ];
+            assert!(parts.iter().all(|kinds| *kinds >= 2), "{parts:?}");
+            for request in requests(maker) {
+                if let Ok(frame) = codec::encode(&request) {
+                    assert_eq!(codec::decode::<Request>(&frame[HEADER..]).unwrap(), request);
+                }
+            }
+            for reply in replies(maker) {
+                if let Ok(frame) = codec::encode(&reply) {
+                    assert_eq!(codec::decode::<Reply>(&frame[HEADER..]).unwrap(), reply);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_stands_for_psyncs_own_becomes_it_on_the_wire() {
+        let request = Request::Hash { path: path(b"%psync/e2e/%psync") };
+        let frame = crate::talk::frame_of(&request).unwrap();
+        assert!(frame.ends_with(b".psync/e2e/.psync"));
+    }
+}
