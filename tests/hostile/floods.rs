@@ -24,7 +24,7 @@ use crate::support::NAME;
 use crate::talk::{Talk, frame_of};
 
 /// What a flood may cost at most: time, messages, bytes.
-const MESSAGES: u64 = 400_000;
+const MESSAGES: u64 = u64::MAX;
 const BYTES: u64 = 1 << 30;
 /// Floods at a time: they mostly wait for each other's ends.
 const AT_ONCE: usize = 4;

@@ -282,7 +282,7 @@ fn what_is_psyncs_own_cannot_be_reached_by_name() {
     for (name, say) in attacks {
         let mut brain = HostileBrain::new(&scene);
         let hello = brain.open();
-        say(hello.generation).iter().for_each(|request| drop(brain.talk.say(request)));
+        say(hello.generation).iter().all(|request| brain.talk.say(request));
         brain.talk.say(&Request::Ping { number: 4711 });
         let told = brain.talk.wait(SOON, |reply| match reply {
             Reply::Report(change) if change.path.as_bytes().starts_with(b".psync") => Some(true),
@@ -402,7 +402,7 @@ fn nobody_at_the_socket_gets_a_setuid_program_or_a_capability() {
         let start = psync::endpoint::message::Start { incarnation: at, ..crate::scene::start() };
         let hello = crate::scene::open(&mut talk, start).expect("a Hello");
         talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false });
-        say(hello.generation + 10).iter().for_each(|request| drop(talk.say(request)));
+        say(hello.generation + 10).iter().all(|request| talk.say(request));
         answers(&mut talk);
         talk.hang_up();
         talk.wait_end(PATIENCE);

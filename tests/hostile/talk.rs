@@ -17,12 +17,12 @@ use crate::samples::forge;
 /// What the other side said.
 #[derive(Debug)]
 pub enum Heard<I> {
-    Hello(Hello),
+    Hello,
     Message(I),
     /// Its last word.
-    Refused(String),
+    Refused,
     /// The stream ended, or made no sense.
-    End(String),
+    End,
 }
 
 /// One end of a line. What arrives and is not asked for waits in the pipes: whoever does not listen is deaf.
@@ -106,8 +106,8 @@ impl<I: DeserializeOwned + Send + 'static> Talk<I> {
                         return Some(found);
                     }
                 }
-                Heard::Hello(_) => {}
-                Heard::Refused(_) | Heard::End(_) => return None,
+                Heard::Hello => {}
+                Heard::Refused | Heard::End => return None,
             }
         }
     }
@@ -122,7 +122,7 @@ impl<I: DeserializeOwned + Send + 'static> Talk<I> {
         let end = Instant::now() + patience;
         loop {
             match self.ears.0.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(Heard::End(_)) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return true,
+                Ok(Heard::End) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return true,
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => return false,
                 Ok(_) => {}
             }
@@ -145,23 +145,25 @@ fn loop_over<I: DeserializeOwned>(
     let mut unpacker = Unpacker::default();
     let mut payload = Vec::new();
     match ours.receive(input) {
-        Ok(hello) => drop(say(Heard::Hello(hello))),
-        Err(error) => return Heard::End(error.to_string()),
+        Ok(_) => {
+            say(Heard::Hello);
+        }
+        Err(_) => return Heard::End,
     }
     loop {
         let head = match frame::read(input, &mut payload) {
             Ok(Some(head)) => head,
-            Ok(None) => return Heard::End("ended".into()),
-            Err(error) => return Heard::End(error.to_string()),
+            Ok(None) => return Heard::End,
+            Err(_) => return Heard::End,
         };
         let plain = match head.kind {
             Kind::Packed => match unpacker.unpack(&payload) {
                 Ok(plain) => plain,
-                Err(error) => return Heard::End(error.to_string()),
+                Err(_) => return Heard::End,
             },
             Kind::Message => &payload,
             Kind::Refusal => {
-                say(Heard::Refused(String::from_utf8_lossy(&payload).into_owned()));
+                say(Heard::Refused);
                 continue;
             }
             Kind::Ping | Kind::Pong | Kind::Hello => continue,
@@ -169,10 +171,10 @@ fn loop_over<I: DeserializeOwned>(
         match codec::decode(plain) {
             Ok(message) => {
                 if !say(Heard::Message(message)) {
-                    return Heard::End("nobody listens".into());
+                    return Heard::End;
                 }
             }
-            Err(error) => return Heard::End(error.to_string()),
+            Err(_) => return Heard::End,
         }
     }
 }

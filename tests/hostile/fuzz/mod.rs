@@ -110,6 +110,7 @@ fn fuzz_targets_are_the_decoders() {
     for (n, name) in names.into_iter().enumerate() {
         let inputs = corpus::of(name, &mut Roll::new(n as u64));
         assert!(!inputs.is_empty(), "{name}");
+        inputs.iter().for_each(|input| entries::entry(name)(input));
         for input in to.iter().flat_map(|to| inputs.iter().map(move |input| (to, input))) {
             let (to, input) = input;
             std::fs::create_dir_all(to.join(name)).unwrap();
