@@ -13,7 +13,7 @@ pub mod frame;
 pub mod handshake;
 mod line;
 mod outbox;
-mod pack;
+pub mod pack;
 pub mod proxy;
 pub mod relay;
 pub mod repack;

@@ -16,6 +16,7 @@ mod supply;
 mod tests;
 
 pub use basis::Basis;
+pub use blocks::Blocks;
 pub use receive::{Receive, Received};
 pub use supply::{Supplied, Supply, holds_still};
 

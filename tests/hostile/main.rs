@@ -1,0 +1,16 @@
+//! psync under attack: sides that lie, users who race, bytes that make no sense. See docs/testing.md, "Attacks".
+
+#[path = "../e2e/support/mod.rs"]
+mod support;
+
+mod roll;
+mod samples;
+mod scene;
+mod talk;
+mod victims;
+
+mod chaos;
+mod floods;
+mod fuzz;
+mod known;
+mod races;
