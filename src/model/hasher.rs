@@ -186,7 +186,8 @@ mod tests {
     }
 
     fn piece() -> impl Strategy<Value = Piece> {
-        let length = || prop_oneof![0..200_usize, 0..3 * BLOCK as usize, Just(BLOCK as usize), Just(2 * BLOCK as usize)];
+        let length =
+            || prop_oneof![0..200_usize, 0..3 * BLOCK as usize, Just(BLOCK as usize), Just(2 * BLOCK as usize)];
         prop_oneof![
             (length(), any::<u8>()).prop_map(|(length, byte)| Piece::Bytes(vec![byte; length])),
             length().prop_map(Piece::Written),

@@ -7,8 +7,8 @@ use super::Replica;
 use super::archive::{Archive, Row, Signature};
 use super::disk::{Disk, Lease, Stat};
 use super::error::ReplicaError;
-use super::place::attrs::has_other_names;
 use super::metadata::CAPABILITY;
+use super::place::attrs::has_other_names;
 use super::place::{Guarded, same_version};
 
 impl<D: Disk, A: Archive> Replica<D, A> {

@@ -161,7 +161,8 @@ fn a_hole_of_15_tib_is_no_work_for_either_side() {
     let start = std::time::Instant::now();
     for delta in [false, true] {
         let (file, _) = way.open("new");
-        let mut supply = Supply::new(file, Signature::of(&way.disk.stat_file(&way.open("new").0).expect("stat")), delta);
+        let mut supply =
+            Supply::new(file, Signature::of(&way.disk.stat_file(&way.open("new").0).expect("stat")), delta);
         let stage = way.disk.own(Own::Stage).expect("stage");
         let name = Name::new(b"1.1").expect("name");
         let basis = delta.then(|| Basis::new(vec![way.open("old")]));
