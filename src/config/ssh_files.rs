@@ -108,8 +108,8 @@ mod tests {
     use super::*;
 
     fn settings(options: &[&str], proxy: Option<&str>) -> Settings {
-        let mut settings = Settings::default();
-        settings.ssh_options = options.iter().map(|word| (*word).to_owned()).collect();
+        let ssh_options = options.iter().map(|word| (*word).to_owned()).collect();
+        let mut settings = Settings { ssh_options, ..Settings::default() };
         settings.right.proxy_command = proxy.map(str::to_owned);
         settings
     }

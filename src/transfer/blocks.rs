@@ -79,6 +79,7 @@ struct Part {
 }
 
 /// All sums of a basis, in the order in which they were told.
+#[derive(Default)]
 pub struct Blocks {
     size: u64,
     sums: Vec<Sum>,
@@ -99,18 +100,7 @@ pub struct Blocks {
 
 impl Blocks {
     pub fn new() -> Blocks {
-        Blocks {
-            size: 0,
-            sums: Vec::new(),
-            parts: Vec::new(),
-            open: 0,
-            tail: None,
-            index: Vec::new(),
-            filter: Vec::new(),
-            shift: 0,
-            leaving: Vec::new(),
-            false_hits: 0,
-        }
+        Blocks::default()
     }
 
     /// Takes in what the receiver tells. Answers whether that was all; `None`: it makes no sense, there is no basis.

@@ -256,7 +256,7 @@ fn hello_of(root: &Path) -> Hello {
 fn rows_that_lie_in_each_other_are_not_learned() {
     let (_root, (mut endpoint, _watcher)) = right();
     let mut out = Vec::new();
-    let dirs = vec![row(20, 21, "a/b", 30, Content::Dir), row(21, 20, "a/b/a", 30, Content::Dir)];
+    let dirs = [row(20, 21, "a/b", 30, Content::Dir), row(21, 20, "a/b/a", 30, Content::Dir)];
     for request in
         [start(), Request::Learn { rows: dirs[..1].to_vec() }, Request::Learn { rows: dirs[1..].to_vec() }, go()]
     {

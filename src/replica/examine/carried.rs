@@ -15,7 +15,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(super) fn carried(&self, row: &Row, live: &Live) -> (bool, Attrs) {
         let (mut achieved, mut attrs) = (row.live_attrs().clone(), live.attrs.clone());
         if self.settings.keeps_xattrs {
-            let acl = row.entry.attrs.xattrs.get(ACL_ACCESS);
+            let acl = row.entry.attrs.xattrs.get(ACL_ACCESS).map(|acl| &**acl);
             achieved.mode = without_acl(&achieved, acl);
             attrs.mode = without_acl(&attrs, acl);
             attrs.xattrs.clone_from(&achieved.xattrs);
@@ -84,8 +84,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
 /// The mode of an object whose access ACL does not travel, but `other` instead or none: under an ACL the group bits are its
 /// mask, and would give the group what the ACL lets others do.
-fn without_acl(attrs: &Attrs, other: Option<&Box<[u8]>>) -> u32 {
-    let acl = attrs.xattrs.get(ACL_ACCESS).filter(|acl| Some(*acl) != other);
+fn without_acl(attrs: &Attrs, other: Option<&[u8]>) -> u32 {
+    let acl = attrs.xattrs.get(ACL_ACCESS).filter(|acl| Some(&***acl) != other);
     match acl.map(|acl| Acl::from_portable(acl)) {
         None => attrs.mode,
         Some(Ok(acl)) => attrs.mode & !0o070 | acl.group_bits() << 3,
