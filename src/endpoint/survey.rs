@@ -10,6 +10,7 @@ use crate::model::{Hash, Kind, Name, RelPath, Time};
 use crate::replica::disk::{Disk, Stat};
 use crate::replica::error::problem;
 use crate::replica::metadata::Rules;
+use crate::replica::metadata::acl::without_acl;
 use crate::replica::reading::Reading;
 use crate::replica::real::{NoCover, RealDisk};
 
@@ -226,6 +227,12 @@ impl<D: Disk> Survey<D> {
         self.filter.excluded(path) || self.filter.temporary(path)
     }
 
+    /// What the owner, the group and others may do, whatever an ACL lets further users do: not all ACLs travel.
+    fn mode(&self, dir: &D::Dir, name: &Name, kind: Kind, mode: u32) -> u32 {
+        let xattrs = (mode & 0o070 != 0).then(|| self.disk.xattrs(dir, name, kind).ok()).flatten();
+        xattrs.map_or(mode, |xattrs| without_acl(mode, &xattrs, None))
+    }
+
     /// `None`: of no kind that travels.
     fn item(&self, dir: &D::Dir, path: &RelPath, name: &Name, stat: &Stat) -> io::Result<Option<Item>> {
         let Some(kind) = stat.kind.filter(|_| !self.filter.skips(stat.kind)) else { return Ok(None) };
@@ -237,7 +244,7 @@ impl<D: Disk> Survey<D> {
             size: if file { stat.size } else { 0 },
             mtime: if file { stat.mtime } else { Time::default() },
             changed: stat.ctime.secs.max(if file { stat.mtime.secs } else { 0 }),
-            mode: if kind == Kind::Link { 0 } else { stat.mode },
+            mode: if kind == Kind::Link { 0 } else { self.mode(dir, name, kind, stat.mode) },
             user,
             group,
             target: if kind == Kind::Link { Some(self.disk.read_link(dir, name)?) } else { None },

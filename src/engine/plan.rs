@@ -139,19 +139,13 @@ impl Engine {
             Verdict::Nothing => self.withdraw(path),
             Verdict::Forget => self.forget(path, changes),
             Verdict::Compare => {
-                for side in Side::BOTH {
-                    let hashed = changes[index(side)]
-                        .as_ref()
-                        .is_some_and(|c| c.after.as_ref().is_some_and(|e| e.hash().is_some()));
-                    if !hashed {
-                        self.drop_pending(side, path);
-                        self.side(side).asked.insert(path.clone());
-                        self.send(side, crate::endpoint::message::Request::Hash { path: path.clone() });
-                    }
-                }
-                // The side that waits is woken by the other's report.
+                let hashed = |change: &Change| change.after.as_ref().is_some_and(|entry| entry.hash().is_some());
+                self.ask_to_read(path, &changes, hashed, now);
             }
-            Verdict::Prove => self.prove(path, &changes, now),
+            Verdict::Prove => {
+                let read = |change: &Change| change.read || change.after.is_none();
+                self.ask_to_read(path, &changes, read, now);
+            }
             Verdict::Remove { on } => self.remove(path, changes, on, false, now),
             Verdict::RemoveFirst { on } => self.remove(path, changes, on, true, now),
             Verdict::Settle { entry, from, needs, loser, dropped } => {
@@ -160,16 +154,21 @@ impl Engine {
         }
     }
 
-    /// Asks each side that has not read its file for this report to do so.
-    fn prove(&mut self, path: &RelPath, changes: &[Option<Change>; 2], now: Millis) {
+    /// Asks each side to read its file that has not `read` it yet. The side that waits is woken by the other's report.
+    fn ask_to_read(
+        &mut self,
+        path: &RelPath,
+        changes: &[Option<Change>; 2],
+        read: impl Fn(&Change) -> bool,
+        now: Millis,
+    ) {
         if self.strikes.get(path).is_some_and(|(_, due)| *due > now) {
-            // Somebody writes it: what was asked before could not be answered. Its timer is set.
+            // Somebody writes it, or it went away: what was asked before could not be answered. Its timer is set.
             return;
         }
         self.strike(path, now);
         for side in Side::BOTH {
-            let known = changes[index(side)].as_ref().is_some_and(|c| c.read || c.after.is_none());
-            if !known {
+            if !changes[index(side)].as_ref().is_some_and(&read) {
                 self.drop_pending(side, path);
                 self.side(side).asked.insert(path.clone());
                 self.send(side, crate::endpoint::message::Request::Hash { path: path.clone() });

@@ -329,3 +329,61 @@ fn what_lies_in_a_directory_that_moved_waits_for_the_word_of_its_new_rights() {
     session.reply(Side::Left, Reply::Recorded { generation }, 0);
     assert!(session.engine.load().1 > 0 || !session.engine.sides[0].asked.is_empty(), "e/s was forgotten");
 }
+
+/// The paths that sides are asked to read.
+fn hashed(effects: &[Effect]) -> Vec<Side> {
+    let asked = effects.iter().filter_map(|effect| match effect {
+        Effect::Send(side, Request::Hash { .. }) => Some(*side),
+        _ => None,
+    });
+    asked.collect()
+}
+
+#[test]
+fn both_files_are_read_before_one_is_made_setuid() {
+    let mut session = Session::begin(10);
+    for side in Side::BOTH {
+        session.scanned(side);
+    }
+    let content =
+        |text: &str| Content::File { size: text.len() as u64, hash: Some(crate::model::Hash::of(text.as_bytes())) };
+    let of = |text: &str, mode: u32| {
+        let mut entry = entry(content(text));
+        entry.attrs.mode = mode;
+        entry
+    };
+    let change = |seq, after: Entry, read| Change {
+        seq,
+        path: path("tool"),
+        parent: Some(ROOT_NODE),
+        known: Some(known(19, of("reviewed", 0o755))),
+        moved: None,
+        contents: after.content != content("reviewed"),
+        after: Some(after),
+        read,
+        inline: None,
+        like: None,
+        below: 0,
+    };
+    let mut say = |side, reply, now| session.engine.handle(Input::Reply(side, reply), now);
+    let granted = |seq, read| Reply::Report(change(seq, of("reviewed", 0o4755), read));
+    // The archive's word is not enough, on either side.
+    assert_eq!(hashed(&say(Side::Left, granted(1, false), 10)), Side::BOTH);
+    assert_eq!(hashed(&say(Side::Left, granted(2, true), 11)), []);
+    // Somebody writes it: the right has nothing to say for now, and is not asked without end.
+    let clean = || Reply::Clean { path: path("tool") };
+    assert_eq!(hashed(&say(Side::Right, clean(), 12)), [Side::Right]);
+    for now in 13..20 {
+        assert_eq!(hashed(&say(Side::Right, clean(), now)), []);
+    }
+    // Read, and another file: the bit is not for that.
+    let other = Reply::Report(change(3, of("hostile!", 0o755), true));
+    let effects = say(Side::Right, other, 30_000);
+    let puts = effects.iter().filter_map(|effect| match effect {
+        Effect::Send(Side::Left, Request::Apply { apply, .. }) => Some(&apply.step),
+        _ => None,
+    });
+    let puts: Vec<_> = puts.collect();
+    let [Step::Put { entry, .. }] = puts[..] else { panic!("{effects:?}") };
+    assert_eq!(entry.attrs.mode, 0o755);
+}

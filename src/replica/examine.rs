@@ -366,12 +366,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let mut xattrs = self.disk.xattrs(dir, name, kind).at(path, "read extended attributes")?;
         if kind == Kind::File && xattrs.contains_key(CAPABILITY) {
             // Names can be exchanged between two calls: a capability is that of the very file that is reported.
-            let file = self.disk.open_file(dir, name).at(path, "open")?;
-            let same = Signature::of(&self.disk.stat_file(&file).at(path, "stat")?) == Signature::of(&stat);
-            if !same {
+            let same = match self.disk.open_file(dir, name) {
+                Ok(file) => {
+                    xattrs = self.disk.file_xattrs(&file, (dir, name)).at(path, "read extended attributes")?;
+                    self.disk.stat_file(&file)
+                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.disk.stat(dir, name),
+                Err(error) => Err(error),
+            };
+            if Signature::of(&same.at(path, "stat")?) != Signature::of(&stat) {
                 return Err(io::Error::from(io::ErrorKind::NotFound)).at(path, "read extended attributes");
             }
-            xattrs = self.disk.file_xattrs(&file, (dir, name)).at(path, "read extended attributes")?;
         }
         let target = match kind {
             Kind::Link => Some(self.disk.read_link(dir, name).at(path, "read link")?),

@@ -65,7 +65,9 @@ impl SpyArchive {
             if saved.contents != *contents {
                 return Some("the contents are not on disk");
             }
-            if hash.is_some_and(|hash| hash != Hash::of(contents)) || *size != contents.len() as u64 {
+            // A hostile user puts times back where nobody looks before rights are at stake.
+            let forged = self.disk.state().world.hostile.get();
+            if hash.is_some_and(|hash| hash != Hash::of(contents) && !forged) || *size != contents.len() as u64 {
                 return Some("the contents are others");
             }
             if saved.meta.mtime != inode.meta.mtime || saved.meta.mode != inode.meta.mode {

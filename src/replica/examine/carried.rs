@@ -7,7 +7,7 @@ use super::super::Replica;
 use super::super::archive::{Archive, Row};
 use super::super::disk::Disk;
 use super::super::metadata::ACL_ACCESS;
-use super::super::metadata::acl::Acl;
+use super::super::metadata::acl::without_acl;
 use super::Live;
 
 impl<D: Disk, A: Archive> Replica<D, A> {
@@ -16,8 +16,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let (mut achieved, mut attrs) = (row.live_attrs().clone(), live.attrs.clone());
         if self.settings.keeps_xattrs {
             let acl = row.entry.attrs.xattrs.get(ACL_ACCESS).map(|acl| &**acl);
-            achieved.mode = without_acl(&achieved, acl);
-            attrs.mode = without_acl(&attrs, acl);
+            achieved.mode = without_acl(achieved.mode, &achieved.xattrs, acl);
+            attrs.mode = without_acl(attrs.mode, &attrs.xattrs, acl);
             attrs.xattrs.clone_from(&achieved.xattrs);
         }
         (achieved != attrs, merge::carried(&attrs, &achieved, &row.entry.attrs))
@@ -27,7 +27,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(super) fn brought(&self, attrs: &Attrs) -> Attrs {
         let mut attrs = attrs.clone();
         if self.settings.keeps_xattrs {
-            attrs.mode = without_acl(&attrs, None);
+            attrs.mode = without_acl(attrs.mode, &attrs.xattrs, None);
             attrs.xattrs.clear();
         }
         attrs
@@ -79,17 +79,5 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let is_system = |group, principal: &_| self.disk.is_system(group, principal);
             Rights::granted(row.entry.kind(), &row.entry.attrs, achieved, is_system).any()
         })
-    }
-}
-
-/// The mode of an object whose access ACL does not travel, but `other` instead or none: under an ACL the group bits are its
-/// mask, and would give the group what the ACL lets others do.
-fn without_acl(attrs: &Attrs, other: Option<&[u8]>) -> u32 {
-    let acl = attrs.xattrs.get(ACL_ACCESS).filter(|acl| Some(&***acl) != other);
-    match acl.map(|acl| Acl::from_portable(acl)) {
-        None => attrs.mode,
-        Some(Ok(acl)) => attrs.mode & !0o070 | acl.group_bits() << 3,
-        // Nobody knows what the group may do.
-        Some(Err(_)) => attrs.mode & !0o070,
     }
 }

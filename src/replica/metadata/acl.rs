@@ -5,8 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Principal;
+use crate::model::{Principal, Xattrs};
 
+use super::ACL_ACCESS;
 use super::owners::{Class, Found, Owners};
 
 const VERSION: [u8; 4] = [2, 0, 0, 0];
@@ -178,6 +179,18 @@ fn tag_and_id(who: &Who, owners: &Owners) -> (u16, Found) {
     }
 }
 
+/// The mode of an object whose access ACL does not travel, but `other` instead or none: under an ACL the group bits are its
+/// mask, and would give the group what the ACL lets others do.
+pub fn without_acl(mode: u32, xattrs: &Xattrs, other: Option<&[u8]>) -> u32 {
+    let acl = xattrs.get(ACL_ACCESS).filter(|acl| Some(&***acl) != other);
+    match acl.map(|acl| Acl::from_portable(acl)) {
+        None => mode,
+        Some(Ok(acl)) => mode & !0o070 | acl.group_bits() << 3,
+        // Nobody knows what the group may do.
+        Some(Err(_)) => mode & !0o070,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,5 +315,43 @@ mod tests {
             let _ = Acl::from_portable(&bytes).map(|acl| acl.to_kernel(&owners));
             let _ = Acl::from_kernel(&bytes, &owners);
         }
+    }
+
+    /// The travelling form of an access ACL: the group's permissions, those of user 7, and the mask.
+    fn acl(group: u8, user: u8, mask: u8) -> Box<[u8]> {
+        let lines = [
+            (0x01, 6, u32::MAX),
+            (0x02, user, 7),
+            (0x04, group, u32::MAX),
+            (0x10, mask, u32::MAX),
+            (0x20, 0, u32::MAX),
+        ];
+        let mut kernel = 2_u32.to_le_bytes().to_vec();
+        for (tag, allowed, id) in lines {
+            kernel.extend(u16::to_le_bytes(tag).into_iter().chain(u16::from(allowed).to_le_bytes()));
+            kernel.extend(u32::to_le_bytes(id));
+        }
+        let acl = Acl::from_kernel(&kernel, &Owners::new(crate::config::Owner::Numeric)).expect("an ACL");
+        acl.to_portable().expect("it can be encoded").into()
+    }
+
+    #[test]
+    fn without_its_acl_the_group_has_what_the_acl_gives_it() {
+        let (secret, open, narrow) = (acl(0, 4, 4), acl(5, 7, 7), acl(6, 6, 4));
+        for (mode, own, other, wanted) in [
+            (0o644, None, None, 0o644),
+            (0o640, Some(&secret), None, 0o600),
+            (0o4670, Some(&open), None, 0o4650),
+            (0o640, Some(&narrow), None, 0o640),
+            // The same ACL goes along: the bits are its mask there as well.
+            (0o640, Some(&secret), Some(&secret), 0o640),
+            (0o640, Some(&secret), Some(&open), 0o600),
+            (0o640, None, Some(&secret), 0o640),
+        ] {
+            let xattrs: Xattrs = own.map(|acl| (ACL_ACCESS.into(), acl.clone())).into_iter().collect();
+            assert_eq!(without_acl(mode, &xattrs, other.map(|acl| &**acl)), wanted, "{mode:o} {own:?} {other:?}");
+        }
+        let xattrs: Xattrs = [(ACL_ACCESS.into(), b"no ACL"[..].into())].into_iter().collect();
+        assert_eq!(without_acl(0o674, &xattrs, None), 0o604, "nobody knows what the group may do");
     }
 }

@@ -207,7 +207,7 @@ impl Object<'_> {
             if **name == *ACL_ACCESS {
                 // Without its ACL the mask would be the group's for a moment; and if it cannot be taken away, the mode
                 // must not let those in whom the mask keeps out.
-                let narrow = self.mode & (wanted.mode | !0o070);
+                let narrow = self.mode & (wanted.mode | !0o070) & 0o1777;
                 self.chmod(narrow)?;
                 if !self.remove_xattr(name, "acl")? {
                     group_bits = Some(group_bits.unwrap_or(7) & (narrow >> 3));
