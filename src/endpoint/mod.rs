@@ -616,6 +616,15 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.coalescer.clean(path);
                 self.replica.withdraw_report(path)?;
             }
+            Examined::Changed(change)
+                if !how.again
+                    && change.after.is_some()
+                    && change.moved.is_none()
+                    && self.is_full_of_reports() =>
+            {
+                self.replica.withdraw_report(path)?;
+                self.coalescer.later(path, self.when_room(now), now);
+            }
             Examined::Changed(change) => {
                 if change.after.as_ref().is_some_and(|e| e.kind() == Kind::Dir) && (!how.again || how.as_copy) {
                     // Below a directory that is taken for a new one everything is to be looked at.

@@ -32,6 +32,9 @@ const KEPT: u64 = 512;
 /// The most actions in a batch: a larger one spares no more.
 const BATCH: u64 = 2048;
 
+/// Bytes of reports that may wait at a brain on another host: it takes twice as many.
+const OPEN_WEIGHT: usize = 48 << 20;
+
 /// An endpoint of a real root.
 pub type RealEndpoint = Endpoint<RealDisk, SqliteArchive>;
 
@@ -155,6 +158,8 @@ pub fn open(
         replica,
         timing: opening.timing,
         open_max,
+        // The left's reports stay within its own process.
+        open_weight_max: if opening.side == Side::Right && open_max != usize::MAX { OPEN_WEIGHT } else { usize::MAX },
         style: opening.style,
         recurse: opening.recurse,
         chain_from: CHAIN_FROM,

@@ -15,6 +15,8 @@ pub struct Settings {
     pub timing: Timing,
     /// A scan pauses while this many paths are reported and not recorded.
     pub open_max: usize,
+    /// Nothing new is told while reports of so many bytes are not recorded: the other side's memory has bounds.
+    pub open_weight_max: usize,
     /// Contents that change under one name are looked for under another.
     pub translate: Option<Translate>,
     /// What came into the trash before so many seconds is discarded; `None`: never.

@@ -1,5 +1,6 @@
 //! The work of an endpoint, in bounded slices: batches first, then what users changed, then contents, then scans.
 
+use crate::model::sane::Weight;
 use crate::model::{Change, Millis, Outcome, RelPath};
 use crate::replica::archive::Archive;
 use crate::replica::batch::Finished;
@@ -19,6 +20,8 @@ const SCAN_SLICE: usize = 512;
 const ENTERED: usize = 16_384;
 /// A question whether anything is left waits at most so long, in milliseconds.
 const PING_WAIT: Millis = 2_000;
+/// What waits until reports are dealt with is looked at again after so long, in milliseconds: while it goes on, and else.
+const CROWDED: (Millis, Millis) = (50, 5_000);
 /// A scan that waits for the brain goes on after this time all the same, in milliseconds.
 const STALL: Millis = 5_000;
 
@@ -220,6 +223,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Says what may be said: while a batch waits for its end, only what came before it. The other side hears of a name's
     /// number before what names it.
     pub(super) fn say(&mut self, mut said: Vec<Reply>, out: &mut Vec<Reply>) {
+        for reply in &said {
+            if let Reply::Report(change) = reply {
+                self.replica.weigh_report(&change.path, change.seq, change.weight());
+            }
+        }
         out.extend(super::names(&self.replica.disk.names_used(false)));
         let before = out.len();
         out.append(&mut self.free);
@@ -228,6 +236,18 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             false => out.append(&mut said),
         }
         out[before..].iter().for_each(|reply| self.policy.said(reply));
+    }
+
+    /// Whether so much waits at the brain that this side tells of nothing new until some of it is dealt with. What is gone
+    /// or has moved is told all the same: others may wait for that.
+    pub(super) fn is_full_of_reports(&self) -> bool {
+        self.replica.open_weight() >= self.settings.open_weight_max
+    }
+
+    /// When a new object is to be looked at again that is not told for now.
+    pub(super) fn when_room(&self, now: Millis) -> Millis {
+        let progress = now.saturating_sub(self.last_progress) < STALL;
+        now + if progress { CROWDED.0 } else { CROWDED.1 }
     }
 
     fn step_dirty(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
@@ -305,6 +325,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     self.scans.push_back(Scan::new(scope));
                 }
             }
+        }
+        if self.is_full_of_reports() {
+            return Ok(false);
         }
         let crowded = self.replica.open_paths() >= self.settings.open_max;
         if crowded && now.saturating_sub(self.last_progress) < STALL {

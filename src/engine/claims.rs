@@ -15,7 +15,8 @@ use super::{Effect, Engine, News, Phase, index};
 /// Rows that a side may tell beyond those that the left has, and their bytes in memory. What one archive can miss of the
 /// other is what was in flight when a side died.
 const ROWS_MAX: (usize, usize) = (128 * 1024, 32 << 20);
-/// Bytes of reports that wait, beside a kilobyte for each row of the left.
+/// Bytes of the right's reports that wait, beside a kilobyte for each row of the left, which may be gone. An agent tells of
+/// nothing new while half as many wait.
 const PENDING_MAX: usize = 96 << 20;
 /// Bytes of sums of one action: those of the largest basis.
 const SUMS_MAX: u64 = 16 << 20;
@@ -148,7 +149,8 @@ impl Engine {
                 sane::change(change, next)?;
                 let waiting = self.sides[index(side)].weight + change.weight();
                 let most = PENDING_MAX.saturating_add(known.saturating_mul(1024));
-                if waiting <= most { Ok(()) } else { Err("more changes than can wait") }
+                // The left's endpoint is of this process.
+                if side == Side::Left || waiting <= most { Ok(()) } else { Err("more changes than can wait") }
             }
             Reply::Result { outcome: Outcome::Done { entry: Some(entry) }, .. } => sane::entry(entry),
             Reply::Names { numbers } => {

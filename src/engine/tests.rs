@@ -6,6 +6,8 @@ use crate::model::{
     Attrs, Change, Content, Entry, Known, Like, Moved, Outcome, Principal, ROOT_NODE, Source, Step, Time,
 };
 
+mod lies;
+
 const HALF: guard::Limit = guard::Limit::Share { percent: 50, at_least: 100 };
 
 /// An engine in the middle of a session of a pair with this many rows; both scans have begun.

@@ -166,8 +166,8 @@ pub fn recognise(error: &LinkError, said: &[String], status: Option<ExitStatus>)
 
 /// What a psync-agent, or the line's own process, said of itself.
 fn own_words(said: &[String]) -> Option<&str> {
-    let own = |line: &'_ String| ["psync-agent: ", "psync-link: "].iter().any(|name| line.starts_with(name));
-    let line = said.iter().rev().find(|line| own(line))?;
+    let own = |line: &str| ["psync-agent: ", "psync-link: "].iter().any(|name| line.starts_with(name));
+    let line = said.iter().rev().find(|line| own(line.as_str()))?;
     line.split_once(": ").map(|(_, words)| words).filter(|words| !words.contains("not found"))
 }
 

@@ -309,7 +309,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             _ => 0,
         };
         match row {
-            Some(_) => self.set_reported(path, Reported { seq, seen: None, moved: None }),
+            Some(_) => self.set_reported(path, Reported { seq, seen: None, moved: None, weight: 0 }),
             // Neither object nor row: there is nothing to record.
             None => self.forget_report(path),
         }
@@ -500,7 +500,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.notes.push(format!("{path}: {words} was agreed on for other contents, and does not go with these"));
         }
         let seq = self.take_seq();
-        self.set_reported(path, Reported { seq, seen: Some(seen), moved: None });
+        self.set_reported(path, Reported { seq, seen: Some(seen), moved: None, weight: 0 });
         if let Some(snapshot) = snapshot {
             self.snapshots.insert(path.clone(), (seq, snapshot));
         }

@@ -145,6 +145,8 @@ pub(crate) struct Reported {
     pub seen: Option<Seen>,
     /// The node that came here from another path.
     pub moved: Option<NodeId>,
+    /// Bytes that the report takes where it waits.
+    pub weight: usize,
 }
 
 /// One side's tree and memory.
@@ -156,6 +158,8 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) identity: Identity,
     /// What the brain was told and has not confirmed: the open paths.
     pub(crate) reported: BTreeMap<RelPath, Reported>,
+    /// The weights of all that is reported.
+    open_weight: usize,
     /// Nodes whose objects lie elsewhere than their rows say, as reported.
     pub(crate) moved: HashMap<NodeId, RelPath>,
     /// Objects at these paths that count as new ones, though the archive knows them under other names.
@@ -201,6 +205,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             settings,
             identity,
             reported: BTreeMap::new(),
+            open_weight: 0,
             moved: HashMap::new(),
             copies: HashMap::new(),
             reported_objects: HashMap::new(),
@@ -273,7 +278,21 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if let Some(seen) = &reported.seen {
             self.reported_objects.insert((seen.signature.ino, seen.signature.btime), path.clone());
         }
+        self.open_weight += reported.weight;
         self.reported.insert(path.clone(), reported);
+    }
+
+    /// Remembers how many bytes the report of a path takes where it waits.
+    pub fn weigh_report(&mut self, path: &RelPath, seq: Seq, weight: usize) {
+        if let Some(reported) = self.reported.get_mut(path).filter(|reported| reported.seq == seq) {
+            self.open_weight = self.open_weight - reported.weight + weight;
+            reported.weight = weight;
+        }
+    }
+
+    /// Bytes that the open reports take where they wait.
+    pub fn open_weight(&self) -> usize {
+        self.open_weight
     }
 
     /// What was reported below a tree that is gone is looked at again.
@@ -295,6 +314,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// The path is not open any more.
     pub(crate) fn forget_report(&mut self, path: &RelPath) {
         let Some(reported) = self.reported.remove(path) else { return };
+        self.open_weight -= reported.weight;
         self.snapshots.remove(path);
         if let Some(node) = reported.moved
             && self.moved.get(&node) == Some(path)

@@ -137,6 +137,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.reported_objects.clear();
         self.snapshots.clear();
         self.dirty.extend(std::mem::take(&mut self.waiting).into_values().flatten());
+        self.open_weight = 0;
         self.dirty.extend(std::mem::take(&mut self.reported).into_keys());
         Ok(())
     }

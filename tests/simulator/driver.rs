@@ -176,6 +176,7 @@ impl RealPair {
                 },
                 timing: Timing { event_interval: 1_000, delete_delay: 300, open_wait: 60_000 },
                 open_max: 8,
+                open_weight_max: 4_000,
                 translate: None,
                 trash_seconds: None,
                 done: None,

@@ -27,6 +27,9 @@ const HIDDEN: &[&str] = &[
     "/var/lib/psync",
 ];
 
+/// Where the units run programs from. Nothing else may be run, a root least of all.
+const RUN_FROM: &[&str] = &["/usr", "/bin", "/lib", "/lib32", "/lib64"];
+
 /// The services that work on the left root, as the brain does.
 const LEFT: [&str; 4] = ["psync-brain", "psync-fullsync", "psync-check", "psync-checksum"];
 
@@ -129,6 +132,10 @@ fn sandbox(roots: &[&Path], settings: &Settings, complain: &mut impl FnMut(Strin
         // With a dash: psync itself says what is missing, in words better than those of a failed mount.
         if let Ok(word) = quoted("-", path) {
             service.push_str(&format!("ReadWritePaths={word}\n"));
+            // A mount of its own, which the unit's `NoExecPaths=/` does not cover.
+            if !RUN_FROM.iter().any(|programs| path.starts_with(programs)) {
+                service.push_str(&format!("NoExecPaths={word}\n"));
+            }
         }
     }
     service.extend(uncovered(&written).into_iter().map(|line| line + "\n"));

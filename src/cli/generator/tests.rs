@@ -55,7 +55,7 @@ fn one_file_makes_the_drop_ins_of_all_units() {
         ]
     );
     let check = "# From /etc/psync/web.toml\n\n[Unit]\nSourcePath=/etc/psync/web.toml\nRequiresMountsFor=\"/srv/left\"\n\n\
-                 [Service]\nReadWritePaths=\"-/srv/left\"\n";
+                 [Service]\nReadWritePaths=\"-/srv/left\"\nNoExecPaths=\"-/srv/left\"\n";
     for unit in ["psync-checksum@web.service", "psync-check@web.service", "psync-fullsync@web.service"] {
         assert_eq!(made[unit], check);
     }
@@ -199,6 +199,21 @@ fn the_line_gets_a_user_and_the_files_of_its_ssh() {
     // Nothing to call: no line.
     let (made, _) = generated(&[("p.toml", "[left]\nroot = \"/l\"\n[right]\nroot = \"/r\"\n")]);
     assert!(!made.contains_key("psync-link@p.service"));
+}
+
+/// Nothing in a root is run, unless psync itself lies there.
+#[test]
+fn roots_hold_no_programs() {
+    let log = "log = \"/data/log/psync.log\"";
+    for (root, want) in [
+        ("/l", &["\"-/l\"", "\"-/data/log\""][..]),
+        ("/", &["\"-/\"", "\"-/data/log\""]),
+        ("/usr", &["\"-/data/log\""]),
+    ] {
+        let (made, _) = generated(&[("p.toml", &pair(root, "/r", log))]);
+        let want: Vec<String> = want.iter().map(|word| format!("NoExecPaths={word}")).collect();
+        assert_eq!(lines(&made["psync-brain@p.service"], "NoExecPaths"), want, "{root}");
+    }
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let below = self.replaced_below(over.as_ref(), None)?;
         let seq = self.take_seq();
-        self.set_reported(path, Reported { seq, seen: Some(seen), moved: Some(row.node) });
+        self.set_reported(path, Reported { seq, seen: Some(seen), moved: Some(row.node), weight: 0 });
         Ok(Examined::Changed(Box::new(Change {
             seq,
             path: path.clone(),

@@ -1,0 +1,148 @@
+//! A side that lies.
+
+use super::*;
+use crate::model::sane::WINDOW;
+use crate::model::{AncestorRow, Data, OwnerNumber};
+
+/// Whether the right side was put out, and why the pair halted.
+fn put_out(effects: &[Effect]) -> Option<String> {
+    let hung_up = effects.contains(&Effect::HangUp(Side::Right));
+    let halted = effects.iter().find_map(|effect| match effect {
+        Effect::Tell(News::Halted { reason, .. }) => Some(reason.clone()),
+        _ => None,
+    });
+    halted.filter(|_| hung_up)
+}
+
+fn says(session: &mut Session, reply: Reply) -> Vec<Effect> {
+    session.engine.handle(Input::Reply(Side::Right, reply), 20_000)
+}
+
+fn report(at: String, known: Option<Known>, after: Option<Entry>) -> Change {
+    let contents = after.is_some();
+    Change {
+        seq: 1,
+        path: path(&at),
+        parent: Some(ROOT_NODE),
+        known,
+        moved: None,
+        after,
+        contents,
+        read: false,
+        inline: None,
+        like: None,
+        below: 0,
+    }
+}
+
+#[test]
+fn what_no_side_can_say_halts_the_pair_and_ends_the_link() {
+    let late = AncestorRow { node: 20, parent: 1, path: path("f"), generation: 30, entry: Some(file(1)) };
+    let mut odd = file(1);
+    odd.attrs.mode = 0o200_000;
+    for (reply, why) in [
+        (
+            Reply::Report(report("f".into(), Some(Known { generation: 500, ..known(1 << 60, file(1)) }), None)),
+            "a node that nobody gave",
+        ),
+        (Reply::Report(report("f".into(), None, Some(odd))), "a mode out of range"),
+        (Reply::Rows { rows: vec![late] }, "rows that nobody asked for"),
+        (Reply::Names { numbers: vec![OwnerNumber { group: false, name: "a\nb".into(), id: 5 }] }, "owner's name"),
+    ] {
+        let mut session = Session::begin(1000);
+        let reason = put_out(&says(&mut session, reply.clone())).unwrap_or_else(|| panic!("believed: {reply:?}"));
+        assert!(reason.starts_with("right side: it said what cannot be: ") && reason.contains(why), "{reason}");
+        assert!(session.engine.is_halted());
+    }
+}
+
+#[test]
+fn a_side_that_counts_far_ahead_is_not_followed() {
+    for (side, far) in [(Side::Left, (1 << 63) - 1), (Side::Right, 1001 + WINDOW)] {
+        let mut hellos = [hello(Side::Left, 10, 9), hello(Side::Right, 10, 9)];
+        hellos[index(side)].generation = far;
+        let mut engine = Engine::new(Session::begin(10).engine.settings.clone());
+        engine.handle(Input::Start { incarnation: 1, accept: true, union: false }, 0);
+        let [left, right] = hellos;
+        engine.handle(Input::Reply(Side::Left, Reply::Hello(left)), 0);
+        let effects = engine.handle(Input::Reply(Side::Right, Reply::Hello(right)), 0);
+        let halted = effects.iter().find_map(|effect| match effect {
+            Effect::Tell(News::Halted { reason, advice }) => Some((reason.clone(), advice.clone())),
+            _ => None,
+        });
+        let (reason, advice) = halted.expect("halted");
+        assert!(reason.starts_with(&format!("the {} side counts far ahead", side.word())), "{reason}");
+        assert!(advice.contains("--accept --union"), "{advice}");
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Send(_, Request::Rows { .. }))));
+    }
+}
+
+/// Neither reports nor lines fill the memory or the log.
+#[test]
+fn floods_have_an_end() {
+    let mut session = Session::begin(1000);
+    let long = "x".repeat(200);
+    let mut sent = 0;
+    while put_out(&says(&mut session, Reply::Report(report(format!("{sent}-{long}"), None, Some(file(1)))))).is_none() {
+        sent += 1;
+        assert!(sent < 1_000_000);
+        assert!(session.engine.sides[1].weight <= 97 << 20);
+    }
+    assert!(sent > 50_000, "{sent}");
+
+    let mut session = Session::begin(1000);
+    let (mut told, mut sent) = (0, 0);
+    loop {
+        let effects = says(&mut session, Reply::Note { text: "words".into() });
+        if put_out(&effects).is_some() {
+            break;
+        }
+        told += effects.iter().filter(|effect| matches!(effect, Effect::Tell(News::Note { .. }))).count();
+        sent += 1;
+    }
+    assert!(told <= 25_000 && sent > 400_000, "{told} of {sent}");
+}
+
+#[test]
+fn contents_that_came_along_are_asked_for_again_when_too_many_wait() {
+    let mut session = Session::begin(1000);
+    session.engine.handle(Input::Pause(true), 20_000);
+    for n in 0..1000 {
+        let inline = Some(serde_bytes::ByteBuf::from(vec![0; 32 * 1024]));
+        let change = report(format!("f{n}"), None, Some(file(32 * 1024)));
+        assert!(put_out(&says(&mut session, Reply::Report(Change { inline, ..change }))).is_none());
+    }
+    assert!(session.engine.sides[1].inline <= 17 << 20 && session.engine.sides[1].pending.len() == 1000);
+}
+
+#[test]
+fn contents_without_credit_are_not_passed_on() {
+    let mut session = Session::begin(0);
+    let flight = super::super::flight::Flight::new(
+        &path("f"),
+        20,
+        Some(file(1 << 30)),
+        [const { super::super::flight::Part::Nothing }; 2],
+        [None, None],
+    );
+    session.engine.flights.insert(20, flight);
+    let chunk = |bytes| Reply::Data {
+        generation: 20,
+        data: Data::Chunk { offset: 0, bytes: serde_bytes::ByteBuf::from(vec![0; bytes]) },
+    };
+    assert!(put_out(&says(&mut session, chunk(Data::CREDIT as usize))).is_none());
+    session.engine.handle(Input::Reply(Side::Left, Reply::Credit { generation: 20, bytes: 1000 }), 20_000);
+    assert!(put_out(&says(&mut session, chunk(1000))).is_none());
+    assert!(put_out(&says(&mut session, chunk(1))).is_some_and(|reason| reason.contains("credit")));
+    let mut session = Session::begin(0);
+    let flight = super::super::flight::Flight::new(
+        &path("f"),
+        20,
+        None,
+        [const { super::super::flight::Part::Nothing }; 2],
+        [None, None],
+    );
+    session.engine.flights.insert(20, flight);
+    let lie = Reply::Credit { generation: 20, bytes: u64::MAX };
+    assert!(put_out(&says(&mut session, lie)).is_some_and(|reason| reason.contains("never sent")));
+}
