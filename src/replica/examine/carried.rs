@@ -15,9 +15,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(super) fn carried(&self, row: &Row, live: &Live) -> (bool, Attrs) {
         let (mut achieved, mut attrs) = (row.live_attrs().clone(), live.attrs.clone());
         if self.settings.keeps_xattrs {
-            let acl = row.entry.attrs.xattrs.get(ACL_ACCESS).map(|acl| &**acl);
-            achieved.mode = without_acl(achieved.mode, &achieved.xattrs, acl);
-            attrs.mode = without_acl(attrs.mode, &attrs.xattrs, acl);
+            // An ACL that leaves the mode as it was is no change of it, whatever it gives the group.
+            if attrs.mode != achieved.mode {
+                let acl = row.entry.attrs.xattrs.get(ACL_ACCESS).map(|acl| &**acl);
+                achieved.mode = without_acl(achieved.mode, &achieved.xattrs, acl);
+                attrs.mode = without_acl(attrs.mode, &attrs.xattrs, acl);
+            }
             attrs.xattrs.clone_from(&achieved.xattrs);
         }
         (achieved != attrs, merge::carried(&attrs, &achieved, &row.entry.attrs))
