@@ -8,6 +8,7 @@ pub mod agent;
 mod doctor;
 pub mod expire;
 pub mod heartbeat;
+mod look;
 pub mod message;
 pub mod open;
 mod policy;
@@ -26,15 +27,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::filter::Filter;
 use crate::model::{
-    AncestorRow, Apply, Change, Data, Displaced, Generation, Kind, Millis, Name, Outcome, OwnerNumber, Problem, Record,
-    RelPath, Source, Step, Time, Way,
+    AncestorRow, Apply, Data, Displaced, Generation, Millis, Name, Outcome, OwnerNumber, Problem, Record, RelPath,
+    Source, Step, Time, Way,
 };
 use crate::replica::Replica;
 use crate::replica::archive::Archive;
 use crate::replica::batch::Job;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
-use crate::replica::examine::{Examined, How};
+use crate::replica::examine::How;
 use crate::replica::place::attrs::Copied;
 use crate::replica::scan::Scan;
 use crate::transfer::{Receive, Supply};
@@ -575,153 +576,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let size = transfers::size_of(apply);
         let most = self.replica.settings.max_size.min(i64::MAX as u64);
         (size > most).then(|| self.replica.too_large(&apply.path, size))
-    }
-
-    /// Examines one path and reports or troubles about it.
-    fn look(&mut self, path: &RelPath, how: How, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
-        if let Some(above) = self.replica.unreported_above(path)? {
-            // Parents first: what lies in an unknown directory makes no sense to the other side.
-            let plain = How { inline: how.inline, ..How::default() };
-            self.look(&above, plain, now, out)?;
-            if self.troubles.contains_key(&above) {
-                // What lies in it waits for the end of that: then all of it is scanned.
-                if how.again {
-                    self.take_back(path, out)?;
-                }
-                if self.troubles.remove(path).is_some() {
-                    out.push(Reply::Problem { path: path.clone(), problem: None });
-                }
-                return Ok(());
-            }
-        }
-        self.look_at_leaver(path, how, now, out)?;
-        let how = How { patient: self.is_patient(path, now), ..how };
-        let examined = self.replica.examine(path, how)?;
-        let fine = !matches!(examined, Examined::Problem(_) | Examined::Busy | Examined::Reading);
-        let waited = self.vanished.remove(path);
-        if !matches!(examined, Examined::Left { .. }) {
-            self.release_move(path);
-        }
-        match examined {
-            // A deletion waits for the re-creation that editors make, whoever asks, or whatever the look was due for.
-            Examined::Changed(change) if change.after.is_none() && change.known.is_some() && (how.again || !waited) => {
-                self.vanish(path.clone(), now);
-                match how.again {
-                    true => self.take_back(path, out)?,
-                    false => self.replica.withdraw_report(path)?,
-                }
-            }
-            // A full sync sends it.
-            Examined::Changed(change) if !how.again && self.waits_for_full_sync(&change) => {
-                self.coalescer.clean(path);
-                self.replica.withdraw_report(path)?;
-            }
-            Examined::Changed(change)
-                if !how.again
-                    && change.after.is_some()
-                    && change.moved.is_none()
-                    && self.is_full_of_reports() =>
-            {
-                self.replica.withdraw_report(path)?;
-                self.coalescer.later(path, self.when_room(now), now);
-            }
-            Examined::Changed(change) => {
-                if change.after.as_ref().is_some_and(|e| e.kind() == Kind::Dir) && (!how.again || how.as_copy) {
-                    // Below a directory that is taken for a new one everything is to be looked at.
-                    self.replica.unscanned.insert(path.clone());
-                }
-                self.coalescer.sent(path, now);
-                out.push(Reply::Report(*change));
-            }
-            Examined::Left { from, made } => {
-                if !self.hold_move(path, from, made, now) {
-                    return self.look(path, how, now, out);
-                }
-                if how.again {
-                    self.take_back(path, out)?;
-                }
-            }
-            Examined::Busy => {
-                if self.coalescer.busy(path, now) {
-                    self.look(path, How { despite_writers: true, ..how }, now, out)?;
-                } else if how.again {
-                    self.take_back(path, out)?;
-                }
-            }
-            Examined::Reading => self.read_later(path, how),
-            // The directory may turn up under another name: its own deletion waits as every other.
-            Examined::Above(above) => self.vanish(above, now),
-            Examined::Problem(problem) => {
-                if how.again {
-                    self.take_back(path, out)?;
-                }
-                self.trouble(path, now);
-                out.push(Reply::Problem { path: path.clone(), problem: Some(problem) });
-            }
-            Examined::Same | Examined::Known | Examined::Excluded => {
-                self.coalescer.clean(path);
-                if how.again {
-                    out.push(Reply::Clean { path: path.clone() });
-                }
-            }
-        }
-        if fine && self.troubles.remove(path).is_some() {
-            // If it is a directory, it may not have been listed.
-            self.replica.unscanned.insert(path.clone());
-            out.push(Reply::Problem { path: path.clone(), problem: None });
-        }
-        Ok(())
-    }
-
-    /// There is more to read of a large file: its look goes on when others have had their turn.
-    fn read_later(&mut self, path: &RelPath, how: How) {
-        match self.readings.iter_mut().find(|(waiting, _)| waiting == path) {
-            Some((_, waiting)) => {
-                waiting.again |= how.again;
-                waiting.hash |= how.hash;
-                waiting.verify |= how.verify;
-            }
-            None => self.readings.push_back((path.clone(), how)),
-        }
-    }
-
-    /// Reads a slice of the file that has waited for longest. True if there is more to read.
-    fn step_readings(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
-        if let Some((path, how)) = self.readings.pop_front() {
-            self.look(&path, how, now, out)?;
-        }
-        Ok(!self.readings.is_empty())
-    }
-
-    /// Nothing lies at the path any more, which is told if it is so for a while.
-    fn vanish(&mut self, path: RelPath, now: Millis) {
-        self.vanished.insert(path.clone());
-        self.coalescer.event(path, Hint::Vanished, now);
-    }
-
-    /// Whether contents changed that travel with the next full sync only.
-    fn waits_for_full_sync(&self, change: &Change) -> bool {
-        let file = change.after.as_ref().is_some_and(|after| after.kind() == Kind::File);
-        self.settings.style == Style::Batched && file && change.contents && change.moved.is_none()
-    }
-
-    /// The brain is to forget what was reported of a path; so must the replica, or the next look would find nothing new.
-    fn take_back(&mut self, path: &RelPath, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
-        self.replica.withdraw_report(path)?;
-        out.push(Reply::Clean { path: path.clone() });
-        Ok(())
-    }
-
-    fn trouble(&mut self, path: &RelPath, now: Millis) {
-        const FIRST: Millis = 1_000;
-        const LAST: Millis = 300_000;
-        const MAX: usize = 10_000;
-        if self.troubles.len() >= MAX && !self.troubles.contains_key(path) {
-            return;
-        }
-        let trouble = self.troubles.entry(path.clone()).or_insert(Trouble { next: 0, delay: FIRST / 2 });
-        trouble.delay = (trouble.delay * 2).min(LAST);
-        trouble.next = now + trouble.delay;
     }
 }
 
