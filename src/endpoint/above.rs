@@ -42,7 +42,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         let mut before = Vec::new();
         for path in changed {
-            self.look(&path, How::default(), now, &mut before)?;
+            // Its event may have been taken out of its turn: what it asked for is done here.
+            self.look_at_dirty(&path, How::default(), now, &mut before)?;
             if self.troubles.contains_key(&path) {
                 self.hold_back(&path, said)?;
             }

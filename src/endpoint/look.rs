@@ -11,6 +11,25 @@ use super::message::Reply;
 use super::{Endpoint, Style, Trouble};
 
 impl<D: Disk, A: Archive> Endpoint<D, A> {
+    /// Looks at a path of which an event told. A directory that came to it is scanned, unless that was done since.
+    pub(super) fn look_at_dirty(
+        &mut self,
+        path: &RelPath,
+        how: How,
+        now: Millis,
+        out: &mut Vec<Reply>,
+    ) -> Result<(), ReplicaError> {
+        let appeared = self.appeared.remove(path);
+        self.look(path, how, now, out)?;
+        if (appeared || self.settings.recurse)
+            && let Some(dir) = self.replica.dir_at(path)
+            && (self.settings.recurse || self.entered.get(path) != Some(&dir))
+        {
+            self.replica.unscanned.insert(path.clone());
+        }
+        Ok(())
+    }
+
     /// Examines one path and reports or troubles about it.
     pub(super) fn look(
         &mut self,

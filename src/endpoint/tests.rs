@@ -4,7 +4,7 @@ use super::open::Opening;
 use super::*;
 use crate::config::{Links, Owner, Share};
 use crate::filter::FilterSettings;
-use crate::model::{AncestorRow, Attrs, Content, Entry, Principal, Side, Time, Xattrs};
+use crate::model::{AncestorRow, Attrs, Change, Content, Entry, Principal, Side, Time, Xattrs};
 use crate::watch::coalesce::DEFAULT_LIMIT;
 use crate::watch::coalesce::Timing;
 use crate::watch::inotify::InotifyTree;

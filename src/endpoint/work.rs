@@ -255,14 +255,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let how = How { inline: u64::MAX, verify, ..How::default() };
         let begun = out.len();
         for path in self.due(now)? {
-            let appeared = self.appeared.remove(&path);
-            self.look(&path, how, now, out)?;
-            if (appeared || self.settings.recurse)
-                && let Some(dir) = self.replica.dir_at(&path)
-                && (self.settings.recurse || self.entered.get(&path) != Some(&dir))
-            {
-                self.replica.unscanned.insert(path);
-            }
+            self.look_at_dirty(&path, how, now, out)?;
         }
         saves::copies_first(&mut out[begun..]);
         for scope in self.coalescer.take_scopes() {

@@ -15,8 +15,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(super) fn carried(&self, row: &Row, live: &Live) -> (bool, Attrs) {
         let (mut achieved, mut attrs) = (row.live_attrs().clone(), live.attrs.clone());
         if self.settings.keeps_xattrs {
-            // An ACL that leaves the mode as it was is no change of it, whatever it gives the group.
-            if attrs.mode != achieved.mode {
+            let group = |attrs: &Attrs| without_acl(attrs.mode, &attrs.xattrs, None) & 0o070;
+            // Where the mode is as it was, an ACL changes it only by taking something from the group.
+            if attrs.mode != achieved.mode || group(&achieved) & !group(&attrs) != 0 {
                 let acl = row.entry.attrs.xattrs.get(ACL_ACCESS).map(|acl| &**acl);
                 achieved.mode = without_acl(achieved.mode, &achieved.xattrs, acl);
                 attrs.mode = without_acl(attrs.mode, &attrs.xattrs, acl);
