@@ -54,6 +54,7 @@ pub struct Tuning {
 /// The beginning of a session that came over a connection of its own.
 #[derive(Debug)]
 pub struct Session {
+    pub connection: u64,
     /// Who begins it, for people.
     pub name: String,
     pub start: Start,

@@ -16,12 +16,18 @@ pub fn shown(text: &str) -> String {
             out.push('…');
             break;
         }
-        match c {
-            c if c.is_control() || steers(c) => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c => out.push(c),
-        }
+        push(&mut out, c);
     }
     out
+}
+
+/// Adds a character of a stranger's text: control characters as `\xNN`, marks of direction as `\u{NNNN}`.
+pub fn push(out: &mut String, c: char) {
+    match c {
+        c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+        c if steers(c) => out.extend(c.escape_unicode()),
+        c => out.push(c),
+    }
 }
 
 /// Marks that turn the direction of what follows, or end a line.
@@ -50,7 +56,7 @@ mod tests {
             ("disk full: a\\x1bb é", "disk full: a\\x1bb é"),
             ("\x1b[2Jred\x07", "\\x1b[2Jred\\x07"),
             ("a\nSubject: b\r", "a\\x0aSubject: b\\x0d"),
-            ("\u{9b}1m \u{202e}cod.exe \u{2028}", "\\x9b1m \\x202ecod.exe \\x2028"),
+            ("\u{9b}1m \u{202e}cod.exe \u{2028}", "\\x9b1m \\u{202e}cod.exe \\u{2028}"),
         ] {
             assert_eq!(shown(said), want);
             let wire = postcard::to_stdvec(said).expect("encoded");

@@ -83,7 +83,7 @@ impl Play {
             }
             if tries % 1024 == 0 {
                 // What psync took away is there again; most of it is, and then this fails.
-                self.decoys.iter().for_each(|decoy| drop(self.make(&dir, decoy)));
+                self.decoys.iter().for_each(|decoy| _ = self.make(&dir, decoy));
                 let _ = renameat_with(&dir, FILE, &dir, &self.name, RenameFlags::NOREPLACE);
             }
         }

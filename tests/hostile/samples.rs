@@ -271,6 +271,7 @@ impl Maker {
             moved: self.some(|m| Moved { from: m.path(), known: m.known(), edited: m.bool() }),
             after: self.some(Maker::entry),
             contents: self.bool(),
+            read: self.bool(),
             inline: self.some(|m| {
                 let mut bytes = m.bytes();
                 bytes.truncate(65_536);
@@ -391,6 +392,7 @@ kinds! {
         ProblemKind::NoSpace => ProblemKind::NoSpace,
         ProblemKind::Busy => ProblemKind::Busy,
         ProblemKind::TooLong => ProblemKind::TooLong,
+        ProblemKind::TooLarge => ProblemKind::TooLarge,
         ProblemKind::Unwatched => ProblemKind::Unwatched,
         ProblemKind::Io => ProblemKind::Io,
     }
