@@ -130,6 +130,7 @@ pub fn serve<D: Disk, A: Archive>(
                 Inbound::Part => {
                     // What was to be told of the session has no hearer.
                     out.clear();
+                    counted = 0;
                     endpoint.part(now)?;
                 }
                 Inbound::Begin(session) => return Ok(Over::Begin(session)),

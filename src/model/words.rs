@@ -12,11 +12,13 @@ const KINDS_MAX: usize = 64;
 pub fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(TEXT_MAX));
     for c in text.chars() {
-        if out.len() + c.len_utf8() > TEXT_MAX {
+        let before = out.len();
+        push(&mut out, c);
+        if out.len() > TEXT_MAX {
+            out.truncate(before);
             out.push('…');
             break;
         }
-        push(&mut out, c);
     }
     out
 }
@@ -64,7 +66,14 @@ mod tests {
             assert_eq!(text(&mut from).expect("decoded"), want);
         }
         let long = shown(&"é\x1b".repeat(10_000));
-        assert!(long.len() <= TEXT_MAX + 8 && long.ends_with('…'), "{}", long.len());
+        assert!(long.len() <= TEXT_MAX + '…'.len_utf8() && long.ends_with('…'), "{}", long.len());
+        // What was shown once is shown as it is, wherever it was cut.
+        for before in TEXT_MAX - 12..=TEXT_MAX {
+            for c in ['\x1b', '\u{202e}', 'é', 'x'] {
+                let once = shown(&format!("{}{c}{c}{c}", "x".repeat(before)));
+                assert_eq!(shown(&once), once);
+            }
+        }
         let many: Vec<(String, u64)> = (0..1000).map(|n| (format!("\x1b{n}"), n)).collect();
         let wire = postcard::to_stdvec(&many).expect("encoded");
         let kept = counts(&mut postcard::Deserializer::from_bytes(&wire)).expect("decoded");

@@ -441,3 +441,27 @@ fn the_reason_of_a_halt_is_one_line_of_print() {
     };
     assert!(!forged(&alert), "the alert: {alert:?}");
 }
+
+/// What was to be told to a brain that is gone is no reason to fall over.
+#[test]
+fn a_brain_that_hangs_up_behind_its_questions_ends_no_service() {
+    let mut scene = Scene::new();
+    let mut service = Service::start(&scene.pair, "");
+    let socket = service.run.join(format!("agent-{NAME}.sock"));
+    for incarnation in 1..=10 {
+        let call = UnixStream::connect(&socket).unwrap();
+        let mut talk: Talk<Reply> = Talk::begin(call.try_clone().unwrap(), WriteEnd(call), Role::Brain, NAME);
+        let start = psync::endpoint::message::Start { incarnation, ..crate::scene::start() };
+        let hello = crate::scene::open(&mut talk, start).expect("a Hello");
+        talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false });
+        // Each is answered at once, and all are there before the first answer is sent.
+        for n in 0..300 {
+            talk.say(&put(hello.generation + 1 + n, b"d/%psync", file(0o644, b"x"), inline(b"x")));
+            talk.say(&Request::Examine { path: path(format!("d/{n}").as_bytes()), as_copy: false });
+        }
+        talk.hang_up();
+        assert!(talk.wait_end(PATIENCE), "{}", service.log());
+    }
+    service.stop();
+    scene.assert_honest_again("hung up");
+}
