@@ -54,6 +54,7 @@ pub struct Tuning {
 /// The beginning of a session that came over a connection of its own.
 #[derive(Debug)]
 pub struct Session {
+    pub connection: u64,
     /// Who begins it, for people.
     pub name: String,
     pub start: Start,
@@ -129,6 +130,7 @@ pub fn serve<D: Disk, A: Archive>(
                 Inbound::Part => {
                     // What was to be told of the session has no hearer.
                     out.clear();
+                    counted = 0;
                     endpoint.part(now)?;
                 }
                 Inbound::Begin(session) => return Ok(Over::Begin(session)),

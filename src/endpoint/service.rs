@@ -160,6 +160,8 @@ impl Service<'_> {
         beating: &Beating,
     ) {
         let mut replies: Option<Arc<Channel<Reply>>> = None;
+        // Whose session it is, or was last.
+        let mut whose = (0, "a brain".to_owned());
         loop {
             let over = match held.as_mut() {
                 Some(held) => serve(&mut held.endpoint, inbox, |reply| {
@@ -183,14 +185,15 @@ impl Service<'_> {
                 }
                 Ok(Over::Refused(reason)) => {
                     replies = None;
-                    let who = tenure.expel(&reason);
-                    (self.tell)(News::Refused { who: who.as_deref().unwrap_or("a brain"), why: &reason });
-                    // What it asked for before is done and recorded, as when its line is cut.
-                    let parted = held.as_mut().map_or(Ok(()), |held| held.endpoint.part(clock()));
-                    parted.err().map(|error| error.to_string())
+                    tenure.expel(whose.0, &reason);
+                    (self.tell)(News::Refused { who: &whose.1, why: &reason });
+                    // What it asked for before is done and recorded when the endpoint hears that it has parted; what it
+                    // said since waits before that, and is passed over.
+                    None
                 }
                 Ok(Over::Begin(session)) => {
                     replies = Some(session.replies.clone());
+                    whose = (session.connection, session.name.clone());
                     self.begin(held, session, events, beating).err()
                 }
                 Err(reason) => Some(reason),

@@ -55,7 +55,7 @@ impl Tenure {
         *holder = Some(Holder { connection, incarnation, name: name.clone(), since, replies: replies.clone() });
         // Still under the lock: the endpoint hears of sessions in the order in which they were let in.
         let _ = self.endpoint.send(Inbound::Part);
-        let _ = self.endpoint.send(Inbound::Begin(Session { name, start, replies }));
+        let _ = self.endpoint.send(Inbound::Begin(Session { connection, name, start, replies }));
         Ok(())
     }
 
@@ -76,12 +76,14 @@ impl Tenure {
         held
     }
 
-    /// Ends the holder's connection with these words, and frees its place: nothing that it says is passed on any more. Who
-    /// it was.
-    pub fn expel(&self, reason: &str) -> Option<String> {
-        let held = self.holder().take()?;
-        held.replies.turn_away(reason);
-        Some(held.name)
+    /// Ends this connection with these words, if it still holds the endpoint, and frees its place. The endpoint hears that
+    /// it has parted behind all that it said before; nothing that it says is passed on any more.
+    pub fn expel(&self, connection: u64, reason: &str) {
+        let mut holder = self.holder();
+        if let Some(held) = holder.take_if(|holder| holder.connection == connection) {
+            held.replies.turn_away(reason);
+            let _ = self.endpoint.send(Inbound::Part);
+        }
     }
 
     /// Ends the holder's connection with these words.
@@ -173,10 +175,19 @@ mod tests {
         let tenure = Tenure::new(endpoint);
         let (first, first_hears, _brain) = line();
         tenure.begin(1, "host one", start(10), first).expect("nobody was there");
-        assert_eq!(tenure.expel("no such generation").as_deref(), Some("host one"));
+        assert!(tenure.pass(1, asked(Request::Ping { number: 1 })));
+        tenure.expel(1, "no such generation");
         assert_eq!(turned_away(&first_hears), "no such generation");
         assert!(!tenure.pass(1, asked(Request::Stop)) && !tenure.leave(1));
-        assert_eq!(tenure.expel("again"), None);
-        assert_eq!(inbox.try_iter().count(), 2, "part and begin");
+        // Whoever came meanwhile is not meant.
+        let (second, second_hears, _brain) = line();
+        tenure.begin(2, "host two", start(1), second).expect("free");
+        tenure.expel(1, "again");
+        assert!(tenure.pass(2, asked(Request::Stop)));
+        while let Ok(heard) = second_hears.try_recv() {
+            assert!(matches!(heard, Incoming::Hello(_)), "{heard:?}");
+        }
+        let told: Vec<String> = inbox.try_iter().map(|one| format!("{one:?}").chars().take(5).collect()).collect();
+        assert_eq!(told, ["Part", "Begin", "Held(", "Part", "Part", "Begin", "Held("]);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::endpoint::message::{Reply, Request};
 use crate::model::sane::{self, Insane, Weight};
-use crate::model::{Data, Generation, Millis, Outcome, Side, Sums, Tunnel};
+use crate::model::{Data, Generation, Millis, Outcome, RelPath, Side, Sums, Tunnel};
 
 use super::{Effect, Engine, News, Phase, index};
 
@@ -23,9 +23,14 @@ const SUMS_MAX: u64 = 16 << 20;
 /// Replies within a while that call for nothing but attention; no side has so much to tell.
 const CHATTER_MAX: u32 = 500_000;
 const CHATTER_WHILE: Millis = 10_000;
-/// Lines that are told: so many at once, and a second's worth of them after that.
-const LINES_MAX: u64 = 20_000;
-const LINES_A_SECOND: u64 = 100;
+/// Bytes of lines that are told: so many at once, and a second's worth of them after that. Each is written to the log, and
+/// may be said beside it.
+const LINES_MAX: u64 = 4 << 20;
+const LINES_A_SECOND: u64 = 32 << 10;
+/// What a line has beside its words.
+const LINE: u64 = 128;
+/// Bytes of names of owners, which wait for the other side: more than any host has users.
+const NAMES_MAX: usize = 24 << 20;
 
 /// What one side has said in this session, as far as that must have bounds.
 #[derive(Debug)]
@@ -33,16 +38,18 @@ pub(super) struct Claims {
     rows: (usize, usize),
     /// When the while began, and replies since.
     chatter: (Millis, u32),
-    /// Lines that may be told now, and since when that is so.
+    /// Bytes of lines that may be told now, and since when that is so.
     lines: (u64, Millis),
     left_out: u64,
+    /// Bytes of names that it told.
+    names: usize,
     /// Contents that this side sends or takes.
     flows: BTreeMap<Generation, Flow>,
 }
 
 impl Default for Claims {
     fn default() -> Claims {
-        Claims { rows: (0, 0), chatter: (0, 0), lines: (LINES_MAX, 0), left_out: 0, flows: BTreeMap::new() }
+        Claims { rows: (0, 0), chatter: (0, 0), lines: (LINES_MAX, 0), left_out: 0, names: 0, flows: BTreeMap::new() }
     }
 }
 
@@ -65,16 +72,28 @@ impl Claims {
         if self.chatter.1 > CHATTER_MAX { Err("a flood of words") } else { Ok(()) }
     }
 
-    /// Whether one more line may be told.
-    fn line(&mut self, now: Millis) -> bool {
+    /// Whether one more line may be told, of so many bytes.
+    fn line(&mut self, bytes: u64, now: Millis) -> bool {
         let seconds = now.saturating_sub(self.lines.1) / 1000;
         if seconds > 0 {
             self.lines = ((self.lines.0 + seconds * LINES_A_SECOND).min(LINES_MAX), now);
         }
-        let told = self.lines.0 > 0;
-        self.lines.0 -= u64::from(told);
+        let told = self.lines.0 >= bytes;
+        self.lines.0 -= if told { bytes } else { 0 };
         self.left_out += u64::from(!told);
         told
+    }
+}
+
+/// About as many bytes as a log takes for what is told of a reply; `None`: it is no line.
+fn line_of(reply: &Reply) -> Option<u64> {
+    // A path is told by itself and within the words; bytes that are no text take four characters.
+    let path = |path: &RelPath| 4 * path.as_bytes().len() as u64;
+    match reply {
+        Reply::Note { text } => Some(LINE + text.len() as u64),
+        Reply::Lost { scope, reason } => Some(LINE + path(scope) + reason.len() as u64),
+        Reply::Problem { path: of, problem: Some(problem) } => Some(LINE + path(of) + problem.detail.len() as u64),
+        _ => None,
     }
 }
 
@@ -88,13 +107,9 @@ impl Engine {
                 return None;
             }
         }
-        let is_line =
-            matches!(reply, Reply::Note { .. } | Reply::Lost { .. } | Reply::Problem { problem: Some(_), .. });
-        if !is_line {
-            return Some(reply);
-        }
+        let Some(bytes) = line_of(&reply) else { return Some(reply) };
         let claims = &mut self.claims[index(side)];
-        if claims.line(now) {
+        if claims.line(bytes, now) {
             let left_out = std::mem::take(&mut claims.left_out);
             if left_out > 0 {
                 self.tell(News::Note { side, text: format!("{left_out} lines before this one were left out") });
@@ -155,6 +170,10 @@ impl Engine {
             Reply::Result { outcome: Outcome::Done { entry: Some(entry) }, .. } => sane::entry(entry),
             Reply::Names { numbers } => {
                 claims.chat(now)?;
+                claims.names += numbers.iter().map(|number| size_of_val(number) + number.name.len()).sum::<usize>();
+                if claims.names > NAMES_MAX {
+                    return Err("more names of owners than a host has");
+                }
                 sane::names(numbers)
             }
             Reply::Data { generation, data } => self.flows(side, *generation, data.cost(), 0, 0),

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::words;
+
 /// The longest name of one object, in bytes (`NAME_MAX` of every Linux file system).
 pub const NAME_MAX: usize = 255;
 /// The longest relative path, in bytes (`PATH_MAX` less its terminator).
@@ -224,15 +226,15 @@ impl PartialOrd for RelPath {
     }
 }
 
-/// Bytes for people: valid UTF-8 as it is, control characters and other bytes as `\xNN`, a backslash doubled.
+/// Bytes for people: valid UTF-8 as it is, control characters and other bytes as `\xNN`, marks that turn the text round as
+/// `\u{NNNN}`, a backslash doubled.
 pub fn readable(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
                 '\\' => out.push_str("\\\\"),
-                c if c.is_control() => out.push_str(&format!("\\x{:02x}", c as u32)),
-                c => out.push(c),
+                c => words::push(&mut out, c),
             }
         }
         for b in chunk.invalid() {
@@ -373,5 +375,12 @@ mod tests {
     fn display_hides_no_byte() {
         let p = RelPath::new(b"a\n\xff\\").expect("legal");
         assert_eq!(p.to_string(), "a\\x0a\\xff\\\\");
+        // What turns the text round would show another name than there is: `invoicefdp.exe` as `invoiceexe.pdf`.
+        for mark in
+            "\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}\u{200e}\u{200f}\u{61c}".chars()
+        {
+            let shown = format!("invoice\\u{{{:x}}}fdp.exe \u{5d0}\u{e9}", u32::from(mark));
+            assert_eq!(readable(format!("invoice{mark}fdp.exe \u{5d0}\u{e9}").as_bytes()), shown);
+        }
     }
 }

@@ -12,16 +12,24 @@ const KINDS_MAX: usize = 64;
 pub fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(TEXT_MAX));
     for c in text.chars() {
-        if out.len() + c.len_utf8() > TEXT_MAX {
+        let before = out.len();
+        push(&mut out, c);
+        if out.len() > TEXT_MAX {
+            out.truncate(before);
             out.push('…');
             break;
         }
-        match c {
-            c if c.is_control() || steers(c) => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c => out.push(c),
-        }
     }
     out
+}
+
+/// Adds a character of a stranger's text: control characters as `\xNN`, marks of direction as `\u{NNNN}`.
+pub fn push(out: &mut String, c: char) {
+    match c {
+        c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+        c if steers(c) => out.extend(c.escape_unicode()),
+        c => out.push(c),
+    }
 }
 
 /// Marks that turn the direction of what follows, or end a line.
@@ -50,7 +58,7 @@ mod tests {
             ("disk full: a\\x1bb é", "disk full: a\\x1bb é"),
             ("\x1b[2Jred\x07", "\\x1b[2Jred\\x07"),
             ("a\nSubject: b\r", "a\\x0aSubject: b\\x0d"),
-            ("\u{9b}1m \u{202e}cod.exe \u{2028}", "\\x9b1m \\x202ecod.exe \\x2028"),
+            ("\u{9b}1m \u{202e}cod.exe \u{2028}", "\\x9b1m \\u{202e}cod.exe \\u{2028}"),
         ] {
             assert_eq!(shown(said), want);
             let wire = postcard::to_stdvec(said).expect("encoded");
@@ -58,7 +66,14 @@ mod tests {
             assert_eq!(text(&mut from).expect("decoded"), want);
         }
         let long = shown(&"é\x1b".repeat(10_000));
-        assert!(long.len() <= TEXT_MAX + 8 && long.ends_with('…'), "{}", long.len());
+        assert!(long.len() <= TEXT_MAX + '…'.len_utf8() && long.ends_with('…'), "{}", long.len());
+        // What was shown once is shown as it is, wherever it was cut.
+        for before in TEXT_MAX - 12..=TEXT_MAX {
+            for c in ['\x1b', '\u{202e}', 'é', 'x'] {
+                let once = shown(&format!("{}{c}{c}{c}", "x".repeat(before)));
+                assert_eq!(shown(&once), once);
+            }
+        }
         let many: Vec<(String, u64)> = (0..1000).map(|n| (format!("\x1b{n}"), n)).collect();
         let wire = postcard::to_stdvec(&many).expect("encoded");
         let kept = counts(&mut postcard::Deserializer::from_bytes(&wire)).expect("decoded");

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use crate::model::{Kind, Millis, Name, NodeId, RelPath, Time};
+use crate::model::{Generation, Kind, Millis, Name, NodeId, RelPath, Time};
 
 use super::Replica;
 use super::archive::{Archive, TrashItem};
@@ -16,6 +16,8 @@ use super::home::Home;
 const AFTER: Millis = 1000;
 /// The longest time between two looks at a tree in which somebody has a file open.
 const LONGEST: Millis = 60_000;
+/// In a trash name, of what no action put there; 0 stands for a check.
+const NO_ACTION: Generation = 1;
 /// Objects that wait for their look in memory; others wait in the archive.
 const MAX: usize = 10_000;
 /// Looks in one slice of work, and those of them at trees.
@@ -261,7 +263,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             stat => stat.at(path, "stat what came too late")?,
         };
         let home = self.make_again(level, object)?;
-        let narrowed = if home.wider { self.narrow(object, path)? } else { None };
+        let narrowed = match home.wider && stat.kind != Some(Kind::Link) {
+            false => None,
+            true => match self.seclude(object, path)? {
+                None => return Ok(()),
+                Some((dir, id)) => Some(self.narrow((&dir, &id), path)?.unwrap_or((dir, id))),
+            },
+        };
         let (object, name) = (narrowed.as_ref().map_or(object, |(dir, name)| (dir, name)), object.1);
         if home.path == *level.path {
             match self.disk.rename(object, (&home.dir, name)) {
@@ -281,6 +289,23 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         }
         self.keep_beside(object, path, None, stat.mtime.secs, "late write")
+    }
+
+    /// Moves an object out of a deleted directory, which users may have open and exchange names in, to where nobody reaches
+    /// its name: what is looked at there is what gets other attributes. A crash leaves it there, and it is found. `None`:
+    /// it is gone.
+    fn seclude(
+        &mut self,
+        (dir, name): (&D::Dir, &Name),
+        path: &RelPath,
+    ) -> Result<Option<(D::Dir, Name)>, ReplicaError> {
+        let trash = self.disk.own(Own::Trash).at(path, "open the trash")?;
+        let since = self.disk.wall_clock();
+        match self.free_trash_id(dir, name, &trash, path, since, NO_ACTION) {
+            Ok(id) => Ok(Some((trash, id))),
+            Err(ReplicaError::Path { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens the directory that lies where this one lay; where there is nothing, makes one like it. If something else lies

@@ -102,7 +102,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Some((file, Signature::of(&stat)))
     }
 
-    fn free_trash_id(
+    pub(super) fn free_trash_id(
         &mut self,
         stage: &D::Dir,
         stage_name: &Name,

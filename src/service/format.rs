@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::model::words;
 use slog::{KV, Key, OwnedKVList, Record};
 
 /// One record, with its newline. The keys of the journal appear in short: `PSYNC_PATH` as `path`.
@@ -45,15 +46,7 @@ fn level_word(level: slog::Level) -> &'static str {
 /// Nothing in a line may move the cursor, break the line or turn the direction of the text.
 pub fn escape(out: &mut String, text: &str) {
     for c in text.chars() {
-        match c {
-            '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
-                let _ = write!(out, "{}", c.escape_unicode());
-            }
-            c if c.is_control() => {
-                let _ = write!(out, "\\x{:02x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
+        words::push(out, c);
     }
 }
 

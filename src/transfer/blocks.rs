@@ -109,7 +109,8 @@ impl Blocks {
             Sums::Basis { block, size } => {
                 let blocks = size.div_ceil(*block.max(&1));
                 let told = self.sums.len() as u64;
-                let fits = self.open == 0 && self.tail.is_none() && (64..=LARGEST).contains(block);
+                // A file without a byte is no part of a basis, and would be one without end.
+                let fits = self.open == 0 && self.tail.is_none() && *size > 0 && (64..=LARGEST).contains(block);
                 if !fits || (self.size != 0 && self.size != *block) || told + blocks > KEPT {
                     return None;
                 }

@@ -296,6 +296,8 @@ fn sums_that_make_no_sense_mean_no_basis() {
         &[basis(63, 100)],
         &[basis(1 << 25, 100)],
         &[basis(64, u64::MAX)],
+        &[basis(64, 0)],
+        &[basis(64, 64), Sums::Blocks { sums: bytes(16) }, basis(64, 0)],
         &[basis(64, 128), basis(64, 128)],
         &[basis(64, 100), Sums::Blocks { sums: bytes(32) }, basis(64, 128)],
         &[basis(64, 128), Sums::Blocks { sums: bytes(32) }, basis(128, 128)],

@@ -19,7 +19,7 @@ use crate::scene::{HostileAgent, HostileBrain, Scene, honest_hello};
 use crate::support::service::Service;
 use crate::support::users::*;
 use crate::support::{NAME, PATIENCE, Pair, poll, process, tools};
-use crate::talk::Talk;
+use crate::talk::{Talk, WriteEnd};
 
 /// Long enough on a busy machine, and nothing beside an hour.
 const SOON: Duration = Duration::from_secs(20);
@@ -110,9 +110,9 @@ fn a_piece_at_a_place_that_is_far_away_stops_no_brain() {
 }
 
 fn change(seq: u64, name: &str, known: Option<Known>, after: Option<Entry>) -> Change {
-    let (contents, below) = (true, 0);
+    let (contents, read, below) = (true, false, 0);
     let path = path(name.as_bytes());
-    Change { seq, path, parent: Some(1), known, moved: None, after, contents, inline: None, like: None, below }
+    Change { seq, path, parent: Some(1), known, moved: None, after, contents, read, inline: None, like: None, below }
 }
 
 /// 600 files on both sides.
@@ -397,7 +397,7 @@ fn nobody_at_the_socket_gets_a_setuid_program_or_a_capability() {
     let mut at = 0;
     for (name, say) in attacks {
         let call = UnixStream::connect(&socket).unwrap();
-        let mut talk: Talk<Reply> = Talk::begin(call.try_clone().unwrap(), call, Role::Brain, NAME);
+        let mut talk: Talk<Reply> = Talk::begin(call.try_clone().unwrap(), WriteEnd(call), Role::Brain, NAME);
         at += 1;
         let start = psync::endpoint::message::Start { incarnation: at, ..crate::scene::start() };
         let hello = crate::scene::open(&mut talk, start).expect("a Hello");
@@ -405,7 +405,7 @@ fn nobody_at_the_socket_gets_a_setuid_program_or_a_capability() {
         say(hello.generation + 10).iter().all(|request| talk.say(request));
         answers(&mut talk);
         talk.hang_up();
-        talk.wait_end(PATIENCE);
+        assert!(talk.wait_end(PATIENCE), "{name}: the service does not let go of a brain that has hung up");
         for found in ["evil", "evil moved", "evil copy"].map(|name| scene.pair.right.join(name)) {
             let Ok(stat) = std::fs::symlink_metadata(&found) else { continue };
             let mode = stat.permissions().mode();
@@ -436,7 +436,32 @@ fn the_reason_of_a_halt_is_one_line_of_print() {
     let alert = std::fs::read_to_string(&told).unwrap();
     drop(agent.end());
     let forged = |text: &str| {
-        text.chars().any(|c| c.is_control() && c != '\n') || text.lines().any(|l| l.starts_with("Subject: forged"))
+        text.chars().any(|c| c == '\u{202e}' || c.is_control() && c != '\n')
+            || text.lines().any(|l| l.starts_with("Subject: forged"))
     };
     assert!(!forged(&alert), "the alert: {alert:?}");
+}
+
+/// What was to be told to a brain that is gone is no reason to fall over.
+#[test]
+fn a_brain_that_hangs_up_behind_its_questions_ends_no_service() {
+    let mut scene = Scene::new();
+    let mut service = Service::start(&scene.pair, "");
+    let socket = service.run.join(format!("agent-{NAME}.sock"));
+    for incarnation in 1..=10 {
+        let call = UnixStream::connect(&socket).unwrap();
+        let mut talk: Talk<Reply> = Talk::begin(call.try_clone().unwrap(), WriteEnd(call), Role::Brain, NAME);
+        let start = psync::endpoint::message::Start { incarnation, ..crate::scene::start() };
+        let hello = crate::scene::open(&mut talk, start).expect("a Hello");
+        talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false });
+        // Each is answered at once, and all are there before the first answer is sent.
+        for n in 0..300 {
+            talk.say(&put(hello.generation + 1 + n, b"d/%psync", file(0o644, b"x"), inline(b"x")));
+            talk.say(&Request::Examine { path: path(format!("d/{n}").as_bytes()), as_copy: false });
+        }
+        talk.hang_up();
+        assert!(talk.wait_end(PATIENCE), "{}", service.log());
+    }
+    service.stop();
+    scene.assert_honest_again("hung up");
 }

@@ -2,17 +2,18 @@
 //! same names. The right side's honest work makes psync act on the left, where they race.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, linkat, mkdirat, mknodat, open, openat, renameat_with, symlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, linkat, mkdirat, mknodat, open, openat, renameat_with,
+    symlinkat, unlinkat,
 };
 
 use crate::roll::{Roll, bound, seed};
@@ -70,6 +71,7 @@ impl Play {
         // Held open: what is moved to the trash meanwhile is raced for there.
         let dir = open(&self.dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
         self.decoys.iter().for_each(|decoy| self.make(&dir, decoy).unwrap_or_else(|e| panic!("{decoy}: {e}")));
+        fs::write(self.told.with_extension("ready"), "").unwrap();
         let end = Instant::now() + Duration::from_secs(self.seconds);
         let (mut count, mut tries) = (0, 0_u64);
         let over = || Instant::now() > end || self.told.with_extension("stop").exists();
@@ -83,7 +85,7 @@ impl Play {
             }
             if tries % 1024 == 0 {
                 // What psync took away is there again; most of it is, and then this fails.
-                self.decoys.iter().for_each(|decoy| drop(self.make(&dir, decoy)));
+                self.decoys.iter().for_each(|decoy| _ = self.make(&dir, decoy));
                 let _ = renameat_with(&dir, FILE, &dir, &self.name, RenameFlags::NOREPLACE);
             }
         }
@@ -169,7 +171,12 @@ impl Race {
         command.args(["--exact", "races::a_player_exchanges_names", "--nocapture", "--test-threads=1"]);
         command.env(PLAY, serde_json::to_string(&play).unwrap()).env("TMPDIR", "/tmp").current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).gid(USER).uid(USER);
-        self.players.push((command.spawn().unwrap(), told));
+        let ready = told.with_extension("ready");
+        let mut player = command.spawn().unwrap();
+        // The next one would race for the way to his own directory.
+        let plays = poll(PATIENCE, || ready.exists() || player.try_wait().unwrap().is_some());
+        assert!(plays && ready.exists(), "a player does not begin");
+        self.players.push((player, told));
     }
 
     /// Whether the race goes on: for a time, or until the players have had their number.
@@ -193,21 +200,56 @@ impl Race {
         assert!(sum > 1000, "{what}: only {sum} exchanges");
     }
 
+    /// The directory of a path on the right side, as an honest user knows it: one that follows none of the links that came
+    /// from the other side. What lies in the way of a directory gives way.
+    fn honest_dir(&self, path: &str) -> Option<(PathBuf, OwnedFd)> {
+        let parts: Vec<&str> = path.split('/').collect();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut dir = open(&self.pair.right, flags, Mode::empty()).ok()?;
+        for part in &parts[..parts.len() - 1] {
+            dir = openat(&dir, *part, flags, Mode::empty())
+                .or_else(|_| {
+                    let _ = unlinkat(&dir, *part, AtFlags::empty());
+                    mkdirat(&dir, *part, Mode::from_raw_mode(0o755))?;
+                    openat(&dir, *part, flags, Mode::empty())
+                })
+                .ok()?;
+        }
+        Some((PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(parts.last()?), dir))
+    }
+
     /// One piece of honest work on a name of the right side.
     fn work(&mut self, path: &str) {
-        let file = self.pair.right.join(path);
-        let _ = match self.roll.below(9) {
-            0 => fs::write(&file, format!("{}\n", self.roll.number())),
-            1 => fs::set_permissions(&file, fs::Permissions::from_mode(*self.roll.pick(&[0o600, 0o644, 0o666, 0o755]))),
-            2 => std::os::unix::fs::chown(&file, Some(*self.roll.pick(&[USER, 1000])), None),
-            3 => fs::remove_file(&file),
-            4 => fs::remove_dir_all(&file).and_then(|()| fs::write(&file, "was a directory\n")),
-            5 => file.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&file, "new\n")),
-            6 => fs::rename(&file, self.pair.right.join("moved")),
-            7 => fs::rename(self.pair.right.join("moved"), &file),
-            _ => fs::write(file.with_extension("tmp"), "saved\n")
-                .and_then(|()| fs::rename(file.with_extension("tmp"), &file)),
+        let Some((file, dir)) = self.honest_dir(path) else { return };
+        let moved = self.pair.right.join("moved");
+        let write = |file: &Path, text: &str| {
+            use std::os::unix::fs::OpenOptionsExt;
+            let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let options = fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .custom_flags(flags.bits() as i32)
+                .open(file);
+            options.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
         };
+        let changed = |mode: u32| {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            Ok(rustix::fs::fchmod(open(&file, flags, Mode::empty())?, Mode::from_raw_mode(mode))?)
+        };
+        let temporary = file.with_extension("tmp");
+        let _: std::io::Result<()> = match self.roll.below(9) {
+            0 => write(&file, &format!("{}\n", self.roll.number())),
+            1 => changed(*self.roll.pick(&[0o600, 0o644, 0o666, 0o755])),
+            2 => std::os::unix::fs::lchown(&file, Some(*self.roll.pick(&[USER, 1000])), None),
+            3 => fs::remove_file(&file),
+            4 => fs::remove_dir_all(&file).and_then(|()| write(&file, "was a directory\n")),
+            5 => write(&file, "new\n"),
+            6 => fs::rename(&file, moved),
+            7 => fs::rename(moved, &file),
+            _ => write(&temporary, "saved\n").and_then(|()| fs::rename(&temporary, &file)),
+        };
+        drop(dir);
     }
 
     /// Runs psync on the pair, and the honest side's work on these names, as long as the race goes on.
@@ -288,8 +330,8 @@ fn names_are_raced_for_while_contents_go_through_rsync() {
     }
     let Some(mut race) = Race::new("rsync", &["-x=-z"]) else { return };
     let (root, dir) = (race.pair.left.clone(), race.pair.left.join("d/e"));
-    race.play(root, "d", &[LINK_TO_DIR, DIR]);
     race.play(dir, "f", &[LINK_TO_FILE, HARD_LINK, FIFO]);
+    race.play(root, "d", &[LINK_TO_DIR, DIR]);
     race.live("rsync", &["d/f", "d/e/f"]);
 }
 
@@ -349,8 +391,8 @@ fn the_way_back_from_the_trash_is_raced_for() {
     fs::remove_file(race.pair.left.join("d/e/f")).unwrap();
     race.pair.sync();
     let (root, dir) = (race.pair.right.clone(), race.pair.right.join("d"));
-    race.play(root, "d", &[LINK_TO_DIR, DIR]);
     race.play(dir, "e", &[LINK_TO_DIR, DIR, FIFO]);
+    race.play(root, "d", &[LINK_TO_DIR, DIR]);
     let restored = AtomicBool::new(false);
     let mut runs = 0;
     while race.goes_on() {
@@ -373,7 +415,9 @@ fn the_way_back_from_the_trash_is_raced_for() {
             let once = run_to_end(command);
             assert!(!once.stderr.contains("panicked"), "{}", once.stderr);
             restored.fetch_or(once.code() == 0, Ordering::Relaxed);
-            let _ = fs::remove_file(race.pair.right.join("d/e/f"));
+            if let Some((file, _dir)) = race.honest_dir("d/e/f") {
+                let _ = fs::remove_file(file);
+            }
             runs += 1;
             if !race.goes_on() {
                 break;

@@ -251,8 +251,13 @@ impl HostileAgent {
 
     /// The next call of the brain.
     pub fn accept(&mut self) -> Option<UnixStream> {
+        self.accept_within(PATIENCE)
+    }
+
+    /// The same; `None` as well if it does not call within that time.
+    pub fn accept_within(&mut self, patience: Duration) -> Option<UnixStream> {
         let mut call = None;
-        poll(PATIENCE, || {
+        poll(patience, || {
             call = self.listener.accept().ok().map(|(stream, _)| stream);
             call.is_some() || !self.brain.is_running()
         });

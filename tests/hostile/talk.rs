@@ -1,6 +1,7 @@
 //! A side that says what it likes: frames over any pair of pipes, without psync's own bounds.
 
 use std::io::{self, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +34,25 @@ pub struct Talk<I> {
 
 /// What is said goes here.
 pub struct Mouth(Option<Box<dyn Write + Send>>);
+
+/// The writing end of a socket that is read elsewhere: the other side sees the end of the stream when this is dropped.
+pub struct WriteEnd(pub UnixStream);
+
+impl Write for WriteEnd {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for WriteEnd {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
+    }
+}
 
 /// What is heard comes here.
 pub struct Ears<I>(Receiver<Heard<I>>);

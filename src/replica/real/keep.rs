@@ -24,14 +24,20 @@ pub fn keep(trash: BorrowedFd<'_>, name: &Name, path: &RelPath, source: &File) -
     for part in above.names() {
         at = below(at.as_fd(), &part)?;
     }
+    copy_to(at.as_fd(), &last, source, 0o777)
+}
+
+/// Copies the open file to a new name, with its owner and those of its permissions that `may` has. A copy that could not be
+/// finished is taken away again by whoever made the name.
+pub fn copy_to(dir: BorrowedFd<'_>, name: &Name, source: &File, may: u32) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&at, last.as_bytes(), flags, Mode::RUSR | Mode::WUSR)?;
+    let file = rustix::fs::openat(dir, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)?;
     let mut copy = File::from(file);
     let stat = rustix::fs::fstat(source)?;
     copy_data(source, &mut copy, stat.st_size as u64)?;
     // As far as may be: what counts are the contents.
     let _ = rustix::fs::fchown(&copy, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-    rustix::fs::fchmod(&copy, Mode::from_raw_mode(mode_without_acl(source, stat.st_mode)?))?;
+    rustix::fs::fchmod(&copy, Mode::from_raw_mode(mode_without_acl(source, stat.st_mode)? & may))?;
     let times = Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io::BufReader;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -179,9 +180,15 @@ fn on_file(what: &str, bytes: &[u8], run: impl FnOnce(&Path)) {
 
 fn events(bytes: &[u8]) {
     on_file("events", bytes, |file| {
-        let (events, mut reader) = events::Reader::open(file).expect("it can be read");
+        let root = file.with_extension("root");
+        let kept = events::events_of(&root, "web");
+        let dir = kept.parent().expect("below the root");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).expect("room in memory");
+        std::fs::rename(file, &kept).expect("one file system");
+        let (events, mut reader) = events::Reader::open(&root, "web").expect("it can be read");
         let _ = events::double_edits(&events, 60).len();
         assert!(reader.more().expect("it can be read").is_empty());
+        let _ = std::fs::remove_dir_all(&root);
     });
 }
 
