@@ -124,7 +124,10 @@ fn what_cannot_be_restored_is_told_and_nothing_is_done() {
         (&["restore", "dir/note", "--version", "1-1-1"], "e2e: dir/note: there is no version 1-1-1 of it, but "),
         (&["restore", "dir/note"], "right side: dir/note: restore: the directory dir is not there: restore it first"),
         (&["restore", "dir/note", "--to", "x/y/z"], "right side: x/y/z: restore: the directory x/y is not there"),
-        (&["restore", "dir/note", "--to", ".psync/x"], "restore: psync would leave a file of that name out"),
+        (
+            &["restore", "dir/note", "--to", ".psync/x"],
+            ".psync/x: no path below the root: the name '.psync' is psync's own",
+        ),
         (&["restore", "dir/note", "--to", "x.tmp"], "restore: psync would leave a file of that name out"),
         (&["restore", "dir/note", "--to", "../x"], "../x: no path below the root: the name is '.' or '..'"),
         (&["restore", "/etc/passwd"], "/etc/passwd: no path below the root: the name is empty"),
