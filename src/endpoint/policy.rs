@@ -177,6 +177,11 @@ impl Policy {
                 self.require(Phase::Going)?;
                 sane::object(path)
             }
+            Request::Holds { path, remains } => {
+                self.require(Phase::Going)?;
+                sane::object(path)?;
+                if remains.is_sound() { Ok(()) } else { Err("ranges that no file has") }
+            }
             Request::Supply { generation, path, seq, way } => {
                 self.require(Phase::Going)?;
                 sane::object(path)?;

@@ -172,9 +172,21 @@ impl Engine {
                 claims.chat(now)?;
                 sane::path(path)
             }
+            Reply::Distrust { path, why, .. } => {
+                sane::object(path)?;
+                if !why.is_sound() {
+                    return Err("ranges that no file has");
+                }
+                self.sides[index(side)].distrusts.bears(path, why)
+            }
+            Reply::Holds { path, .. } => {
+                claims.chat(now)?;
+                sane::object(path)
+            }
             Reply::Note { .. } | Reply::NotSet { .. } | Reply::Lost { .. } | Reply::ScanDone { .. } => claims.chat(now),
             Reply::Hello(_)
             | Reply::Halt { .. }
+            | Reply::Damaged { .. }
             | Reply::RowsEnd
             | Reply::Result { .. }
             | Reply::Recorded { .. }
