@@ -123,6 +123,8 @@ pub struct Intent {
     pub generation: Generation,
     pub node: NodeId,
     pub path: RelPath,
+    /// The directory that the name is in, as the action means it; `None`: the one that the path leads to.
+    pub parent: Option<NodeId>,
     /// The name in the stage of the new object, or of the one on its way out.
     pub stage: Name,
     pub step: IntentStep,
@@ -160,6 +162,9 @@ pub struct Identity {
     pub confirmed: Generation,
     /// The machine's boot at the last record.
     pub boot: [u8; 16],
+    /// The last boot in which the whole tree was compared with the archive, and nothing was left open. What the power took
+    /// in a later one may not have been found yet.
+    pub proven: [u8; 16],
     /// Inode and birth time of the root when the archive was made.
     pub root: (u64, Time),
     /// Which side of the pair this is; `None` before the first meeting.

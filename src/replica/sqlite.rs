@@ -339,16 +339,17 @@ mod statements {
 impl Archive for SqliteArchive {
     fn identity(&self) -> Result<Identity, ArchiveError> {
         const SQL: &str = "SELECT archive, peer, generation, confirmed, boot, root_ino, root_btime, root_btime_ns,
-            filters, side FROM meta";
+            filters, side, proven FROM meta";
         self.one("identity", SQL, [], codec::read_identity)?
             .ok_or_else(|| ArchiveError { operation: "identity", detail: "corrupt: there is none".into() })
     }
 
     fn set_identity(&mut self, identity: &Identity) -> Result<(), ArchiveError> {
         const SQL: &str = "UPDATE meta SET archive = ?1, peer = ?2, generation = ?3, confirmed = ?4, boot = ?5,
-            root_ino = ?6, root_btime = ?7, root_btime_ns = ?8, filters = ?9, side = ?10";
+            root_ino = ?6, root_btime = ?7, root_btime_ns = ?8, filters = ?9, side = ?10, proven = ?11";
         check_number(identity.generation.max(identity.confirmed))?;
-        let Identity { archive, peer, generation, confirmed, boot, root: (ino, btime), side, filters } = identity;
+        let Identity { archive, peer, generation, confirmed, boot, proven, root, side, filters } = identity;
+        let (ino, btime) = root;
         let (generation, confirmed, ino) = (int(*generation), int(*confirmed), bits(*ino));
         self.change("set identity", |connection, _| {
             let values = params![
@@ -361,7 +362,8 @@ impl Archive for SqliteArchive {
                 btime.secs,
                 btime.nanos,
                 &filters[..],
-                codec::side_number(*side)
+                codec::side_number(*side),
+                &proven[..]
             ];
             run(connection, SQL, values).map(drop)
         })
@@ -445,10 +447,10 @@ impl Archive for SqliteArchive {
     }
 
     fn intend(&mut self, intent: &Intent) -> Result<(), ArchiveError> {
-        const SQL: &str = "INSERT OR REPLACE INTO intents (generation, node, path, stage, what, step)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let Intent { generation, node, path, stage, step } = intent;
-        check_number(*generation.max(node))?;
+        const SQL: &str = "INSERT OR REPLACE INTO intents (generation, node, path, parent, stage, what, step)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let Intent { generation, node, path, parent, stage, step } = intent;
+        check_number(*generation.max(node).max(&parent.unwrap_or(0)))?;
         let what = match step {
             IntentStep::Place { .. } => "place",
             IntentStep::Move { .. } => "move",
@@ -456,8 +458,9 @@ impl Archive for SqliteArchive {
             IntentStep::Attributes { .. } => "attributes",
         };
         self.change("intend", |connection, _| {
-            let (generation, node, step) = (int(*generation), int(*node), blob(step)?);
-            run(connection, SQL, params![generation, node, path.as_bytes(), stage.as_bytes(), what, step]).map(drop)
+            let (generation, node, parent, step) = (int(*generation), int(*node), parent.map(int), blob(step)?);
+            let (path, stage) = (path.as_bytes(), stage.as_bytes());
+            run(connection, SQL, params![generation, node, path, parent, stage, what, step]).map(drop)
         })
     }
 
@@ -467,7 +470,7 @@ impl Archive for SqliteArchive {
     }
 
     fn intents(&self) -> Result<Vec<Intent>, ArchiveError> {
-        const SQL: &str = "SELECT generation, node, path, stage, step FROM intents ORDER BY generation";
+        const SQL: &str = "SELECT generation, node, path, stage, step, parent FROM intents ORDER BY generation";
         self.all("intents", SQL, [], codec::read_intent)
     }
 

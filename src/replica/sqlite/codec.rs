@@ -211,7 +211,7 @@ fn read_side(columns: &Columns<'_>) -> Result<Option<Side>, Fault> {
     }
 }
 
-/// Reads archive, peer, generation, confirmed, boot, root_ino, root_btime, root_btime_ns, filters, side.
+/// Reads archive, peer, generation, confirmed, boot, root_ino, root_btime, root_btime_ns, filters, side, proven.
 pub fn read_identity(columns: &Columns<'_>) -> Result<Identity, Fault> {
     Ok(Identity {
         archive: array(columns, 0)?,
@@ -222,6 +222,7 @@ pub fn read_identity(columns: &Columns<'_>) -> Result<Identity, Fault> {
         root: (columns.get::<_, i64>(5)?.cast_unsigned(), time(columns, 6)?),
         filters: array(columns, 8)?,
         side: read_side(columns)?,
+        proven: array(columns, 10)?,
     })
 }
 
@@ -235,7 +236,7 @@ pub fn read_tombstone(columns: &Columns<'_>) -> Result<Tombstone, Fault> {
     })
 }
 
-/// Reads generation, node, path, stage, step.
+/// Reads generation, node, path, stage, step, parent.
 pub fn read_intent(columns: &Columns<'_>) -> Result<Intent, Fault> {
     Ok(Intent {
         generation: number(columns, 0)?,
@@ -243,6 +244,7 @@ pub fn read_intent(columns: &Columns<'_>) -> Result<Intent, Fault> {
         path: path(columns, 2)?,
         stage: name(columns, 3)?,
         step: unblob(columns, 4)?.ok_or_else(|| corrupt(4, "step"))?,
+        parent: if columns.get::<_, Option<i64>>(5)?.is_some() { Some(number(columns, 5)?) } else { None },
     })
 }
 

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 /// "psyn", where `file(1)` and we look.
 const APPLICATION_ID: i64 = 0x7073_796e;
 /// The schema that this psync writes, and the highest that it reads.
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
 
 const TABLES: &str = r#"
 CREATE TABLE meta (
@@ -24,7 +24,8 @@ CREATE TABLE meta (
     root_btime INTEGER NOT NULL,
     root_btime_ns INTEGER NOT NULL,
     filters BLOB NOT NULL,
-    side INTEGER NOT NULL DEFAULT 0
+    side INTEGER NOT NULL DEFAULT 0,
+    proven BLOB NOT NULL DEFAULT x'00000000000000000000000000000000'
 );
 
 CREATE TABLE rows (
@@ -71,6 +72,7 @@ CREATE TABLE intents (
     generation INTEGER PRIMARY KEY,
     node INTEGER NOT NULL,
     path BLOB NOT NULL,
+    parent INTEGER,                 -- NULL: the directory that the path leads to
     stage BLOB NOT NULL,
     what TEXT NOT NULL,             -- place, move, remove, attributes: for people
     step BLOB NOT NULL
@@ -132,6 +134,13 @@ pub fn upgrade(connection: &Connection, from: i64) -> rusqlite::Result<()> {
         connection.execute_batch(
             "ALTER TABLE trash ADD COLUMN stamp INTEGER; ALTER TABLE trash ADD COLUMN stamp_ns INTEGER;
              ALTER TABLE trash ADD COLUMN look INTEGER NOT NULL DEFAULT 0;",
+        )?;
+    }
+    if from < 3 {
+        connection.execute_batch(
+            "ALTER TABLE meta ADD COLUMN proven BLOB NOT NULL DEFAULT x'00000000000000000000000000000000';
+             UPDATE meta SET proven = boot;
+             ALTER TABLE intents ADD COLUMN parent INTEGER;",
         )?;
     }
     connection.execute_batch(&format!("PRAGMA user_version = {VERSION};"))

@@ -104,7 +104,8 @@ fn change(dice: &mut Dice, both: &mut [&mut dyn Archive; 2]) {
                     },
                 };
                 let generation = dice.roll(8);
-                archive.intend(&Intent { generation, node: row.node, path: path("a/b"), stage: row.name, step })
+                let parent = (row.parent % 2 == 0).then_some(row.parent);
+                archive.intend(&Intent { generation, node: row.node, path: path("a/b"), parent, stage: row.name, step })
             }
             10 => archive.settle(dice.roll(8)),
             _ if dice.roll(2) == 0 => archive.trash_remove(&any_name(&mut dice)),
@@ -224,7 +225,7 @@ fn foreign_newer_and_damaged_files_are_refused_and_left_alone() {
         ("zeros", vec![0; 8192], "no archive of psync"),
         ("another program", with("CREATE TABLE t (x)"), "another program's database"),
         ("another program's empty one", with("PRAGMA user_version = 5"), "another program's database"),
-        ("newer", newer, "newer psync (schema 99, this one knows 2)"),
+        ("newer", newer, "newer psync (schema 99, this one knows 3)"),
         ("older than any", older, "another program's database"),
         ("overwritten", no_pages, "damaged"),
     ];
