@@ -94,7 +94,6 @@ pub struct Endpoint<D: Disk, A: Archive> {
     /// Whether every directory is watched: a new session needs no scan.
     covered: bool,
     fresh: bool,
-    rebooted: bool,
     filters: [u8; 32],
     jobs: Vec<Job<D::File>>,
     /// The actions of the batch that waits for its end, if somebody hears of them.
@@ -134,7 +133,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     pub fn open(disk: D, archive: A, filter: Filter, settings: Settings, now: Millis) -> Result<Self, ReplicaError> {
         let identity = archive.identity()?;
         let fresh = identity.peer == [0; 16];
-        let rebooted = !fresh && identity.boot != disk.boot_id();
         let filters = filter.digest();
         let replica = Replica::open(disk, archive, filter, settings.replica.clone())?;
         Ok(Endpoint {
@@ -146,7 +144,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             lost: Vec::new(),
             covered: false,
             fresh,
-            rebooted,
             filters,
             jobs: Vec::new(),
             doing: BTreeMap::new(),
@@ -240,6 +237,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Request::Hash { path } => {
                 self.look(&path, How { again: true, hash: true, ..How::default() }, now, out)?;
             }
+            Request::Holds { path, remains } => {
+                let is_part = self.replica.holds(&path, &remains)?;
+                out.push(Reply::Holds { path, is_part });
+            }
             Request::Supply { generation, path, seq, way: Way::Rsync } => self.offer(generation, path, seq, out)?,
             Request::Supply { generation, path, seq, way } => {
                 self.supply(generation, path, seq, way == Way::Delta, out)?;
@@ -300,7 +301,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if start.union {
             self.replica.forget_ancestors()?;
             self.fresh = true;
-            self.rebooted = false;
             self.covered = false;
         }
         let hello = match self.hello() {
@@ -364,7 +364,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             generation: identity.generation,
             confirmed: identity.confirmed,
             fresh: self.fresh,
-            rebooted: self.rebooted,
+            rebooted: self.replica.is_unproven(),
             rows: self.replica.count_rows()?,
             top_entries: root.entries,
             side: identity.side,
@@ -378,7 +378,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     fn go(&mut self, peer: [u8; 16], scan: bool, whole: bool, now: Millis) -> Result<(), ReplicaError> {
         self.replica.meet_peer(peer)?;
         self.fresh = false;
-        self.rebooted = false;
         self.reporting = true;
         self.last_progress = now;
         self.replica.reopen_reports()?;
@@ -427,6 +426,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         let bytes: &[u8] = if let Source::Inline(bytes) = source { bytes } else { &[] };
         match self.replica.stage_whole(generation, &apply.path, entry, bytes) {
+            Ok(staged) if staged.hash.is_some_and(|hash| entry.hash().is_some_and(|wanted| wanted != hash)) => {
+                // Not what was reported: the next time they are asked for, piece by piece.
+                self.replica.unstage(&staged.name);
+                out.push(Reply::Result { generation, outcome: Outcome::NoSource });
+            }
             Ok(staged) => self.jobs.push(Job { generation, apply, staged: Some(staged) }),
             Err(error) => fail(generation, error, out)?,
         }

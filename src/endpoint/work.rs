@@ -196,6 +196,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// number before what names it.
     pub(super) fn say(&mut self, mut said: Vec<Reply>, out: &mut Vec<Reply>) {
         out.extend(super::names(&self.replica.disk.names_used(false)));
+        let distrusts = self.replica.distrusts.drain(..);
+        out.extend(distrusts.map(|(path, seq, why)| Reply::Distrust { path, seq, why }));
         out.append(&mut self.free);
         match self.replica.is_unfinished() {
             true => self.corked.append(&mut said),
@@ -290,6 +292,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             match done {
                 true => {
                     self.covered = true;
+                    self.replica.tree_was_compared();
                     out.push(Reply::ScanDone { files: scan.files, bytes: scan.bytes });
                 }
                 false => {

@@ -4,6 +4,7 @@
 //! *pending* changes; [`reconcile`] decides one path, [`plan`] makes actions of it, [`flight`] follows each action until
 //! both archives hold its row. [`locks`] keeps actions apart, [`guard`] halts before a disaster.
 
+mod distrust;
 mod flight;
 pub mod guard;
 pub mod locks;
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::endpoint::message::{Hello, Reply, Request};
 use crate::model::{AncestorRow, Change, Generation, Millis, NodeId, RelPath, Seq, Side, Way};
 
+use distrust::Distrusts;
 use flight::Flight;
 use guard::Guard;
 use locks::Locks;
@@ -117,8 +119,8 @@ struct SideState {
     waiting: BTreeSet<(Seq, RelPath)>,
     /// Deletions that are pending, with what lay below them.
     deleting: u64,
-    /// Where this side's power failed: what it holds against the other side's row is no edit.
-    distrusted: BTreeSet<RelPath>,
+    /// Its reports that may be what a power failure left.
+    distrusts: Distrusts,
     problems: BTreeSet<RelPath>,
     /// Those of the problems that an action of ours met; the others are the endpoint's own.
     failed: BTreeSet<RelPath>,
@@ -288,11 +290,13 @@ impl Engine {
             Reply::Halt { reason } => self.halt(format!("{} side: {reason}", side.word()), String::new()),
             Reply::Rows { rows } => self.side(side).rows.extend(rows),
             Reply::RowsEnd => self.rows_end(side),
+            Reply::Distrust { path, seq, why } => self.side(side).distrusts.note(path, seq, why),
+            Reply::Holds { path, is_part } => self.compared(side, path, is_part),
             Reply::Report(change) => self.report(side, change, now),
             Reply::Clean { path } => {
                 self.drop_pending(side, &path);
                 self.sides[index(side)].asked.remove(&path);
-                self.sides[index(side)].distrusted.remove(&path);
+                self.sides[index(side)].distrusts.forget(&path);
                 self.ready.insert(path);
             }
             Reply::Cursor { path, files, bytes } => {
@@ -309,8 +313,6 @@ impl Engine {
                 if side == Side::Left {
                     self.holds = (files, bytes);
                 }
-                let state = self.side(side);
-                state.distrusted.clear();
                 self.tell(News::Scanning { side, files, bytes });
                 self.release_held();
             }
@@ -376,6 +378,7 @@ impl Engine {
         self.drop_pending(side, &path);
         let i = index(side);
         self.sides[i].asked.remove(&path);
+        self.sides[i].distrusts.keep_newest(&path, change.seq);
         if let Some(moved) = &change.moved {
             self.moving[i].insert(moved.known.node, path.clone());
             self.wake_node(side, moved.known.node);

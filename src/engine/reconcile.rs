@@ -13,6 +13,15 @@ pub enum Prefer {
     Right,
 }
 
+impl Prefer {
+    pub fn of(side: Side) -> Prefer {
+        match side {
+            Side::Left => Prefer::Left,
+            Side::Right => Prefer::Right,
+        }
+    }
+}
+
 /// What one side needs to get to the agreed state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {

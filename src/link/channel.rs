@@ -221,6 +221,9 @@ fn read_all<I: DeserializeOwned>(
                 let message = codec::decode(plain)?;
                 wanted = pulse::lean(|| deliver(Incoming::Message(message)));
             }
+            // Neither has anything else to say: this was another frame.
+            Kind::Ping | Kind::Pong if !payload.is_empty() => return Err(LinkError::Broken),
+            Kind::Refusal if std::str::from_utf8(&payload).is_err() => return Err(LinkError::Broken),
             Kind::Refusal => return Err(LinkError::TurnedAway(readable(&payload))),
             Kind::Ping => outbox.pong(),
             Kind::Pong => {}

@@ -1,4 +1,5 @@
-//! Messages into frames and back, in postcard.
+//! Messages into frames and back: a checksum, and the message in postcard. The checksum is of the message as it was
+//! made, whoever packs or passes the frame on its way.
 
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::marker::PhantomData;
@@ -11,6 +12,9 @@ use crate::model::Tunnel;
 
 use super::LinkError;
 use super::frame::{self, HEADER, Head, Kind};
+
+/// Bytes of the checksum: CRC-32, little-endian.
+const SUM: usize = 4;
 
 /// Tells contents on their way from all other messages, which may overtake them.
 pub trait Lane {
@@ -39,16 +43,22 @@ impl Lane for Reply {
 
 /// One message as a whole frame.
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, LinkError> {
-    let wire = postcard::to_extend(message, vec![0; HEADER]);
+    let wire = postcard::to_extend(message, vec![0; HEADER + SUM]);
     let mut wire = wire.map_err(|e| LinkError::Malformed(e.to_string()))?;
+    let sum = crc32fast::hash(&wire[HEADER + SUM..]);
+    wire[HEADER..HEADER + SUM].copy_from_slice(&sum.to_le_bytes());
     let head = Head { length: wire.len() - HEADER, kind: Kind::Message, stream: 0 };
     wire[..HEADER].copy_from_slice(&head.encode()?);
     Ok(wire)
 }
 
-/// The message in a frame's payload. Bytes left over are an error.
+/// The message in a frame's payload. Bytes left over are an error, and so is a checksum that is not the message's.
 pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, LinkError> {
-    match postcard::take_from_bytes(payload) {
+    let (sum, message) = payload.split_first_chunk::<SUM>().ok_or(LinkError::Broken)?;
+    if crc32fast::hash(message) != u32::from_le_bytes(*sum) {
+        return Err(LinkError::Broken);
+    }
+    match postcard::take_from_bytes(message) {
         Ok((message, [])) => Ok(message),
         Ok((_, rest)) => Err(LinkError::Malformed(format!("{} bytes too many", rest.len()))),
         Err(e) => Err(LinkError::Malformed(e.to_string())),
@@ -156,7 +166,10 @@ mod tests {
 
     #[test]
     fn bytes_left_over_and_messages_over_the_cap_are_refused() {
-        assert!(matches!(decode::<u8>(&[1, 2]), Err(LinkError::Malformed(_))));
+        let summed = |message: &[u8]| [&crc32fast::hash(message).to_le_bytes()[..], message].concat();
+        assert_eq!(decode::<u8>(&summed(&[1])).unwrap(), 1);
+        assert!(matches!(decode::<u8>(&summed(&[1, 2])), Err(LinkError::Malformed(_))));
+        assert!(matches!(decode::<u8>(&[1, 2]), Err(LinkError::Broken)));
         let huge = Reply::Note { text: "x".repeat(frame::MAX_PAYLOAD) };
         assert!(matches!(encode(&huge), Err(LinkError::TooLong(_))));
     }

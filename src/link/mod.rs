@@ -35,6 +35,11 @@ pub enum LinkError {
     UnknownKind(u8),
     #[error("a frame that does not belong here: {0:?}")]
     Unexpected(frame::Kind),
+    #[error(
+        "a frame came broken, its checksum does not fit: something between the two sides changes what passes \
+         (ssh would notice; a proxy command without it may not)"
+    )]
+    Broken,
     #[error("a message that makes no sense: {0}")]
     Malformed(String),
     /// What came in place of the first frame, made printable; empty: the stream ended without a byte.

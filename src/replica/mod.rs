@@ -7,6 +7,7 @@ mod ahead;
 pub mod archive;
 pub mod batch;
 pub mod disk;
+mod distrust;
 pub mod error;
 pub mod examine;
 pub mod expire;
@@ -36,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::config::Share;
 use crate::filter::Filter;
-use crate::model::{Attrs, Content, Kind, NodeId, ROOT_NODE, RelPath, Sameness, Seq, Side, Time};
+use crate::model::{Attrs, Content, Distrust, Entry, Kind, NodeId, ROOT_NODE, RelPath, Sameness, Seq, Side, Time};
 
 use archive::{Archive, Identity, Signature};
 use disk::Disk;
@@ -154,6 +155,14 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) vanished: BTreeSet<RelPath>,
     /// Directories that must be scanned (they are new, or their events were lost).
     pub(crate) unscanned: BTreeSet<RelPath>,
+    /// The machine was booted since the tree was last known to be what the archive says.
+    pub(crate) unproven: bool,
+    /// The whole tree was compared with the archive since this replica was opened.
+    pub(crate) compared: bool,
+    /// What this side had recorded of nodes that the other side knew better.
+    pub(crate) outdated: HashMap<NodeId, Entry>,
+    /// Reports that may be what a power failure left, to be told before them.
+    pub(crate) distrusts: Vec<(RelPath, Seq, Distrust)>,
     pub(crate) not_set: not_set::Counts,
     /// Lines for the log.
     pub(crate) notes: Vec<String>,
@@ -185,6 +194,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             dirty: BTreeSet::new(),
             vanished: BTreeSet::new(),
             unscanned: BTreeSet::new(),
+            unproven: false,
+            compared: false,
+            outdated: HashMap::new(),
+            distrusts: Vec::new(),
             not_set: not_set::Counts::default(),
             notes: Vec::new(),
             looks: late::Looks::default(),
@@ -194,6 +207,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             stage_counter: 0,
             next_seq: 1,
         };
+        let met = replica.identity.peer != [0; 16];
+        replica.unproven = met && replica.identity.proven != replica.disk.boot_id();
         if !replica.settings.dry_run {
             replica.recover()?;
             replica.forget_excluded()?;

@@ -1,0 +1,169 @@
+//! Distrust: what is decided of a report that may be what a power failure left. Only what is proven to be older than the
+//! agreed state, or a part of it, gives way; whatever else was found is kept, and told.
+
+use std::collections::BTreeMap;
+
+use crate::endpoint::message::Request;
+use crate::model::{Change, Distrust, Entry, Kind, Known, RelPath, Remains, Sameness, Seq, Side};
+
+use super::reconcile::{Need, Prefer, Verdict, reconcile};
+use super::{Engine, News, index};
+
+/// Reports of one side that are in doubt at a time; beyond that they count as users' doing.
+const MOST: usize = 100_000;
+
+/// The reports of one side that are in doubt, by path.
+#[derive(Debug, Default)]
+pub(super) struct Distrusts(BTreeMap<RelPath, (Seq, Distrust)>);
+
+impl Distrusts {
+    pub fn note(&mut self, path: RelPath, seq: Seq, why: Distrust) {
+        if self.0.len() < MOST || self.0.contains_key(&path) {
+            self.0.insert(path, (seq, why));
+        }
+    }
+
+    /// Why the report is in doubt that is pending at its path.
+    pub fn of(&self, change: &Change) -> Option<&Distrust> {
+        self.0.get(&change.path).filter(|(seq, _)| *seq == change.seq).map(|(_, why)| why)
+    }
+
+    /// The other side has compared: from now on it is known what this is.
+    pub fn settle(&mut self, path: &RelPath, is_part: bool) {
+        if let Some((_, why)) = self.0.get_mut(path) {
+            *why = if is_part { Distrust::Older } else { Distrust::Unknown };
+        }
+    }
+
+    pub fn forget(&mut self, path: &RelPath) {
+        self.0.remove(path);
+    }
+
+    /// What was told of an earlier report than this counts no more.
+    pub fn keep_newest(&mut self, path: &RelPath, seq: Seq) {
+        if self.0.get(path).is_some_and(|(of, _)| *of < seq) {
+            self.0.remove(path);
+        }
+    }
+}
+
+/// What comes of a report that is in doubt.
+pub(super) enum Doubted {
+    Decided(Verdict),
+    /// The other side was asked.
+    Asked,
+    /// It is decided like any other.
+    No,
+}
+
+impl Engine {
+    /// Decides what one side found after its power failed.
+    pub(super) fn doubt(&mut self, path: &RelPath, changes: &[Option<Change>; 2]) -> Doubted {
+        let why = Side::BOTH.map(|side| {
+            let change = changes[index(side)].as_ref();
+            change.and_then(|change| self.sides[index(side)].distrusts.of(change)).cloned()
+        });
+        let (side, why) = match why {
+            [Some(why), None] => (Side::Left, why),
+            [None, Some(why)] => (Side::Right, why),
+            // Where the power failed on both sides each has its own word, as if nothing had happened.
+            _ => return Doubted::No,
+        };
+        let other = side.other();
+        let there = changes[index(other)].as_ref();
+        let changed = there.is_some_and(|change| change.contents || change.after.is_none());
+        let [left, right] = changes.each_ref().map(Option::as_ref);
+        match why {
+            Distrust::Older => {
+                self.tell_older(side, changes[index(side)].as_ref());
+                Doubted::Decided(trusting(other, left, right))
+            }
+            Distrust::Remains(remains) if !changed => {
+                self.ask_whether_part(other, path, remains);
+                Doubted::Asked
+            }
+            Distrust::Remains(_) | Distrust::Unknown => self.keep_both(side, changes, self.settings.prefer),
+            Distrust::Emptied if changed => Doubted::No,
+            // Who emptied it on purpose has the name empty, and what it held beside it.
+            Distrust::Emptied => self.keep_both(side, changes, Prefer::of(side)),
+        }
+    }
+
+    fn ask_whether_part(&mut self, side: Side, path: &RelPath, remains: Remains) {
+        self.side(side).asked.insert(path.clone());
+        self.send(side, Request::Holds { path: path.clone(), remains });
+    }
+
+    /// The answer: whether what the other side found is a part of what this one has.
+    pub(super) fn compared(&mut self, side: Side, path: RelPath, is_part: bool) {
+        if self.side(side).asked.remove(&path) {
+            self.side(side.other()).distrusts.settle(&path, is_part);
+            self.ready.insert(path);
+        }
+    }
+
+    /// Takes both for changed: one of them keeps the name, the other is kept beside it.
+    fn keep_both(&self, side: Side, changes: &[Option<Change>; 2], prefer: Prefer) -> Doubted {
+        let Some(found) = &changes[index(side)] else { return Doubted::No };
+        let there = match &changes[index(side.other())] {
+            Some(change) => Some(Change { contents: true, ..change.clone() }),
+            None => found.known.as_ref().map(|known| as_changed(&found.path, known)),
+        };
+        let mut both = [Some(found), there.as_ref()];
+        if side == Side::Right {
+            both.reverse();
+        }
+        Doubted::Decided(reconcile(both[0], both[1], prefer, self.old()))
+    }
+
+    fn tell_older(&mut self, side: Side, change: Option<&Change>) {
+        let Some(Change { path, contents: true, after: Some(_), .. }) = change else { return };
+        let other = side.other().word();
+        let text = format!(
+            "{path}: a power failure left an older version, or a part of it; the {other} side's is put back, and this one \
+             goes to the trash"
+        );
+        self.tell(News::Note { side, text });
+    }
+}
+
+/// The agreed state as a report that somebody made it of late.
+fn as_changed(path: &RelPath, known: &Known) -> Change {
+    Change {
+        seq: 0,
+        path: path.clone(),
+        parent: None,
+        known: Some(known.clone()),
+        moved: None,
+        after: Some(known.entry.clone()),
+        contents: true,
+        inline: None,
+        like: None,
+        below: 0,
+    }
+}
+
+/// The decision when one side's object is known to be older than the agreed state, or damaged.
+fn trusting(trusted: Side, left: Option<&Change>, right: Option<&Change>) -> Verdict {
+    let (own, damaged) = if trusted == Side::Left { (left, right) } else { (right, left) };
+    let entry = match own {
+        Some(change) => change.after.clone(),
+        None => damaged.and_then(|c| c.known.as_ref()).map(|k| k.entry.clone()),
+    };
+    let on = trusted.other();
+    let there = damaged.and_then(|c| c.after.as_ref());
+    match entry {
+        None if there.is_some() => Verdict::Remove { on },
+        None => Verdict::Forget,
+        Some(entry) => {
+            let kind = there.map(Entry::kind);
+            if kind == Some(Kind::Dir) && entry.kind() != Kind::Dir {
+                return Verdict::RemoveFirst { on };
+            }
+            let alike = there.is_some_and(|there| there.content.compare(&entry.content) == Sameness::Same);
+            let mut needs = [Need::Record; 2];
+            needs[index(on)] = if alike { Need::Attributes } else { Need::Contents };
+            Verdict::Settle { entry, from: trusted, needs, loser: None }
+        }
+    }
+}
