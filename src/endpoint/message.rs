@@ -153,6 +153,10 @@ pub enum Reply {
     Halt {
         reason: String,
     },
+    /// This side's archive can be used no more; the pair halts.
+    Damaged {
+        detail: String,
+    },
     Rows {
         rows: Vec<AncestorRow>,
     },

@@ -4,6 +4,7 @@
 
 pub mod admit;
 pub mod agent;
+mod damage;
 mod doctor;
 pub mod expire;
 pub mod heartbeat;
@@ -94,6 +95,8 @@ pub struct Endpoint<D: Disk, A: Archive> {
     /// Whether every directory is watched: a new session needs no scan.
     covered: bool,
     fresh: bool,
+    /// Why the archive can be used no more. Nothing is done then but to say so, until a session begins it anew.
+    damaged: Option<String>,
     filters: [u8; 32],
     jobs: Vec<Job<D::File>>,
     /// The actions of the batch that waits for its end, if somebody hears of them.
@@ -131,10 +134,13 @@ pub struct Endpoint<D: Disk, A: Archive> {
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Opens one side: settles what a crash left open. Nothing is watched or reported before a session says so.
     pub fn open(disk: D, archive: A, filter: Filter, settings: Settings, now: Millis) -> Result<Self, ReplicaError> {
-        let identity = archive.identity()?;
-        let fresh = identity.peer == [0; 16];
         let filters = filter.digest();
-        let replica = Replica::open(disk, archive, filter, settings.replica.clone())?;
+        let mut replica = Replica::new(disk, archive, filter, settings.replica.clone());
+        let damaged = match replica.begin() {
+            Err(ReplicaError::Archive(error)) if error.damaged => Some(error.to_string()),
+            begun => begun.map(|()| None)?,
+        };
+        let fresh = replica.identity.peer == [0; 16];
         Ok(Endpoint {
             replica,
             coalescer: Coalescer::new(settings.timing),
@@ -144,6 +150,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             lost: Vec::new(),
             covered: false,
             fresh,
+            damaged,
             filters,
             jobs: Vec::new(),
             doing: BTreeMap::new(),
@@ -210,9 +217,22 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Takes in a request of the brain. What takes long is done by [`Endpoint::step`].
     pub fn handle(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         let mut said = Vec::new();
-        let handled = self.take_in(request, now, &mut said);
+        let handled = match &self.damaged {
+            Some(why) => damage::answer(&request, why, &mut said).then_some(()),
+            None => Some(()),
+        };
+        let handled = match handled {
+            Some(()) => self.take_in(request, now, &mut said),
+            None => Ok(()),
+        };
+        let handled = self.bear(handled, &mut said);
         self.say(said, out);
-        handled
+        handled.map(Option::unwrap_or_default)
+    }
+
+    /// Whether the archive can be used no more.
+    pub fn damage(&self) -> Option<&str> {
+        self.damaged.as_deref()
     }
 
     fn take_in(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
@@ -293,6 +313,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     fn start(&mut self, start: &Start, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        if self.damaged.is_some() {
+            self.begin_anew()?;
+        }
         self.carry_out_rest(0)?;
         self.forget_session()?;
         if start.accept {
@@ -320,6 +343,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// The brain is gone, and may come back. What it asked for is finished and recorded; what users do is kept in mind,
     /// within bounds, and examined when a session wants reports again.
     pub fn part(&mut self, now: Millis) -> Result<(), ReplicaError> {
+        if self.damaged.is_some() {
+            return Ok(());
+        }
         self.carry_out_rest(now)?;
         self.forget_session()?;
         self.replica.commit()

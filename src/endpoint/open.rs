@@ -103,6 +103,10 @@ pub fn open(
         true => SqliteArchive::in_memory(root),
         false => SqliteArchive::open(&path, root).map(|(archive, _)| archive),
     };
+    let archive = match archive {
+        Err(error) if error.damaged => SqliteArchive::damaged(&path, root, error),
+        other => other,
+    };
     let archive = archive.map_err(|e| e.to_string())?;
     let replica = crate::replica::Settings {
         side: opening.side,

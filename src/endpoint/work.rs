@@ -23,10 +23,14 @@ const STALL: Millis = 5_000;
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Does a bounded slice of the work that is due.
     pub fn step(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<Next, ReplicaError> {
+        if self.damaged.is_some() {
+            return Ok(Next::Idle);
+        }
         let mut said = Vec::new();
         let next = self.work(now, &mut said);
+        let next = self.bear(next, &mut said);
         self.say(said, out);
-        next
+        next.map(|next| next.unwrap_or(Next::Idle))
     }
 
     fn work(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<Next, ReplicaError> {

@@ -167,3 +167,137 @@ fn trusting(trusted: Side, left: Option<&Change>, right: Option<&Change>) -> Ver
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::message::{Hello, Reply};
+    use crate::engine::guard::Limit;
+    use crate::engine::{Effect, Input, Settings};
+    use crate::model::{Apply, Attrs, Content, Displaced, Hash, Principal, Step, Time};
+
+    fn path() -> RelPath {
+        RelPath::new(b"letter").unwrap()
+    }
+
+    fn file(text: &[u8], secs: i64) -> Entry {
+        let (user, group) = (Principal::Id(0), Principal::Id(0));
+        let attrs = Attrs { mode: 0o644, user, group, mtime: Time { secs, nanos: 0 }, xattrs: Default::default() };
+        Entry { content: Content::File { size: text.len() as u64, hash: Some(Hash::of(text)) }, attrs }
+    }
+
+    fn hello(side: Side) -> Hello {
+        let ids = [[1; 16], [2; 16]];
+        Hello {
+            archive: ids[index(side)],
+            peer: ids[index(side.other())],
+            generation: 1000,
+            confirmed: 1000,
+            fresh: false,
+            rebooted: side == Side::Right,
+            rows: 10,
+            top_entries: 9,
+            side: Some(side),
+            exchanged: false,
+            filters: [0; 32],
+            clock: 0,
+            watching: false,
+        }
+    }
+
+    fn session() -> Engine {
+        let mut engine = Engine::new(Settings {
+            pair: "pair".into(),
+            prefer: Prefer::Newest,
+            copies: true,
+            force: false,
+            skip_initial: false,
+            max_delete: Limit::Off,
+            delta_min: u64::MAX,
+            rsync: false,
+            dry_run: false,
+            filters: [0; 32],
+        });
+        engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
+        for side in Side::BOTH {
+            engine.handle(Input::Reply(side, Reply::Hello(hello(side))), 0);
+        }
+        for side in Side::BOTH {
+            engine.handle(Input::Reply(side, Reply::RowsEnd), 0);
+        }
+        engine
+    }
+
+    /// The right, whose power failed, found this where both had agreed on another; what is asked of the sides.
+    fn found(engine: &mut Engine, why: Option<Distrust>, after: Option<Entry>) -> Vec<Effect> {
+        let known = Some(Known { node: 19, generation: 19, entry: file(b"agreed on", 100) });
+        let change = Change {
+            seq: 7,
+            after,
+            known,
+            ..as_changed(&path(), &Known { node: 0, generation: 0, entry: file(b"", 0) })
+        };
+        let change = Change { parent: Some(1), ..change };
+        let mut out = Vec::new();
+        if let Some(why) = why {
+            out.extend(engine.handle(Input::Reply(Side::Right, Reply::Distrust { path: path(), seq: 7, why }), 0));
+        }
+        out.extend(engine.handle(Input::Reply(Side::Right, Reply::Report(change)), 0));
+        out
+    }
+
+    /// Whose contents are placed where, and what becomes of what they replace.
+    fn placed(effects: &[Effect]) -> Vec<(Side, bool)> {
+        let puts = effects.iter().filter_map(|effect| match effect {
+            Effect::Send(side, Request::Apply { apply: Apply { step: Step::Put { displaced, .. }, .. }, .. }) => {
+                Some((*side, matches!(displaced, Displaced::Copy(_))))
+            }
+            _ => None,
+        });
+        puts.collect()
+    }
+
+    fn asked(effects: &[Effect]) -> bool {
+        effects.iter().any(|effect| matches!(effect, Effect::Send(Side::Left, Request::Holds { .. })))
+    }
+
+    #[test]
+    fn who_keeps_the_name_and_what_is_kept_beside_it() {
+        let part = || Distrust::Remains(Remains { size: 4, hash: Hash::of(b"agre"), zeros: vec![] });
+        let newer = || Some(file(b"newer", 200));
+        // Nothing is in doubt: an edit, as ever.
+        assert_eq!(placed(&found(&mut session(), None, newer())), [(Side::Left, false)]);
+        // Older, or gone: the left's is put back, without a copy.
+        assert_eq!(placed(&found(&mut session(), Some(Distrust::Older), newer())), [(Side::Right, false)]);
+        assert_eq!(placed(&found(&mut session(), Some(Distrust::Older), None)), [(Side::Right, false)]);
+        // Nobody knows: the newer keeps the name, the other is kept beside it.
+        assert_eq!(placed(&found(&mut session(), Some(Distrust::Unknown), newer())), [(Side::Left, true)]);
+        let old = Some(file(b"newer", 50));
+        assert_eq!(placed(&found(&mut session(), Some(Distrust::Unknown), old)), [(Side::Right, true)]);
+        // Emptied: whatever its time says, it keeps the name.
+        let empty = Some(file(b"", 50));
+        assert_eq!(placed(&found(&mut session(), Some(Distrust::Emptied), empty)), [(Side::Left, true)]);
+        // Perhaps a part: the left is asked, and until then nothing happens.
+        for (is_part, expected) in [(true, (Side::Right, false)), (false, (Side::Left, true))] {
+            let mut engine = session();
+            let first = found(&mut engine, Some(part()), newer());
+            assert!(asked(&first) && placed(&first).is_empty(), "{first:?}");
+            let scanned = engine.handle(Input::Reply(Side::Right, Reply::ScanDone { files: 1, bytes: 1 }), 0);
+            assert!(placed(&scanned).is_empty());
+            let then = engine.handle(Input::Reply(Side::Left, Reply::Holds { path: path(), is_part }), 0);
+            assert_eq!(placed(&then), [expected], "{then:?}");
+            let told =
+                then.iter().any(|effect| matches!(effect, Effect::Tell(News::Note { .. } | News::Conflict { .. })));
+            assert!(told, "nothing was told: {then:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_nobody_asked_for_and_words_of_an_older_report_count_nothing() {
+        let mut engine = session();
+        engine.handle(Input::Reply(Side::Left, Reply::Holds { path: path(), is_part: true }), 0);
+        let why = Distrust::Older;
+        engine.handle(Input::Reply(Side::Right, Reply::Distrust { path: path(), seq: 6, why }), 0);
+        assert_eq!(placed(&found(&mut engine, None, Some(file(b"newer", 200)))), [(Side::Left, false)]);
+    }
+}

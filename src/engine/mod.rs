@@ -288,6 +288,7 @@ impl Engine {
             // From side to side, past the engine.
             Reply::Names { .. } => {}
             Reply::Halt { reason } => self.halt(format!("{} side: {reason}", side.word()), String::new()),
+            Reply::Damaged { detail } => self.halt_damaged(side, &detail),
             Reply::Rows { rows } => self.side(side).rows.extend(rows),
             Reply::RowsEnd => self.rows_end(side),
             Reply::Distrust { path, seq, why } => self.side(side).distrusts.note(path, seq, why),

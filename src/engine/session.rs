@@ -140,6 +140,17 @@ impl Engine {
         None
     }
 
+    /// A side's archive can be used no more.
+    pub(super) fn halt_damaged(&mut self, side: Side, detail: &str) {
+        let (word, pair) = (side.word(), &self.settings.pair);
+        let reason = format!("the {word} side cannot use its archive: {detail}");
+        let advice = format!(
+            "nothing of that side's tree is changed; restore the {word} root's .psync/{pair} from a backup. Or unite both trees as if \
+             they had never met, with --accept --union (`psync resume {pair} --accept --union`): the damaged archive is kept aside"
+        );
+        self.halt(reason, advice);
+    }
+
     pub(super) fn rows_end(&mut self, side: Side) {
         self.side(side).rows_done = true;
         if self.phase != Phase::Exchanging || !self.sides.iter().all(|s| s.rows_done) {

@@ -52,10 +52,28 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, LinkError> {
     Ok(wire)
 }
 
-/// The message in a frame's payload. Bytes left over are an error, and so is a checksum that is not the message's.
+/// Binds the checksum of an encoded message to its number: another number, and the message counts as broken.
+pub fn bind(payload: &mut [u8], number: u32) {
+    if let Some(sum) = payload.first_chunk_mut::<SUM>() {
+        *sum = (u32::from_le_bytes(*sum) ^ spread(number)).to_le_bytes();
+    }
+}
+
+/// Any two numbers differ in many bits of this, so that a flipped bit of the number is no flipped bit of the sum.
+fn spread(number: u32) -> u32 {
+    number.wrapping_mul(0x9e37_79b1)
+}
+
+/// The message in a payload that has no number. Bytes left over are an error, and so is a checksum that is not the
+/// message's.
 pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, LinkError> {
+    decode_bound(payload, 0)
+}
+
+/// The message in a payload with this number.
+pub fn decode_bound<T: DeserializeOwned>(payload: &[u8], number: u32) -> Result<T, LinkError> {
     let (sum, message) = payload.split_first_chunk::<SUM>().ok_or(LinkError::Broken)?;
-    if crc32fast::hash(message) != u32::from_le_bytes(*sum) {
+    if crc32fast::hash(message) ^ spread(number) != u32::from_le_bytes(*sum) {
         return Err(LinkError::Broken);
     }
     match postcard::take_from_bytes(message) {

@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn versions_that_differ_are_named() {
         let mut agent = said(&Hello { program: "9.9".into(), ..Hello::new(Role::Agent, "web") });
-        agent[HEADER + MAGIC.len()] = 7;
+        agent[HEADER + MAGIC.len()] = 99;
         // What follows the program's version is the other protocol's business.
         agent.truncate(agent.len() - 4);
         agent[0] -= 4;

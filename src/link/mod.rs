@@ -5,6 +5,7 @@
 //! deliver ◀─ codec ◀─ unpack ◀─ frame ◀─ timed (silence) ◀── proxy command's stdout ◀┄ agent
 //! ```
 
+mod again;
 pub mod channel;
 pub mod codec;
 pub mod failure;

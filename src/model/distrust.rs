@@ -49,9 +49,8 @@ mod tests {
 
     #[test]
     fn ranges_follow_each_other_within_the_file() {
-        let sound = |size, zeros: &[(u64, u64)]| {
-            Remains { size, hash: Hash([0; 32]), zeros: zeros.to_vec() }.is_sound()
-        };
+        let sound =
+            |size, zeros: &[(u64, u64)]| Remains { size, hash: Hash([0; 32]), zeros: zeros.to_vec() }.is_sound();
         assert!(sound(0, &[]) && sound(10, &[(0, 10)]) && sound(10, &[(0, 4), (4, 2), (9, 1)]));
         assert!(!sound(0, &[(0, 0)]) && !sound(10, &[(0, 11)]) && !sound(10, &[(4, 4), (6, 1)]));
         assert!(!sound(10, &[(u64::MAX, 2)]) && !sound(10, &[(2, u64::MAX)]));

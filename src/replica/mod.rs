@@ -178,8 +178,15 @@ pub struct Replica<D: Disk, A: Archive> {
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Takes over a tree and its memory; settles what a crash left open.
     pub fn open(disk: D, archive: A, filter: Filter, settings: Settings) -> Result<Self, error::ReplicaError> {
-        let identity = archive.identity()?;
-        let mut replica = Replica {
+        let mut replica = Replica::new(disk, archive, filter, settings);
+        replica.begin()?;
+        Ok(replica)
+    }
+
+    /// A replica that has not looked into its archive yet: to be begun before all else.
+    pub fn new(disk: D, archive: A, filter: Filter, settings: Settings) -> Self {
+        let identity = Identity::unknown();
+        Replica {
             disk,
             archive,
             filter,
@@ -206,15 +213,33 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             placed: batch::Unfinished::default(),
             stage_counter: 0,
             next_seq: 1,
-        };
-        let met = replica.identity.peer != [0; 16];
-        replica.unproven = met && replica.identity.proven != replica.disk.boot_id();
-        if !replica.settings.dry_run {
-            replica.recover()?;
-            replica.forget_excluded()?;
-            replica.resume_looks()?;
         }
-        Ok(replica)
+    }
+
+    /// Reads who the archive is, and settles what a crash left open.
+    pub fn begin(&mut self) -> Result<(), error::ReplicaError> {
+        self.identity = self.archive.identity()?;
+        let met = self.identity.peer != [0; 16];
+        self.unproven = met && self.identity.proven != self.disk.boot_id();
+        if !self.settings.dry_run {
+            self.recover()?;
+            self.forget_excluded()?;
+            self.resume_looks()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a damaged archive aside and begins an empty one: nothing is known of the tree then.
+    pub fn begin_anew(&mut self) -> Result<(), error::ReplicaError> {
+        self.archive.begin_anew()?;
+        self.placed = batch::Unfinished::default();
+        self.reported.clear();
+        self.reported_objects.clear();
+        self.moved.clear();
+        self.copies.clear();
+        self.waiting.clear();
+        self.outdated.clear();
+        self.begin()
     }
 
     /// What other filters than before leave out is forgotten, so that it is met as unknown if it ever takes part again.

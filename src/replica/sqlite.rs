@@ -4,6 +4,7 @@
 //! Changes run in a transaction that the first one opens and [`Archive::commit`] ends with one sync of the log.
 //! While psync is stopped, `sqlite3 archive.db 'SELECT * FROM listing'` shows it to people.
 
+mod aside;
 mod codec;
 mod directories;
 mod schema;
@@ -13,7 +14,7 @@ mod tests;
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -35,6 +36,8 @@ const CACHE_KIB: u32 = 6 * 1024;
 /// The archive of one side in a file, held exclusively until it is dropped. What was not committed is then gone.
 pub struct SqliteArchive {
     connection: Connection,
+    /// Where it lies, and the root that one begun anew belongs to; `None` in memory.
+    file: Option<(PathBuf, (u64, Time))>,
     /// The number of rows, once somebody asked.
     count: Cell<Option<u64>>,
     directories: RefCell<Directories>,
@@ -43,7 +46,7 @@ pub struct SqliteArchive {
     /// A transaction was begun and is not ended.
     changing: bool,
     /// Why the archive cannot be used any more.
-    failed: Option<String>,
+    failed: Option<ArchiveError>,
 }
 
 impl SqliteArchive {
@@ -60,8 +63,16 @@ impl SqliteArchive {
                 _ => "",
             };
             let detail = format!("{}: {what}{fault}", path.display());
-            ArchiveError { operation: "open", detail }
+            ArchiveError { operation: "open", detail, damaged: fault.is_damage() }
         })
+    }
+
+    /// Stands for the damaged archive in a file: it tells nothing but that, and can be begun anew.
+    pub fn damaged(path: &Path, root: (u64, Time), why: ArchiveError) -> Result<SqliteArchive, ArchiveError> {
+        let mut archive = SqliteArchive::in_memory(root)?;
+        archive.file = Some((path.to_owned(), root));
+        archive.failed = Some(why);
+        Ok(archive)
     }
 
     /// An archive that is gone with this value: for a dry run on a root that has none.
@@ -71,12 +82,12 @@ impl SqliteArchive {
             create(&connection, root)?;
             Ok(SqliteArchive::on(connection))
         };
-        make().map_err(|fault: Fault| ArchiveError { operation: "open", detail: fault.to_string() })
+        make().map_err(|fault: Fault| ArchiveError::new("open", fault.to_string()))
     }
 
     fn on(connection: Connection) -> SqliteArchive {
         let (count, directories) = (Cell::new(None), RefCell::default());
-        SqliteArchive { connection, count, directories, list: None, changing: false, failed: None }
+        SqliteArchive { connection, file: None, count, directories, list: None, changing: false, failed: None }
     }
 
     /// Runs a change within the transaction. After a failure SQLite may have kept a part of it: all is rolled back.
@@ -104,18 +115,21 @@ impl SqliteArchive {
     fn usable(&self, operation: &'static str) -> Result<(), ArchiveError> {
         match &self.failed {
             None => Ok(()),
-            Some(why) => Err(ArchiveError { operation, detail: format!("it failed before: {why}") }),
+            Some(why) if why.damaged => Err(ArchiveError { operation, ..why.clone() }),
+            Some(why) => {
+                Err(ArchiveError::new(operation, format!("it failed before: {}: {}", why.operation, why.detail)))
+            }
         }
     }
 
     fn fail(&mut self, operation: &'static str, fault: &Fault) -> ArchiveError {
-        let detail = fault.to_string();
+        let error = ArchiveError { operation, detail: fault.to_string(), damaged: fault.is_damage() };
         if !self.connection.is_autocommit() {
             // If this fails as well, closing the connection or the next opening rolls back.
             _ = self.connection.execute_batch("ROLLBACK");
         }
-        self.failed = Some(format!("{operation}: {detail}"));
-        ArchiveError { operation, detail }
+        self.failed = Some(error.clone());
+        error
     }
 
     /// All rows of a query's answer.
@@ -127,8 +141,11 @@ impl SqliteArchive {
         read: impl Fn(&Columns<'_>) -> Result<T, Fault>,
     ) -> Result<Vec<T>, ArchiveError> {
         self.usable(operation)?;
-        select(&self.connection, sql, params, read)
-            .map_err(|fault| ArchiveError { operation, detail: fault.to_string() })
+        select(&self.connection, sql, params, read).map_err(|fault| ArchiveError {
+            operation,
+            detail: fault.to_string(),
+            damaged: fault.is_damage(),
+        })
     }
 
     /// A row that is kept, or else read, and kept from then on.
@@ -187,10 +204,10 @@ fn open(path: &Path, root: (u64, Time)) -> Result<(SqliteArchive, bool), Fault> 
         Found::Archive | Found::Older(_) => false,
         // SQLite takes a file of one byte for an empty one. (An interrupted creation was rolled back to no bytes.)
         Found::Nothing if std::fs::metadata(path).is_ok_and(|data| data.len() > 0) => {
-            return Err(Fault::Other("this is no archive of psync".into()));
+            return Err(Fault::Corrupt("this is no archive of psync".into()));
         }
         Found::Nothing => true,
-        Found::Foreign => return Err(Fault::Other("this is another program's database, no archive of psync".into())),
+        Found::Foreign => return Err(Fault::Corrupt("this is another program's database, no archive of psync".into())),
         Found::Newer(version) => {
             let known = schema::VERSION;
             return Err(Fault::Other(format!(
@@ -220,9 +237,18 @@ fn open(path: &Path, root: (u64, Time)) -> Result<(SqliteArchive, bool), Fault> 
     // Take the lock now, and see that the identity is whole.
     connection.execute_batch("BEGIN IMMEDIATE; COMMIT;")?;
     let mut archive = SqliteArchive::on(connection);
-    archive.identity().map_err(|error| Fault::Other(error.detail))?;
-    let trash = archive.trash().map_err(|error| Fault::Other(error.detail))?;
+    let fault = |error: ArchiveError| match error.damaged {
+        true => Fault::Corrupt(error.detail),
+        false => Fault::Other(error.detail),
+    };
+    archive.identity().map_err(fault)?;
+    let trash = archive.trash().map_err(fault)?;
+    // Whether the other tables are there.
+    archive.intents().map_err(fault)?;
+    archive.one("rows", "SELECT node FROM rows LIMIT 1", [], |_| Ok(())).map_err(fault)?;
+    archive.one("tombstones", "SELECT node FROM tombstones LIMIT 1", [], |_| Ok(())).map_err(fault)?;
     archive.list = Some(TrashList::beside(path, &trash));
+    archive.file = Some((path.to_owned(), root));
     Ok((archive, fresh))
 }
 
@@ -340,8 +366,11 @@ impl Archive for SqliteArchive {
     fn identity(&self) -> Result<Identity, ArchiveError> {
         const SQL: &str = "SELECT archive, peer, generation, confirmed, boot, root_ino, root_btime, root_btime_ns,
             filters, side, proven FROM meta";
-        self.one("identity", SQL, [], codec::read_identity)?
-            .ok_or_else(|| ArchiveError { operation: "identity", detail: "corrupt: there is none".into() })
+        self.one("identity", SQL, [], codec::read_identity)?.ok_or_else(|| ArchiveError {
+            operation: "identity",
+            detail: "there is none".into(),
+            damaged: true,
+        })
     }
 
     fn set_identity(&mut self, identity: &Identity) -> Result<(), ArchiveError> {
@@ -498,6 +527,17 @@ impl Archive for SqliteArchive {
     fn trash(&self) -> Result<Vec<TrashItem>, ArchiveError> {
         const SQL: &str = "SELECT id, path, since, size, reason, stamp, stamp_ns, look FROM trash ORDER BY since, id";
         self.all("trash", SQL, [], codec::read_trash)
+    }
+
+    fn begin_anew(&mut self) -> Result<(), ArchiveError> {
+        let Some((path, root)) = self.file.clone() else {
+            return Err(ArchiveError::new("begin anew", "it has no file"));
+        };
+        // Nothing of the old one may be open, or written, from here on.
+        *self = SqliteArchive::damaged(&path, root, ArchiveError::new("begin anew", "it is being replaced"))?;
+        aside::keep(&path).map_err(|error| ArchiveError::new("keep the damaged archive aside", error.to_string()))?;
+        *self = SqliteArchive::open(&path, root)?.0;
+        Ok(())
     }
 
     fn save_room(&mut self) {

@@ -1,7 +1,7 @@
 //! Between the archive's values and the columns of its tables.
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{Row as Columns, ToSql};
+use rusqlite::{ErrorCode, Row as Columns, ToSql};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +18,21 @@ pub enum Fault {
     Corrupt(String),
     #[error("{0}")]
     Other(String),
+}
+
+impl Fault {
+    /// Whether it comes from what the file holds: to try again does not help.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Fault::Corrupt(_) => true,
+            // The last: a table or a column is not there.
+            Fault::Sql(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown)
+            ),
+            Fault::Other(_) => false,
+        }
+    }
 }
 
 /// A column that holds what it must not.
@@ -207,7 +222,7 @@ fn read_side(columns: &Columns<'_>) -> Result<Option<Side>, Fault> {
         0 => Ok(None),
         1 => Ok(Some(Side::Left)),
         2 => Ok(Some(Side::Right)),
-        other => Err(Fault::Other(format!("corrupt: side {other}"))),
+        other => Err(Fault::Corrupt(format!("side {other}"))),
     }
 }
 

@@ -270,6 +270,10 @@ fn an_archive_of_an_older_psync_is_brought_up_to_date() {
         CREATE TABLE trash (id BLOB PRIMARY KEY, path BLOB NOT NULL, since INTEGER NOT NULL, size INTEGER NOT NULL,
                             reason TEXT NOT NULL) WITHOUT ROWID;
         INSERT INTO trash VALUES (x'61', x'62', 5, 6, 'deleted');
+        ALTER TABLE meta DROP COLUMN proven;
+        ALTER TABLE intents DROP COLUMN parent;
+        INSERT INTO intents VALUES (7, 2, x'62', x'63', 'remove', x'050000');
+        UPDATE meta SET boot = x'00112233445566778899aabbccddeeff';
         PRAGMA user_version = 1;";
     Connection::open(&file).unwrap().execute_batch(old).unwrap();
     for _ in 0..2 {
@@ -277,6 +281,9 @@ fn an_archive_of_an_older_psync_is_brought_up_to_date() {
         let [item] = &archive.trash().unwrap()[..] else { panic!("{:?}", archive.trash()) };
         assert_eq!((item.stamp, item.look, item.size), (None, false, 6));
         assert_eq!(archive.count().unwrap(), 1);
+        // What was recorded in that boot was compared in it as well, as far as the older psync knew.
+        let identity = archive.identity().unwrap();
+        assert_eq!((identity.proven, identity.boot[15]), (identity.boot, 0xff));
     }
 }
 
