@@ -141,7 +141,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.archive.settle(generation)?;
         }
         self.identity.boot = self.disk.boot_id();
-        self.prove();
+        self.prove()?;
         if self.archive.identity()? != self.identity {
             self.archive.set_identity(&self.identity)?;
         }

@@ -30,14 +30,27 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Before a commit: if all is compared and nothing is open, nothing of what the power took is left to be found.
-    pub(super) fn prove(&mut self) {
-        if self.compared && self.reported.is_empty() || self.identity.peer == [0; 16] {
+    pub(super) fn prove(&mut self) -> Result<(), ReplicaError> {
+        let settled = self.compared && self.reported.is_empty();
+        if self.unproven && (self.identity.peer == [0; 16] || settled && !self.is_any_uncompared()?) {
             self.unproven = false;
-            self.outdated.clear();
+            self.learned.clear();
         }
         if !self.unproven {
             self.identity.proven = self.disk.boot_id();
         }
+        Ok(())
+    }
+
+    /// Whether a row that the other side taught was not looked at yet: what lies in a directory that is just being made again
+    /// is looked at later, and must not pass for deleted then.
+    fn is_any_uncompared(&self) -> Result<bool, ReplicaError> {
+        for node in self.learned.keys() {
+            if self.archive.node(*node)?.is_some_and(|row| row.signature.is_none()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What is to be told of a report before it, if it may be none of a user's doing. `found`: what lies there.
@@ -63,7 +76,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// What lies where the other side has recorded something that this side had not before its power failed.
     fn suspect(&self, row: &Row, at: Option<At<'_, D::Dir>>, found: &Entry) -> Distrust {
-        let older = self.outdated.get(&row.node).map(|entry| &entry.content);
+        let older = self.learned.get(&row.node).and_then(Option::as_ref).map(|entry| &entry.content);
         if older.is_some_and(|older| older.compare(&found.content) == Sameness::Same) {
             return Distrust::Older;
         }

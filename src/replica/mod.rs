@@ -159,8 +159,8 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) unproven: bool,
     /// The whole tree was compared with the archive since this replica was opened.
     pub(crate) compared: bool,
-    /// What this side had recorded of nodes that the other side knew better.
-    pub(crate) outdated: HashMap<NodeId, Entry>,
+    /// Nodes that the other side knew better, while this one is unproven, and what it had recorded of them.
+    pub(crate) learned: HashMap<NodeId, Option<Entry>>,
     /// Reports that may be what a power failure left, to be told before them.
     pub(crate) distrusts: Vec<(RelPath, Seq, Distrust)>,
     pub(crate) not_set: not_set::Counts,
@@ -203,7 +203,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             unscanned: BTreeSet::new(),
             unproven: false,
             compared: false,
-            outdated: HashMap::new(),
+            learned: HashMap::new(),
             distrusts: Vec::new(),
             not_set: not_set::Counts::default(),
             notes: Vec::new(),
@@ -238,7 +238,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.moved.clear();
         self.copies.clear();
         self.waiting.clear();
-        self.outdated.clear();
+        self.learned.clear();
         self.begin()
     }
 
