@@ -5,12 +5,17 @@ use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 
 use super::Endpoint;
-use super::message::{Reply, Request};
+use super::message::{Reply, Request, Start};
+
+/// Whether the administrator says that what the archive knows may go.
+fn may_begin_anew(start: &Start) -> bool {
+    start.accept && start.union && !start.dry_run
+}
 
 /// What a side with a damaged archive says to a request. True: it is to be carried out all the same.
 pub(super) fn answer(request: &Request, why: &str, out: &mut Vec<Reply>) -> bool {
     match request {
-        Request::Start(start) if start.accept && start.union && !start.dry_run => return true,
+        Request::Start(start) if may_begin_anew(start) => return true,
         Request::Start(_) => out.push(Reply::Damaged { detail: why.to_owned() }),
         Request::Stop => out.push(Reply::Stopped),
         _ => {}
@@ -30,6 +35,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Err(ReplicaError::Archive(error)) if error.damaged => error.to_string(),
             Err(error) => return Err(error),
         };
+        self.drop_all();
+        out.push(Reply::Damaged { detail: error.clone() });
+        self.damaged = Some(error);
+        Ok(None)
+    }
+
+    /// Whatever was asked for or found has nothing that it could be compared with.
+    fn drop_all(&mut self) {
         self.reporting = false;
         self.jobs.clear();
         self.records.clear();
@@ -43,13 +56,19 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.pings.clear();
         self.end_rsync();
         self.replica.placed = Default::default();
-        out.push(Reply::Damaged { detail: error.clone() });
-        self.damaged = Some(error);
-        Ok(None)
+    }
+
+    /// What a session that may begin anew does with an archive that turns out to be damaged.
+    pub(super) fn unless_damaged(&mut self, start: &Start, done: Result<(), ReplicaError>) -> Result<(), ReplicaError> {
+        match done {
+            Err(ReplicaError::Archive(error)) if error.damaged && may_begin_anew(start) => self.begin_anew(),
+            done => done,
+        }
     }
 
     /// Keeps the damaged archive aside and begins an empty one: both trees meet as if for the first time.
     pub(super) fn begin_anew(&mut self) -> Result<(), ReplicaError> {
+        self.drop_all();
         self.replica.begin_anew()?;
         self.damaged = None;
         self.fresh = true;

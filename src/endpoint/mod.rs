@@ -316,13 +316,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if self.damaged.is_some() {
             self.begin_anew()?;
         }
-        self.carry_out_rest(0)?;
-        self.forget_session()?;
+        let ended = self.carry_out_rest(0).and_then(|()| self.forget_session());
+        self.unless_damaged(start, ended)?;
         if start.accept {
             self.replica.adopt_root()?;
         }
         if start.union {
-            self.replica.forget_ancestors()?;
+            let forgotten = self.replica.forget_ancestors();
+            self.unless_damaged(start, forgotten)?;
             self.fresh = true;
             self.covered = false;
         }

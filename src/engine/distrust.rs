@@ -225,6 +225,9 @@ mod tests {
         for side in Side::BOTH {
             engine.handle(Input::Reply(side, Reply::RowsEnd), 0);
         }
+        for side in Side::BOTH {
+            engine.handle(Input::Reply(side, Reply::ScanDone { files: 1, bytes: 1 }), 0);
+        }
         engine
     }
 
@@ -282,8 +285,7 @@ mod tests {
             let mut engine = session();
             let first = found(&mut engine, Some(part()), newer());
             assert!(asked(&first) && placed(&first).is_empty(), "{first:?}");
-            let scanned = engine.handle(Input::Reply(Side::Right, Reply::ScanDone { files: 1, bytes: 1 }), 0);
-            assert!(placed(&scanned).is_empty());
+            assert!(placed(&engine.handle(Input::Tick, 60_000)).is_empty());
             let then = engine.handle(Input::Reply(Side::Left, Reply::Holds { path: path(), is_part }), 0);
             assert_eq!(placed(&then), [expected], "{then:?}");
             let told =

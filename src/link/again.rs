@@ -11,6 +11,8 @@ use super::frame::{HEADER, Kind};
 const KEPT: usize = 4 << 20;
 /// The same frame is asked for so often. Then the line is no line.
 const ASKS: u32 = 8;
+/// When so many others came after the question, that has most likely not arrived.
+const PASSED: u32 = 512;
 
 /// What was written last, for whoever did not get it.
 #[derive(Debug, Default)]
@@ -76,11 +78,13 @@ pub struct Heard {
     next: u32,
     /// How often it was asked for.
     asks: u32,
+    /// How many others came since.
+    passed: u32,
 }
 
 impl Default for Heard {
     fn default() -> Heard {
-        Heard { next: 1, asks: 0 }
+        Heard { next: 1, asks: 0, passed: 0 }
     }
 }
 
@@ -96,9 +100,13 @@ impl Heard {
                 self.asks = 0;
                 Ok(Arrived::Take)
             }
-            (false, true) if self.asks > 0 || self.next.wrapping_sub(number) < u32::MAX / 2 => Ok(Arrived::Pass),
+            // Taken before.
+            (false, true) if self.next.wrapping_sub(number) < u32::MAX / 2 => Ok(Arrived::Pass),
             // What follows a broken frame is on its way already: asking once is enough.
-            (false, false) if self.asks > 0 => Ok(Arrived::Pass),
+            (false, _) if self.asks > 0 && self.passed < PASSED => {
+                self.passed += 1;
+                Ok(Arrived::Pass)
+            }
             _ => self.ask(),
         }
     }
@@ -113,6 +121,7 @@ impl Heard {
 
     fn ask(&mut self) -> Result<Arrived, LinkError> {
         self.asks += 1;
+        self.passed = 0;
         match self.asks > ASKS {
             true => Err(LinkError::Broken),
             false => Ok(Arrived::Ask(self.next)),

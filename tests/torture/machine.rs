@@ -97,7 +97,7 @@ impl Lab {
             format!("exec {} --agent-mode --stdio --root {right} --log stderr", self.dir().join("on-right").display());
         let log = fs::File::options().create(true).append(true).open(self.dir().join("log")).unwrap();
         let mut brain = Command::new(self.dir().join("on-left"));
-        brain.args(["--pair", "torture", "-d", "1", "--log", "stderr", "-r", "there", "--max-delete", "0"]);
+        brain.args(["--pair", "torture", "-d", "1", "--log", "stderr", "-r", "there"]);
         brain.args(["--proxy-command", &agent, &left, &right]);
         brain.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.brain = Some(brain.spawn().unwrap());

@@ -157,9 +157,9 @@ fn hand_over(desk: &Desk, side: usize, root: &Path, seed: u64) {
         let name = format!("desk/from-{}-{seed}-{number}", word(side));
         let version = version(&mut random, side, &name, number);
         let synced = random.below(2) == 0;
-        if save(root, &name, &version, synced, false).is_ok() {
-            desk.note(side, Did::Saved { name, version, synced });
-        }
+        // Before it is there: the other side's user may be quicker with his note than this one.
+        desk.note(side, Did::Saved { name: name.clone(), version: version.clone(), synced });
+        save(root, &name, &version, synced, false).unwrap();
         drop(guard);
         std::thread::sleep(Duration::from_millis(5 + random.below(60)));
     }

@@ -272,7 +272,7 @@ fn an_archive_of_an_older_psync_is_brought_up_to_date() {
         INSERT INTO trash VALUES (x'61', x'62', 5, 6, 'deleted');
         ALTER TABLE meta DROP COLUMN proven;
         ALTER TABLE intents DROP COLUMN parent;
-        INSERT INTO intents VALUES (7, 2, x'62', x'63', 'remove', x'050000');
+        INSERT INTO intents VALUES (7, 2, x'62', x'63', 'remove', x'02050000');
         UPDATE meta SET boot = x'00112233445566778899aabbccddeeff';
         PRAGMA user_version = 1;";
     Connection::open(&file).unwrap().execute_batch(old).unwrap();
