@@ -297,8 +297,10 @@ fn a_byte_that_a_line_changes_is_never_placed() {
     }
 }
 
-/// What may become of an archive's file, and what is wrong with it then.
-fn damages() -> Vec<(&'static str, fn(&Path))> {
+/// What may become of an archive's file.
+type Damage = fn(&Path);
+
+fn damages() -> Vec<(&'static str, Damage)> {
     fn change(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = fs::read(file).unwrap();
         change(&mut bytes);

@@ -243,15 +243,15 @@ fn what_a_line_breaks_comes_again_in_order_and_once() {
     for compress in [Compress::None, Compress::Zstd] {
         let [(left, near), (far, right)] = [UnixStream::pair().unwrap(), UnixStream::pair().unwrap()];
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut roll = move || {
+        let roll = move || {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
             (state >> 11).is_multiple_of(15).then_some(state >> 20)
         };
-        let mut back = roll;
-        spoil(near.try_clone().unwrap(), far.try_clone().unwrap(), move || roll());
-        spoil(far, near, move || back());
+        let back = roll;
+        spoil(near.try_clone().unwrap(), far.try_clone().unwrap(), roll);
+        spoil(far, near, back);
         let limits = Limits { compress, ping_every: Duration::from_millis(30), ..Limits::default() };
         // Nobody here takes what arrives while he waits for something else.
         let (brain, from_agent): (Channel<Request>, Heard<Reply>) = start(pair(left), Role::Brain, limits, 10_000);

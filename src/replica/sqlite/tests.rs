@@ -104,7 +104,7 @@ fn change(dice: &mut Dice, both: &mut [&mut dyn Archive; 2]) {
                     },
                 };
                 let generation = dice.roll(8);
-                let parent = (row.parent % 2 == 0).then_some(row.parent);
+                let parent = row.parent.is_multiple_of(2).then_some(row.parent);
                 archive.intend(&Intent { generation, node: row.node, path: path("a/b"), parent, stage: row.name, step })
             }
             10 => archive.settle(dice.roll(8)),
