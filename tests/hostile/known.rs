@@ -394,11 +394,9 @@ fn nobody_at_the_socket_gets_a_setuid_program_or_a_capability() {
             }),
         ),
     ];
-    let mut at = 0;
-    for (name, say) in attacks {
+    for (at, (name, say)) in (1..).zip(attacks) {
         let call = UnixStream::connect(&socket).unwrap();
         let mut talk: Talk<Reply> = Talk::begin(call.try_clone().unwrap(), WriteEnd(call), Role::Brain, NAME);
-        at += 1;
         let start = psync::endpoint::message::Start { incarnation: at, ..crate::scene::start() };
         let hello = crate::scene::open(&mut talk, start).expect("a Hello");
         talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false });

@@ -1,5 +1,7 @@
 //! psync under attack: sides that lie, users who race, bytes that make no sense. See docs/testing.md, "Attacks".
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "../e2e/support/mod.rs"]
 mod support;
 
