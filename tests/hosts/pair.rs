@@ -23,7 +23,13 @@ fn set_up_as_the_readme_says_it_syncs_both_ways() {
     left.sh("mkdir /srv/web/shared && chgrp games /srv/web/shared && chmod 2775 /srv/web/shared");
     left.sh("cp /bin/true /srv/web/shared/suid && chown games /srv/web/shared/suid && chmod 4755 /srv/web/shared/suid");
     let modes = "stat -c '%a %U %G' /srv/web/shared /srv/web/shared/suid 2> /dev/null || true";
-    until("owners and modes arrive", || right.sh(modes) == left.sh(modes));
+    // The bit is the other host's to accept.
+    let without = left.sh(modes).replace("4755 games", "755 games");
+    until("owners and modes arrive", || right.sh(modes) == without);
+    until("the bit that is not set is told", || left.journal(BRAIN).contains("accept_setuid"));
+    right.sh("sed -i '1i accept_setuid = true' /etc/psync/web.toml && systemctl restart psync-agent@web");
+    left.sh("chmod 4711 /srv/web/shared/suid");
+    until("it arrives where it is accepted", || right.sh(modes) == left.sh(modes));
     assert_eq!(right.sh(modes), "2775 root games\n4755 games games");
 
     let timers = left.sh("systemctl list-timers --no-legend 'psync-*'");
