@@ -30,7 +30,7 @@ fn set_up_as_the_readme_says_it_syncs_both_ways() {
     right.sh("sed -i '1i accept_setuid = true' /etc/psync/web.toml && systemctl restart psync-agent@web");
     left.sh("chmod 4711 /srv/web/shared/suid");
     until("it arrives where it is accepted", || right.sh(modes) == left.sh(modes));
-    assert_eq!(right.sh(modes), "2775 root games\n4755 games games");
+    assert_eq!(right.sh(modes), "2775 root games\n4711 games games");
 
     let timers = left.sh("systemctl list-timers --no-legend 'psync-*'");
     assert_eq!(timers.lines().count(), 3, "{timers}");
