@@ -351,8 +351,8 @@ fn what_is_in_the_trash_already_is_raced_for() {
 fn a_full_synchronisation_is_raced_against() {
     let Some(mut race) = Race::new("full sync", &[]) else { return };
     let (root, dir) = (race.pair.left.clone(), race.pair.right.join("d/e"));
-    race.play(root, "d", &[LINK_TO_DIR, DIR, FIFO]);
     race.play(dir, "f", &[LINK_TO_FILE, HARD_LINK, DIR]);
+    race.play(root, "d", &[LINK_TO_DIR, DIR, FIFO]);
     let command = |pair: &Pair| {
         let mut command = Command::new("timeout");
         // As long as somebody changes names all the time the two sides are never equal.
@@ -368,8 +368,8 @@ fn a_check_that_keeps_copies_is_raced_against() {
     let Some(mut race) = Race::new("check", &[]) else { return };
     let file = race.file("");
     let (root, dir) = (race.pair.left.clone(), race.pair.left.join("d/e"));
-    race.play(root, "d", &[LINK_TO_DIR, DIR, FIFO]);
     race.play(dir, "f", &[LINK_TO_FILE, HARD_LINK, FIFO]);
+    race.play(root, "d", &[LINK_TO_DIR, DIR, FIFO]);
     let command = move |_: &Pair| {
         let mut command = Command::new(PSYNC);
         command.args(["check", &file, "-b", "-c", "-n", "1"]);
