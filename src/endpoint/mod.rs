@@ -52,6 +52,9 @@ pub use settings::{Done, Settings, Style, max_delete, style};
 /// memory.
 const SCAN_INLINE: u64 = 4096;
 
+/// Questions whether anything is left to look at that are kept; older ones are void.
+const PINGS_MAX: usize = 64;
+
 /// When an endpoint wants to be called again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -262,7 +265,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             generation: self.replica.identity.generation,
             rows: self.replica.count_rows()?,
             seq: self.replica.last_seq(),
-            pings: self.pings.len(),
         };
         let request = match self.policy.admit(request, &own) {
             Ok(Some(request)) => request,
@@ -336,7 +338,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Request::Confirm { upto } => self.replica.confirm(upto)?,
             Request::Scan { checksum } => self.full_scan = Some(Scan::new(RelPath::root()).reading(checksum).full()),
             Request::Hold { on } => self.held = on,
-            Request::Ping { number } => self.pings.push((number, now)),
+            Request::Ping { number } => {
+                // Where users never rest a brain asks again and again, and means the last time.
+                if self.pings.len() >= PINGS_MAX {
+                    self.pings.remove(0);
+                }
+                self.pings.push((number, now));
+            }
             Request::Expire => {
                 self.replica.expire_soon();
                 self.next_expiry = 0;
