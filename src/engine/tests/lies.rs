@@ -100,7 +100,8 @@ fn floods_have_an_end() {
         told += effects.iter().filter(|effect| matches!(effect, Effect::Tell(News::Note { .. }))).count();
         sent += 1;
     }
-    assert!(told <= 25_000 && sent > 400_000, "{told} of {sent}");
+    // Four megabytes of lines, each with what a log adds to it.
+    assert!(told <= 40_000 && sent > 400_000, "{told} of {sent}");
 }
 
 #[test]
