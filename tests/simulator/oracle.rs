@@ -71,10 +71,10 @@ pub fn common(view: &View, features: [&Features; 2]) -> View {
     }
     if any(|side| side.no_chown) || has_stranger(&view) {
         view.owner = (Principal::Id(0), Principal::Id(0));
-        // They belong to an owner and a group that one side cannot give, and do not join another's.
-        if view.kind == Some(Kind::File) {
-            view.mode &= !0o6000;
-        }
+    }
+    // They belong to an owner and a group that one side cannot give, and do not join another's.
+    if any(|side| side.no_chown) && view.kind == Some(Kind::File) {
+        view.mode &= !0o6000;
     }
     view
 }
