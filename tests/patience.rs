@@ -87,9 +87,14 @@ impl Monitor for Counting {
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
+    seen(what, || if done() { Ok(()) } else { Err(()) });
+}
+
+/// Waits until `look` is content; tells what it saw last where it never is.
+fn seen<T: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> Result<(), T>) {
     let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "still not after {PATIENCE:?}: {what}");
+    while let Err(last) = look() {
+        assert!(Instant::now() < end, "still not after {PATIENCE:?}: {what}: {last:?}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -169,9 +174,13 @@ fn a_right_side_that_is_away_for_hours_costs_nothing_and_gets_everything() {
         until("it has called for hours", || failed() >= goal);
     }
     until("it has called for long enough", || failed() >= CALLS);
-    let after = held();
-    assert!(after[0] <= before[0] + 8 && after[1] <= before[1] + 16, "threads and files: {before:?}, then {after:?}");
-    assert!(after[2] <= before[2] + 16 * 1024, "memory: {before:?}, then {after:?}");
+    // Between two calls, when nothing of the last one is left: a busy machine ends the threads of a call late. What is never
+    // given back grows with each of the calls, and is there between all of them.
+    let most = [before[0] + 8, before[1] + 16, before[2] + 16 * 1024];
+    seen("it holds no more than before the calls", || {
+        let after = held();
+        if after.iter().zip(most).all(|(now, most)| *now <= most) { Ok(()) } else { Err((before, after)) }
+    });
     assert_eq!(desk.status().state, State::Disconnected);
     let told = lines.now();
     let about = told.iter().filter(|line| line.contains("No route to host")).count();
