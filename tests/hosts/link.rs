@@ -6,7 +6,8 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use crate::support::web::{
-    BRAIN, LINK, arrives, both_ways, configure, disconnected, in_sync, number, records, state, status, web, write,
+    AGENT, BRAIN, LINK, arrives, both_ways, configure, disconnected, in_sync, number, records, state, status, web,
+    write,
 };
 use crate::support::{Host, Lab, until};
 
@@ -181,20 +182,32 @@ fn it_goes_with_the_brain(lab: &Lab) {
     both_ways(lab, "after a restart of all brains");
 }
 
-/// On a line that is limited, what goes over it is packed, and unpacked before the brain.
+/// On a line that is limited, what goes over it is packed, and unpacked before the brain: where it was asked for, and where
+/// the line's process finds by itself that the line is slow.
 #[test]
 fn a_slow_line_is_packed() {
     let Some(lab) = web("bandwidth_limit = 300000\ncompress = \"zstd\"") else { return };
+    words_are_packed(&lab, "asked");
+    for host in [&lab.left, &lab.right] {
+        configure(host, "bandwidth_limit = 300000\ncompress = \"auto\"");
+    }
+    lab.right.sh(&format!("systemctl stop {AGENT}"));
+    lab.left.sh(&format!("systemctl restart {BRAIN}"));
+    in_sync(&lab);
+    words_are_packed(&lab, "found");
+}
+
+fn words_are_packed(lab: &Lab, how: &str) {
     let text = "the same words again and again\n".repeat(100_000);
-    for (n, (from, to)) in [(&lab.left, &lab.right), (&lab.right, &lab.left)].into_iter().enumerate() {
-        let (before, name) = (lab.line.bytes(), format!("words{n}"));
+    for (from, to) in [(&lab.left, &lab.right), (&lab.right, &lab.left)] {
+        let (before, name) = (lab.line.bytes(), format!("{how}-{}", from.name));
         write(from, &name, &text);
         arrives(to, &name, &text);
         let after = lab.line.bytes();
         let crossed = (after.0 - before.0) + (after.1 - before.1);
-        assert!(crossed < text.len() as u64 / 4, "{crossed} bytes for {} from the {}", text.len(), from.name);
+        assert!(crossed < text.len() as u64 / 4, "{how}: {crossed} bytes for {} from {}", text.len(), from.name);
     }
-    in_sync(&lab);
+    in_sync(lab);
 }
 
 /// A pair whose line is a command of the administrator's own, with a file of the pair's in it; and a program that it must
