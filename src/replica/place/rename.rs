@@ -97,7 +97,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let staged = self.disk.stat(&stage, &name).at(from, "stat")?;
         let swapped = match same_version(mover, &staged) {
-            true => self.swap(to, (&stage, &name), (&new.dir, &new.name), victim, &staged)?,
+            true => self.swap(to, (None, (&stage, &name)), (&new.dir, &new.name), victim, &staged)?,
             false => Swapped::Refused,
         };
         match swapped {

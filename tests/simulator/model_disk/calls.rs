@@ -291,7 +291,7 @@ impl State {
             }
         }
         inode.meta.ctime = now;
-        NotSet { what }
+        NotSet { what, ..NotSet::default() }
     }
 
     fn number_of(&self, principal: &Principal) -> Option<u32> {

@@ -1,0 +1,115 @@
+//! Renames, and what is done where the plain call is refused: a directory that its owner may not write in is made writable for
+//! the moment ([`super::raise`]), and what comes under a project's quota gets the project ([`super::project`]). The plain
+//! call comes first, so that ordinary places cost nothing.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, RenameFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+
+use crate::model::{Name, readable};
+
+use super::{Dir, OwnDir, project, raise};
+
+/// What renames below one root need.
+pub struct Renames<'a> {
+    pub root: BorrowedFd<'a>,
+    /// `None`: a dry run.
+    pub own: Option<&'a OwnDir>,
+}
+
+/// A name in an open directory.
+pub type At<'a> = (BorrowedFd<'a>, &'a [u8]);
+
+impl Renames<'_> {
+    /// Renames or exchanges. `file`: what lies at `from`, if it is open.
+    pub fn carry_out(
+        &self,
+        file: Option<BorrowedFd<'_>>,
+        from: (&Dir, &Name),
+        to: (&Dir, &Name),
+        flags: RenameFlags,
+    ) -> io::Result<()> {
+        self.carry_out_at(file, (from.0.as_fd(), from.1.as_bytes()), (to.0.as_fd(), to.1.as_bytes()), flags)
+    }
+
+    /// The same by descriptors.
+    pub fn carry_out_at(
+        &self,
+        file: Option<BorrowedFd<'_>>,
+        from: At<'_>,
+        to: At<'_>,
+        flags: RenameFlags,
+    ) -> io::Result<()> {
+        match plain(from, to, flags) {
+            Err(Errno::XDEV) => fitted(file, from, to, flags),
+            Err(Errno::ACCESS) => {
+                let Some(_raised) = self.raise(from, to)? else { return Err(Errno::ACCESS.into()) };
+                match plain(from, to, flags) {
+                    Err(Errno::XDEV) => fitted(file, from, to, flags),
+                    other => Ok(other?),
+                }
+            }
+            Err(Errno::PERM) => Err(frozen(from, to, flags).unwrap_or_else(|| Errno::PERM.into())),
+            other => Ok(other?),
+        }
+    }
+
+    /// Makes writable what the rename must write to. `None` if it was not that.
+    fn raise(&self, from: At<'_>, to: At<'_>) -> io::Result<Option<raise::Raised>> {
+        let Some(own) = self.own else { return Ok(None) };
+        raise::raise(self.root, own, from, to)
+    }
+}
+
+fn plain(from: At<'_>, to: At<'_>, flags: RenameFlags) -> Result<(), Errno> {
+    rustix::fs::renameat_with(from.0, from.1, to.0, to.1, flags)
+}
+
+/// Once more, after each object got the project that its new directory hands down.
+fn fitted(file: Option<BorrowedFd<'_>>, from: At<'_>, to: At<'_>, flags: RenameFlags) -> io::Result<()> {
+    let mut changed = project::fit(file, from, to.0)?;
+    if flags.contains(RenameFlags::EXCHANGE) {
+        changed |= project::fit(None, to, from.0)?;
+    }
+    match changed {
+        true => Ok(plain(from, to, flags)?),
+        false => Err(Errno::XDEV.into()),
+    }
+}
+
+/// The error of a rename that a flag of one of these objects forbids, with the cure.
+fn frozen(from: At<'_>, to: At<'_>, flags: RenameFlags) -> Option<io::Error> {
+    let exchanged = flags.contains(RenameFlags::EXCHANGE).then_some(to);
+    let object = [Some(from), exchanged].into_iter().flatten().find_map(|(dir, name)| {
+        let (word, option) = flag_of(dir, name)?;
+        Some(forbids(&readable(name), word, option))
+    });
+    let dirs = || {
+        let (word, option) = [from.0, to.0].into_iter().find_map(|dir| flag_of(dir, b""))?;
+        Some(forbids("the directory", word, option))
+    };
+    Some(io::Error::new(io::ErrorKind::PermissionDenied, object.or_else(dirs)?))
+}
+
+/// What a flag forbids, and the cure.
+pub fn forbids(what: &str, word: &str, option: &str) -> String {
+    format!("{what} is {word}, which forbids that to everybody: `chattr {option}` ends it (`lsattr -d` shows it)")
+}
+
+/// The flag that keeps an object as it is, and the option that takes it away. The directory itself under an empty name.
+fn flag_of(dir: BorrowedFd<'_>, name: &[u8]) -> Option<(&'static str, &'static str)> {
+    let how = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
+    let how = how | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    flag_in(rustix::fs::statx(dir, name, how, StatxFlags::TYPE).ok()?.stx_attributes)
+}
+
+/// The same in a stat.
+pub fn flag_in(flags: StatxAttributes) -> Option<(&'static str, &'static str)> {
+    match () {
+        () if flags.contains(StatxAttributes::IMMUTABLE) => Some(("immutable", "-i")),
+        () if flags.contains(StatxAttributes::APPEND) => Some(("append-only", "-a")),
+        () => None,
+    }
+}
