@@ -305,6 +305,10 @@ pub trait Disk {
     fn exchange_open(&self, _file: &Self::File, a: (&Self::Dir, &Name), b: (&Self::Dir, &Name)) -> io::Result<()> {
         self.exchange(a, b)
     }
+    /// Removes an empty directory of the tree, where it cannot be renamed out of it; `DirectoryNotEmpty` if it is not.
+    fn remove_empty(&self, _dir: &Self::Dir, _name: &Name) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Removes an object and all below it. Only in own directories.
     fn discard(&self, dir: &Self::Dir, name: &Name) -> io::Result<()>;
 

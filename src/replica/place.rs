@@ -16,6 +16,7 @@ use beside::CONFLICT;
 
 pub mod attrs;
 pub(crate) mod beside;
+mod pieces;
 mod rename;
 
 /// The directory that an action works in, proven to be the one that the archive means.

@@ -539,6 +539,12 @@ impl Disk for RealDisk {
         self.renames().carry_out(Some(file.as_fd()), a, b, RenameFlags::EXCHANGE)
     }
 
+    fn remove_empty(&self, dir: &Dir, name: &Name) -> io::Result<()> {
+        // psync's own directory is none of the tree.
+        self.stat(dir, name)?;
+        self.renames().remove_empty((dir.as_fd(), name.as_bytes()))
+    }
+
     fn discard(&self, dir: &Dir, name: &Name) -> io::Result<()> {
         pulse::beat();
         dir.own_only()?;

@@ -56,6 +56,19 @@ impl Renames<'_> {
         }
     }
 
+    /// Removes an empty directory.
+    pub fn remove_empty(&self, at: At<'_>) -> io::Result<()> {
+        let remove = || rustix::fs::unlinkat(at.0, at.1, AtFlags::REMOVEDIR);
+        match remove() {
+            Err(Errno::ACCESS) => {
+                let Some(_raised) = self.raise(at, at)? else { return Err(Errno::ACCESS.into()) };
+                Ok(remove()?)
+            }
+            Err(Errno::PERM) => Err(frozen(at, at, RenameFlags::empty()).unwrap_or_else(|| Errno::PERM.into())),
+            other => Ok(other?),
+        }
+    }
+
     /// Makes writable what the rename must write to. `None` if it was not that.
     fn raise(&self, from: At<'_>, to: At<'_>) -> io::Result<Option<raise::Raised>> {
         let Some(own) = self.own else { return Ok(None) };
