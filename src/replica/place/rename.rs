@@ -48,6 +48,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     }
                     anew = true;
                 }
+                // After some more it is carried over as a new object.
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => return refused(),
                 other => other.at(path, "rename")?,
             },
             Met::Victim(victim) if victim.kind != Some(Kind::Dir) && before.kind != Some(Kind::Dir) => {

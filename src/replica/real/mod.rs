@@ -548,7 +548,7 @@ impl Disk for RealDisk {
     fn discard(&self, dir: &Dir, name: &Name) -> io::Result<()> {
         pulse::beat();
         dir.own_only()?;
-        discard::discard(dir.as_fd(), name.as_bytes())
+        discard::discard(dir.as_fd(), name.as_bytes()).map_err(rename::with_cure)
     }
 
     fn keep_copy(&self, name: &Name, path: &RelPath) -> io::Result<()> {

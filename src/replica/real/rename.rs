@@ -5,12 +5,12 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, RenameFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Gid, RenameFlags, StatxAttributes, StatxFlags, Uid};
 use rustix::io::Errno;
 
 use crate::model::{Name, readable};
 
-use super::{Dir, OwnDir, project, raise};
+use super::{Dir, OwnDir, Place, project, raise};
 
 /// What renames below one root need.
 pub struct Renames<'a> {
@@ -31,26 +31,29 @@ impl Renames<'_> {
         to: (&Dir, &Name),
         flags: RenameFlags,
     ) -> io::Result<()> {
-        self.carry_out_at(file, (from.0.as_fd(), from.1.as_bytes()), (to.0.as_fd(), to.1.as_bytes()), flags)
+        let ours = from.0.0.place == Place::Own;
+        self.carry_out_at((file, ours), (from.0.as_fd(), from.1.as_bytes()), (to.0.as_fd(), to.1.as_bytes()), flags)
     }
 
-    /// The same by descriptors.
+    /// The same by descriptors. `ours`: `from` is one of psync's own directories.
     pub fn carry_out_at(
         &self,
-        file: Option<BorrowedFd<'_>>,
+        (file, ours): (Option<BorrowedFd<'_>>, bool),
         from: At<'_>,
         to: At<'_>,
         flags: RenameFlags,
     ) -> io::Result<()> {
-        match plain(from, to, flags) {
-            Err(Errno::XDEV) => fitted(file, from, to, flags),
-            Err(Errno::ACCESS) => {
-                let Some(_raised) = self.raise(from, to)? else { return Err(Errno::ACCESS.into()) };
-                match plain(from, to, flags) {
-                    Err(Errno::XDEV) => fitted(file, from, to, flags),
-                    other => Ok(other?),
-                }
+        let raised;
+        let mut done = plain(from, to, flags);
+        if done == Err(Errno::ACCESS) {
+            raised = self.raise(from, to)?;
+            if raised.is_some() {
+                done = plain(from, to, flags);
             }
+        }
+        match done {
+            Err(Errno::XDEV) if fit(file, from, to, flags)? => Ok(plain(from, to, flags)?),
+            Err(Errno::XDEV) if ours && is_link(from) => link_anew(from, to, flags),
             Err(Errno::PERM) => Err(frozen(from, to, flags).unwrap_or_else(|| Errno::PERM.into())),
             other => Ok(other?),
         }
@@ -80,16 +83,47 @@ fn plain(from: At<'_>, to: At<'_>, flags: RenameFlags) -> Result<(), Errno> {
     rustix::fs::renameat_with(from.0, from.1, to.0, to.1, flags)
 }
 
-/// Once more, after each object got the project that its new directory hands down.
-fn fitted(file: Option<BorrowedFd<'_>>, from: At<'_>, to: At<'_>, flags: RenameFlags) -> io::Result<()> {
+/// Gives each object the project that its new directory hands down; false if nothing changed.
+fn fit(file: Option<BorrowedFd<'_>>, from: At<'_>, to: At<'_>, flags: RenameFlags) -> io::Result<bool> {
     let mut changed = project::fit(file, from, to.0)?;
     if flags.contains(RenameFlags::EXCHANGE) {
         changed |= project::fit(None, to, from.0)?;
     }
-    match changed {
-        true => Ok(plain(from, to, flags)?),
-        false => Err(Errno::XDEV.into()),
+    Ok(changed)
+}
+
+fn is_link((dir, name): At<'_>) -> bool {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+}
+
+/// A symbolic link cannot get another project: it is made again in its place, and the one in psync's own directory removed.
+/// What it is exchanged with leaves its name a moment before.
+fn link_anew(from: At<'_>, to: At<'_>, flags: RenameFlags) -> io::Result<()> {
+    let target = rustix::fs::readlinkat(from.0, from.1, Vec::new())?;
+    let owner = rustix::fs::statat(from.0, from.1, AtFlags::SYMLINK_NOFOLLOW)?;
+    let aside = [from.1, b".out"].concat();
+    let out = (from.0, &aside[..]);
+    let exchange = flags.contains(RenameFlags::EXCHANGE);
+    if exchange {
+        plain(to, out, RenameFlags::NOREPLACE)?;
     }
+    if let Err(error) = rustix::fs::symlinkat(&target, to.0, to.1) {
+        if exchange {
+            plain(out, to, RenameFlags::NOREPLACE)?;
+        }
+        return Err(error.into());
+    }
+    let (user, group) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
+    match rustix::fs::chownat(to.0, to.1, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(()) | Err(Errno::PERM | Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match exchange {
+        true => plain(out, from, RenameFlags::empty())?,
+        false => rustix::fs::unlinkat(from.0, from.1, AtFlags::empty())?,
+    }
+    Ok(())
 }
 
 /// The error of a rename that a flag of one of these objects forbids, with the cure.
@@ -124,5 +158,16 @@ pub fn flag_in(flags: StatxAttributes) -> Option<(&'static str, &'static str)> {
         () if flags.contains(StatxAttributes::IMMUTABLE) => Some(("immutable", "-i")),
         () if flags.contains(StatxAttributes::APPEND) => Some(("append-only", "-a")),
         () => None,
+    }
+}
+
+/// The error of what could not be thrown away, with what may be in the way.
+pub fn with_cure(error: io::Error) -> io::Error {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::PERM) => {
+            let text = "not permitted: something in it is immutable or append-only (`chattr -R -i -a` ends that), or another user's";
+            io::Error::new(io::ErrorKind::PermissionDenied, text)
+        }
+        _ => error,
     }
 }
