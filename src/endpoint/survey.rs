@@ -233,9 +233,10 @@ impl<D: Disk> Survey<D> {
         xattrs.map_or(mode, |xattrs| without_acl(mode, &xattrs, None))
     }
 
-    /// `None`: of no kind that travels.
+    /// `None`: of no kind that travels, or the top of a mount, which is not asked for more: its server may be away.
     fn item(&self, dir: &D::Dir, path: &RelPath, name: &Name, stat: &Stat) -> io::Result<Option<Item>> {
-        let Some(kind) = stat.kind.filter(|_| !self.filter.skips(stat.kind)) else { return Ok(None) };
+        let travels = !stat.foreign && !self.filter.skips(stat.kind);
+        let Some(kind) = stat.kind.filter(|_| travels) else { return Ok(None) };
         let (user, group) = self.disk.principals(stat.uid, stat.gid);
         let file = kind == Kind::File;
         Ok(Some(Item {

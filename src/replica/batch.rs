@@ -96,7 +96,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 Ok(placed) => placed,
             };
             if matches!(placed, Placed::Done(_)) {
-                self.not_set.count(&not_set);
+                let lines = self.not_set.count_at(&path, &not_set);
+                self.notes.extend(lines);
             }
             let one = self.finish_placed(generation, &path, placed)?;
             self.placed.unsettled.push(generation);

@@ -75,6 +75,16 @@ pub const GROUP_REFUSED: &str = "group (accept_owners)";
 pub struct NotSet {
     /// Attributes that this side cannot hold, named for the status.
     pub what: Vec<&'static str>,
+    /// Extended attributes that the file system has no room for, or refuses.
+    pub refused: Vec<Unfit>,
+}
+
+/// An extended attribute that does not fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfit {
+    pub name: Box<[u8]>,
+    /// Bytes of its value.
+    pub size: usize,
 }
 
 impl NotSet {
@@ -287,6 +297,18 @@ pub trait Disk {
     fn rename(&self, from: (&Self::Dir, &Name), to: (&Self::Dir, &Name)) -> io::Result<()>;
     /// Exchanges two objects; `NotFound` if one is missing.
     fn exchange(&self, a: (&Self::Dir, &Name), b: (&Self::Dir, &Name)) -> io::Result<()>;
+    /// The same for a file that is open as well, and may be leased.
+    fn rename_open(&self, _file: &Self::File, from: (&Self::Dir, &Name), to: (&Self::Dir, &Name)) -> io::Result<()> {
+        self.rename(from, to)
+    }
+    /// The same for an exchange; the file is that of `a`.
+    fn exchange_open(&self, _file: &Self::File, a: (&Self::Dir, &Name), b: (&Self::Dir, &Name)) -> io::Result<()> {
+        self.exchange(a, b)
+    }
+    /// Removes an empty directory of the tree, where it cannot be renamed out of it; `DirectoryNotEmpty` if it is not.
+    fn remove_empty(&self, _dir: &Self::Dir, _name: &Name) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Removes an object and all below it. Only in own directories.
     fn discard(&self, dir: &Self::Dir, name: &Name) -> io::Result<()>;
 

@@ -176,15 +176,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 None => Ok(Examined::Excluded),
             };
         }
+        if stat.foreign {
+            let detail = "another file system is mounted here: make it a pair of its own".to_owned();
+            return Ok(Examined::Problem(Problem { path: path.clone(), kind: ProblemKind::OtherFileSystem, detail }));
+        }
         let Some(kind) = stat.kind else {
             let why = self.disk.why_odd(dir, name);
             let detail = why.unwrap_or_else(|| "not a file, directory or link: not synchronised".to_owned());
             return Ok(Examined::Problem(Problem { path: path.clone(), kind: ProblemKind::Unsupported, detail }));
         };
-        if stat.foreign {
-            let detail = "another file system is mounted here: make it a pair of its own".to_owned();
-            return Ok(Examined::Problem(Problem { path: path.clone(), kind: ProblemKind::OtherFileSystem, detail }));
-        }
         let live = self.live(dir, path, name, stat, kind)?;
         let object = (stat.ino, stat.btime);
         if how.as_copy {

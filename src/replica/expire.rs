@@ -1,7 +1,7 @@
 //! Expiry of the trash: by age, by size, and when the disk fills up. The oldest goes first, and nothing that somebody
 //! still has open for writing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use crate::config::Share;
@@ -21,6 +21,9 @@ const SLICE: Millis = 100;
 const LOOK: Millis = 5_000;
 /// The ages are looked at so often.
 const AGES: Millis = 3_600_000;
+/// What cannot be removed is told again after so many seconds, and so many objects at a time.
+const STUCK: i64 = 3_600;
+const STUCK_MAX: usize = 20;
 
 /// When the trash was looked at, and how much lies in it.
 #[derive(Debug, Default)]
@@ -32,6 +35,8 @@ pub struct Expiry {
     next_bound: Millis,
     /// Too much lies in it, and what was taken out of it by hand was left out of the count.
     counted: bool,
+    /// What could not be removed, and when that was told, in seconds since 1970.
+    stuck: BTreeMap<Name, i64>,
 }
 
 impl<D: Disk, A: Archive> Replica<D, A> {
@@ -132,7 +137,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             match self.disk.discard(&trash, &item.id) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    self.notes.push(format!("trash: {} cannot be removed: {error}", item.id));
+                    self.tell_stuck(&item, &error);
                     continue;
                 }
                 _ => {}
@@ -145,6 +150,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.commit()?;
         }
         Ok((gone, more))
+    }
+
+    /// What cannot be removed is tried again and again, and told once an hour.
+    fn tell_stuck(&mut self, item: &TrashItem, error: &io::Error) {
+        let now = self.disk.wall_clock();
+        self.expiry.stuck.retain(|_, told| (0..STUCK).contains(&(now - *told)));
+        if self.expiry.stuck.len() < STUCK_MAX && !self.expiry.stuck.contains_key(&item.id) {
+            self.expiry.stuck.insert(item.id.clone(), now);
+            self.notes.push(format!("trash: {} ({}) cannot be removed: {error}", item.id, item.path));
+        }
     }
 
     pub(super) fn trash_size(&mut self) -> Result<u64, ReplicaError> {

@@ -16,6 +16,7 @@ use beside::CONFLICT;
 
 pub mod attrs;
 pub(crate) mod beside;
+mod pieces;
 mod rename;
 
 /// The directory that an action works in, proven to be the one that the archive means.
@@ -202,13 +203,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let before = self.disk.stat(&stage, &staged.name).at(path, "stat the staged object")?;
         let (from, to) = ((&stage, &staged.name), (&parent.dir, &parent.name));
         match &victim {
-            None => match self.disk.rename(from, to) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return Ok(Placed::Refused(vec![path.clone()]));
+            None => {
+                let renamed = match &staged.file {
+                    Some(file) => self.disk.rename_open(file, from, to),
+                    None => self.disk.rename(from, to),
+                };
+                match renamed {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        return Ok(Placed::Refused(vec![path.clone()]));
+                    }
+                    other => other.at(path, "rename into place")?,
                 }
-                other => other.at(path, "rename into place")?,
-            },
-            Some(stat) => match self.swap(path, from, to, stat, &before)? {
+            }
+            Some(stat) => match self.swap(path, (staged.file.as_ref(), from), to, stat, &before)? {
                 Swapped::Done => {}
                 Swapped::Busy => return Ok(Placed::Busy),
                 Swapped::Refused => return Ok(Placed::Refused(vec![path.clone()])),
@@ -288,7 +295,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     fn swap(
         &mut self,
         path: &RelPath,
-        staged: (&D::Dir, &Name),
+        (file, staged): (Option<&D::File>, (&D::Dir, &Name)),
         place: (&D::Dir, &Name),
         victim: &Stat,
         ours: &Stat,
@@ -300,7 +307,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let Some(bare) = self.bare(place, victim) else { return Ok(Swapped::Refused) };
         let victim = &bare;
-        match self.disk.exchange(staged, place) {
+        let exchanged = match file {
+            Some(file) => self.disk.exchange_open(file, staged, place),
+            None => self.disk.exchange(staged, place),
+        };
+        match exchanged {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Swapped::Refused),
             other => other.at(path, "exchange")?,
         }

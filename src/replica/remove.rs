@@ -112,7 +112,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// A file or link: out of its name, verified, into the trash.
-    fn remove_one(
+    pub(super) fn remove_one(
         &mut self,
         generation: Generation,
         parent: &Parent<D::Dir>,
@@ -166,7 +166,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// A directory with nothing but known objects in it goes whole.
-    fn remove_tree(
+    pub(super) fn remove_tree(
         &mut self,
         generation: Generation,
         parent: &Parent<D::Dir>,
@@ -181,6 +181,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let inside = self.disk.open_dir(path).at(path, "open the directory")?;
         match self.disk.rename(place, (&stage, &name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Placed::Refused(vec![path.clone()])),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                return self.remove_in_pieces(generation, parent, path, node, force);
+            }
             other => other.at(path, "move out of place")?,
         }
         let out = self.disk.stat(&stage, &name).at(path, "stat what was removed")?;

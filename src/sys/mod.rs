@@ -3,5 +3,6 @@
 pub mod confine;
 pub mod inherit;
 pub mod lease;
+pub mod project;
 pub mod sqlite;
 pub mod writeback;

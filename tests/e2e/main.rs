@@ -26,6 +26,7 @@ mod names;
 mod own;
 mod owners;
 mod partaking;
+mod places;
 mod policy;
 mod rights;
 mod roots;

@@ -92,6 +92,7 @@ impl History {
             for (side, features) in (0..).zip(&mut features) {
                 features.clones = (seed >> side) & 1 == 0;
                 features.sends_open = (seed >> 2) % 3 == side;
+                features.layers = (seed >> 4) % 4 == side;
             }
         }
         let mut maker = Maker { choices: &choices, value: &mut value, unique_sizes: true, home: None };
@@ -209,6 +210,7 @@ fn features(choices: &Choices, profile: Profile) -> [Features; 2] {
             no_xattrs: some(4),
             drops_setgid: some(4),
             no_leases: some(4),
+            layers: false,
             clones: false,
             sends_open: false,
             keeps_xattrs: false,

@@ -103,7 +103,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if row.signature.is_none() {
             self.dirty.insert(path.clone());
         }
-        self.not_set.count(&not_set);
+        let lines = self.not_set.count_at(path, &not_set);
+        self.notes.extend(lines);
         Ok(Placed::Done(Some(row.entry)))
     }
 

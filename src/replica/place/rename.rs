@@ -37,9 +37,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Err(error) if back && error.kind() == io::ErrorKind::NotFound => Met::Nothing,
             _ => self.meet(&new, path, expect)?,
         };
+        let mut anew = false;
         match met {
             Met::Nothing => match self.disk.rename((&old.dir, &old.name), (&new.dir, &new.name)) {
                 Err(error) if rename_refused(&error) => return refused(),
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices && before.kind == Some(Kind::Dir) => {
+                    let (was, goes) = ((from, (&old.dir, &old.name)), (path, (&new.dir, &new.name)));
+                    if !self.move_in_pieces(generation, was, goes, &before, Some(node))? {
+                        return refused();
+                    }
+                    anew = true;
+                }
+                // After some more it is carried over as a new object.
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => return refused(),
                 other => other.at(path, "rename")?,
             },
             Met::Victim(victim) if victim.kind != Some(Kind::Dir) && before.kind != Some(Kind::Dir) => {
@@ -66,7 +76,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         // So may any object's between the two looks, and the rename hides that in the ctime.
         let found = self.disk.xattrs(&new.dir, &new.name, row.entry.kind());
         let untouched = untouched.filter(|_| found.is_ok_and(|found| found == row.live_attrs().xattrs));
-        let signature = untouched.map(|after| self.signature(&after)).or(row.signature);
+        let signature = match anew {
+            true => after.and_then(|after| self.anew(&before, &after)),
+            false => untouched.map(|after| self.signature(&after)).or(row.signature),
+        };
         self.forget_report(from);
         self.forget_report(path);
         self.put_row(&Row { parent: new.node, name: new.name, generation, entry: entry.clone(), signature, ..row })?;
@@ -97,7 +110,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let staged = self.disk.stat(&stage, &name).at(from, "stat")?;
         let swapped = match same_version(mover, &staged) {
-            true => self.swap(to, (&stage, &name), (&new.dir, &new.name), victim, &staged)?,
+            true => self.swap(to, (None, (&stage, &name)), (&new.dir, &new.name), victim, &staged)?,
             false => Swapped::Refused,
         };
         match swapped {

@@ -10,13 +10,16 @@ use rustix::io::Errno;
 use crate::config::Accept;
 use crate::model::{Attrs, Kind, Time, Xattrs};
 use crate::replica::disk::{
-    ACL_NAMES, CAPABILITY_REFUSED, GROUP_NAME, GROUP_REFUSED, NotSet, OWNER_NAME, OWNER_REFUSED, SETUID_REFUSED,
+    ACL_NAMES, CAPABILITY_REFUSED, GROUP_NAME, GROUP_REFUSED, NotSet, OWNER_NAME, OWNER_REFUSED, SETUID_REFUSED, Unfit,
 };
 use crate::replica::metadata::acl::{Acl, Malformed};
 use crate::replica::metadata::owners::{Class, Found, Owners};
 use crate::replica::metadata::{ACL_ACCESS, CAPABILITY, NTACL, Rules, XATTRS_MAX, is_acl};
 
-use super::beneath;
+use super::{beneath, rename};
+
+/// With so many bytes free around it, an attribute without room is itself too large.
+const ROOM_AROUND: u64 = 1 << 20;
 
 /// Raw values by name, ACLs as the kernel has them.
 type Raw = BTreeMap<Box<[u8]>, Vec<u8>>;
@@ -76,7 +79,10 @@ fn set_on(fd: BorrowedFd<'_>, path: Option<String>, kind: Kind, wanted: &Attrs, 
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the kind of object that was to get attributes"));
     }
     let mode = u32::from(stat.stx_mode) & 0o7777;
-    let mut object = Object { fd, path, kind, mode, touched: false, not_set: NotSet::default() };
+    let frozen = rename::flag_in(stat.stx_attributes);
+    let mine = stat.stx_uid == rustix::process::geteuid().as_raw();
+    let mut object =
+        Object { fd, path, kind, mode, frozen, mine, opened: false, touched: false, not_set: NotSet::default() };
     if !rules.owners.ignored() {
         object.own((stat.stx_uid, stat.stx_gid), wanted, rules)?;
     }
@@ -92,7 +98,11 @@ fn set_on(fd: BorrowedFd<'_>, path: Option<String>, kind: Kind, wanted: &Attrs, 
         // A change of owner took it away.
         present.remove(CAPABILITY);
     }
-    let group_bits = object.set_xattrs(&present, wanted, rules)?;
+    let set = object.set_xattrs(&present, wanted, rules);
+    if set.is_err() && object.opened {
+        object.chmod(mode)?;
+    }
+    let group_bits = set?;
     object.set_mode(wanted.mode, group_bits, rules, chowned)?;
     object.set_capability(&present, wanted, &rules.accept)?;
     let mtime = Time { secs: stat.stx_mtime.tv_sec, nanos: stat.stx_mtime.tv_nsec };
@@ -109,6 +119,12 @@ struct Object<'a> {
     path: Option<String>,
     kind: Kind,
     mode: u32,
+    /// A flag that keeps it as it is, and the option that ends that.
+    frozen: Option<(&'static str, &'static str)>,
+    /// It belongs to the user that psync runs as.
+    mine: bool,
+    /// It is writable for the moment.
+    opened: bool,
     /// The mode may have changed with another attribute.
     touched: bool,
     not_set: NotSet,
@@ -172,7 +188,7 @@ impl Object<'_> {
             }
             // EINVAL, EOVERFLOW: a number that a user namespace does not know.
             Err(Errno::INVAL | Errno::OVERFLOW) => Ok(false),
-            Err(error) => cannot(error),
+            Err(error) => self.cannot(error),
         }
     }
 
@@ -215,6 +231,16 @@ impl Object<'_> {
                 continue;
             }
             self.remove_xattr(name, if is_acl(name) { "acl" } else { "xattr" })?;
+        }
+        // What had no room may have it, now that others are gone.
+        for unfit in std::mem::take(&mut self.not_set.refused) {
+            let Some(value) = wanted.xattrs.get(&unfit.name).filter(|_| !is_acl(&unfit.name)) else {
+                self.not_set.refused.push(unfit);
+                continue;
+            };
+            if !self.set_xattr(present, &unfit.name, value, "xattr")? {
+                self.miss("xattr");
+            }
         }
         Ok(group_bits)
     }
@@ -294,7 +320,7 @@ impl Object<'_> {
         match changed {
             Ok(()) => {}
             Err(error) => {
-                cannot(error)?;
+                self.cannot(error)?;
                 self.miss("mtime");
             }
         }
@@ -306,34 +332,84 @@ impl Object<'_> {
         if present.get(name).is_some_and(|now| now == value) {
             return Ok(true);
         }
-        let changed = match &self.path {
+        let set = |object: &Self| match &object.path {
             Some(path) => rustix::fs::setxattr(path.as_str(), name, value, XattrFlags::empty()),
-            None => rustix::fs::fsetxattr(self.fd, name, value, XattrFlags::empty()),
+            None => rustix::fs::fsetxattr(object.fd, name, value, XattrFlags::empty()),
+        };
+        let changed = match set(self) {
+            Err(Errno::ACCESS) if name.starts_with(b"user.") && self.open_up()? => set(self),
+            other => other,
         };
         match changed {
             Ok(()) => {
                 self.touched |= is_acl(name);
                 Ok(true)
             }
+            Err(error) if self.does_not_fit(error, value.len()) => {
+                self.not_set.refused.push(Unfit { name: name.into(), size: value.len() });
+                if is_acl(name) {
+                    self.miss(what);
+                }
+                Ok(false)
+            }
             Err(error) => {
-                cannot(error)?;
+                self.cannot(error)?;
                 self.miss(what);
                 Ok(false)
             }
         }
     }
 
+    /// False for the errors that say that this side cannot hold such an attribute; others are errors. So is a flag, which an
+    /// administrator will take away again.
+    fn cannot(&self, error: Errno) -> io::Result<bool> {
+        match (error, self.frozen) {
+            (Errno::PERM, Some((word, option))) => {
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, rename::forbids("it", word, option)))
+            }
+            (Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::NOSYS, _) => Ok(false),
+            _ => Err(error.into()),
+        }
+    }
+
+    /// Gives the owner of a read-only object the right to write for the moment: extended attributes of users take it. The
+    /// wanted mode comes afterwards, by [`Object::set_mode`].
+    fn open_up(&mut self) -> io::Result<bool> {
+        if !self.mine || self.opened || self.mode & 0o200 != 0 || self.mode & 0o6000 != 0 {
+            return Ok(false);
+        }
+        self.opened = self.chmod(self.mode | 0o200)?;
+        Ok(self.opened)
+    }
+
+    /// Whether the file system refuses this one attribute: it has no room for so much with an object, or a bound of its own.
+    /// On a disk that is full it is not the attribute.
+    fn does_not_fit(&self, error: Errno, size: usize) -> bool {
+        match error {
+            Errno::TOOBIG | Errno::RANGE | Errno::FBIG | Errno::NAMETOOLONG | Errno::INVAL | Errno::DQUOT => true,
+            Errno::NOSPC => rustix::fs::fstatvfs(self.fd).is_ok_and(|found| {
+                let free = found.f_bavail.saturating_mul(found.f_frsize);
+                free > size as u64 + ROOM_AROUND
+            }),
+            _ => false,
+        }
+    }
+
     /// False if this side cannot take it away.
     fn remove_xattr(&mut self, name: &[u8], what: &'static str) -> io::Result<bool> {
-        let changed = match &self.path {
+        let remove = |object: &Self| match &object.path {
             Some(path) => rustix::fs::removexattr(path.as_str(), name),
-            None => rustix::fs::fremovexattr(self.fd, name),
+            None => rustix::fs::fremovexattr(object.fd, name),
+        };
+        let changed = match remove(self) {
+            Err(Errno::ACCESS) if name.starts_with(b"user.") && self.open_up()? => remove(self),
+            other => other,
         };
         match changed {
             Ok(()) => self.touched |= is_acl(name),
             Err(Errno::NODATA) => {}
             Err(error) => {
-                cannot(error)?;
+                self.cannot(error)?;
                 self.miss(what);
                 return Ok(false);
             }
@@ -356,16 +432,8 @@ impl Object<'_> {
                 self.touched = true;
                 Ok(true)
             }
-            Err(error) => cannot(error),
+            Err(error) => self.cannot(error),
         }
-    }
-}
-
-/// False for the errors that say that this side cannot hold such an attribute; others are errors.
-fn cannot(error: Errno) -> io::Result<bool> {
-    match error {
-        Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::NOSYS => Ok(false),
-        _ => Err(error.into()),
     }
 }
 

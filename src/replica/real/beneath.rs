@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 /// Old kernels, and filters of system calls, answer ENOSYS.
@@ -132,12 +132,24 @@ fn open_step(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd,
     if name == b".." {
         return Err(Errno::XDEV);
     }
+    if name != b"." {
+        // What is mounted there is not opened: its server may never answer. A link is found to be one by the open itself.
+        let at = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+        refuse_mount(&rustix::fs::statx(dir, name, at, StatxFlags::TYPE)?)?;
+    }
     let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-    let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
-    if name != b"." && stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
-        return Err(Errno::XDEV);
+    if name != b"." {
+        let at = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        refuse_mount(&rustix::fs::statx(&fd, c"", at, StatxFlags::TYPE)?)?;
     }
     Ok(fd)
+}
+
+fn refuse_mount(stat: &Statx) -> Result<(), Errno> {
+    match stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        true => Err(Errno::XDEV),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]

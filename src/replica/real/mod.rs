@@ -15,6 +15,9 @@ mod inherit;
 mod keep;
 mod own;
 mod probe;
+mod project;
+mod raise;
+mod rename;
 mod reserve;
 mod restore;
 mod shown;
@@ -182,6 +185,9 @@ impl RealDisk {
                 Some(OwnDirs { own, stage, trash })
             }
         };
+        if let Some(dirs) = &own_dirs {
+            raise::settle(fd.as_fd(), &dirs.own)?;
+        }
         let reserve = own_dirs.as_ref().and_then(|dirs| dirs.own.reserve());
         // A clock that was not tried counts as coarse, which is only slower.
         let fine_clock = own_dirs.as_ref().map_or(Ok(false), |dirs| clock::is_fine(dirs.stage.as_fd()))?;
@@ -225,6 +231,10 @@ impl RealDisk {
         self.stat_dir(&self.root)
     }
 
+    fn renames(&self) -> rename::Renames<'_> {
+        rename::Renames { root: self.root.as_fd(), own: self.own_dirs.as_ref().map(|dirs| &dirs.own) }
+    }
+
     /// The root's descriptor, for what lies beside this trait (free space, file system kind).
     pub fn root_fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
@@ -240,7 +250,7 @@ impl Disk for RealDisk {
         let Ok(now) = beneath::open_root(&self.root_path) else { return false };
         let identity = |fd: BorrowedFd<'_>| walk::stat_fd(fd, self.device).map(|s| (s.ino, s.btime));
         let device = walk::Device::of(now.as_fd());
-        device.is_ok_and(|d| d == self.device) && identity(now.as_fd()).ok() == identity(self.root.as_fd()).ok()
+        device.is_ok_and(|d| d.is(&self.device)) && identity(now.as_fd()).ok() == identity(self.root.as_fd()).ok()
     }
 
     fn open_dir(&self, path: &RelPath) -> io::Result<Dir> {
@@ -514,17 +524,31 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: (&Dir, &Name), to: (&Dir, &Name)) -> io::Result<()> {
-        rename_with(from, to, RenameFlags::NOREPLACE)
+        self.renames().carry_out(None, from, to, RenameFlags::NOREPLACE)
     }
 
     fn exchange(&self, a: (&Dir, &Name), b: (&Dir, &Name)) -> io::Result<()> {
-        rename_with(a, b, RenameFlags::EXCHANGE)
+        self.renames().carry_out(None, a, b, RenameFlags::EXCHANGE)
+    }
+
+    fn rename_open(&self, file: &File, from: (&Dir, &Name), to: (&Dir, &Name)) -> io::Result<()> {
+        self.renames().carry_out(Some(file.as_fd()), from, to, RenameFlags::NOREPLACE)
+    }
+
+    fn exchange_open(&self, file: &File, a: (&Dir, &Name), b: (&Dir, &Name)) -> io::Result<()> {
+        self.renames().carry_out(Some(file.as_fd()), a, b, RenameFlags::EXCHANGE)
+    }
+
+    fn remove_empty(&self, dir: &Dir, name: &Name) -> io::Result<()> {
+        // psync's own directory is none of the tree.
+        self.stat(dir, name)?;
+        self.renames().remove_empty((dir.as_fd(), name.as_bytes()))
     }
 
     fn discard(&self, dir: &Dir, name: &Name) -> io::Result<()> {
         pulse::beat();
         dir.own_only()?;
-        discard::discard(dir.as_fd(), name.as_bytes())
+        discard::discard(dir.as_fd(), name.as_bytes()).map_err(rename::with_cure)
     }
 
     fn keep_copy(&self, name: &Name, path: &RelPath) -> io::Result<()> {
@@ -544,7 +568,8 @@ impl Disk for RealDisk {
     }
 
     fn restore(&self, id: &Name, below: Option<&RelPath>, to: &RelPath) -> io::Result<()> {
-        restore::restore(self.root.as_fd(), &self.own_dir()?, id, below, to)
+        let own = self.own_dir()?;
+        restore::restore(&rename::Renames { root: self.root.as_fd(), own: Some(&own) }, &own, id, below, to)
     }
 
     fn probe(&self) -> Vec<Finding> {
@@ -638,8 +663,4 @@ fn lease_kind(lease: Lease) -> lease::Kind {
         Lease::Read => lease::Kind::Read,
         Lease::Write => lease::Kind::Write,
     }
-}
-
-fn rename_with(from: (&Dir, &Name), to: (&Dir, &Name), flags: RenameFlags) -> io::Result<()> {
-    Ok(rustix::fs::renameat_with(from.0, from.1.as_bytes(), to.0, to.1.as_bytes(), flags)?)
 }

@@ -4,7 +4,6 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
-use rustix::io::Errno;
 
 use crate::model::{Kind, Name, RelPath, Time};
 use crate::replica::disk::Stat;
@@ -12,6 +11,7 @@ use crate::replica::recover::trash_generation;
 use crate::replica::trash_list::{self, Listed, Trashed};
 
 use super::own::OwnDir;
+use super::rename::Renames;
 use super::{Dir, Place, beneath, clock, keep, walk};
 
 /// What lies in the trash of a pair, by name. Nothing if the pair has none yet.
@@ -80,7 +80,14 @@ fn copies(trash: &Dir, id: &Name, device: walk::Device, found: &mut Vec<Trashed>
 }
 
 /// Moves an object of the trash to a path where nothing lies. Of a directory `below` leads to the object in it that is meant.
-pub fn restore(root: BorrowedFd<'_>, own: &OwnDir, id: &Name, below: Option<&RelPath>, to: &RelPath) -> io::Result<()> {
+pub fn restore(
+    renames: &Renames<'_>,
+    own: &OwnDir,
+    id: &Name,
+    below: Option<&RelPath>,
+    to: &RelPath,
+) -> io::Result<()> {
+    let root = renames.root;
     let trash = own.dir("trash")?;
     let gone = || "it is not in the trash".to_owned();
     let (from, name) = match below.map(|path| path.split()) {
@@ -108,18 +115,19 @@ pub fn restore(root: BorrowedFd<'_>, own: &OwnDir, id: &Name, below: Option<&Rel
         Some((stage, name)) => (stage.as_fd(), name),
         None => (from.as_fd(), &name),
     };
-    let moved = rustix::fs::renameat_with(from, name.as_bytes(), &dir, new.as_bytes(), RenameFlags::NOREPLACE);
+    let (goes, comes) = ((from, name.as_bytes()), (dir.as_fd(), new.as_bytes()));
+    let moved = renames.carry_out_at((None, true), goes, comes, RenameFlags::NOREPLACE);
     if moved.is_err() && copy.is_some() {
         let _ = rustix::fs::unlinkat(from, name.as_bytes(), AtFlags::empty());
     }
     match moved {
         Ok(()) => {}
-        Err(Errno::EXIST) => {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let text = "something is there, and stays: move it away, or say --to DEST";
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         Err(error) => {
-            return Err(named(error.into(), io::ErrorKind::NotFound, gone));
+            return Err(named(error, io::ErrorKind::NotFound, gone));
         }
     }
     rustix::fs::fsync(&dir)?;

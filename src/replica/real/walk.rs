@@ -20,32 +20,57 @@ const BUFFER: usize = 32 * 1024;
 /// From this many directories on a second thread is worth waking.
 const SHARED: usize = 8;
 
-/// A file system, as `statx` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The file system of a root, as `statx` names it.
+#[derive(Debug, Clone, Copy)]
 pub struct Device {
     major: u32,
     minor: u32,
+    /// What the kernel has cached of an object is all that there is to know.
+    local: bool,
 }
 
+/// File systems of this machine's own disks and memory, by their magic numbers: ext2 to ext4, XFS, btrfs, tmpfs, ramfs, F2FS,
+/// bcachefs, ZFS, JFS, and overlays, which stand on one of these.
+const LOCAL: [u32; 10] = [
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0x0102_1994,
+    0x8584_58f6,
+    0xf2f5_2010,
+    0xca45_1a4e,
+    0x2fc1_2fc1,
+    0x3153_464a,
+    0x794c_7630,
+];
+
 impl Device {
-    /// The file system on which the open object lies.
+    /// The file system on which the open directory lies.
     pub fn of(fd: BorrowedFd<'_>) -> io::Result<Device> {
-        Ok(Device::in_statx(&statx(fd, b"")?))
+        let device = Device::in_statx(&ask(fd, b"", AtFlags::empty())?);
+        // The kernel's type is wider than the numbers are.
+        let kind = rustix::fs::fstatfs(fd).map_or(0, |found| found.f_type as u32);
+        Ok(Device { local: LOCAL.contains(&kind), ..device })
     }
 
     fn in_statx(statx: &Statx) -> Device {
-        Device { major: statx.stx_dev_major, minor: statx.stx_dev_minor }
+        Device { major: statx.stx_dev_major, minor: statx.stx_dev_minor, local: false }
+    }
+
+    /// Whether both are the same file system.
+    pub fn is(&self, other: &Device) -> bool {
+        (self.major, self.minor) == (other.major, other.minor)
     }
 }
 
 /// The stat of an open object.
 pub fn stat_fd(fd: BorrowedFd<'_>, device: Device) -> io::Result<Stat> {
-    Ok(convert(&statx(fd, b"")?, device))
+    Ok(convert(&statx(fd, b"", device)?, device))
 }
 
 /// The stat of a name in a directory; a link's own.
 pub fn stat_at(dir: BorrowedFd<'_>, name: &[u8], device: Device) -> io::Result<Stat> {
-    Ok(convert(&statx(dir, name)?, device))
+    Ok(convert(&statx(dir, name, device)?, device))
 }
 
 /// The names of a directory with their stats, sorted by name.
@@ -57,7 +82,7 @@ pub fn list(dir: &Dir, device: Device) -> io::Result<Vec<(Name, Stat)>> {
     let mut failed = None;
     let mut failures = 0;
     for (ino, name) in names {
-        match statx(dir.as_fd(), name.as_bytes()) {
+        match statx(dir.as_fd(), name.as_bytes(), device) {
             Ok(statx) => found.push((name, convert(&statx, device))),
             Err(Errno::NOENT) => {}
             Err(errno) => {
@@ -170,14 +195,24 @@ fn names(dir: &Dir) -> io::Result<Vec<(u64, Name)>> {
     Ok(names)
 }
 
-fn statx(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Statx, Errno> {
+/// The stat of an object, without a question to the server of what may be mounted there: a dead one would never answer.
+fn statx(dir: BorrowedFd<'_>, name: &[u8], device: Device) -> Result<Statx, Errno> {
+    let cached = ask(dir, name, AtFlags::STATX_DONT_SYNC)?;
+    if device.local || foreign(&cached, device) {
+        return Ok(cached);
+    }
+    // The root itself comes from a server, which knows better.
+    ask(dir, name, AtFlags::empty())
+}
+
+fn ask(dir: BorrowedFd<'_>, name: &[u8], how: AtFlags) -> Result<Statx, Errno> {
     let here = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    rustix::fs::statx(dir, name, here | AtFlags::NO_AUTOMOUNT, wanted)
+    rustix::fs::statx(dir, name, here | how | AtFlags::NO_AUTOMOUNT, wanted)
 }
 
 fn foreign(statx: &Statx, device: Device) -> bool {
-    Device::in_statx(statx) != device || statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+    !Device::in_statx(statx).is(&device) || statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
 }
 
 fn convert(statx: &Statx, device: Device) -> Stat {

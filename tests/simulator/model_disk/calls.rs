@@ -291,7 +291,7 @@ impl State {
             }
         }
         inode.meta.ctime = now;
-        NotSet { what }
+        NotSet { what, ..NotSet::default() }
     }
 
     fn number_of(&self, principal: &Principal) -> Option<u32> {
@@ -643,6 +643,9 @@ impl Disk for ModelDisk {
             if state.is_within(*to.0, obj) {
                 return Err(error(EINVAL));
             }
+            if state.features.layers && state.is_dir(obj) && obj % 3 == 0 && state.is_within(*from.0, ROOT) {
+                return Err(error(EXDEV));
+            }
             state.check_displaced(obj);
             state.note_misled((*from.0, from.1), (*to.0, to.1), obj);
             state.note_vacated(*from.0, from.1, obj);
@@ -680,6 +683,19 @@ impl Disk for ModelDisk {
             state.check_rights(first);
             state.check_whole(second);
             state.check_rights(second);
+            Ok(())
+        })
+    }
+
+    fn remove_empty(&self, dir: &Obj, name: &Name) -> io::Result<()> {
+        self.call(|state| {
+            let obj = state.lookup(*dir, name)?;
+            if !state.entries(obj)?.is_empty() {
+                return Err(error(ENOTEMPTY));
+            }
+            state.change_names(vec![(*dir, name.clone(), Some(obj), None)]);
+            state.count_change([(*dir, name), (*dir, name)]);
+            state.event(*dir, name, Hint::Vanished);
             Ok(())
         })
     }

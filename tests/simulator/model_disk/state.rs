@@ -34,6 +34,8 @@ pub struct Features {
     pub no_xattrs: bool,
     pub drops_setgid: bool,
     pub no_leases: bool,
+    /// Every third directory cannot be renamed once it has a name in the tree, as one of an overlay's lower layer.
+    pub layers: bool,
     /// A file can be copied as it is at one moment.
     pub clones: bool,
     /// Not the disk's: psync does not wait until users close their files.
@@ -173,6 +175,7 @@ pub const ENOENT: i32 = 2;
 pub const EIO: i32 = 5;
 pub const EACCES: i32 = 13;
 pub const EEXIST: i32 = 17;
+pub const EXDEV: i32 = 18;
 pub const ENOTDIR: i32 = 20;
 pub const EISDIR: i32 = 21;
 pub const EINVAL: i32 = 22;
