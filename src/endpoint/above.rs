@@ -17,50 +17,114 @@ use crate::replica::examine::How;
 use super::Endpoint;
 use super::message::Reply;
 
+/// What lies in a directory of which nothing could be told is looked at again after so long, in milliseconds.
+const SOON: Millis = 50;
+
 impl<D: Disk, A: Archive> Endpoint<D, A> {
-    /// The same for all that is about to be said, what waited for the end of a batch included.
+    /// The same for all that is about to be said, what waited for the end of a batch included: that is said first.
     pub(super) fn all_directories_first(&mut self, said: &mut Vec<Reply>, now: Millis) -> Result<(), ReplicaError> {
         let mut free = std::mem::take(&mut self.free);
+        let waiting = above(free.iter().filter_map(brings));
+        let known = |reply: &mut Reply| brings(reply).is_some_and(|path| waiting.contains(path));
+        free.extend(said.extract_if(.., known));
         let done = self.directories_first(&mut free, now);
         self.free = free;
-        done.and_then(|()| self.directories_first(said, now))
+        forget_older(said, &done?);
+        self.directories_first(said, now).map(drop)
     }
 
-    /// Puts reports of directories before those of what lies in them. What lies in a directory that cannot be looked at
-    /// waits for the end of that.
-    pub(super) fn directories_first(&mut self, said: &mut Vec<Reply>, now: Millis) -> Result<(), ReplicaError> {
-        let Some(first) = said.iter().position(|reply| brings(reply).is_some()) else { return Ok(()) };
+    /// Puts reports of directories before those of what lies in them. What lies in a directory of which nothing can be
+    /// told waits for the end of that. The answer is what was said of directories.
+    fn directories_first(&mut self, said: &mut Vec<Reply>, now: Millis) -> Result<BTreeSet<RelPath>, ReplicaError> {
         let above = above(said.iter().filter_map(brings));
         if above.is_empty() {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
-        let mut changed = self.replica.with_other_rights(&above)?;
-        for path in above {
-            if self.coalescer.take_now(&path) | self.replica.dirty.remove(&path) {
-                changed.insert(path);
+        let mut changed: BTreeSet<RelPath> = self.replica.with_other_rights(&above)?.into_keys().collect();
+        for path in &above {
+            if self.coalescer.take_now(path) | self.replica.dirty.remove(path) {
+                changed.insert(path.clone());
             }
         }
         let mut before = Vec::new();
-        for path in changed {
+        for path in &changed {
             // Its event may have been taken out of its turn: what it asked for is done here.
-            self.look_at_dirty(&path, How::default(), now, &mut before)?;
-            if self.troubles.contains_key(&path) {
-                self.hold_back(&path, said)?;
+            self.look_at_dirty(path, How::default(), now, &mut before)?;
+            if self.troubles.contains_key(path) {
+                self.hold_back(path, said)?;
             }
         }
+        let told: BTreeSet<RelPath> = before.iter().filter_map(speaks_of).cloned().collect();
+        // They were looked at before their rights changed.
+        forget_older(said, &told);
+        if !changed.is_empty() {
+            self.hold_back_below_untold(&above, said, now)?;
+        }
+        let first = said.iter().position(|reply| brings(reply).is_some()).unwrap_or(said.len());
         said.splice(first..first, before);
+        in_order(said, &above);
+        Ok(told)
+    }
+
+    /// A directory whose rights are other than the other side was told, and of which nothing could be told now: what lies
+    /// in it waits.
+    fn hold_back_below_untold(
+        &mut self,
+        above: &BTreeSet<RelPath>,
+        said: &mut [Reply],
+        now: Millis,
+    ) -> Result<(), ReplicaError> {
+        let other = self.replica.with_other_rights(above)?;
+        for top in other.into_iter().filter_map(|(top, was_told)| was_told.then_some(top)) {
+            for path in self.hold_back(&top, said)? {
+                self.coalescer.later(&path, now + SOON, now);
+            }
+        }
         Ok(())
     }
 
-    /// Takes back what would be said of what lies below a directory. When its trouble ends all of it is scanned.
-    fn hold_back(&mut self, top: &RelPath, said: &mut [Reply]) -> Result<(), ReplicaError> {
+    /// Takes back what would be said of what lies below a directory, and tells what that was. When its trouble ends all of
+    /// it is scanned.
+    fn hold_back(&mut self, top: &RelPath, said: &mut [Reply]) -> Result<Vec<RelPath>, ReplicaError> {
+        let mut held = Vec::new();
         for reply in said {
             if let Some(path) = brings(reply).filter(|path| path.is_below(top)).cloned() {
                 self.replica.withdraw_report(&path)?;
-                *reply = Reply::Clean { path };
+                *reply = Reply::Clean { path: path.clone() };
+                held.push(path);
             }
         }
-        Ok(())
+        Ok(held)
+    }
+}
+
+/// Leaves out reports of these paths: they were looked at once more since.
+fn forget_older(said: &mut Vec<Reply>, paths: &BTreeSet<RelPath>) {
+    if !paths.is_empty() {
+        said.retain(|reply| !matches!(reply, Reply::Report(change) if paths.contains(&change.path)));
+    }
+}
+
+/// A report of a directory goes before those of what lies in it, wherever it was found.
+fn in_order(said: &mut Vec<Reply>, dirs: &BTreeSet<RelPath>) {
+    for dir in dirs {
+        let Some(first) = said.iter().position(|reply| brings(reply).is_some_and(|path| path.is_below(dir))) else {
+            continue;
+        };
+        let own = |reply: &Reply| brings(reply) == Some(dir);
+        if let Some(at) = said.iter().rposition(own).filter(|at| *at > first) {
+            let report = said.remove(at);
+            said.insert(first, report);
+        }
+    }
+}
+
+/// The path whose state a reply tells.
+fn speaks_of(reply: &Reply) -> Option<&RelPath> {
+    match reply {
+        Reply::Report(change) => Some(&change.path),
+        Reply::Clean { path } => Some(path),
+        _ => None,
     }
 }
 
@@ -101,5 +165,54 @@ mod tests {
         let paths = ["a/b/c", "a/b/d", "a/e", "f", "a/b/g/h"].map(path);
         let found: Vec<String> = above(paths.iter()).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["a", "a/b", "a/b/g"]);
+    }
+
+    fn report(seq: u64, at: &str) -> Reply {
+        let owner = crate::model::Principal::Id(0);
+        let (time, xattrs) = (crate::model::Time::default(), crate::model::Xattrs::new());
+        let attrs = crate::model::Attrs { mode: 0o700, user: owner.clone(), group: owner, mtime: time, xattrs };
+        Reply::Report(crate::model::Change {
+            seq,
+            path: RelPath::new(at.as_bytes()).expect("a path"),
+            parent: None,
+            known: None,
+            moved: None,
+            after: Some(crate::model::Entry { content: crate::model::Content::Dir, attrs }),
+            contents: true,
+            read: false,
+            inline: None,
+            like: None,
+            below: 0,
+        })
+    }
+
+    fn told(said: &[Reply]) -> Vec<String> {
+        let path = |reply: &Reply| brings(reply).map_or_else(|| "-".to_owned(), ToString::to_string);
+        said.iter().map(path).collect()
+    }
+
+    #[test]
+    fn a_directory_goes_before_what_lies_in_it_and_all_else_keeps_its_place() {
+        let mut said = vec![
+            Reply::Stopped,
+            report(1, "x"),
+            report(2, "a/b/c"),
+            report(3, "y"),
+            report(4, "a/b"),
+            Reply::Stopped,
+            report(5, "a"),
+            report(6, "a/d"),
+        ];
+        let dirs = above(said.iter().filter_map(brings));
+        in_order(&mut said, &dirs);
+        assert_eq!(told(&said), ["-", "x", "a", "a/b", "a/b/c", "y", "-", "a/d"]);
+    }
+
+    #[test]
+    fn what_was_looked_at_once_more_is_told_as_it_is_by_then() {
+        let mut said = vec![report(1, "a"), report(2, "a/b"), report(3, "c")];
+        let again = BTreeSet::from([RelPath::new(b"a").expect("a path")]);
+        forget_older(&mut said, &again);
+        assert_eq!(told(&said), ["a/b", "c"]);
     }
 }

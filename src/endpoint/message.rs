@@ -96,6 +96,8 @@ pub enum Request {
     Hold { on: bool },
     /// Names of users and groups that the other side uses, with their numbers there.
     Names { numbers: Vec<OwnerNumber> },
+    /// Both sides are equal: what the administrator accepted has been dealt with.
+    Settled,
     /// Look through the trash now, and discard what is old or too much.
     Expire,
     /// The question of a check, as the first message of a link that serves nothing else. See [`survey`].

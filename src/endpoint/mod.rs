@@ -345,6 +345,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
                 self.pings.push((number, now));
             }
+            Request::Settled => self.replica.end_acceptance(),
             Request::Expire => {
                 self.replica.expire_soon();
                 self.next_expiry = 0;

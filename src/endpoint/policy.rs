@@ -219,7 +219,9 @@ impl Policy {
                 Ok(())
             }
             // Of many questions the endpoint keeps the last ones.
-            Request::Ping { .. } | Request::Scan { .. } | Request::Hold { .. } => self.require(Phase::Going),
+            Request::Ping { .. } | Request::Scan { .. } | Request::Hold { .. } | Request::Settled => {
+                self.require(Phase::Going)
+            }
             Request::Names { numbers } => sane::names(numbers),
             // An order of an administrator; the end; and what is answered in one word.
             Request::Expire | Request::Stop | Request::Check(_) => Ok(()),
@@ -442,6 +444,7 @@ fn word(request: &Request) -> String {
         Request::Stop => "to stop".to_owned(),
         Request::Hold { .. } => "to hold".to_owned(),
         Request::Names { .. } => "names of owners".to_owned(),
+        Request::Settled => "that all is done".to_owned(),
         Request::Expire => "to look through the trash".to_owned(),
         Request::Check(_) => "a check".to_owned(),
     }

@@ -181,3 +181,41 @@ fn a_copy_is_told_before_the_name_that_it_copies() {
         .collect();
     assert_eq!(told, ["", "d", "d/a~", "a", "x"]);
 }
+
+/// A directory went away and came back while it was quiet, with something new in it that no event told of. It is looked at
+/// before its time, since a file in it is told; it is scanned all the same.
+#[test]
+fn a_directory_that_is_looked_at_before_its_time_is_scanned_all_the_same() {
+    let (root, (mut endpoint, _watcher)) = right();
+    std::fs::create_dir(root.path().join("d")).expect("a directory");
+    let mut out = Vec::new();
+    endpoint.handle(start(), 2, &mut out).expect("begun");
+    endpoint.handle(go(), 2, &mut out).expect("gone");
+    endpoint.handle(Request::Examine { path: path("d"), as_copy: false }, 3, &mut out).expect("looked at");
+    endpoint.step(3, &mut out).expect("done");
+    let report = out.drain(..).find_map(|reply| if let Reply::Report(change) = reply { Some(change) } else { None });
+    let Change { seq, after, .. } = report.expect("a report of the directory");
+    let record = crate::model::Record { path: path("d"), parent: Some(1), node: 20, seq, entry: after, from: None };
+    endpoint.handle(Request::Record { generation: 20, record }, 4, &mut out).expect("recorded");
+    endpoint.step(4, &mut out).expect("done");
+    assert!(out.iter().any(|reply| matches!(reply, Reply::Recorded { generation: 20 })), "{out:?}");
+    // It is quiet for a second. The events of its names are not read yet when a file in it is due.
+    for name in ["told", "untold"] {
+        std::fs::write(root.path().join("d").join(name), name).expect("a file");
+    }
+    for (at, hint) in
+        [("d", Hint::Vanished), ("d", Hint::Appeared), ("d/told", Hint::Appeared), ("d/told", Hint::Closed)]
+    {
+        endpoint.event(Event::Dirty { path: path(at), hint }, 10);
+    }
+    let mut told = Vec::new();
+    for now in (10..4_000).step_by(10) {
+        let mut out = Vec::new();
+        endpoint.step(now, &mut out).expect("done");
+        told.extend(out.into_iter().filter_map(|reply| match reply {
+            Reply::Report(change) => Some(change.path.to_string()),
+            _ => None,
+        }));
+    }
+    assert_eq!(told, ["d/told", "d/untold"]);
+}

@@ -1,7 +1,7 @@
 //! The work of an endpoint, in bounded slices: batches first, then what users changed, then contents, then scans.
 
 use crate::model::sane::Weight;
-use crate::model::{Change, Millis, Outcome, RelPath};
+use crate::model::{Change, Generation, Kind, Millis, Outcome, Record, RelPath};
 use crate::replica::archive::Archive;
 use crate::replica::batch::Finished;
 use crate::replica::disk::Disk;
@@ -108,10 +108,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             wait
         });
-        if asked && self.pings.is_empty() && self.full_scan.is_none() {
-            // The brain asks when nothing is left to do: whatever it deletes from now on is another deletion.
-            self.replica.end_acceptance();
-        }
     }
 
     fn next_due(&self, now: Millis) -> Next {
@@ -170,8 +166,26 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             if let Some(done) = &self.settings.done {
                 records.iter().for_each(|(generation, record)| done.tell(*generation, "record", &record.path));
             }
+            self.tell_of_directories(&records, out, now)?;
             out.extend(records.into_iter().map(|(generation, _)| Reply::Recorded { generation }));
             self.last_progress = now;
+        }
+        Ok(())
+    }
+
+    /// A directory that was recorded, and has other rights by now: this is told before what waits for the record goes on
+    /// below it.
+    fn tell_of_directories(
+        &mut self,
+        records: &[(Generation, Record)],
+        out: &mut Vec<Reply>,
+        now: Millis,
+    ) -> Result<(), ReplicaError> {
+        let is_dir = |record: &Record| record.entry.as_ref().is_some_and(|entry| entry.kind() == Kind::Dir);
+        for (_, record) in records.iter().filter(|(_, record)| is_dir(record)) {
+            if self.reports() && self.replica.dirty.remove(&record.path) {
+                self.look_at_dirty(&record.path, How::default(), now, out)?;
+            }
         }
         Ok(())
     }

@@ -555,7 +555,9 @@ impl Engine {
             self.made.clear();
             self.conflicts.clear();
             // What was accepted has been dealt with.
-            self.accept = false;
+            if std::mem::take(&mut self.accept) {
+                Side::BOTH.into_iter().for_each(|side| self.send(side, Request::Settled));
+            }
             let (files, bytes) = self.holds;
             self.tell(News::InSync { files, bytes });
         }

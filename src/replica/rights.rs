@@ -1,6 +1,6 @@
 //! The rights of directories, as they are at this moment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{NodeId, ROOT_NODE, RelPath, Xattrs};
 
@@ -23,9 +23,10 @@ const OPEN: usize = 64;
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Those of the directories whose rights are not what was reported of them, or else recorded. With a directory all
-    /// that lie above it must be given.
-    pub fn with_other_rights(&self, dirs: &BTreeSet<RelPath>) -> Result<BTreeSet<RelPath>, ReplicaError> {
-        let mut changed = BTreeSet::new();
+    /// that lie above it must be given. Each comes with whether it is known which rights the other side was told: without a
+    /// signature only a look can tell.
+    pub fn with_other_rights(&self, dirs: &BTreeSet<RelPath>) -> Result<BTreeMap<RelPath, bool>, ReplicaError> {
+        let mut changed = BTreeMap::new();
         // The set is in the order of a walk: each directory is opened in the one above it, whatever the depth.
         let mut levels: Vec<Level<D::Dir>> = Vec::new();
         for path in dirs {
@@ -48,7 +49,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 Ok(opened) => opened,
                 Err(error) if above_is_gone(&error) => continue,
                 Err(_) => {
-                    changed.insert(path.clone());
+                    changed.insert(path.clone(), false);
                     continue;
                 }
             };
@@ -69,7 +70,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 rights && was.same_object(&stat) && (told || acl())
             });
             if !same {
-                changed.insert(path.clone());
+                changed.insert(path.clone(), known.is_some());
             }
             let node = reported.and_then(|r| r.moved).or(row.map(|row| row.node));
             levels.push(Level { path: path.clone(), dir: Some(dir), node });

@@ -31,15 +31,19 @@ impl Diary {
     }
 }
 
+/// So many files of his own, and shared ones, a user has touched when he has done enough.
+const ENOUGH: usize = 20;
+const SHARED: usize = 8;
+
 /// A user on one side: works in a directory of his own, where nobody else does, and on shared files.
-/// Goes on until told to stop; returns what he left in his own directory, and of each shared file his last version.
+/// Goes on until told to stop, and until he has done enough, however slow the machine is; returns what he left in his own directory, and of each shared file his last version.
 fn work(root: &Path, side: &str, seed: u64, stop: &AtomicBool) -> (Finished, Finished) {
     let (mut own, mut shared) = (Finished::new(), Finished::new());
     let mut diary = Diary::new(root, side);
     let mut random = Random(seed);
     let mut number = 0;
     mkdirs(root.join(side));
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) || own.len() <= ENOUGH || shared.len() < SHARED {
         number += 1;
         let name = format!("{side}/file{}", random.below(40));
         let mut did = |what: &str, name: &str| diary.note(&format!("{what} {name} {number}"));
@@ -73,7 +77,7 @@ fn work(root: &Path, side: &str, seed: u64, stop: &AtomicBool) -> (Finished, Fin
                 }
             }
             _ => {
-                let name = format!("shared{}", random.below(8));
+                let name = format!("shared{}", random.below(SHARED as u64));
                 let version = Version::new(&format!("{name}-{side}"), number);
                 did("save", &name);
                 save(root.join(&name), version.contents());
@@ -113,7 +117,7 @@ fn check_own(pair: &Pair, side: &str, own: &Finished) -> Vec<String> {
 #[test]
 fn killed_fifty_times_under_writers_on_both_sides() {
     let mut pair = Pair::start(&[]);
-    for n in 0..8 {
+    for n in 0..SHARED as u64 {
         write(pair.left.join(format!("shared{n}")), Version::new("base", n).contents());
     }
     pair.settle();
@@ -148,7 +152,7 @@ fn killed_fifty_times_under_writers_on_both_sides() {
     assert!(torn.is_empty(), "torn: {torn:#?}{}", pair.story());
     let mut wrong = Vec::new();
     for (side, own, shared) in results.into_inner().unwrap() {
-        assert!(own.len() > 20 && shared.len() == 8, "{side} did too little: {own:?} {shared:?}");
+        assert!(own.len() > ENOUGH && shared.len() == SHARED, "{side} did too little: {own:?} {shared:?}");
         wrong.extend(check_own(&pair, side, &own));
         for version in shared.into_values().flatten() {
             assert!(found.contains(&version), "{version:?}, written on the {side}, is lost{}", pair.story());

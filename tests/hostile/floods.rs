@@ -247,6 +247,7 @@ fn requests() -> Vec<Flood<Request>> {
         of("hold", |n| Request::Hold { on: n % 2 == 0 }),
         of("scan", |_| Request::Scan { checksum: true }).deaf(),
         of("expire", |_| Request::Expire),
+        of("settled", |_| Request::Settled),
         of("confirm", |n| Request::Confirm { upto: n }),
         of("start", |n| {
             Request::Start(psync::endpoint::message::Start { incarnation: n + 2, ..crate::scene::start() })

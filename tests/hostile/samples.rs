@@ -552,6 +552,7 @@ kinds! {
         Request::Stop => Request::Stop,
         Request::Hold { .. } => Request::Hold { on: m.bool() },
         Request::Names { .. } => Request::Names { numbers: m.few(Maker::owner) },
+        Request::Settled => Request::Settled,
         Request::Expire => Request::Expire,
         Request::Check(_) => Request::Check(ask(m)),
     }

@@ -7,6 +7,7 @@ use psync::endpoint::message::{Reply, Request};
 use psync::endpoint::{self, Endpoint, Next};
 use psync::engine::{self, Effect, Engine, Input, News};
 use psync::filter::{Filter, FilterSettings};
+use psync::model::guard::Limit;
 use psync::model::{Millis, Outcome, Side};
 use psync::replica::error::ReplicaError;
 use psync::watch::coalesce::Timing;
@@ -80,14 +81,14 @@ enum Work {
     Tick,
 }
 
-fn new_engine() -> Engine {
+fn new_engine(max_delete: Limit) -> Engine {
     Engine::new(engine::Settings {
         pair: "model".to_string(),
         prefer: engine::Prefer::Newest,
         copies: true,
         force: false,
         skip_initial: false,
-        max_delete: engine::guard::Limit::Share { percent: 50, at_least: 100 },
+        max_delete,
         delta_min: 64,
         rsync: false,
         dry_run: false,
@@ -98,10 +99,10 @@ fn new_engine() -> Engine {
 impl RealPair {
     pub fn new(stage: Rc<Stage>) -> RealPair {
         RealPair {
+            engine: new_engine(stage.limits.0),
             stage,
             endpoints: [None, None],
             next: [Next::Now; 2],
-            engine: new_engine(),
             session: false,
             requests: Default::default(),
             replies: Default::default(),
@@ -136,7 +137,7 @@ impl RealPair {
             } else {
                 self.away = (fate / 2) % 60;
                 // No engine is there to be reminded of what was under way.
-                self.engine = new_engine();
+                self.engine = new_engine(self.stage.limits.0);
                 let now = self.stage.world.now();
                 for side in Side::BOTH {
                     self.call(side, now, |endpoint, _| endpoint.part(now).map(|()| Next::Now));
@@ -171,7 +172,7 @@ impl RealPair {
                     keeps_xattrs,
                     partial_min: 20,
                     read_slice: 16,
-                    max_delete: engine::guard::Limit::Share { percent: 50, at_least: 100 },
+                    max_delete: self.stage.limits.1,
                     ..Default::default()
                 },
                 timing: Timing { event_interval: 1_000, delete_delay: 300, open_wait: 60_000 },
@@ -199,7 +200,7 @@ impl RealPair {
     }
 
     fn begin(&mut self, now: Millis) {
-        self.engine = new_engine();
+        self.engine = new_engine(self.stage.limits.0);
         self.session = true;
         self.incarnation += 1;
         let accept = std::mem::take(&mut self.accept);
@@ -327,7 +328,7 @@ impl RealPair {
     }
 }
 
-/// A message in one line, attributes left out.
+/// A message in one line; of attributes the mode alone.
 fn short(message: &impl std::fmt::Debug) -> String {
     let text = format!("{message:?}");
     let mut out = String::new();
@@ -339,7 +340,10 @@ fn short(message: &impl std::fmt::Debug) -> String {
             depth += i32::from(*c == '{') - i32::from(*c == '}');
             *c == '}' && depth == 0
         });
-        rest = end.map_or("", |(end, _)| &rest[start + end + 1..]);
+        let (left_out, after) = rest.split_at(end.map_or(rest.len(), |(end, _)| start + end + 1));
+        let mode = left_out.split_once("mode: ").and_then(|(_, mode)| mode.split(',').next()?.parse::<u32>().ok());
+        mode.into_iter().for_each(|mode| out.push_str(&format!(" {mode:o}")));
+        rest = after;
     }
     out.push_str(rest);
     for word in [

@@ -9,11 +9,13 @@ use psync::model::{Millis, RelPath, Side};
 use psync::replica::memory::MemoryArchive;
 
 use crate::choice::Choices;
+use crate::clearing;
 use crate::driver::{Pair, Turn};
 use crate::model_disk::ModelDisk;
 use crate::model_disk::state::{Features, ROOT};
 use crate::plan::{Act, Fault, Item, Stage};
 use crate::rights;
+use crate::sight;
 use crate::users::{Call, Maker, Running, Task};
 use crate::world::World;
 
@@ -42,6 +44,10 @@ pub struct Profile {
     pub features: bool,
     /// Somebody is after rights that others have.
     pub hostile: bool,
+    /// Somebody keeps something to himself.
+    pub private: bool,
+    /// Somebody removes nearly everything.
+    pub clearing: bool,
 }
 
 impl Profile {
@@ -57,6 +63,8 @@ impl Profile {
             (self.snapshots, "snapshots"),
             (self.features, "features"),
             (self.hostile, "hostile"),
+            (self.private, "private"),
+            (self.clearing, "clearing"),
         ];
         let words: Vec<&str> = all.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect();
         format!("({})", words.join(", "))
@@ -83,6 +91,12 @@ impl History {
         }
         if rights::is_hostile(seed) {
             return rights::history(seed, &choices);
+        }
+        if sight::is_private(seed) {
+            return sight::history(seed, &choices);
+        }
+        if clearing::is_clearing(seed) {
+            return clearing::history(seed, &choices);
         }
         let profile = profile(&choices);
         let mut value = 0;
@@ -197,6 +211,8 @@ fn profile(choices: &Choices) -> Profile {
         snapshots: some(16),
         features: some(4),
         hostile: false,
+        private: false,
+        clearing: false,
     }
 }
 
@@ -303,6 +319,8 @@ pub fn play(history: &History, build: Build, keep_trace: bool) -> Outcome {
 pub fn stage(history: &History, keep_trace: bool) -> Rc<Stage> {
     let world = World::new();
     world.hostile.set(history.profile.hostile);
+    world.private.set(history.profile.private);
+    world.sighted.set(history.profile.private);
     let choices = Choices::seeded(history.schedule);
     let disk = |side: Side| {
         let features = history.features[side as usize].clone();
@@ -314,13 +332,13 @@ pub fn stage(history: &History, keep_trace: bool) -> Rc<Stage> {
         let root = state.inode(ROOT);
         MemoryArchive::new([side as u8 + 1; 16], (root.ino, root.btime))
     });
-    Stage::new(disks, archives, choices, keep_trace)
+    Stage::new(disks, archives, choices, keep_trace, clearing::limits(history.profile))
 }
 
 fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String> {
     for task in &history.before {
         let mut told = Vec::new();
-        Running::new(task.clone(), 0).advance(stage.disk(task.side), 0, true, &mut told);
+        Running::new(task.clone(), 0).advance(&stage.disks, 0, true, &mut told);
         told.into_iter().for_each(|line| stage.trace.line(|| line));
     }
     begin(stage);
@@ -329,6 +347,9 @@ fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String>
     for (i, items) in history.phases.iter().enumerate() {
         stage.trace.line(|| format!("--- phase {i}"));
         stage.load(items);
+        if history.profile.clearing && i > 0 {
+            stage.old.borrow_mut().begin(stage, items);
+        }
         stage.oracle.borrow_mut().watch_names(i > 0 && history.profile == undisturbed && pair.keeps_names());
         if let Err(failure) = run_phase(stage, pair.as_mut(), history.profile) {
             return Some(failure);
@@ -405,6 +426,7 @@ pub fn run_phase(stage: &Stage, pair: &mut dyn Pair, profile: Profile) -> Result
         check_bounds(stage)?;
         let worked = pair.turn();
         stage.oracle.borrow().check_names(&stage.world, &stage.disks);
+        stage.old.borrow().check(stage);
         if let Some(reason) = pair.halted() {
             stage.trace.line(|| format!("    HALT {reason}"));
             resumed += 1;
@@ -415,6 +437,7 @@ pub fn run_phase(stage: &Stage, pair: &mut dyn Pair, profile: Profile) -> Result
                 return Err(format!("halts: again and again: {reason}"));
             }
             stage.oracle.borrow_mut().check_no_loss(&stage.world, &stage.disks);
+            stage.old.borrow_mut().accept();
             pair.resume();
         }
         if !stage.is_over() || pair.traffic() != traffic {

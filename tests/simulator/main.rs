@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod choice;
+mod clearing;
 mod driver;
 mod fake;
 mod history;
@@ -17,6 +18,7 @@ mod oracle;
 mod plan;
 mod rights;
 mod shrink;
+mod sight;
 mod spy;
 mod symmetry;
 mod users;

@@ -4,11 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use psync::model::guard::Limit;
 use psync::model::{RelPath, Side};
 use psync::replica::memory::MemoryArchive;
 use psync::watch::Event;
 
 use crate::choice::Choices;
+use crate::clearing::Old;
 use crate::model_disk::ModelDisk;
 use crate::model_disk::state::Volume;
 use crate::oracle::Oracle;
@@ -88,6 +90,9 @@ pub struct Stage {
     pub archives: [Rc<RefCell<MemoryArchive>>; 2],
     pub controls: Controls,
     pub oracle: RefCell<Oracle>,
+    /// How much the brain passes on, and how much the sides remove.
+    pub limits: (Limit, Limit),
+    pub old: RefCell<Old>,
     pub choices: Choices,
     pub trace: Trace,
     items: RefCell<VecDeque<Item>>,
@@ -97,7 +102,13 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub fn new(disks: [ModelDisk; 2], archives: [MemoryArchive; 2], choices: Choices, keep_trace: bool) -> Rc<Stage> {
+    pub fn new(
+        disks: [ModelDisk; 2],
+        archives: [MemoryArchive; 2],
+        choices: Choices,
+        keep_trace: bool,
+        limits: (Limit, Limit),
+    ) -> Rc<Stage> {
         let world = disks[0].state().world.clone();
         Rc::new(Stage {
             world,
@@ -105,6 +116,8 @@ impl Stage {
             archives: archives.map(|archive| Rc::new(RefCell::new(archive))),
             controls: Controls::default(),
             oracle: RefCell::default(),
+            limits,
+            old: RefCell::default(),
             choices,
             trace: Trace { keep: keep_trace, ..Trace::default() },
             items: RefCell::default(),
@@ -168,8 +181,7 @@ impl Stage {
         let moment = self.world.moment();
         let mut told = Vec::new();
         for task in running.iter_mut() {
-            let disk = &self.disks[task.side() as usize];
-            task.advance(disk, moment, hurry, &mut told);
+            task.advance(&self.disks, moment, hurry, &mut told);
         }
         running.retain(|task| !task.is_over());
         told.into_iter().for_each(|line| self.trace.line(|| line));

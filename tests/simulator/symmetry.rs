@@ -42,7 +42,7 @@ fn act(stage: &Stage, tasks: &[Task], swap: bool) {
     for task in tasks {
         let side = if swap { task.side.other() } else { task.side };
         let task = Task { side, ..task.clone() };
-        Running::new(task, 0).advance(stage.disk(side), 0, true, &mut Vec::new());
+        Running::new(task, 0).advance(&stage.disks, 0, true, &mut Vec::new());
     }
 }
 

@@ -4,6 +4,7 @@ use psync::model::{Name, RelPath, Side, Time};
 
 use crate::choice::Choices;
 use crate::model_disk::{Body, Fd, ModelDisk, Opened};
+use crate::sight;
 
 /// One system call of a user's process; a process has at most one file open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +87,8 @@ impl Running {
     }
 
     /// Does what is due; `hurry` leaves out the waiting. Returns whether anything was done.
-    pub fn advance(&mut self, disk: &ModelDisk, moment: u64, hurry: bool, trace: &mut Vec<String>) -> bool {
+    pub fn advance(&mut self, disks: &[ModelDisk; 2], moment: u64, hurry: bool, trace: &mut Vec<String>) -> bool {
+        let disk = &disks[self.task.side as usize];
         let mut worked = false;
         while !self.is_done() && (hurry || self.due <= moment) {
             if let Some(fd) = self.fd
@@ -96,7 +98,9 @@ impl Running {
                 return worked;
             }
             let call = self.task.calls[self.next].clone();
+            sight::agree(disks);
             let (done, told) = self.carry_out(disk, &call);
+            sight::learn(disks, &call);
             if told {
                 trace.push(format!("    {} user {call:?}", self.task.side.word()));
             }
@@ -219,7 +223,7 @@ impl Maker<'_> {
         Text(bytes)
     }
 
-    fn write_calls(&mut self, path: &RelPath, truncate: bool) -> Vec<Call> {
+    pub fn write_calls(&mut self, path: &RelPath, truncate: bool) -> Vec<Call> {
         let bytes = self.value();
         let mut calls = vec![Call::Open { path: path.clone(), create: true, truncate }];
         if self.choices.one_in(4) {

@@ -1,10 +1,12 @@
 //! What both sides share: one clock, the record of what users did, and the moments at which users may step in.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use psync::model::{Millis, RelPath, Side};
+
+use crate::sight::{Eyes, Place};
 
 /// Something that users did, in the order in which it happened on both sides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,14 @@ pub struct World {
     granted: RefCell<HashSet<(Vec<u8>, String)>>,
     /// There is a user who is after rights: new objects are an ordinary user's.
     pub hostile: Cell<bool>,
+    /// There is a user who keeps something to himself: the same.
+    pub private: Cell<bool>,
+    /// It is looked who can read what.
+    pub sighted: Cell<bool>,
+    /// Who could read which contents by what users did.
+    shown: RefCell<HashMap<Vec<u8>, Eyes>>,
+    /// Where contents were last seen on each side.
+    pub places: RefCell<BTreeMap<(Vec<u8>, Side), Place>>,
     violations: RefCell<Vec<String>>,
     /// When users last left a name empty.
     gaps: RefCell<HashMap<(Side, RelPath), Gap>>,
@@ -170,6 +180,16 @@ impl World {
 
     pub fn is_granted(&self, contents: &[u8], right: &str) -> bool {
         self.granted.borrow().contains(&(contents.to_vec(), right.to_owned()))
+    }
+
+    /// By what users did these can read a file with these contents.
+    pub fn show(&self, contents: &[u8], eyes: Eyes) {
+        *self.shown.borrow_mut().entry(contents.to_vec()).or_default() |= eyes;
+    }
+
+    /// Who ever could.
+    pub fn who_read(&self, contents: &[u8]) -> Eyes {
+        self.shown.borrow().get(contents).copied().unwrap_or_default()
     }
 
     pub fn is_known(&self, contents: &[u8]) -> bool {

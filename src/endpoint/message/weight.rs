@@ -68,6 +68,7 @@ impl Weight for Request {
             | Request::Ping { .. }
             | Request::Stop
             | Request::Hold { .. }
+            | Request::Settled
             | Request::Expire
             | Request::Check(_) => 0,
         }

@@ -130,6 +130,7 @@ fn what_an_honest_brain_asks_is_let_in() {
         Request::Confirm { upto: 1000 },
         Request::Ping { number: 1 },
         Request::Hold { on: true },
+        Request::Settled,
         Request::Scan { checksum: false },
         Request::Expire,
         Request::Names { numbers: vec![OwnerNumber { group: true, name: "DOM\\domain users".into(), id: 7 }] },
@@ -236,7 +237,7 @@ fn each_request_that_cannot_be_is_refused() {
 
 #[test]
 fn before_the_sides_have_met_nothing_is_done() {
-    let asks: [fn() -> Request; 11] = [
+    let asks: [fn() -> Request; 12] = [
         || apply(1001, |_| {}),
         || record(1001, |_| {}),
         || supply(1001, 1, Way::Stream),
@@ -245,6 +246,7 @@ fn before_the_sides_have_met_nothing_is_done() {
         || Request::Confirm { upto: 1 },
         || Request::Scan { checksum: true },
         || Request::Hold { on: true },
+        || Request::Settled,
         || Request::Ping { number: 1 },
         || Request::Hash { path: path("f") },
         || Request::Examine { path: path("f"), as_copy: false },

@@ -244,6 +244,7 @@ impl State {
         let not_set = self.set(obj, kind, attrs);
         self.visible_changes += u64::from(self.is_within(obj, ROOT));
         self.check_rights(obj);
+        self.check_sight(obj);
         self.path_of(obj).into_iter().for_each(|path| self.note_change(path));
         self.event_of(obj, Hint::Attributes);
         Ok(not_set)
@@ -262,6 +263,7 @@ impl State {
         let group = self.number_of(&attrs.group);
         let me = self.me();
         let inode = self.inode_mut(obj);
+        inode.told_rights = false;
         match user {
             Some(uid) if !features.no_chown || uid == me => inode.meta.uid = uid,
             _ => what.push("owner"),
@@ -657,6 +659,7 @@ impl Disk for ModelDisk {
             state.event(*to.0, to.1, Hint::Appeared);
             state.check_whole(obj);
             state.check_rights(obj);
+            state.check_sight(obj);
             Ok(())
         })
     }
@@ -681,8 +684,10 @@ impl Disk for ModelDisk {
             state.follow(second);
             state.check_whole(first);
             state.check_rights(first);
+            state.check_sight(first);
             state.check_whole(second);
             state.check_rights(second);
+            state.check_sight(second);
             Ok(())
         })
     }

@@ -11,6 +11,7 @@ use psync::watch::Event;
 use super::power::NameOp;
 use super::user::UserFile;
 use crate::choice::Choices;
+use crate::sight::Eyes;
 use crate::world::{What, World};
 
 /// An object's identity in the model; unlike inode numbers never used twice.
@@ -89,6 +90,10 @@ pub struct Inode {
     pub dropped_by_user: bool,
     /// A user made it or wrote to it.
     pub by_user: bool,
+    /// A user gave it the rights that it has.
+    pub told_rights: bool,
+    /// Who could read it under a users' name.
+    pub readers: Eyes,
     /// It lies under a users' name, or did.
     pub shown: bool,
     /// psync exchanged it for a new object while a user had it open for writing.
@@ -286,6 +291,8 @@ impl State {
             saved: None,
             dropped_by_user: false,
             by_user: false,
+            told_rights: false,
+            readers: 0,
             shown: false,
             pulled: false,
             freed: false,

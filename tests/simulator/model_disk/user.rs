@@ -24,6 +24,12 @@ pub struct UserFile {
     changed: bool,
 }
 
+impl UserFile {
+    pub fn obj(&self) -> Obj {
+        self.obj
+    }
+}
+
 /// The answer to an open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opened {
@@ -130,7 +136,8 @@ impl State {
         }
         let obj = self.make(body, mode);
         self.inode_mut(obj).by_user = true;
-        if self.world.hostile.get() {
+        self.inode_mut(obj).told_rights = true;
+        if self.world.hostile.get() || self.world.private.get() {
             let alice = self.uid_of("alice").unwrap_or(0);
             let meta = &mut self.inode_mut(obj).meta;
             (meta.uid, meta.gid) = (alice, alice);
@@ -152,6 +159,7 @@ impl State {
         let setgid_off = self.features.drops_setgid;
         let inode = self.inode_mut(obj);
         change(&mut inode.meta);
+        inode.told_rights = true;
         inode.meta.ctime = now;
         if setgid_off {
             inode.meta.mode &= !0o2000;
