@@ -284,6 +284,7 @@ mod tests {
             moved: Some(crate::model::Moved { from: path, known, edited: true }),
             after: entry,
             contents: true,
+            touched: false,
             read: false,
             inline: Some(serde_bytes::ByteBuf::from(vec![1; 32 * 1024])),
             like: None,

@@ -351,6 +351,10 @@ mod statements {
     pub static CHILDREN: LazyLock<String> = LazyLock::new(|| select("parent = ?1 ORDER BY name"));
     pub static OBJECT: LazyLock<String> =
         LazyLock::new(|| select("ino = ?1 AND btime = ?2 AND btime_ns = ?3 ORDER BY node"));
+    pub static UNPROVEN: LazyLock<String> =
+        LazyLock::new(|| select(&format!("{} AND node > ?1 ORDER BY node LIMIT 1", super::schema::UNPROVEN)));
+    pub static COUNT_UNPROVEN: LazyLock<String> =
+        LazyLock::new(|| format!("SELECT count(*) FROM rows WHERE {}", super::schema::UNPROVEN));
     pub static ABOVE: LazyLock<String> = LazyLock::new(|| select("generation > ?1 ORDER BY generation, node"));
 }
 
@@ -403,6 +407,15 @@ impl Archive for SqliteArchive {
 
     fn by_object(&self, ino: u64, btime: Time) -> Result<Vec<Row>, ArchiveError> {
         self.all("object", &statements::OBJECT, params![bits(ino), btime.secs, btime.nanos], codec::read_row)
+    }
+
+    fn unproven(&self, above: NodeId) -> Result<Option<Row>, ArchiveError> {
+        self.one("unproven", &statements::UNPROVEN, [int(above)], codec::read_row)
+    }
+
+    fn count_unproven(&self) -> Result<u64, ArchiveError> {
+        let count = self.one("unproven", &statements::COUNT_UNPROVEN, [], |columns| Ok(columns.get::<_, i64>(0)?))?;
+        Ok(count.unwrap_or(0).cast_unsigned())
     }
 
     fn count(&self) -> Result<u64, ArchiveError> {

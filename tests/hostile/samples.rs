@@ -271,6 +271,7 @@ impl Maker {
             moved: self.some(|m| Moved { from: m.path(), known: m.known(), edited: m.bool() }),
             after: self.some(Maker::entry),
             contents: self.bool(),
+            touched: self.bool(),
             read: self.bool(),
             inline: self.some(|m| {
                 let mut bytes = m.bytes();

@@ -171,6 +171,7 @@ impl RealPair {
                     keeps_xattrs,
                     partial_min: 20,
                     read_slice: 16,
+                    prove_later: 16,
                     max_delete: engine::guard::Limit::Share { percent: 50, at_least: 100 },
                     ..Default::default()
                 },

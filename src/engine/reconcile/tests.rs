@@ -49,6 +49,7 @@ fn report(ancestor: &str, now: &str) -> Option<Change> {
         moved: None,
         after,
         contents,
+        touched: false,
         read: false,
         inline: None,
         like: None,
