@@ -209,6 +209,10 @@ pub enum Reply {
         #[serde(deserialize_with = "words::counts")]
         counts: Vec<(String, u64)>,
     },
+    /// So many files of this side were not compared with what their rows say.
+    Unproven {
+        files: u64,
+    },
     /// A line for the log that operators should see.
     Note {
         #[serde(deserialize_with = "words::text")]

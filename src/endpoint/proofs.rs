@@ -28,6 +28,8 @@ const FIRST: Millis = 5_000;
 const WRITTEN: Millis = 5_000;
 /// ... else doubling from there up to this.
 const LONGEST: Millis = 300_000;
+/// While a walk goes on its progress is told in so many milliseconds once.
+const TELL: Millis = 30_000;
 /// Reports that may be open while a walk goes on.
 const OPEN_MAX: usize = 256;
 
@@ -50,6 +52,8 @@ pub(super) struct Proofs {
     written: bool,
     /// When a slice was read.
     read: Millis,
+    /// How many files were told to be unproven, and when.
+    told: (u64, Millis),
 }
 
 /// A file that is to be compared.
@@ -71,8 +75,8 @@ impl Proof {
 
 impl Default for Proofs {
     fn default() -> Proofs {
-        let (at, walk, next) = (None, None, None);
-        Proofs { at, more: false, walk, next, pause: WRITTEN, owed: false, written: false, read: 0 }
+        let (at, walk, next, told) = (None, None, None, (0, 0));
+        Proofs { at, more: false, walk, next, pause: WRITTEN, owed: false, written: false, read: 0, told }
     }
 }
 
@@ -137,6 +141,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             return Ok(false);
         }
         let leisure = now >= self.proofs.read + LEISURE;
+        let walked = self.proofs.walk.is_some();
         let mut left = self.replica.settings.read_slice;
         let mut worked = false;
         for _ in 0..FILES {
@@ -152,7 +157,21 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 break;
             }
         }
+        let walks = self.proofs.walk.is_some();
+        if walks != walked || (walks && now >= self.proofs.told.1 + TELL) {
+            self.tell_unproven(now, out)?;
+        }
         Ok(worked && !busy && self.owes_proofs())
+    }
+
+    /// Tells how many files are unproven, if that is news.
+    fn tell_unproven(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        let files = self.replica.count_unproven()?;
+        if files != self.proofs.told.0 {
+            out.push(Reply::Unproven { files });
+        }
+        self.proofs.told = (files, now);
+        Ok(())
     }
 
     /// The next file to compare; without `leisure` only one that is owed.

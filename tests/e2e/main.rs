@@ -27,6 +27,7 @@ mod own;
 mod owners;
 mod partaking;
 mod policy;
+mod quiet_writes;
 mod rights;
 mod roots;
 mod rsync;

@@ -577,6 +577,7 @@ kinds! {
         Reply::Rsync { .. } => Reply::Rsync { generation: m.u64(), piece: tunnel(m) },
         Reply::Problem { .. } => Reply::Problem { path: m.path(), problem: m.some(Maker::problem) },
         Reply::NotSet { .. } => Reply::NotSet { counts: m.few(|m| (m.text(), m.u64())) },
+        Reply::Unproven { .. } => Reply::Unproven { files: m.u64() },
         Reply::Note { .. } => Reply::Note { text: m.text() },
         Reply::Pong { .. } => Reply::Pong { number: m.u64() },
         Reply::Names { .. } => Reply::Names { numbers: m.few(Maker::owner) },

@@ -94,6 +94,7 @@ impl Weight for Reply {
             | Reply::Recorded { .. }
             | Reply::Credit { .. }
             | Reply::NotSet { .. }
+            | Reply::Unproven { .. }
             | Reply::Pong { .. }
             | Reply::Stopped => 0,
         }
