@@ -15,7 +15,7 @@ use super::Endpoint;
 use super::message::Reply;
 
 /// Files in one slice.
-const FILES: usize = 64;
+const FILES: usize = 32;
 /// While others have work a slice is read once in so many milliseconds: a save waits for one slice at most.
 const GAP: Millis = 250;
 /// What nobody waits for is read a slice in so many milliseconds at most.
