@@ -145,7 +145,8 @@ pub fn upgrade(connection: &Connection, from: i64) -> rusqlite::Result<()> {
     if from < 3 {
         connection.execute_batch(FORGET_OWN)?;
         forget_own_intents(connection)?;
-        connection.execute_batch(&format!("CREATE INDEX IF NOT EXISTS rows_unproven ON rows (node) WHERE {UNPROVEN};"))?;
+        connection
+            .execute_batch(&format!("CREATE INDEX IF NOT EXISTS rows_unproven ON rows (node) WHERE {UNPROVEN};"))?;
     }
     connection.execute_batch(&format!("PRAGMA user_version = {VERSION};"))
 }
