@@ -197,31 +197,3 @@ fn saves_of_one_size_within_whole_seconds_all_arrive() {
     no_conflicts(&pair);
     pair.stop();
 }
-
-#[test]
-fn what_is_written_in_the_second_of_the_last_report_arrives() {
-    let pair = Pair::new();
-    let disk = pair.beside("small-inodes");
-    let Some(_mounted) = in_a_file("ext4", &["-q", "-I", "128"], &disk, 64) else { return };
-    // The first version is on its way for longer than its second takes.
-    let config = pair.beside("psync.toml");
-    write(&config, "bandwidth_limit = 100000\n");
-    let mut pair = pair.with(&["--config", config.to_str().unwrap()]);
-    pair.left = disk.join("root");
-    mkdir(&pair.left);
-    pair.run();
-    let [first, second] = [1, 2].map(|seed| noise(seed, 250_000));
-    for round in 0..3 {
-        let (here, there) = (pair.left.join(format!("f{round}")), pair.right.join(format!("f{round}")));
-        let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        while now().subsec_millis() > 50 {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        write(&here, &first);
-        std::thread::sleep(Duration::from_millis(600));
-        // Same size, same second, and no other object.
-        write_at(&here, 0, &second);
-        assert!(poll(PATIENCE, || alike(&here, &there)), "round {round}{}", pair.story());
-    }
-    pair.stop();
-}
