@@ -246,7 +246,7 @@ impl Status {
             State::Syncing => format!("{state}: {} waiting, {} under way", self.queue, self.in_flight),
             State::InSync => {
                 let some = |count, words: &str| if count > 0 { format!(", {count} {words}") } else { String::new() };
-                let problems = some(self.problems_now as u64, "with problems");
+                let problems = some(self.problems_now, "with problems");
                 let unproven = some(self.left.unproven.max(self.right.unproven), "not compared yet");
                 format!("{state}: {} files{problems}{unproven}", self.files)
             }

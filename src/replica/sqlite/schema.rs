@@ -107,6 +107,11 @@ FROM walk JOIN rows USING (node);
 /// [`crate::replica::archive::Row::is_unproven`], word for word as the index has it: else SQLite reads all rows.
 pub const UNPROVEN: &str = "size > 0 AND ino IS NOT NULL AND (hash IS NULL OR seen_ctime = 0 AND seen_ctime_ns = 0)";
 
+/// Makes the index of [`UNPROVEN`] where an archive has none yet: it is asked for by its name.
+pub fn ensure_index(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("CREATE INDEX IF NOT EXISTS rows_unproven ON rows (node) WHERE {UNPROVEN};"))
+}
+
 /// What lies in the file that was opened.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
@@ -145,8 +150,6 @@ pub fn upgrade(connection: &Connection, from: i64) -> rusqlite::Result<()> {
     if from < 3 {
         connection.execute_batch(FORGET_OWN)?;
         forget_own_intents(connection)?;
-        connection
-            .execute_batch(&format!("CREATE INDEX IF NOT EXISTS rows_unproven ON rows (node) WHERE {UNPROVEN};"))?;
     }
     connection.execute_batch(&format!("PRAGMA user_version = {VERSION};"))
 }
