@@ -144,6 +144,7 @@ mod tests {
             moved: None,
             after: Some(Entry { content: Content::File { size, hash: None }, attrs }),
             contents: true,
+            touched: false,
             read: false,
             inline: None,
             like: None,

@@ -130,6 +130,10 @@ pub struct SideStatus {
     /// Seen by the scan that runs, or by the last one.
     pub files: u64,
     pub bytes: u64,
+    /// Files that were not compared with what was agreed on: both sides' were taken for equal unread, or only a look at the
+    /// contents tells what was written since.
+    #[serde(default)]
+    pub unproven: u64,
     /// Only of the left side: directories watched, events read, times that the kernel's queue overflowed.
     pub watches: Option<u64>,
     pub events: Option<u64>,
@@ -240,10 +244,12 @@ impl Status {
                 format!("{state}: {} files on the left, {} on the right", self.left.files, self.right.files)
             }
             State::Syncing => format!("{state}: {} waiting, {} under way", self.queue, self.in_flight),
-            State::InSync => match self.problems_now {
-                0 => format!("{state}: {} files", self.files),
-                n => format!("{state}: {} files, {n} with problems", self.files),
-            },
+            State::InSync => {
+                let some = |count, words: &str| if count > 0 { format!(", {count} {words}") } else { String::new() };
+                let problems = some(self.problems_now, "with problems");
+                let unproven = some(self.left.unproven.max(self.right.unproven), "not compared yet");
+                format!("{state}: {} files{problems}{unproven}", self.files)
+            }
             State::Paused => format!("{state} (`psync resume {}` goes on)", self.pair),
             State::Starting | State::Connecting | State::Stopping => state.to_owned(),
         }

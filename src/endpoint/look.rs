@@ -97,6 +97,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     self.take_back(path, out)?;
                 }
             }
+            Examined::Busy if how.idle => {
+                self.proofs.is_written(now);
+                if self.replica.shows_a_change(path)? {
+                    // No event told of it: the file had no name, or another, when it was opened.
+                    self.coalescer.later(path, now, now);
+                }
+            }
             Examined::Busy => {
                 if self.coalescer.busy(path, now) {
                     self.look(path, How { despite_writers: true, ..how }, now, out)?;
@@ -104,9 +111,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     self.take_back(path, out)?;
                 }
             }
+            Examined::Reading if how.idle => self.proofs.go_on(),
             Examined::Reading => self.read_later(path, how),
             // The directory may turn up under another name: its own deletion waits as every other.
             Examined::Above(above) => self.vanish(above, now),
+            // It was taken for what it should be before this look; if that is wrong, another one tells.
+            Examined::Problem(_) if how.idle => {}
             Examined::Problem(problem) => {
                 if how.again {
                     self.take_back(path, out)?;

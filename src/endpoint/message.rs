@@ -211,6 +211,10 @@ pub enum Reply {
         #[serde(deserialize_with = "words::counts")]
         counts: Vec<(String, u64)>,
     },
+    /// So many files of this side were not compared with what their rows say.
+    Unproven {
+        files: u64,
+    },
     /// A line for the log that operators should see.
     Note {
         #[serde(deserialize_with = "words::text")]
@@ -286,6 +290,7 @@ mod tests {
             moved: Some(crate::model::Moved { from: path, known, edited: true }),
             after: entry,
             contents: true,
+            touched: false,
             read: false,
             inline: Some(serde_bytes::ByteBuf::from(vec![1; 32 * 1024])),
             like: None,

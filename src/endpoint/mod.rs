@@ -12,6 +12,7 @@ mod look;
 pub mod message;
 pub mod open;
 mod policy;
+mod proofs;
 pub mod room;
 pub mod rsync;
 mod saves;
@@ -130,6 +131,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     whole: BTreeSet<RelPath>,
     /// Large files that are read slice by slice, and why they are looked at.
     readings: VecDeque<(RelPath, How)>,
+    proofs: proofs::Proofs,
     troubles: BTreeMap<RelPath, Trouble>,
     /// Paths that appeared: directories among them are scanned.
     appeared: BTreeSet<RelPath>,
@@ -190,6 +192,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             rsync: rsync::Runs::default(),
             whole: BTreeSet::new(),
             readings: VecDeque::new(),
+            proofs: proofs::Proofs::default(),
             troubles: BTreeMap::new(),
             appeared: BTreeSet::new(),
             entered: BTreeMap::new(),
@@ -429,6 +432,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.copies.clear();
         self.leavers.clear();
         self.readings.clear();
+        self.proofs = proofs::Proofs::default();
         self.replica.stop_readings();
         self.end_rsync();
         for (_, incoming) in std::mem::take(&mut self.incoming) {
@@ -501,6 +505,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.reporting = true;
         self.last_progress = now;
         self.replica.reopen_reports()?;
+        self.proofs.begin(now);
         if scan || !self.covered {
             self.scans.clear();
             self.entered.clear();

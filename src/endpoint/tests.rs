@@ -166,6 +166,7 @@ fn a_copy_is_told_before_the_name_that_it_copies() {
             moved,
             after,
             contents: true,
+            touched: false,
             read: false,
             inline,
             like,

@@ -58,6 +58,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         if self.reports() {
             more |= self.step_scans(now, out)?;
+            more |= self.step_proofs(more, now, out)?;
         }
         for path in std::mem::take(&mut self.replica.vanished) {
             self.vanish(path, now);
@@ -97,12 +98,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             || !self.scans.is_empty()
             || !self.readings.is_empty()
             || !self.coalescer.is_empty();
+        // Whoever is told that both sides are equal ends, perhaps, or deletes.
+        let owes = self.reports() && self.owes_proofs();
         let asked = !self.pings.is_empty();
         if asked && let Some(counts) = self.replica.not_set.take_news() {
             out.push(Reply::NotSet { counts });
         }
         self.pings.retain(|(number, since)| {
-            let wait = busy && now < since + PING_WAIT;
+            let wait = owes || (busy && now < since + PING_WAIT);
             if !wait {
                 out.push(Reply::Pong { number: *number });
             }
@@ -111,13 +114,15 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     fn next_due(&self, now: Millis) -> Next {
-        let asked = self.pings.iter().map(|(_, since)| since + PING_WAIT).min();
+        let owes = self.reports() && self.owes_proofs();
+        let asked = self.pings.iter().map(|(_, since)| since + PING_WAIT).min().filter(|_| !owes);
         let mut due = [self.replica.next_look(), asked].into_iter().flatten().min();
         if self.reports() {
             let trouble = self.troubles.values().map(|t| t.next).min();
             let stalled = self.full_scan.is_some().then_some(now + 100);
             let expiry = self.settings.trash_seconds.map(|_| self.next_expiry);
-            due = [due, self.coalescer.next_due(), trouble, stalled, expiry].into_iter().flatten().min();
+            let proofs = self.proofs_due(now);
+            due = [due, self.coalescer.next_due(), trouble, stalled, expiry, proofs].into_iter().flatten().min();
         }
         match due {
             Some(due) if due <= now => Next::At(now + 1),

@@ -377,6 +377,7 @@ impl Engine {
                 self.tell(News::Problem { side, path, problem });
             }
             Reply::NotSet { counts } => self.tell(News::NotSet { side, counts }),
+            Reply::Unproven { files } => self.tell(News::Unproven { side, files }),
             Reply::Note { text } => self.tell(News::Note { side, text }),
             Reply::Lost { scope, reason } => self.tell(News::Lost { side, scope, reason }),
             Reply::Pong { number } => {

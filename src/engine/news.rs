@@ -64,6 +64,11 @@ pub enum News {
         side: Side,
         counts: Vec<(String, u64)>,
     },
+    /// So many files of this side were not compared with what was agreed on.
+    Unproven {
+        side: Side,
+        files: u64,
+    },
     Note {
         side: Side,
         text: String,

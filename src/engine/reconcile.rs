@@ -73,6 +73,8 @@ struct View<'a> {
     here: Option<&'a Entry>,
     known: Option<&'a Known>,
     contents: bool,
+    /// Since it was recorded the file was written, or touched in another way.
+    touched: bool,
     attrs: bool,
     /// The file was read for this report.
     read: bool,
@@ -82,7 +84,7 @@ impl<'a> View<'a> {
     fn new(change: Option<&'a Change>, ancestor: Option<&'a Known>) -> View<'a> {
         let Some(change) = change else {
             let here = ancestor.map(|k| &k.entry);
-            return View { here, known: ancestor, contents: false, attrs: false, read: false };
+            return View { here, known: ancestor, contents: false, touched: false, attrs: false, read: false };
         };
         let (here, known, read) = (change.after.as_ref(), change.known.as_ref(), change.read);
         let (contents, attrs) = match (here, known) {
@@ -90,7 +92,7 @@ impl<'a> View<'a> {
             (None, None) => (false, false),
             _ => (true, true),
         };
-        View { here, known, contents, attrs, read }
+        View { here, known, contents, touched: change.touched, attrs, read }
     }
 
     fn changed(&self) -> bool {
@@ -194,6 +196,9 @@ fn same_kind(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>,
         // Read for the first time, by a scan with checksums.
         (true, false, Sameness::Unknown) if l.unread() => return Verdict::Compare,
         (false, true, Sameness::Unknown) if r.unread() => return Verdict::Compare,
+        // The side that was touched since was written, most likely. But they may have differed from the beginning.
+        (true, false, Sameness::Differs) if l.unread() && l.touched => (Side::Left, true),
+        (false, true, Sameness::Differs) if r.unread() && r.touched => (Side::Right, true),
         (true, false, Sameness::Differs) if l.unread() => (preferred(a, b, prefer), true),
         (false, true, Sameness::Differs) if r.unread() => (preferred(a, b, prefer), true),
         (true, false, _) => (Side::Left, false),

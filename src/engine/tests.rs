@@ -113,8 +113,20 @@ impl Session {
         self.seqs += 1;
         let contents = moved.is_none();
         let (seq, path) = (self.seqs, path(at));
-        let change =
-            Change { seq, path, parent, known, moved, after, contents, read: false, inline: None, like: None, below };
+        let change = Change {
+            seq,
+            path,
+            parent,
+            known,
+            moved,
+            after,
+            contents,
+            touched: false,
+            read: false,
+            inline: None,
+            like: None,
+            below,
+        };
         self.reply(side, Reply::Report(change), 0)
     }
 
@@ -194,8 +206,20 @@ fn a_saved_file_that_kept_its_old_one_is_copied_there_before_it_changes() {
         let like = like.then(|| Like { from: path("a"), node: 19, generation: 19 });
         let (seq, path, after) = (session.seqs, path("a~"), Some(file(50_000)));
         let (parent, known, moved, inline) = (Some(1), None, None, None);
-        let change =
-            Change { seq, path, parent, known, moved, after, contents: true, read: false, inline, like, below: 0 };
+        let change = Change {
+            seq,
+            path,
+            parent,
+            known,
+            moved,
+            after,
+            contents: true,
+            touched: false,
+            read: false,
+            inline,
+            like,
+            below: 0,
+        };
         session.reply(Side::Left, Reply::Report(change), 0)
     };
     let copy = backup(true);
@@ -256,6 +280,7 @@ fn asked_below_a_new_directory(meanwhile: impl FnOnce(&mut Session)) -> Vec<Effe
         moved,
         after,
         contents: true,
+        touched: false,
         read: false,
         inline,
         like,
@@ -361,6 +386,7 @@ fn both_files_are_read_before_one_is_made_setuid() {
         known: Some(known(19, of("reviewed", 0o755))),
         moved: None,
         contents: after.content != content("reviewed"),
+        touched: false,
         after: Some(after),
         read,
         inline: None,

@@ -121,6 +121,7 @@ mod tests {
             moved: Some(crate::model::Moved { from: path.clone(), known, edited: true }),
             after,
             contents: true,
+            touched: false,
             read: false,
             inline: Some(ByteBuf::from(b"hello".to_vec())),
             like: None,

@@ -47,6 +47,8 @@ pub struct Change {
     pub after: Option<Entry>,
     /// Whether the contents differ, or may differ, from the ancestor's.
     pub contents: bool,
+    /// The very file that was recorded, with its size and time; but since then its ctime moved.
+    pub touched: bool,
     /// The file was read for this very report: the hash in `after` is that of its contents, and not the archive's.
     pub read: bool,
     /// The whole contents of a small file, when it is likely to be wanted.

@@ -133,6 +133,11 @@ impl Entry {
 }
 
 impl Content {
+    /// Whether it is a file's, and nobody has read it.
+    pub fn is_unread(&self) -> bool {
+        matches!(self, Content::File { size: 1.., hash: None })
+    }
+
     /// Compares contents alone, attributes left out.
     pub fn compare(&self, other: &Content) -> Sameness {
         match (self, other) {

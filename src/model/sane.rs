@@ -257,6 +257,7 @@ mod tests {
             moved: Some(Moved { from: at("e"), known: known(), edited: false }),
             after: Some(good()),
             contents: true,
+            touched: false,
             read: true,
             inline: Some(serde_bytes::ByteBuf::from(*b"hello")),
             like: Some(Like { from: at("g"), node: 19, generation: 30 }),

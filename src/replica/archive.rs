@@ -70,9 +70,14 @@ impl Row {
     pub fn live_attrs(&self) -> &Attrs {
         self.achieved.as_ref().unwrap_or(&self.entry.attrs)
     }
-}
 
-impl Row {
+    /// Whether nothing proves that this side's file holds what was agreed on: both sides' files were taken for equal unread, or
+    /// only a look at the contents tells what was written since.
+    pub fn is_unproven(&self) -> bool {
+        self.entry.size() > 0
+            && self.signature.is_some_and(|seen| self.entry.hash().is_none() || seen.ctime == Time::default())
+    }
+
     /// Refuses what no archive can hold: a row of the root, a node in itself, a number of 2^63 or more.
     pub fn check(&self) -> Result<(), ArchiveError> {
         let detail = if self.node == ROOT_NODE {
@@ -183,6 +188,10 @@ pub trait Archive {
     fn children(&self, parent: NodeId) -> Result<Vec<Row>, ArchiveError>;
     /// The rows whose signature names this object, sorted by node.
     fn by_object(&self, ino: u64, btime: Time) -> Result<Vec<Row>, ArchiveError>;
+    /// The row that is [`Row::is_unproven`] of the lowest node above this one.
+    fn unproven(&self, above: NodeId) -> Result<Option<Row>, ArchiveError>;
+    /// The number of such rows.
+    fn count_unproven(&self) -> Result<u64, ArchiveError>;
     /// The number of rows.
     fn count(&self) -> Result<u64, ArchiveError>;
 

@@ -31,6 +31,10 @@ pub struct How {
     pub hash: bool,
     /// Believe no stat: a file that looks unchanged is compared by its hash.
     pub verify: bool,
+    /// Compare contents now, also large ones of which only the ctime moved.
+    pub now: bool,
+    /// The look is nobody's hurry: a file that somebody is writing is left alone, whatever the settings say.
+    pub idle: bool,
     /// Tell no move of a file that has only now left its old name empty: it may be there again in a moment.
     pub patient: bool,
 }
@@ -248,6 +252,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             moved: None,
             after: Some(row.entry.clone()),
             contents: false,
+            touched: false,
             read,
             inline: None,
             like: None,
@@ -321,6 +326,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             moved: None,
             after: None,
             contents: true,
+            touched: false,
             read: false,
             inline: None,
             like: None,
@@ -405,7 +411,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<Examined, ReplicaError> {
         let mut bytes = None;
         let mut snapshot = None;
-        let mut now_read = false;
+        let (mut now_read, mut open, mut presumed) = (false, false, false);
+        let mut touched = false;
         let (content, contents) = match live.kind {
             Kind::Dir => (Content::Dir, row.as_ref().is_none_or(|r| r.entry.kind() != Kind::Dir)),
             Kind::Link => {
@@ -415,24 +422,29 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             Kind::File => {
                 let doubt = self.doubt(row.as_ref(), &live.stat);
+                touched = doubt == Doubt::Touched;
                 let small = live.stat.size <= self.settings.inline_max.min(how.inline);
                 let wants_inline = how.inline > 0 && small && doubt != Doubt::Unchanged;
                 let verify = how.verify && doubt == Doubt::Unchanged;
-                let read = how.hash || wants_inline || doubt == Doubt::Read || verify;
-                if live.stat.size > self.settings.max_size && doubt != Doubt::Unchanged {
+                presumed = touched && self.is_proven_later(row.as_ref(), live.stat.size, how);
+                let read = how.hash || wants_inline || matches!(doubt, Doubt::Read | Doubt::Touched) || verify;
+                let too_large = live.stat.size > self.settings.max_size;
+                if too_large && matches!(doubt, Doubt::Read | Doubt::Changed) {
                     return Ok(Examined::Problem(self.too_large(path, live.stat.size)));
                 }
-                if doubt != Doubt::Unchanged || read {
+                if (doubt != Doubt::Unchanged || read) && !presumed {
                     match self.read_for_report(dir, path, name, &live.stat, read, wants_inline, how)? {
                         Contents::Busy => return Ok(Examined::Busy),
                         Contents::Reading => return Ok(Examined::Reading),
-                        Contents::Found(Looked { size, read: None, snapshot: copy }) => {
+                        Contents::Found(Looked { size, read: None, snapshot: copy, open: written }) => {
+                            open = written;
                             let hash = if copy.is_none() { self.hash_told(path, &live) } else { None };
                             now_read = hash.is_some();
                             snapshot = copy;
                             (Content::File { size, hash }, true)
                         }
-                        Contents::Found(Looked { size, read: Some((hash, kept)), snapshot: copy }) => {
+                        Contents::Found(Looked { size, read: Some((hash, kept)), snapshot: copy, open: written }) => {
+                            open = written;
                             // A snapshot tells nothing of what the file holds by now.
                             now_read = copy.is_none();
                             (bytes, snapshot) = (kept, copy);
@@ -442,7 +454,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                             // everything tells of it: the other side's file, taken for equal unread, may be another.
                             let scanned = how.hash && how.verify;
                             let adopted = same == Some(Sameness::Unknown) && doubt == Doubt::Unchanged && !scanned;
-                            (content, same != Some(Sameness::Same) && !adopted)
+                            let differs = same != Some(Sameness::Same) && !adopted;
+                            if too_large && differs {
+                                return Ok(Examined::Problem(self.too_large(path, live.stat.size)));
+                            }
+                            (content, differs)
                         }
                     }
                 } else {
@@ -457,12 +473,21 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let agreed = row.as_ref().filter(|_| !contents).map(|row| &row.entry.attrs);
         let (attrs, dropped) = self.entitled(live.kind, attrs, &live.attrs, agreed);
+        let inline = bytes.filter(|_| contents);
+        let like = match contents && inline.is_none() {
+            true => self.like(&live.stat, path)?,
+            false => None,
+        };
+        // What looks like another name's contents was not compared with them.
+        presumed |= like.is_some() && content.is_unread();
         let seen = Seen {
             signature: Signature::of(&live.stat),
             content: content.clone(),
             attrs: live.attrs,
             settled: live.settled,
             snapshot: snapshot.is_some(),
+            presumed,
+            open,
         };
         if let Some(row) = row.as_ref().filter(|_| !contents && !attrs_differ) {
             if how.verify && row.signature == Some(seen.signature) && row.entry.content == content {
@@ -474,8 +499,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.unscanned.insert(path.clone());
             }
             let fresh = Row { signature: Some(seen.proof()), entry: Entry { content, attrs }, ..row.clone() };
+            if presumed {
+                self.unproven.owe(path);
+            }
             if fresh != *row {
-                self.sync_adopted(dir, path, name, live.kind)?;
+                if !presumed {
+                    self.sync_adopted(dir, path, name, live.kind)?;
+                }
+                self.unproven.note(&fresh);
                 self.archive.put(&fresh)?;
             }
             return self.same(path, parent, &fresh, how, now_read);
@@ -491,11 +522,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.look_at_links(&live.stat, path)?;
         }
         let below = self.replaced_below(row.as_ref(), Some(live.kind))?;
-        let inline = bytes.filter(|_| contents);
-        let like = match contents && inline.is_none() {
-            true => self.like(&live.stat, path)?,
-            false => None,
-        };
         if let Some(words) = dropped {
             self.notes.push(format!("{path}: {words} was agreed on for other contents, and does not go with these"));
         }
@@ -512,6 +538,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             moved: None,
             after: Some(Entry { content, attrs }),
             contents,
+            touched,
             read: now_read,
             inline,
             like,
@@ -519,11 +546,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         })))
     }
 
+    /// Whether the contents of a file of which only the ctime moved are compared later: what else changed need not wait for
+    /// that. Rights that its row stands for are nobody's before.
+    fn is_proven_later(&self, row: Option<&Row>, size: u64, how: How) -> bool {
+        let asked = how.again || how.hash || how.verify || how.now;
+        !asked && size > self.settings.prove_later && row.is_some_and(|row| !self.stands_for_rights(row))
+    }
+
     /// The hash that was reported of the very same file.
     fn hash_told(&self, path: &RelPath, live: &Live) -> Option<Hash> {
         let seen = self.reported.get(path)?.seen.as_ref()?;
         let Content::File { hash, .. } = seen.content else { return None };
-        hash.filter(|_| seen.settled && seen.signature == Signature::of(&live.stat))
+        hash.filter(|_| seen.settled && !seen.presumed && seen.signature == Signature::of(&live.stat))
     }
 
     /// Hard links travel as files of their own; the kernel tells only of the name that a write came through.

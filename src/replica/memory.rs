@@ -30,6 +30,7 @@ pub struct MemoryArchive {
     names: BTreeMap<NodeId, BTreeMap<Name, NodeId>>,
     objects: BTreeSet<(u64, Time, NodeId)>,
     generations: BTreeSet<(Generation, NodeId)>,
+    unproven: BTreeSet<NodeId>,
     tombstones: BTreeMap<NodeId, Tombstone>,
     intents: BTreeMap<Generation, Intent>,
     trash: BTreeMap<Name, TrashItem>,
@@ -54,6 +55,7 @@ impl MemoryArchive {
             names: BTreeMap::new(),
             objects: BTreeSet::new(),
             generations: BTreeSet::new(),
+            unproven: BTreeSet::new(),
             tombstones: BTreeMap::new(),
             intents: BTreeMap::new(),
             trash: BTreeMap::new(),
@@ -92,6 +94,7 @@ impl MemoryArchive {
                 }
             }
             self.generations.remove(&(old.generation, node));
+            self.unproven.remove(&node);
             if let Some(signature) = old.signature {
                 self.objects.remove(&(signature.ino, signature.btime, node));
             }
@@ -99,6 +102,9 @@ impl MemoryArchive {
         if let Some(row) = row {
             self.names.entry(row.parent).or_default().insert(row.name.clone(), node);
             self.generations.insert((row.generation, node));
+            if row.is_unproven() {
+                self.unproven.insert(node);
+            }
             if let Some(signature) = row.signature {
                 self.objects.insert((signature.ino, signature.btime, node));
             }
@@ -164,6 +170,15 @@ impl Archive for MemoryArchive {
     fn by_object(&self, ino: u64, btime: Time) -> Result<Vec<Row>, ArchiveError> {
         let found = self.objects.range((ino, btime, 0)..=(ino, btime, NodeId::MAX));
         Ok(found.filter_map(|(_, _, node)| self.row(*node)).collect())
+    }
+
+    fn unproven(&self, above: NodeId) -> Result<Option<Row>, ArchiveError> {
+        let next = self.unproven.range((Excluded(above), Unbounded)).next();
+        Ok(next.and_then(|node| self.row(*node)))
+    }
+
+    fn count_unproven(&self) -> Result<u64, ArchiveError> {
+        Ok(self.unproven.len() as u64)
     }
 
     fn count(&self) -> Result<u64, ArchiveError> {

@@ -36,6 +36,7 @@ pub mod stage;
 mod touched;
 pub mod trash;
 pub mod trash_list;
+pub mod unproven;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -70,8 +71,10 @@ pub struct Settings {
     pub partial_min: u64,
     /// Files above this size neither travel nor are taken.
     pub max_size: u64,
-    /// Files above this size are read in slices where all of them must be read, and how much one slice is.
+    /// Files above this size are read in slices, and how much one slice is.
     pub read_slice: u64,
+    /// Files above this size of which only the ctime moved are compared when nobody else has work.
+    pub prove_later: u64,
     /// Deletions within ten minutes beyond which this side removes nothing more, whoever asks.
     pub max_delete: Limit,
     /// A directory that is to be removed may be removed whatever it holds.
@@ -93,7 +96,8 @@ impl Default for Settings {
             trash_max: None,
             partial_min: 8 * 1024 * 1024,
             max_size: u64::MAX,
-            read_slice: 64 * 1024 * 1024,
+            read_slice: 16 * 1024 * 1024,
+            prove_later: 64 * 1024,
             max_delete: Limit::Off,
             force: false,
             dry_run: false,
@@ -112,12 +116,17 @@ pub(crate) struct Seen {
     pub settled: bool,
     /// The contents are those of a snapshot, made after the signature was taken.
     pub snapshot: bool,
+    /// Only the ctime moved, and the contents were not compared: they are taken for those of the row.
+    pub presumed: bool,
+    /// Somebody had it open for writing: what he writes next may come without an event.
+    pub open: bool,
 }
 
 impl Seen {
     /// The signature as a row may hold it: a ctime that proves nothing is left out.
     pub fn proof(&self) -> Signature {
         match (self.settled, self.snapshot) {
+            (true, _) if self.presumed || self.open => Signature { ctime: Time::default(), ..self.signature },
             (true, _) => self.signature,
             (false, false) => Signature { ctime: Time::default(), ..self.signature },
             (false, true) => Signature { ctime: Time::default(), mtime: Time::default(), ..self.signature },
@@ -184,6 +193,7 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) notes: Vec<String>,
     pub(crate) looks: late::Looks,
     readings: reading::Readings<D::File>,
+    unproven: unproven::Unproven,
     pub(crate) formers: std::collections::VecDeque<trash::Former>,
     pub(crate) expiry: expire::Expiry,
     room: room::Room,
@@ -220,6 +230,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             notes: Vec::new(),
             looks: late::Looks::default(),
             readings: reading::Readings::default(),
+            unproven: unproven::Unproven::default(),
             formers: Default::default(),
             expiry: expire::Expiry::default(),
             room: room::Room::default(),

@@ -14,9 +14,9 @@ use super::error::{At, ReplicaError};
 use super::examine::How;
 use super::reading::{Open, Reading};
 
-/// Files up to this size are read at once when their stat alone does not tell whether the contents changed.
-/// Larger ones count as changed if size or mtime differ, and as unchanged if only the ctime does. Before rights are granted
-/// to a file it is read whatever its size (see [`crate::model::Change::read`]).
+/// Files up to this size are read when their mtime moved or another object took the name: they may hold what they held. Larger
+/// ones count as changed then. Where only the ctime moved a file is read whatever its size, and so it is before rights are
+/// granted to it (see [`crate::model::Change::read`]).
 pub(super) const READ_TO_COMPARE: u64 = 64 * 1024 * 1024;
 
 /// Snapshots that are kept at a time; beyond that files are read themselves.
@@ -37,12 +37,16 @@ pub(super) struct Looked<F> {
     pub read: Option<(Hash, Option<ByteBuf>)>,
     /// What is to be read in place of the file.
     pub snapshot: Option<F>,
+    /// Somebody has it open for writing.
+    pub open: bool,
 }
 
 /// Whether a file's contents are worth a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
     Unchanged,
+    /// Only the ctime moved: whoever wrote it may have put the time of change back.
+    Touched,
     /// Reading tells.
     Read,
     Changed,
@@ -63,16 +67,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             // Not a byte was written since; mode or owner differ.
             return Doubt::Unchanged;
         }
-        let worth = stat.size <= READ_TO_COMPARE || self.stands_for_rights(row);
-        match row.entry.hash().is_some() && worth {
-            true => Doubt::Read,
-            false if same_object && signature.mtime == stat.mtime => Doubt::Unchanged,
-            false => Doubt::Changed,
+        if same_object && signature.mtime == stat.mtime {
+            return Doubt::Touched;
         }
+        let worth = stat.size <= READ_TO_COMPARE || self.stands_for_rights(row);
+        if row.entry.hash().is_some() && worth { Doubt::Read } else { Doubt::Changed }
     }
 
     /// Looks whether somebody is writing the file, and reads it if asked. If it is to be sent all the same, it is read
-    /// from a snapshot, or counts only if it holds still. A large file that is read whatever its size is read in slices.
+    /// from a snapshot, or counts only if it holds still. A large file is read in slices.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn read_for_report(
         &mut self,
@@ -89,9 +92,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let wait = self.settings.wait_for_writers && !how.despite_writers;
         let file = self.disk.open_file(dir, name).at(path, "open")?;
-        let in_slices = |size: u64| read && (how.hash || how.verify) && size > self.settings.read_slice;
-        if self.disk.lease(&file, Lease::Read).at(path, "lease")? == Leased::Refused {
-            if wait {
+        let in_slices = |size: u64| read && size > self.settings.read_slice;
+        let written = self.disk.lease(&file, Lease::Read).at(path, "lease")? == Leased::Refused;
+        if written {
+            if wait || how.idle {
                 return Ok(Contents::Busy);
             }
             let first = self.disk.stat_file(&file).at(path, "stat")?;
@@ -101,11 +105,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             if let Some(snapshot) = self.snapshot(&file) {
                 let size = self.disk.stat_file(&snapshot).at(path, "stat the snapshot")?.size;
                 if in_slices(size) {
-                    return self.read_on(path, stat, open(snapshot, true, stat, size));
+                    return self.read_on(path, stat, open(snapshot, (true, true), stat, size));
                 }
                 let keep = keep && size <= self.settings.inline_max;
                 let whole = if read { self.read_whole(&snapshot, path, size, keep)? } else { None };
-                return Ok(Contents::Found(Looked { size, read: whole, snapshot: Some(snapshot) }));
+                return Ok(Contents::Found(Looked { size, read: whole, snapshot: Some(snapshot), open: true }));
             }
             self.show_stores(&file, path)?;
         }
@@ -113,7 +117,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if in_slices(size) {
             // What is written from now on shows in the stat at the end.
             self.disk.release(&file);
-            return self.read_on(path, stat, open(file, false, stat, size));
+            return self.read_on(path, stat, open(file, (false, written), stat, size));
         }
         let whole = if read { self.read_whole(&file, path, size, keep)? } else { None };
         let after = self.disk.stat_file(&file).at(path, "stat")?;
@@ -121,7 +125,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if (read && whole.is_none()) || Signature::of(&after) != Signature::of(stat) {
             return Ok(Contents::Busy);
         }
-        Ok(Contents::Found(Looked { size, read: whole, snapshot: None }))
+        Ok(Contents::Found(Looked { size, read: whole, snapshot: None, open: written }))
     }
 
     /// Reads one more slice of a large file.
@@ -145,11 +149,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let read = Some((hash, None));
         if open.snapshot {
-            return Ok(Contents::Found(Looked { size: open.size, read, snapshot: Some(open.file) }));
+            return Ok(Contents::Found(Looked { size: open.size, read, snapshot: Some(open.file), open: true }));
         }
         let after = self.disk.stat_file(&open.file).at(path, "stat")?;
         match Signature::of(&after) == open.signature {
-            true => Ok(Contents::Found(Looked { size: open.size, read, snapshot: None })),
+            true => Ok(Contents::Found(Looked { size: open.size, read, snapshot: None, open: open.written })),
             false => Ok(Contents::Busy),
         }
     }
@@ -218,6 +222,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 }
 
-fn open<F>(file: F, snapshot: bool, stat: &Stat, size: u64) -> Open<F> {
-    Open { file, snapshot, signature: Signature::of(stat), size, reading: Reading::new(size) }
+fn open<F>(file: F, (snapshot, written): (bool, bool), stat: &Stat, size: u64) -> Open<F> {
+    Open { file, snapshot, written, signature: Signature::of(stat), size, reading: Reading::new(size) }
 }

@@ -98,6 +98,8 @@ pub(super) struct Open<F> {
     /// The file, or a snapshot of it.
     pub file: F,
     pub snapshot: bool,
+    /// Somebody had it open for writing when this began.
+    pub written: bool,
     /// What the path's stat was when this began: it must be the same at the end.
     pub signature: Signature,
     pub size: u64,

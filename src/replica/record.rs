@@ -146,6 +146,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.doubt_old_place(old.as_ref(), &row)?;
         }
         self.put_row(&row)?;
+        if seen.is_some_and(|seen| seen.presumed) && row.is_unproven() {
+            self.unproven.owe(&record.path);
+        }
         // In a directory that was renamed meanwhile it was looked for before it had a row.
         let here = self.path_of(row.parent)?.and_then(|above| above.join(&row.name).ok());
         self.dirty.extend(here.filter(|here| *here != record.path));
@@ -167,6 +170,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Writes the row of an action. Another node that had the name is gone with it, and leaves a tombstone: else the other
     /// side, if it missed the action, would teach it to this one again in the place of what lies there now.
     pub(crate) fn put_row(&mut self, row: &Row) -> Result<(), ReplicaError> {
+        self.unproven.note(row);
         if let Some(node) = self.archive.put(row)? {
             self.removals.take_place(node, row.node);
             let (parent, name, generation) = (row.parent, row.name.clone(), row.generation);

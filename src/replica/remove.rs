@@ -237,18 +237,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     let inside = self.disk.open_child(dir, &name, &below).at(&below, "open the directory")?;
                     self.walk_known(&inside, &below, Some(row.node), newest)?
                 }
-                _ if !self.is_as_recorded(dir, &row, &stat, &below)? => Below::Survivors,
-                Some(Kind::File) => match self.guard(&below, (dir, &name), &stat)? {
-                    Guarded::Busy => Below::Busy,
-                    Guarded::Refused => Below::Survivors,
-                    Guarded::Lease(file) => {
-                        if let Some(file) = file {
-                            self.disk.release(&file);
+                kind => match (self.compared(dir, &row, &stat, &below)?, kind) {
+                    (Below::Known, Some(Kind::File)) => match self.guard(&below, (dir, &name), &stat)? {
+                        Guarded::Busy => Below::Busy,
+                        Guarded::Refused => Below::Survivors,
+                        Guarded::Lease(file) => {
+                            if let Some(file) = file {
+                                self.disk.release(&file);
+                            }
+                            Below::Known
                         }
-                        Below::Known
-                    }
+                    },
+                    (other, _) => other,
                 },
-                _ => Below::Known,
             };
             found = found.max(now);
             if found == Below::Survivors {
@@ -266,20 +267,30 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         stat: &Stat,
         path: &RelPath,
     ) -> Result<bool, ReplicaError> {
+        Ok(self.compared(dir, row, stat, path)? == Below::Known)
+    }
+
+    /// The same. A large file is busy until it has been read, which is done when there is time.
+    fn compared(&mut self, dir: &D::Dir, row: &Row, stat: &Stat, path: &RelPath) -> Result<Below, ReplicaError> {
         if self.unchanged(row, stat) {
-            return Ok(true);
+            return Ok(Below::Known);
         }
         if stat.kind != Some(row.entry.kind()) || stat.foreign {
-            return Ok(false);
+            return Ok(Below::Survivors);
         }
-        match self.examine_in(dir, Some(row.parent), path, &row.name, How::default()) {
-            Ok(Examined::Same) => Ok(true),
+        match self.examine_in(dir, Some(row.parent), path, &row.name, How { now: true, ..How::default() }) {
+            Ok(Examined::Same) => Ok(Below::Known),
+            Ok(Examined::Reading) => {
+                self.stop_reading(path);
+                self.unproven.owe(path);
+                Ok(Below::Busy)
+            }
             Err(error @ ReplicaError::Archive(_)) => Err(error),
             _ => {
                 // Nobody is told from here: it is looked at again.
                 self.forget_report(path);
                 self.dirty.insert(path.clone());
-                Ok(false)
+                Ok(Below::Survivors)
             }
         }
     }

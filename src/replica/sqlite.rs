@@ -235,6 +235,7 @@ fn open(own: &OwnDir, name: &str, root: (u64, Time)) -> Result<(SqliteArchive, b
         schema::upgrade(&connection, version)?;
         connection.execute_batch("COMMIT")?;
     }
+    schema::ensure_index(&connection)?;
     // Take the lock now, and see that the identity is whole.
     connection.execute_batch("BEGIN IMMEDIATE; COMMIT;")?;
     let mut archive = SqliteArchive::on(connection);
@@ -335,6 +336,11 @@ mod statements {
         format!("SELECT {ROW} FROM rows WHERE {rest}")
     }
 
+    /// By its own index: SQLite takes others for better.
+    fn unproven() -> String {
+        format!("FROM rows INDEXED BY rows_unproven WHERE {}", super::schema::UNPROVEN)
+    }
+
     fn parameters() -> String {
         (1..=ROW.split(',').count()).map(|at| format!("?{at}")).collect::<Vec<_>>().join(", ")
     }
@@ -351,6 +357,9 @@ mod statements {
     pub static CHILDREN: LazyLock<String> = LazyLock::new(|| select("parent = ?1 ORDER BY name"));
     pub static OBJECT: LazyLock<String> =
         LazyLock::new(|| select("ino = ?1 AND btime = ?2 AND btime_ns = ?3 ORDER BY node"));
+    pub static UNPROVEN: LazyLock<String> =
+        LazyLock::new(|| format!("SELECT {ROW} {} AND node > ?1 ORDER BY node LIMIT 1", unproven()));
+    pub static COUNT_UNPROVEN: LazyLock<String> = LazyLock::new(|| format!("SELECT count(*) {}", unproven()));
     pub static ABOVE: LazyLock<String> = LazyLock::new(|| select("generation > ?1 ORDER BY generation, node"));
 }
 
@@ -403,6 +412,15 @@ impl Archive for SqliteArchive {
 
     fn by_object(&self, ino: u64, btime: Time) -> Result<Vec<Row>, ArchiveError> {
         self.all("object", &statements::OBJECT, params![bits(ino), btime.secs, btime.nanos], codec::read_row)
+    }
+
+    fn unproven(&self, above: NodeId) -> Result<Option<Row>, ArchiveError> {
+        self.one("unproven", &statements::UNPROVEN, [int(above)], codec::read_row)
+    }
+
+    fn count_unproven(&self) -> Result<u64, ArchiveError> {
+        let count = self.one("unproven", &statements::COUNT_UNPROVEN, [], |columns| Ok(columns.get::<_, i64>(0)?))?;
+        Ok(count.unwrap_or(0).cast_unsigned())
     }
 
     fn count(&self) -> Result<u64, ArchiveError> {

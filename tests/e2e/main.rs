@@ -28,6 +28,7 @@ mod owners;
 mod partaking;
 mod places;
 mod policy;
+mod quiet_writes;
 mod rights;
 mod roots;
 mod rsync;

@@ -353,11 +353,13 @@ fn a_large_file_that_looks_unchanged_is_read_before_anything_is_granted_to_it() 
         touch(pair.left.join("tool"), LONG_AGO, 0);
         pair.run();
         let (giver, taker) = (pair.sides()[granting].to_owned(), pair.sides()[1 - granting].to_owned());
+        // Else what was written would be there before anything is granted.
+        pair.stop();
         write_at(taker.join("tool"), 0, HOSTILE);
         touch(taker.join("tool"), LONG_AGO, 0);
-        std::thread::sleep(std::time::Duration::from_millis(1500));
         chown(giver.join("tool"), 0, 0);
         chmod(giver.join("tool"), 0o4755);
+        pair.run();
         pair.settle();
         harmless(&pair, &format!("granted on side {granting}"));
     }

@@ -285,6 +285,7 @@ fn report(n: u64, seq: u64) -> Reply {
         moved: None,
         after: Some(entry),
         contents: true,
+        touched: false,
         read: false,
         inline: None,
         like: None,

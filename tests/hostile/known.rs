@@ -112,7 +112,20 @@ fn a_piece_at_a_place_that_is_far_away_stops_no_brain() {
 fn change(seq: u64, name: &str, known: Option<Known>, after: Option<Entry>) -> Change {
     let (contents, read, below) = (true, false, 0);
     let path = path(name.as_bytes());
-    Change { seq, path, parent: Some(1), known, moved: None, after, contents, read, inline: None, like: None, below }
+    Change {
+        seq,
+        path,
+        parent: Some(1),
+        known,
+        moved: None,
+        after,
+        contents,
+        touched: false,
+        read,
+        inline: None,
+        like: None,
+        below,
+    }
 }
 
 /// 600 files on both sides.

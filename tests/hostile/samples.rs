@@ -271,6 +271,7 @@ impl Maker {
             moved: self.some(|m| Moved { from: m.path(), known: m.known(), edited: m.bool() }),
             after: self.some(Maker::entry),
             contents: self.bool(),
+            touched: self.bool(),
             read: self.bool(),
             inline: self.some(|m| {
                 let mut bytes = m.bytes();
@@ -577,6 +578,7 @@ kinds! {
         Reply::Rsync { .. } => Reply::Rsync { generation: m.u64(), piece: tunnel(m) },
         Reply::Problem { .. } => Reply::Problem { path: m.path(), problem: m.some(Maker::problem) },
         Reply::NotSet { .. } => Reply::NotSet { counts: m.few(|m| (m.text(), m.u64())) },
+        Reply::Unproven { .. } => Reply::Unproven { files: m.u64() },
         Reply::Note { .. } => Reply::Note { text: m.text() },
         Reply::Pong { .. } => Reply::Pong { number: m.u64() },
         Reply::Names { .. } => Reply::Names { numbers: m.few(Maker::owner) },

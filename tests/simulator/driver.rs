@@ -172,6 +172,7 @@ impl RealPair {
                     keeps_xattrs,
                     partial_min: 20,
                     read_slice: 16,
+                    prove_later: 16,
                     max_delete: self.stage.limits.1,
                     ..Default::default()
                 },

@@ -105,6 +105,14 @@ impl Archive for SpyArchive {
         self.alive()?;
         self.inner.borrow().by_object(ino, btime)
     }
+    fn unproven(&self, above: NodeId) -> Result<Option<Row>, ArchiveError> {
+        self.alive()?;
+        self.inner.borrow().unproven(above)
+    }
+    fn count_unproven(&self) -> Result<u64, ArchiveError> {
+        self.alive()?;
+        self.inner.borrow().count_unproven()
+    }
     fn count(&self) -> Result<u64, ArchiveError> {
         self.alive()?;
         self.inner.borrow().count()

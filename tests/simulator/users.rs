@@ -21,6 +21,8 @@ pub enum Call {
     },
     Append(Text),
     SetLen(usize),
+    /// The time of change is what it was before the file was opened.
+    PutTimeBack,
     Close,
     Rename(RelPath, RelPath),
     Unlink(RelPath),
@@ -150,12 +152,13 @@ impl Running {
             Call::Link(from, to) => disk.user_link(from, to),
             Call::Mkfifo(path) => disk.user_mkfifo(path),
             Call::Sleep(_) => return (true, false),
-            Call::WriteAt { .. } | Call::Append(_) | Call::SetLen(_) | Call::Close => {
+            Call::WriteAt { .. } | Call::Append(_) | Call::SetLen(_) | Call::PutTimeBack | Call::Close => {
                 let Some(fd) = self.fd else { return (true, false) };
                 match call {
                     Call::WriteAt { offset, bytes } => disk.user_write(fd, *offset, &bytes.0),
                     Call::Append(bytes) => disk.user_append(fd, &bytes.0),
                     Call::SetLen(size) => disk.user_set_len(fd, *size),
+                    Call::PutTimeBack => disk.user_put_time_back(fd),
                     _ => {
                         disk.user_close(fd);
                         self.fd = None;
@@ -235,6 +238,10 @@ impl Maker<'_> {
         }
         if self.choices.one_in(8) {
             calls.push(Call::Sleep(self.choices.below(400)));
+        }
+        // No matter of choice: what follows in the stream stays what it was.
+        if self.value.is_multiple_of(5) {
+            calls.push(Call::PutTimeBack);
         }
         calls.push(Call::Close);
         calls

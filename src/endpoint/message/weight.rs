@@ -95,6 +95,7 @@ impl Weight for Reply {
             | Reply::Recorded { .. }
             | Reply::Credit { .. }
             | Reply::NotSet { .. }
+            | Reply::Unproven { .. }
             | Reply::Pong { .. }
             | Reply::Stopped => 0,
         }

@@ -49,6 +49,7 @@ fn report(ancestor: &str, now: &str) -> Option<Change> {
         moved: None,
         after,
         contents,
+        touched: false,
         read: false,
         inline: None,
         like: None,
@@ -93,6 +94,21 @@ fn mirrored(text: &str) -> String {
         };
     }
     words.join(" ")
+}
+
+#[test]
+fn of_two_that_were_taken_for_equal_unread_the_one_that_was_touched_since_keeps_the_name() {
+    // Both were read by now; nobody's time moved, and the left wins a tie.
+    for (touched, wanted) in [([false, true], "from R c= keep L"), ([true, false], "from L =c keep R")] {
+        for written in Side::BOTH {
+            let mut reports = Side::BOTH.map(|side| report("a?", if side == written { "b" } else { "a" }));
+            for (report, touched) in reports.iter_mut().zip(touched) {
+                let report = report.as_mut().unwrap();
+                (report.touched, report.contents, report.read) = (touched, touched, true);
+            }
+            assert_eq!(told(&decided(&reports[0], &reports[1], Prefer::Newest, OLD)), wanted, "{written:?}");
+        }
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn report(at: String, known: Option<Known>, after: Option<Entry>) -> Change {
         moved: None,
         after,
         contents,
+        touched: false,
         read: false,
         inline: None,
         like: None,

@@ -85,8 +85,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         how: How,
     ) -> Result<Examined, ReplicaError> {
         let (attrs_differ, _) = self.carried(&row, &live);
-        // A rename changes the ctime, so that proves nothing here; a write that put the mtime back as well is left
-        // to a full sync with checksums.
+        // A rename changes the ctime, so that proves nothing here: what was written besides, and the time put back, is found
+        // when the contents are compared, once the move is recorded.
         let edited = attrs_differ
             || match (&row.entry.content, &row.signature) {
                 (Content::File { .. }, Some(s)) => (s.size, s.mtime) != (live.stat.size, live.stat.mtime),
@@ -99,6 +99,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             attrs: live.attrs,
             settled: live.settled,
             snapshot: false,
+            presumed: live.kind == Kind::File,
+            open: false,
         };
         let told = self
             .reported
@@ -118,6 +120,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             after: Some(row.entry.clone()),
             moved: Some(Moved { from, known: known(&row), edited }),
             contents: false,
+            touched: false,
             read: false,
             inline: None,
             like: None,

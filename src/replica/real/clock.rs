@@ -36,10 +36,11 @@ pub fn is_fine(dir: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Whether a change could still get this very ctime: it lies in the tick of the coarse clock that was running when
-/// the object was looked at, at most a second ago.
+/// the object was looked at, at most a second ago. A file system that stores no fractions has ticks of a second.
 pub fn is_recent(ctime: Time) -> bool {
     let now = clock_gettime(ClockId::RealtimeCoarse);
-    let (secs, nanos) = (now.tv_sec - MARGIN, u32::try_from(now.tv_nsec).unwrap_or(0));
+    let tick = if ctime.nanos == 0 { 1 } else { 0 };
+    let (secs, nanos) = (now.tv_sec - MARGIN - tick, u32::try_from(now.tv_nsec).unwrap_or(0));
     ctime >= Time { secs, nanos }
 }
 
@@ -90,8 +91,10 @@ mod tests {
     #[test]
     fn what_is_recent() {
         let now = wall();
-        for (secs, expected) in [(now + 5, true), (now, true), (now - 10, false), (-5, false)] {
-            assert_eq!(is_recent(Time { secs, nanos: 0 }), expected, "{}", secs - now);
+        // The last one was looked at in its second's last moment, a second ago.
+        let all = [(now + 5, 7, true), (now, 7, true), (now - 10, 7, false), (-5, 0, false), (now - 1, 0, true)];
+        for (secs, nanos, expected) in all {
+            assert_eq!(is_recent(Time { secs, nanos }), expected, "{}", secs - now);
         }
     }
 }

@@ -68,6 +68,13 @@ fn any_row(dice: &mut Dice) -> Row {
     if let Some(signature) = &mut row.signature {
         signature.ino = if dice.roll(2) == 0 { u64::MAX - dice.roll(3) } else { dice.roll(3) };
         signature.btime.secs -= dice.roll(2) as i64 * 10_000_000_000;
+        if dice.roll(3) == 0 {
+            signature.ctime = Time::default();
+        }
+    }
+    if let Content::File { size, hash } = &mut row.entry.content {
+        *size *= dice.roll(4).min(1);
+        *hash = hash.filter(|_| dice.roll(4) > 0);
     }
     row
 }
@@ -152,6 +159,13 @@ fn all_answers(archive: &impl Archive) -> String {
     }
     say(&archive.intents().unwrap());
     say(&archive.trash().unwrap());
+    say(&archive.count_unproven().unwrap());
+    let mut node = 0;
+    while let Some(row) = archive.unproven(node).unwrap() {
+        assert!(row.node > node && row.is_unproven(), "{row:?}");
+        say(&row);
+        node = row.node;
+    }
     out
 }
 
@@ -188,6 +202,17 @@ fn both_archives_tell_the_same_of_any_history() {
                 assert_eq!(differs, None, "seed {seed} step {step}");
             }
         }
+    }
+}
+
+#[test]
+fn what_is_unproven_is_found_by_its_index() {
+    let (_dir, file) = place();
+    let (archive, _) = SqliteArchive::open(&file, ROOT).unwrap();
+    for sql in [&*statements::UNPROVEN, &*statements::COUNT_UNPROVEN] {
+        let sql = format!("EXPLAIN QUERY PLAN {}", sql.replace("?1", "1"));
+        let plan: String = archive.connection.query_row(&sql, [], |row| row.get(3)).unwrap();
+        assert!(plan.contains("rows_unproven"), "{plan}");
     }
 }
 

@@ -22,6 +22,8 @@ pub struct UserFile {
     name: (Obj, Name),
     truncate: bool,
     changed: bool,
+    /// The time of change that it had when it was opened.
+    before: Time,
 }
 
 impl UserFile {
@@ -193,7 +195,8 @@ impl ModelDisk {
         }
         state.next_handle += 1;
         let fd = state.next_handle;
-        let file = UserFile { obj, name: (dir, name), truncate, changed: false };
+        let before = state.inode(obj).meta.mtime;
+        let file = UserFile { obj, name: (dir, name), truncate, changed: false, before };
         if state.inode(obj).leases.is_empty() {
             state.finish_open(fd, file);
             return Ok(Opened::Now(fd));
@@ -232,6 +235,17 @@ impl ModelDisk {
 
     pub fn user_set_len(&self, fd: Fd, size: usize) {
         self.state_mut().user_change(fd, |contents| contents.truncate(size));
+    }
+
+    /// Puts the time of change back that the file had when it was opened.
+    pub fn user_put_time_back(&self, fd: Fd) {
+        let mut state = self.state_mut();
+        let Some(file) = state.user_files.get(&fd).cloned().filter(|file| file.changed) else { return };
+        let now = state.stamp();
+        let inode = state.inode_mut(file.obj);
+        (inode.meta.mtime, inode.meta.ctime) = (file.before, now);
+        state.touched_object(file.obj);
+        state.tell(&file, Hint::Attributes);
     }
 
     /// Closes; what the file holds now is a finished version.
