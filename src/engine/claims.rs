@@ -191,7 +191,11 @@ impl Engine {
                 claims.chat(now)?;
                 sane::path(path)
             }
-            Reply::Note { .. } | Reply::NotSet { .. } | Reply::Lost { .. } | Reply::ScanDone { .. } => claims.chat(now),
+            Reply::Note { .. }
+            | Reply::NotSet { .. }
+            | Reply::Lost { .. }
+            | Reply::HasRoom
+            | Reply::ScanDone { .. } => claims.chat(now),
             Reply::Hello(_)
             | Reply::Halt { .. }
             | Reply::RowsEnd

@@ -16,6 +16,7 @@ mod model_disk;
 mod oracle;
 mod plan;
 mod rights;
+mod room;
 mod shrink;
 mod spy;
 mod symmetry;
