@@ -56,7 +56,7 @@ impl Count {
         let bytes = match data {
             Data::Chunk { bytes, .. } | Data::Whole { bytes } => bytes.len() as u64,
             Data::Copy { length, .. } => *length,
-            Data::End { .. } | Data::Abort => 0,
+            Data::Room { .. } | Data::End { .. } | Data::Abort => 0,
         };
         let carried = self.generations.get(generation).and_then(|path| self.carried.get_mut(path));
         if let Some(carried) = carried {

@@ -13,10 +13,10 @@ use slog::{Logger, debug, info};
 
 use super::Job;
 use crate::config::{Compress, Durability, Links, OpenFiles, RightCommand, Settings};
+use crate::endpoint::backlog::{Backlog, Place};
 use crate::endpoint::heartbeat::Heartbeat;
 use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::open::{Opening, open};
-use crate::endpoint::room::{Place, Room};
 use crate::endpoint::serve::{Inbound, Over, Tuning, clock, serve};
 use crate::endpoint::{max_delete, style};
 use crate::filter::FilterSettings;
@@ -47,7 +47,7 @@ pub enum Heard {
     Left(u64, Reply),
     /// The thread of that left endpoint has ended.
     LeftEnded(u64, Result<(), String>),
-    /// From the right side of this session, and what it takes of the room before the brain.
+    /// From the right side of this session, and what it takes of the backlog before the brain.
     Right(u64, Incoming<Reply>, Place),
     /// Look at the stop flag.
     Wake,
@@ -151,11 +151,11 @@ pub struct Right {
 impl Right {
     pub fn start(job: &Job, session: u64, heard: SyncSender<Heard>, words: &Words) -> Result<Right, LinkError> {
         let limits = limits(&job.settings, &job.right);
-        let (room, hung) = (Room::of(HEARD), Arc::new(AtomicBool::new(false)));
+        let (backlog, hung) = (Backlog::of(HEARD), Arc::new(AtomicBool::new(false)));
         let is_hung = hung.clone();
         let deliver = move |incoming: Incoming<Reply>| {
             let bytes = if let Incoming::Message(reply) = &incoming { reply.weight() } else { 0 };
-            let place = room.place(bytes);
+            let place = backlog.place(bytes);
             let incoming = match (is_hung.load(Ordering::Acquire), incoming) {
                 (true, Incoming::Ended(_)) => {
                     Incoming::Ended(LinkError::TurnedAway("it does not read what it asks for".to_owned()))

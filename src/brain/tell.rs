@@ -349,11 +349,15 @@ impl<'a> Teller<'a> {
         let key = (side, path.clone());
         match text {
             Some(text) => {
-                if self.unsynced.get(&key) == Some(&text) {
+                let told = self.unsynced.get(&key);
+                if told == Some(&text) {
                     return;
                 }
-                self.monitor.problem(path, &text);
-                self.desk.update(|status| status.totals.problems += 1);
+                // The same with other figures is no news: only the status shows it.
+                if told.is_none_or(|told| !without_figures(told).eq(without_figures(&text))) {
+                    self.monitor.problem(path, &text);
+                    self.desk.update(|status| status.totals.problems += 1);
+                }
                 if self.unsynced.len() < PROBLEMS {
                     self.unsynced.insert(key, text);
                 }
@@ -397,6 +401,11 @@ impl<'a> Teller<'a> {
 
 fn etimeout(settings: &Settings) -> Millis {
     u64::try_from(settings.etimeout.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The words of a text, whatever its numbers are.
+fn without_figures(text: &str) -> impl Iterator<Item = char> + '_ {
+    text.chars().filter(|c| !c.is_ascii_digit())
 }
 
 /// The attribute that an endpoint names, in a user's words.

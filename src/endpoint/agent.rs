@@ -8,10 +8,10 @@ use crate::link::handshake::{Hello, Role};
 use crate::link::{Limits, LinkError};
 use crate::model::readable;
 
+use super::backlog::{Backlog, Held};
 use super::message::survey::Ask;
 use super::message::{Reply, Request, Start};
 use super::open::{Opening, open};
-use super::room::{Held, Room};
 use super::serve::{Inbound, Over, clock, serve};
 use super::survey::{Survey, attend};
 
@@ -46,11 +46,11 @@ pub fn serve_stdio(
         Err(error) => return Served::Failed(format!("stdin and stdout: {error}")),
     };
     stop(inbox_in.clone());
-    let room = Room::default();
+    let backlog = Backlog::default();
     let deliver = move |incoming: Incoming<Request>| {
         let inbound = match incoming {
             Incoming::Hello(hello) => return named_in.send(hello.pair).is_ok(),
-            Incoming::Message(request) => Inbound::Held(room.hold(request)),
+            Incoming::Message(request) => Inbound::Held(backlog.hold(request)),
             Incoming::Ended(error) => {
                 let _ = lost_in.send(error);
                 Inbound::End

@@ -223,6 +223,8 @@ pub enum Reply {
     Pong {
         number: u64,
     },
+    /// There is room again for something that was refused for want of it.
+    HasRoom,
     /// Names of users and groups that what follows uses, with their numbers here: for the other side.
     Names {
         numbers: Vec<OwnerNumber>,

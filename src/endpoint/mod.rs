@@ -5,6 +5,7 @@
 mod above;
 pub mod admit;
 pub mod agent;
+pub mod backlog;
 mod doctor;
 pub mod expire;
 pub mod heartbeat;
@@ -13,12 +14,12 @@ pub mod message;
 pub mod open;
 mod policy;
 mod proofs;
-pub mod room;
 pub mod rsync;
 mod saves;
 pub mod serve;
 pub mod service;
 mod settings;
+mod shortage;
 pub mod survey;
 mod tenure;
 mod transfers;
@@ -75,6 +76,8 @@ struct Incoming<F> {
     receive: Option<Receive<F>>,
     /// What came of it before, while that helps.
     partial: Option<(Name, u64)>,
+    /// Bytes that are said to come, and did not yet.
+    awaits: u64,
     /// Credit that is given once the source knows what is there already.
     withheld: u64,
     /// Pieces that wait for a copy before them; the source's credit bounds them.
@@ -85,7 +88,7 @@ struct Incoming<F> {
 
 impl<F> Incoming<F> {
     fn new(apply: Apply, receive: Option<Receive<F>>) -> Incoming<F> {
-        Incoming { apply, receive, partial: None, withheld: 0, queue: VecDeque::new(), links: false }
+        Incoming { apply, receive, partial: None, awaits: 0, withheld: 0, queue: VecDeque::new(), links: false }
     }
 }
 
@@ -144,6 +147,8 @@ pub struct Endpoint<D: Disk, A: Archive> {
     turn: Generation,
     /// When the trash is looked through next.
     next_expiry: Millis,
+    /// When the room on the disk is looked at next, after something was refused for want of it.
+    next_room: Option<Millis>,
     /// Questions whether anything is left to look at, and when they came.
     pings: Vec<(u64, Millis)>,
     /// The root itself may have been moved, deleted or unmounted.
@@ -200,6 +205,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             last_progress: now,
             turn: 0,
             next_expiry: 0,
+            next_room: None,
             pings: Vec::new(),
             doubts_root: false,
             astray: false,
@@ -302,7 +308,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Request::Learn { rows } => self.lessons.extend(rows),
             Request::Go { peer, scan, whole } => self.go(peer, scan, whole, now)?,
             Request::Apply { generation, apply } => self.apply(generation, apply, out)?,
-            Request::Record { generation, record } => self.records.push((generation, record)),
+            Request::Record { generation, record } => {
+                self.replica.forget_kept(&record.path);
+                self.records.push((generation, record));
+            }
             Request::Examine { path, as_copy } => {
                 self.flush(out, now)?;
                 self.look(&path, How { again: true, as_copy, inline: u64::MAX, ..How::default() }, now, out)?;
@@ -435,6 +444,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.proofs = proofs::Proofs::default();
         self.replica.stop_readings();
         self.end_rsync();
+        self.replica.forget_shortage();
         for (_, incoming) in std::mem::take(&mut self.incoming) {
             self.put_aside(incoming)?;
         }
@@ -550,16 +560,24 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             return Ok(());
         }
         let Step::Put { entry, source, expect, .. } = &apply.step else {
+            self.replica.forget_kept(&apply.path);
             self.jobs.push(Job { generation, apply, staged: None });
             return Ok(());
         };
         // Contents that come in pieces tell with the first one how much room they take.
-        let size = if source.way().is_some() { 0 } else { entry.size() };
-        if !self.replica.has_room(size) {
-            self.finish(out)?;
-            if let Err(error) = self.replica.make_room(&apply.path, size) {
-                return fail(generation, error, out);
-            }
+        let size = if let Source::Inline(bytes) = source { bytes.len() as u64 } else { 0 };
+        if let Err(error) = self.require(&apply.path, size, entry.size(), out) {
+            return fail(generation, error, out);
+        }
+        if let Some((name, file, hash)) = self.replica.take_kept(generation, &apply.path, entry) {
+            let (path, attrs) = (apply.path.clone(), entry.attrs.clone());
+            return match self.replica.finish_file(&path, name, file, &attrs, Some(hash), Ok(())) {
+                Ok(staged) => {
+                    self.jobs.push(Job { generation, apply, staged: Some(staged) });
+                    Ok(())
+                }
+                Err(error) => fail(generation, error, out),
+            };
         }
         if let Some(way) = source.way() {
             let large = entry.size() > crate::transfer::WHOLE && self.jobs.is_empty();

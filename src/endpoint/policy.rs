@@ -72,13 +72,15 @@ struct Flow {
     out: u64,
     /// The other side's rsync has said what it wants.
     begun: bool,
+    /// The other side has said how much room the contents want.
+    announced: bool,
     /// Bytes of sums that came for it.
     sums: usize,
 }
 
 impl Flow {
     fn new(way: Option<Way>) -> Flow {
-        Flow { way, room: INITIAL_CREDIT, out: 0, begun: false, sums: 0 }
+        Flow { way, room: INITIAL_CREDIT, out: 0, begun: false, announced: false, sums: 0 }
     }
 
     /// So many bytes come.
@@ -342,7 +344,10 @@ impl Policy {
         let Some(flow) = self.open.get_mut(&generation) else { return Ok(()) };
         match (flow.way, data) {
             (None, _) => Err("contents that were not announced"),
-            (Some(Way::Rsync), Data::End { .. } | Data::Abort) => Ok(()),
+            (Some(_), Data::Room { .. }) if std::mem::replace(&mut flow.announced, true) => {
+                Err("the room for contents for a second time")
+            }
+            (Some(Way::Rsync), Data::Room { .. } | Data::End { .. } | Data::Abort) => Ok(()),
             (Some(Way::Rsync), _) => Err("contents beside rsync's"),
             (Some(_), Data::Chunk { bytes, .. }) if bytes.len() > CHUNK => Err("a piece that is too long"),
             (Some(_), Data::Whole { bytes }) if bytes.len() as u64 > WHOLE => Err("a piece that is too long"),

@@ -18,8 +18,8 @@ use crate::replica::archive::{Archive, Signature};
 use crate::replica::batch::Job;
 use crate::replica::disk::{Disk, Own};
 use crate::replica::error::{At, ReplicaError};
-use crate::transfer::holds_still;
 use crate::transfer::rsync::{client_options, server_arguments};
+use crate::transfer::{data_in, holds_still};
 use crate::watch::Hint;
 
 use super::message::Reply;
@@ -135,13 +135,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let running = self.rsync.going.values().filter(|going| going.run.is_some()).count();
         let next = self.rsync.going.iter().filter(|(_, going)| going.run.is_none()).map(|(generation, _)| *generation);
         for generation in next.take(RUNS.saturating_sub(running)).collect::<Vec<_>>() {
-            if let Err(failure) = self.send_by_rsync(generation) {
+            if let Err(failure) = self.send_by_rsync(generation, out) {
                 self.end_going(generation, Err(failure), now, out);
             }
         }
     }
 
-    fn send_by_rsync(&mut self, generation: Generation) -> Result<(), Failure> {
+    fn send_by_rsync(&mut self, generation: Generation, out: &mut Vec<Reply>) -> Result<(), Failure> {
         let Some((teller, mover)) = self.rsync.teller(generation) else { return Err(unable()) };
         let words = mover.words.clone();
         let Some(going) = self.rsync.going.get_mut(&generation) else { return Ok(()) };
@@ -154,6 +154,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let first = self.replica.disk.next_data(&going.file, 0, size);
         let has_holes = size > 0 && !first.is_ok_and(|data| data == Some((0, size)));
         going.run = Some(Run::client(file, client_options(&words, has_holes), teller)?);
+        let room = if has_holes { data_in(&self.replica.disk, &going.file, size).unwrap_or(size) } else { size };
+        out.push(Reply::Data { generation, data: Data::Room { bytes: room } });
         Ok(())
     }
 
@@ -170,7 +172,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let going = self.rsync.going.get(&generation).and_then(|going| going.run.as_ref());
         let coming = self.rsync.coming.get(&generation).and_then(|coming| coming.made.as_ref());
         if let Some(run) = going.or(coming.map(|made| &made.run)) {
+            let bytes = if let Tunnel::Bytes(bytes) = &piece { bytes.len() as u64 } else { 0 };
             run.hear(piece);
+            if going.is_none() && bytes > 0 {
+                return self.require_for_rsync(generation, bytes, out);
+            }
         }
         Ok(())
     }
@@ -314,6 +320,18 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         out: &mut Vec<Reply>,
     ) -> Result<(), ReplicaError> {
         match data {
+            Data::Room { bytes } => {
+                let Some(coming) = self.rsync.coming.get(&generation) else { return Ok(()) };
+                let Apply { path, step: Step::Put { entry, .. }, .. } = &coming.apply else { return Ok(()) };
+                let (path, needed) = (path.clone(), (*bytes).min(entry.size()));
+                match self.replica.may_come(&path, needed, 0) {
+                    Ok(()) => Ok(()),
+                    Err(error) => {
+                        self.drop_coming(generation);
+                        fail(generation, error, out)
+                    }
+                }
+            }
             Data::End { size, hash } => {
                 if let Some(coming) = self.rsync.coming.get_mut(&generation) {
                     coming.sent = Some(Contents { size: *size, hash: *hash });
@@ -324,6 +342,25 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.drop_coming(generation);
                 out.push(Reply::Result { generation, outcome: Outcome::NoSource });
                 Ok(())
+            }
+        }
+    }
+
+    /// What comes by rsync wants room as it goes on.
+    fn require_for_rsync(
+        &mut self,
+        generation: Generation,
+        bytes: u64,
+        out: &mut Vec<Reply>,
+    ) -> Result<(), ReplicaError> {
+        let Some(coming) = self.rsync.coming.get(&generation) else { return Ok(()) };
+        let Apply { path, step: Step::Put { entry, .. }, .. } = &coming.apply else { return Ok(()) };
+        let (path, whole) = (path.clone(), entry.size());
+        match self.require(&path, bytes, whole, out) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.drop_coming(generation);
+                fail(generation, error, out)
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Apply, Generation, Millis, Outcome, RelPath};
+use crate::model::{Apply, Data, Generation, Millis, Outcome, RelPath};
 use crate::replica::archive::{Archive, Signature};
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
@@ -126,22 +126,31 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         for _ in 0..PIECES {
             let Some(mut entry) = self.copies.first_entry() else { break };
             let generation = *entry.key();
-            let Some(receive) = self.incoming.get_mut(&generation).and_then(|incoming| incoming.receive.as_mut())
-            else {
+            if self.incoming.get(&generation).is_none_or(|incoming| incoming.receive.is_none()) {
                 entry.remove();
                 continue;
-            };
+            }
             let supply = entry.get_mut();
             let taken = match supply.step(&self.replica.disk) {
-                Ok(Supplied::Data(data) | Supplied::Last(data)) => receive.take(&self.replica.disk, &data),
+                Ok(Supplied::Data(Data::Room { bytes })) => {
+                    self.announce(generation, bytes, out)?;
+                    continue;
+                }
+                Ok(Supplied::Data(data) | Supplied::Last(data)) => {
+                    if !self.goes_on(generation, &data, out)? {
+                        continue;
+                    }
+                    let receive = self.incoming.get_mut(&generation).and_then(|incoming| incoming.receive.as_mut());
+                    receive.map_or(Ok(Received::Broken), |receive| receive.take(&self.replica.disk, &data))
+                }
                 Ok(Supplied::Wait) => Ok(Received::Broken),
                 Err(error) => Err(error),
             };
-            if let Ok(Received::More { credit }) = taken {
-                supply.add_credit(credit);
+            if let (Ok(Received::More { credit }), Some(supply)) = (&taken, self.copies.get_mut(&generation)) {
+                supply.add_credit(*credit);
                 continue;
             }
-            entry.remove();
+            self.copies.remove(&generation);
             self.end_receiving(generation, taken, false, out)?;
         }
         Ok(!self.copies.is_empty())

@@ -15,8 +15,8 @@ use crate::replica::error::ReplicaError;
 use crate::watch::Event;
 use crate::watch::coalesce::Timing;
 
+use super::backlog::Held;
 use super::message::{Reply, Request, Start};
-use super::room::Held;
 use super::rsync::Told;
 use super::{Endpoint, Next};
 

@@ -24,11 +24,11 @@ use crate::pulse;
 use crate::watch::inotify::InotifyTree;
 
 use super::admit::Admission;
+use super::backlog::Backlog;
 use super::heartbeat::Heartbeat;
 use super::message::survey::Ask;
 use super::message::{Reply, Request};
 use super::open::{Opening, RealEndpoint, open};
-use super::room::Room;
 use super::serve::{Inbound, Over, Session, clock, serve};
 use super::survey::{Scope, Survey, attend};
 use super::tenure::Tenure;
@@ -134,7 +134,7 @@ impl Service<'_> {
             pair: self.opening.pair.to_owned(),
             tell: self.tell.clone(),
             callers: Arc::default(),
-            room: Room::default(),
+            backlog: Backlog::default(),
             root: self.opening.root.to_owned(),
             scope: self.opening.scope(),
             checks: Arc::default(),
@@ -292,7 +292,7 @@ struct Door {
     tell: Tell,
     callers: Arc<AtomicUsize>,
     /// Before the endpoint.
-    room: Room,
+    backlog: Backlog,
     /// What a check looks at.
     root: PathBuf,
     scope: Scope,
@@ -384,7 +384,7 @@ impl Door {
                 }
                 Incoming::Message(request) => {
                     // Waits here, and not before whoever holds the endpoint.
-                    let request = self.room.hold(request);
+                    let request = self.backlog.hold(request);
                     if !self.tenure.pass(connection, request) {
                         replies.turn_away("another brain has taken over");
                         break;

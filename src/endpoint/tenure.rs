@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use crate::link::channel::Channel;
 
+use super::backlog::Held;
 use super::message::{Reply, Request, Start};
-use super::room::Held;
 use super::serve::{Inbound, Session};
 
 /// Whoever begins a session asks here, and all that it says goes through here to the endpoint.
@@ -97,7 +97,7 @@ impl Tenure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::room::Room;
+    use crate::endpoint::backlog::Backlog;
     use crate::link::channel::Incoming;
     use crate::link::handshake::{Hello, Role};
     use crate::link::{Limits, LinkError};
@@ -110,7 +110,7 @@ mod tests {
     }
 
     fn asked(request: Request) -> Held<Request> {
-        Room::default().hold(request)
+        Backlog::default().hold(request)
     }
 
     /// The agent's end of a line, and what the brain at the other end hears.

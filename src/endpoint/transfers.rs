@@ -127,7 +127,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     /// Names in the stage that contents are coming to, or are taken from.
-    fn used(&self, own: Option<&Name>) -> Vec<Name> {
+    pub(super) fn used(&self, own: Option<&Name>) -> Vec<Name> {
         let of = |incoming: &Incoming<D::File>| {
             let partial = incoming.partial.as_ref().map(|(name, _)| name.clone());
             let name = incoming.receive.as_ref().map(|receive| receive.name.clone());
@@ -205,6 +205,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     fn take_piece(&mut self, generation: Generation, data: &Data, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        if let Data::Room { bytes } = data {
+            return self.announce(generation, *bytes, out);
+        }
+        if !self.goes_on(generation, data, out)? {
+            return Ok(());
+        }
         let Some(incoming) = self.incoming.get_mut(&generation) else { return Ok(()) };
         let receive = match &mut incoming.receive {
             Some(receive) => receive,

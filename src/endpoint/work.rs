@@ -1,7 +1,7 @@
 //! The work of an endpoint, in bounded slices: batches first, then what users changed, then contents, then scans.
 
 use crate::model::sane::Weight;
-use crate::model::{Change, Generation, Kind, Millis, Outcome, Record, RelPath};
+use crate::model::{Change, Generation, Kind, Millis, Outcome, ProblemKind, Record, RelPath};
 use crate::replica::archive::Archive;
 use crate::replica::batch::Finished;
 use crate::replica::disk::Disk;
@@ -64,6 +64,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.vanish(path, now);
         }
         self.answer_pings(now, out);
+        if self.reporting {
+            self.look_for_room(now, out)?;
+        }
         self.replica.look_for_late_writes(now)?;
         if let Some(seconds) = self.settings.trash_seconds
             && self.reporting
@@ -116,7 +119,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     fn next_due(&self, now: Millis) -> Next {
         let owes = self.reports() && self.owes_proofs();
         let asked = self.pings.iter().map(|(_, since)| since + PING_WAIT).min().filter(|_| !owes);
-        let mut due = [self.replica.next_look(), asked].into_iter().flatten().min();
+        let room = self.next_room.filter(|_| self.reporting);
+        let mut due = [self.replica.next_look(), asked, room].into_iter().flatten().min();
         if self.reports() {
             let trouble = self.troubles.values().map(|t| t.next).min();
             let stalled = self.full_scan.is_some().then_some(now + 100);
@@ -254,7 +258,15 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             true => self.corked.append(&mut said),
             false => out.append(&mut said),
         }
-        out[before..].iter().for_each(|reply| self.policy.said(reply));
+        for reply in &out[before..] {
+            self.policy.said(reply);
+            if let Reply::Result { outcome: Outcome::Failed(problem), .. } = reply
+                && problem.kind == ProblemKind::NoSpace
+                && !self.replica.has_shortage()
+            {
+                self.replica.note_shortage(None);
+            }
+        }
     }
 
     /// Whether so much waits at the brain that this side tells of nothing new until some of it is dealt with. What is gone

@@ -195,6 +195,7 @@ impl Engine {
             | Reply::NotSet { .. }
             | Reply::Unproven { .. }
             | Reply::Lost { .. }
+            | Reply::HasRoom
             | Reply::ScanDone { .. } => claims.chat(now),
             Reply::Hello(_)
             | Reply::Halt { .. }

@@ -5,12 +5,12 @@ use std::ops::Bound;
 use crate::endpoint::message::Request;
 use crate::model::rights::Rights;
 use crate::model::{
-    Apply, Change, Data, Entry, Generation, Kind, Millis, NodeId, Outcome, Problem, Record, RelPath, Seq, Side, Step,
-    Way,
+    Apply, Change, Content, Data, Entry, Generation, Hash, Kind, Millis, NodeId, Outcome, Problem, ProblemKind, Record,
+    RelPath, Seq, Side, Step, Way,
 };
 
 use super::locks::Reach;
-use super::{Engine, News, Pending, index};
+use super::{Effect, Engine, News, Pending, index};
 
 /// What one side has to do with an action.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +52,8 @@ pub(super) struct Flight {
     pub supply: Option<(Side, Seq)>,
     /// Its contents have not passed yet, or are too large for that to be all that counts.
     pub streaming: bool,
+    /// The source has said its last word on the contents.
+    supplied: bool,
     pub reach: Reach,
     /// Both sides have something to do, and this one waits until the other has done it: it holds the contents, and its
     /// row must not say that they are agreed on before they are.
@@ -90,6 +92,7 @@ impl Flight {
             changes,
             supply: None,
             streaming: false,
+            supplied: false,
             reach,
             last: None,
             since: 0,
@@ -138,6 +141,16 @@ impl Flight {
         if self.supply.is_some() && size <= Data::WHOLE_MAX { size } else { 0 }
     }
 
+    /// The source has read all of what it reported: if it is asked again, what was sent may still be there.
+    fn learn_hash(&mut self, source: Side, size: u64, hash: Hash) {
+        let after = self.changes[index(source)].as_mut().and_then(|change| change.after.as_mut());
+        if let Some(Content::File { size: reported, hash: unknown @ None }) = after.map(|entry| &mut entry.content)
+            && *reported == size
+        {
+            *unknown = Some(hash);
+        }
+    }
+
     pub fn source(&self) -> Option<Side> {
         self.supply.map(|(side, _)| side)
     }
@@ -172,6 +185,11 @@ impl Engine {
         let Some(flight) = self.flights.get_mut(&generation) else { return };
         match outcome {
             Outcome::Done { entry } => {
+                if let Some(source) = flight.source().filter(|source| *source != side && !flight.supplied) {
+                    // The contents were there already.
+                    flight.supplied = true;
+                    self.fx.push(Effect::Send(source, Request::Cancel { generation }));
+                }
                 flight.states[index(side)] = State::Done;
                 if let (Some(agreed), Some(placed)) = (&mut flight.entry, entry)
                     && agreed.hash().is_none()
@@ -317,8 +335,9 @@ impl Engine {
     }
 
     /// What kept an action on this path from being carried out is over.
-    fn solve(&mut self, path: &RelPath) {
+    pub(super) fn solve(&mut self, path: &RelPath) {
         for side in Side::BOTH {
+            self.side(side).short.remove(path);
             if self.side(side).failed.remove(path) {
                 self.side(side).problems.remove(path);
                 self.tell(News::Problem { side, path: path.clone(), problem: None });
@@ -414,7 +433,12 @@ impl Engine {
         match &outcome {
             Outcome::Busy => not_before = self.strike_at_least(&path, now, 200),
             Outcome::Failed(problem) => {
-                not_before = self.strike_at_least(&path, now, 1000);
+                not_before = self.strike_for_problem(&path, &problem.kind, now);
+                let short = &mut self.sides[index(side)].short;
+                match (&problem.kind, &flight.entry) {
+                    (ProblemKind::NoSpace, Some(entry)) => drop(short.insert(path.clone(), entry.size())),
+                    _ => drop(short.remove(&path)),
+                }
                 self.sides[index(side)].problems.insert(path.clone());
                 self.sides[index(side)].failed.insert(path.clone());
                 let problem = Problem { path: path.clone(), ..problem.clone() };
@@ -476,6 +500,37 @@ impl Engine {
         self.add_pending(i, Pending { change, since: now, not_before: 0, deletes, weight: 0 });
     }
 
+    /// What failed is tried again after a second, then after twice as long each time: up to a minute, and up to five where
+    /// room is wanted, since the side tells when there is some.
+    fn strike_for_problem(&mut self, path: &RelPath, kind: &ProblemKind, now: Millis) -> Millis {
+        let before = self.strikes.get(path).map_or(0, |(strikes, _)| *strikes);
+        let most = if *kind == ProblemKind::NoSpace { 300_000 } else { 60_000 };
+        self.strike_at_least(path, now, (1000 << before.min(10)).min(most))
+    }
+
+    /// A side has room again: what it refused for want of it is tried at once. None says so twice in a second.
+    pub(super) fn has_room(&mut self, side: Side, now: Millis) {
+        if self.side(side).roomy.is_some_and(|last| now < last + 1_000) {
+            return;
+        }
+        self.side(side).roomy = Some(now);
+        let short = std::mem::take(&mut self.side(side).short);
+        for path in short.into_keys() {
+            self.forgive(&path);
+        }
+    }
+
+    /// Whatever was tried with this path in vain, the next try is not like the last one.
+    pub(super) fn forgive(&mut self, path: &RelPath) {
+        self.strikes.remove(path);
+        for side in &mut self.sides {
+            if let Some(pending) = side.pending.get_mut(path) {
+                pending.not_before = 0;
+            }
+        }
+        self.ready.insert(path.clone());
+    }
+
     fn strike_at_least(&mut self, path: &RelPath, now: Millis, least: Millis) -> Millis {
         let due = self.strike(path, now).max(now + least);
         self.timers.insert((due, path.clone()));
@@ -489,6 +544,10 @@ impl Engine {
             // The reader is done with it; the writer has many such pieces in one batch.
             if matches!(data, Data::Whole { .. }) && std::mem::take(&mut flight.streaming) {
                 self.streams = self.streams.saturating_sub(1);
+            }
+            flight.supplied |= matches!(data, Data::Whole { .. } | Data::End { .. } | Data::Abort);
+            if let Data::End { size, hash } = &data {
+                flight.learn_hash(side, *size, *hash);
             }
             self.send(side.other(), Request::Data { generation, data });
         }

@@ -133,6 +133,10 @@ struct SideState {
     problems: BTreeSet<RelPath>,
     /// Those of the problems that an action of ours met; the others are the endpoint's own.
     failed: BTreeSet<RelPath>,
+    /// What it has no room for, with its size.
+    short: BTreeMap<RelPath, u64>,
+    /// When it said last that there is room.
+    roomy: Option<Millis>,
     /// Paths that the side was asked to look at, and has not answered yet.
     asked: BTreeSet<RelPath>,
     stopped: bool,
@@ -322,6 +326,10 @@ impl Engine {
                 let known = was_asked || self.sides.iter().any(|s| s.pending.contains_key(&path));
                 self.drop_pending(side, &path);
                 self.sides[index(side)].distrusted.remove(&path);
+                if !self.locks.covers(&path) && self.sides.iter().all(|s| !s.pending.contains_key(&path)) {
+                    // Nobody wants it done any more.
+                    self.solve(&path);
+                }
                 if known {
                     self.ready.insert(path);
                 }
@@ -380,6 +388,7 @@ impl Engine {
             Reply::Unproven { files } => self.tell(News::Unproven { side, files }),
             Reply::Note { text } => self.tell(News::Note { side, text }),
             Reply::Lost { scope, reason } => self.tell(News::Lost { side, scope, reason }),
+            Reply::HasRoom => self.has_room(side, now),
             Reply::Pong { number } => {
                 if let Some((asked, answered)) = &mut self.settling
                     && *asked == number
@@ -422,6 +431,10 @@ impl Engine {
         }
         let deletes = self.deletions(side, &change);
         self.sides[i].deleting += deletes;
+        let size = change.after.as_ref().map_or(0, |entry| entry.size());
+        if self.sides[index(side.other())].short.get(&path).is_some_and(|refused| size < *refused) {
+            self.forgive(&path);
+        }
         // After a second refusal even fresh words wait: two sides that misunderstand each other must not spin.
         let not_before = self.strikes.get(&path).map_or(0, |(_, due)| *due);
         self.add_pending(i, Pending { change, since: now, not_before, deletes, weight: 0 });

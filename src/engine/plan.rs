@@ -181,6 +181,7 @@ impl Engine {
         for side in Side::BOTH {
             self.drop_pending(side, path);
         }
+        self.solve(path);
         self.wake_below(path);
     }
 

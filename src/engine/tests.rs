@@ -3,7 +3,8 @@
 use super::*;
 use crate::endpoint::message::{Hello, Reply, Request};
 use crate::model::{
-    Attrs, Change, Content, Entry, Known, Like, Moved, Outcome, Principal, ROOT_NODE, Source, Step, Time,
+    Attrs, Change, Content, Data, Entry, Known, Like, Moved, Outcome, Principal, Problem, ProblemKind, ROOT_NODE,
+    Source, Step, Time,
 };
 
 mod lies;
@@ -414,4 +415,95 @@ fn both_files_are_read_before_one_is_made_setuid() {
     let puts: Vec<_> = puts.collect();
     let [Step::Put { entry, .. }] = puts[..] else { panic!("{effects:?}") };
     assert_eq!(entry.attrs.mode, 0o755);
+}
+
+/// What one side has no room for is not tried over and over, and at once when that is over.
+#[test]
+fn what_has_no_room_waits_for_it() {
+    let full = |generation| {
+        let problem = Problem { path: path("big"), kind: ProblemKind::NoSpace, detail: "the disk is full".into() };
+        Reply::Result { generation, outcome: Outcome::Failed(problem) }
+    };
+    let put = |asked: &[Asked]| match asked {
+        [] => None,
+        [(Side::Right, generation, at, Step::Put { .. })] if *at == path("big") => Some(*generation),
+        other => panic!("{other:?}"),
+    };
+    let mut session = Session::begin(10);
+    Side::BOTH.into_iter().for_each(|side| assert!(session.scanned(side).is_empty()));
+    let asked = session.report(Side::Left, "big", Some(1), None, None, Some(file(1 << 30)), 0);
+    let (mut now, mut tries, mut waiting) = (0, 1, put(&asked));
+    while now < 3_600_000 {
+        if let Some(generation) = waiting.take() {
+            assert!(put(&session.reply(Side::Right, full(generation), now)).is_none());
+        }
+        now = session.engine.next_due().expect("it is tried again").max(now + 1);
+        waiting = put(&session.input(Input::Tick, now));
+        tries += u32::from(waiting.is_some());
+    }
+    assert!((10..25).contains(&tries), "{tries} times in an hour");
+    if let Some(generation) = waiting {
+        session.reply(Side::Right, full(generation), now);
+    }
+    let generation = put(&session.reply(Side::Right, Reply::HasRoom, now)).expect("there is room");
+    session.reply(Side::Right, full(generation), now);
+    assert!(
+        put(&session.reply(Side::Right, Reply::HasRoom, now)).is_none(),
+        "who says so all the time is not believed"
+    );
+    now += 2_000;
+    let generation = put(&session.reply(Side::Right, Reply::HasRoom, now)).expect("there is room once more");
+    session.reply(Side::Right, full(generation), now);
+    // Its user makes it larger: no better; smaller: that is worth a try.
+    assert!(put(&session.report(Side::Left, "big", Some(1), None, None, Some(file(2 << 30)), 0)).is_none());
+    let smaller = put(&session.report(Side::Left, "big", Some(1), None, None, Some(file(1 << 20)), 0));
+    session.reply(Side::Right, full(smaller.expect("a smaller one")), now);
+    // Gone: nobody wants it any more, and the problem is over.
+    let over = |effect: &Effect| matches!(effect, Effect::Tell(News::Problem { problem: None, .. }));
+    let told = session.engine.handle(Input::Reply(Side::Left, Reply::Clean { path: path("big") }), now);
+    assert!(told.iter().any(over), "{told:?}");
+    // In whatever words.
+    let put_again = put(&session.report(Side::Left, "big", Some(1), None, None, Some(file(1 << 30)), 0));
+    session.reply(Side::Right, full(put_again.expect("another one")), now);
+    session.seqs += 1;
+    let (seq, path) = (session.seqs, path("big"));
+    let (known, moved, inline, like) = (None, None, None, None);
+    let gone = Change {
+        seq,
+        path,
+        parent: Some(1),
+        known,
+        moved,
+        after: None,
+        contents: true,
+        read: false,
+        inline,
+        like,
+        below: 0,
+    };
+    let told = session.engine.handle(Input::Reply(Side::Left, Reply::Report(gone)), now);
+    assert!(told.iter().any(over), "{told:?}");
+}
+
+/// What failed after its contents were sent is asked for by their hash the next time; and if the other side had them all the
+/// time, nobody goes on sending them.
+#[test]
+fn contents_that_came_in_vain_are_known_by_their_hash() {
+    let mut session = Session::begin(10);
+    Side::BOTH.into_iter().for_each(|side| assert!(session.scanned(side).is_empty()));
+    let asked = session.report(Side::Left, "big", Some(1), None, None, Some(file(1 << 20)), 0);
+    let [(Side::Right, generation, _, Step::Put { entry, .. })] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(entry.hash(), None);
+    let hash = crate::model::Hash([7; 32]);
+    let end = Data::End { size: 1 << 20, hash };
+    session.reply(Side::Left, Reply::Data { generation: *generation, data: end }, 0);
+    let problem = Problem { path: path("big"), kind: ProblemKind::Io, detail: "no".into() };
+    session.reply(Side::Right, Reply::Result { generation: *generation, outcome: Outcome::Failed(problem) }, 0);
+    let asked = session.input(Input::Tick, 5_000);
+    let [(Side::Right, generation, _, Step::Put { entry, .. })] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(entry.hash(), Some(hash));
+    let (generation, outcome) = (*generation, Outcome::Done { entry: Some(entry.clone()) });
+    let effects = session.engine.handle(Input::Reply(Side::Right, Reply::Result { generation, outcome }), 5_000);
+    let cancelled = |effect: &Effect| matches!(effect, Effect::Send(Side::Left, Request::Cancel { .. }));
+    assert!(effects.iter().any(cancelled), "{effects:?}");
 }

@@ -140,6 +140,10 @@ pub struct Record {
 /// A piece of a file's contents. Holes are left out: what no chunk covers is zero.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Data {
+    /// Before the first piece of a file that does not travel in one: so many bytes of it are data, and want room.
+    Room {
+        bytes: u64,
+    },
     Chunk {
         offset: u64,
         bytes: ByteBuf,
@@ -185,7 +189,7 @@ impl Data {
         match self {
             Data::Chunk { bytes, .. } => bytes.len() as u64,
             Data::Copy { length, .. } => Data::cost_of_copy(*length),
-            Data::Whole { .. } | Data::End { .. } | Data::Abort => 0,
+            Data::Room { .. } | Data::Whole { .. } | Data::End { .. } | Data::Abort => 0,
         }
     }
 

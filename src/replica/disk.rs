@@ -256,6 +256,10 @@ pub trait Disk {
         }
         Ok(true)
     }
+    /// Whether a copy within the file system shares its blocks with what it was made of, and takes no room.
+    fn shares_blocks(&self) -> bool {
+        false
+    }
     /// Sets the length; what lies beyond the written part is a hole.
     fn set_len(&self, file: &Self::File, size: u64) -> io::Result<()>;
     /// Makes a directory, mode 0700. Only in own directories.

@@ -50,6 +50,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.expiry.next_ages = now + if more { SLICE } else { if seconds == 0 { 1_000 } else { AGES } };
         }
         if now >= self.expiry.next_bound {
+            self.drop_old_kept();
             let more = self.bound_trash()?;
             self.expiry.next_bound = now + if more { SLICE } else { LOOK };
         }

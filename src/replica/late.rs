@@ -117,6 +117,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                         Late::Quiet => {
                             let item = TrashItem { look: false, ..waiting.item };
                             self.archive.trash_add(&item)?;
+                            // From now on it can give way.
+                            self.room.trashed();
                             continue;
                         }
                         // A rescued file is in the trash no more.

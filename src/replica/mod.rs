@@ -12,6 +12,7 @@ pub mod examine;
 pub mod expire;
 pub mod findings;
 mod home;
+mod kept;
 pub mod late;
 pub mod memory;
 pub mod metadata;
@@ -197,6 +198,7 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) formers: std::collections::VecDeque<trash::Former>,
     pub(crate) expiry: expire::Expiry,
     room: room::Room,
+    kept: kept::Kept,
     /// The last batch, until it is finished.
     pub(crate) placed: batch::Unfinished<D::Dir, D::File>,
     pub(crate) stage_counter: u64,
@@ -234,6 +236,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             formers: Default::default(),
             expiry: expire::Expiry::default(),
             room: room::Room::default(),
+            kept: kept::Kept::default(),
             placed: batch::Unfinished::default(),
             stage_counter: 0,
             next_seq: 1,

@@ -41,6 +41,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.disk.open_file(&stage, &name).ok().map(|file| (name, file, stat.size))
     }
 
+    /// Throws away all that is not in use: room is needed.
+    pub(crate) fn drop_partials(&mut self, used: &[Name]) -> Result<(), ReplicaError> {
+        self.drop_all_kept();
+        let root = RelPath::root();
+        let stage = self.disk.own(Own::Stage).at(&root, "open the stage")?;
+        for (name, _) in self.disk.list(&stage).at(&root, "list the stage")? {
+            if is_partial(&name) && !used.contains(&name) {
+                self.unstage(&name);
+            }
+        }
+        Ok(())
+    }
+
     /// Throws away what is too much, too old, or takes room that is needed, but for what is in use.
     pub(crate) fn clear_partials(&mut self, used: &[Name]) -> Result<(), ReplicaError> {
         let root = RelPath::root();

@@ -61,8 +61,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Step::Put { entry, expect, displaced, .. } => {
                 let Some(staged) = staged else { return Ok(Placed::Refused(vec![path.clone()])) };
                 let (name, object) = (staged.name.clone(), staged.object);
+                let contents = staged.hash.filter(|_| !staged.links).map(|hash| (entry.size(), hash));
+                self.kept.begin();
                 let placed = self.put(generation, path, node, entry, &expect, displaced, staged);
-                if !matches!(placed, Ok(Placed::Done(_))) {
+                if !matches!(placed, Ok(Placed::Done(_))) && !self.keep_whole(path, &name, object, contents) {
                     self.clear_staged(&name, object, path)?;
                 }
                 placed
@@ -315,6 +317,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Swapped::Refused),
             other => other.at(path, "exchange")?,
         }
+        self.kept.show();
         let broken = lease.as_ref().is_some_and(|file| !self.disk.lease_holds(file, Lease::Read));
         // What cannot be verified is taken back as well.
         let out = self.disk.stat(staged.0, staged.1).at(path, "stat the displaced object");

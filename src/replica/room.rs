@@ -1,5 +1,8 @@
 //! Room for new objects, asked for before anything is written. What lies in the trash gives way, the oldest first. What does
 //! not fit even then is a problem of its path that costs nobody anything.
+//!
+//! What the other side says that contents will take is a claim: it decides whether they may come, and nothing is thrown away
+//! for it. The trash gives way for what is about to be written, in steps that grow with what has come.
 
 use std::io;
 
@@ -16,14 +19,30 @@ const OVERHEAD: u64 = 8 * 1024;
 const PART: u64 = 4;
 /// The trash gives way in so many slices for one object; what takes longer is tried again.
 const SLICES: usize = 16;
+/// So much more must be free before what failed for want of an unknown amount is worth another try.
+const NOTABLE: u64 = 4 << 20;
 
 /// What may be taken before the file system is asked again.
 #[derive(Debug, Default)]
 pub struct Room {
     bytes: u64,
     inodes: u64,
-    /// The last shortage that the trash could not end: what the file system and the trash held then.
-    shortage: Option<(Space, u64)>,
+    /// What the file system and the trash held when the trash could not make room.
+    in_vain: Option<(Space, u64)>,
+    /// Objects that have come into the trash.
+    trashed: u64,
+    shortage: Option<Shortage>,
+}
+
+/// What was refused for want of room, since somebody heard last that there is room again.
+#[derive(Debug, Clone, Copy)]
+struct Shortage {
+    /// The least that was refused; `None`: nobody knows how much it takes.
+    needed: Option<u64>,
+    /// Bytes that were free then.
+    free: u64,
+    /// [`Room::trashed`] then.
+    trashed: u64,
 }
 
 impl Room {
@@ -41,6 +60,24 @@ impl Room {
         let (free, spare) = space.inodes.map_or((u64::MAX, 0), |inodes| (inodes.free, inodes.total / 100));
         self.inodes = free.saturating_sub(spare) / PART;
     }
+
+    /// One more object has come into the trash, and can give way.
+    pub(super) fn trashed(&mut self) {
+        self.trashed += 1;
+    }
+
+    /// Something was refused that needs so much.
+    fn refused(&mut self, needed: Option<u64>, free: u64) {
+        // What was known of the room was too much.
+        (self.bytes, self.inodes) = (0, 0);
+        let trashed = self.trashed;
+        let shortage = self.shortage.get_or_insert(Shortage { needed, free, trashed });
+        shortage.needed = match (shortage.needed, needed) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        shortage.free = shortage.free.min(free);
+    }
 }
 
 impl<D: Disk, A: Archive> Replica<D, A> {
@@ -57,15 +94,27 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         space.fits(size.saturating_add(OVERHEAD))
     }
 
-    /// Makes room for an object with so many bytes, at the cost of the trash. No batch may wait for its end: what a crash
-    /// may still ask for lies in the trash.
+    /// Whether contents that are said to take so many bytes may come: they fit, or would if all of the trash gave way.
+    /// `others`: what is still to come of others. Nothing is thrown away for it.
     ///
     /// # Errors
     /// `StorageFull`, with what is needed and what there is.
-    pub fn make_room(&mut self, path: &RelPath, size: u64) -> Result<(), ReplicaError> {
-        let now = (self.disk.space(), self.trash_size()?);
+    pub fn may_come(&mut self, path: &RelPath, size: u64, others: u64) -> Result<(), ReplicaError> {
+        if self.has_room(size.saturating_add(others)) || self.could_fit(size.saturating_add(others))? {
+            return Ok(());
+        }
+        self.refuse(path, size)
+    }
+
+    /// Makes room for `size` bytes of an object with `whole` ones, at the cost of the trash. No batch may wait for its end:
+    /// what a crash may still ask for lies in the trash.
+    ///
+    /// # Errors
+    /// `StorageFull`, with what is needed and what there is.
+    pub fn make_room(&mut self, path: &RelPath, size: u64, whole: u64) -> Result<(), ReplicaError> {
         // Nothing has changed since the trash gave all that it could: to look through it for every object is in vain.
-        let in_vain = self.room.shortage.is_some_and(|(space, trash)| (Some(space), trash) == now);
+        let now = (self.disk.space(), self.room.trashed);
+        let in_vain = self.room.in_vain.is_some_and(|(space, trashed)| (Some(space), trashed) == now);
         if !in_vain && self.could_fit(size)? {
             for _ in 0..SLICES {
                 let wanted = |replica: &Self| {
@@ -79,15 +128,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 }
             }
         }
-        let made = self.has_room(size);
-        self.room.shortage = match (made, self.disk.space()) {
-            (false, Some(space)) => Some((space, self.trash_size()?)),
-            _ => None,
-        };
-        match made {
-            true => Ok(()),
-            false => Err(io::Error::new(io::ErrorKind::StorageFull, self.shortage(size)?)).at(path, "make room"),
+        if self.has_room(size) {
+            self.room.in_vain = None;
+            return Ok(());
         }
+        self.room.in_vain = self.disk.space().map(|space| (space, self.room.trashed));
+        self.refuse(path, whole)
     }
 
     /// Whether an empty trash would make room enough. If not, nobody's versions go for nothing.
@@ -98,22 +144,68 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(roomy.fits(size.saturating_add(OVERHEAD)))
     }
 
+    fn refuse(&mut self, path: &RelPath, size: u64) -> Result<(), ReplicaError> {
+        self.note_shortage(Some(size));
+        Err(io::Error::new(io::ErrorKind::StorageFull, self.shortage(size)?)).at(path, "make room")
+    }
+
+    /// Something was refused, or could not be written, for want of room. [`Replica::has_room_again`] tells when that is over.
+    pub fn note_shortage(&mut self, needed: Option<u64>) {
+        let free = self.disk.space().map_or(0, |space| space.free);
+        self.room.refused(needed, free);
+    }
+
+    pub fn shares_blocks(&self) -> bool {
+        self.disk.shares_blocks()
+    }
+
+    pub fn has_shortage(&self) -> bool {
+        self.room.shortage.is_some()
+    }
+
+    pub fn forget_shortage(&mut self) {
+        self.room.shortage = None;
+    }
+
+    /// Whether what was refused last is worth another try: it fits by now, or what came into the trash since can make room.
+    /// True once.
+    pub fn has_room_again(&mut self) -> Result<bool, ReplicaError> {
+        let Some(Shortage { needed, free, trashed }) = self.room.shortage else { return Ok(false) };
+        self.disk.refill();
+        let fits = match (needed, self.disk.space()) {
+            _ if self.disk.is_short() => false,
+            (_, None) => false,
+            (Some(needed), Some(space)) => space.fits(needed.saturating_add(OVERHEAD)),
+            (None, Some(space)) => space.free >= free.saturating_add(NOTABLE),
+        };
+        let again = fits || (self.room.trashed > trashed && self.could_fit(needed.unwrap_or(0))?);
+        if again {
+            self.room.shortage = None;
+        }
+        Ok(again)
+    }
+
     /// What is missing, in words.
     fn shortage(&mut self, size: u64) -> Result<String, ReplicaError> {
         let Some(space) = self.disk.space() else { return Ok("the disk is full".to_owned()) };
         if space.inodes.is_some_and(|inodes| inodes.free <= inodes.total / 100) {
             return Ok("the file system has no inode free for one more object: delete files, or make it anew with more inodes (mkfs -N)".to_owned());
         }
-        let mib = |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20);
         let trash = self.trash_size()?;
         Ok(format!(
-            "the disk is full: {} needed, {} free of which {} are kept for others, {} in the trash",
-            mib(size),
-            mib(space.free),
-            mib(space.spare()),
-            mib(trash)
+            "the disk is full: {} needed, {} free, of which {} are kept for others, and {} in the trash. It is sent as soon as there is room",
+            in_words(size),
+            in_words(space.free),
+            in_words(space.spare()),
+            in_words(trash),
         ))
     }
+}
+
+/// An amount of bytes for people.
+fn in_words(bytes: u64) -> String {
+    let (unit, word) = if bytes >= 1 << 30 { (1_u64 << 30, "GiB") } else { (1 << 20, "MiB") };
+    format!("{}.{} {word}", bytes / unit, u128::from(bytes % unit) * 10 / u128::from(unit))
 }
 
 #[cfg(test)]
@@ -139,6 +231,20 @@ mod tests {
         assert!(room.take(100 << 20) && !room.take(100 << 20), "a part of the bytes beyond those kept");
         room.learn(&space(1 << 20, 1000));
         assert!(!room.take(0));
+    }
+
+    #[test]
+    fn a_shortage_is_the_least_that_was_refused() {
+        let mut room = Room::default();
+        room.refused(Some(3 << 30), 500);
+        room.refused(None, 400);
+        room.refused(Some(1 << 20), 600);
+        let shortage = room.shortage.expect("noted");
+        assert_eq!((shortage.needed, shortage.free), (Some(1 << 20), 400));
+        assert_eq!(
+            [in_words(3 << 30), in_words((1 << 30) / 10 * 11), in_words(5 << 19)],
+            ["3.0 GiB", "1.0 GiB", "2.5 MiB"]
+        );
     }
 
     #[test]

@@ -186,7 +186,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         hash: Option<Hash>,
     ) -> Result<Staged<D::File>, ReplicaError> {
         let dressed = self.dress(path, &name, file.as_ref(), kind, attrs);
-        if dressed.is_err() {
+        if dressed.is_err() && !self.keep_undressed(path, &name, file.as_ref(), hash) {
             self.unstage(&name);
         }
         let Dressed { object, achieved, not_set } = dressed?;

@@ -63,6 +63,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             stamp,
         };
         self.archive.trash_add(&item)?;
+        self.room.trashed();
         self.look_later(item);
         Ok(id)
     }

@@ -18,7 +18,7 @@ mod tests;
 pub use basis::Basis;
 pub use blocks::Blocks;
 pub use receive::{Receive, Received};
-pub use supply::{Supplied, Supply, holds_still};
+pub use supply::{Supplied, Supply, data_in, holds_still};
 
 /// The bytes that a supply may send before the receiver's first word.
 pub const INITIAL_CREDIT: u64 = crate::model::Data::CREDIT;

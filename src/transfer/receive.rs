@@ -73,6 +73,7 @@ impl<F> Receive<F> {
     /// Takes the next piece. What it says of itself is compared with the agreed size before anything is done with it.
     pub fn take<D: Disk<File = F>>(&mut self, disk: &D, data: &Data) -> io::Result<Received> {
         match data {
+            Data::Room { .. } => Ok(Received::More { credit: 0 }),
             Data::Chunk { offset, bytes } => {
                 let Some(end) = self.end_of(*offset, bytes.len() as u64) else { return Ok(Received::Broken) };
                 self.hasher.zeros(offset - self.offset);

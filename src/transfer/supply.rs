@@ -19,7 +19,9 @@ pub struct Supply<F> {
     offset: u64,
     credit: u64,
     hasher: Hasher,
-    /// Nothing is sent before the receiver has told what it has.
+    /// The receiver knows how much room it takes.
+    announced: bool,
+    /// Nothing else is sent before the receiver has told what it has.
     waits: bool,
     /// What it told so far.
     hearing: Option<Blocks>,
@@ -40,7 +42,17 @@ impl<F> Supply<F> {
     /// Begins to read a file whose state was reported with this signature; with `delta` once the receiver's sums are known.
     pub fn new(file: F, signature: Signature, delta: bool) -> Supply<F> {
         let (hasher, hearing) = (Hasher::new(), Some(Blocks::new()));
-        Supply { file, signature, offset: 0, credit: INITIAL_CREDIT, hasher, waits: delta, hearing, delta: None }
+        Supply {
+            file,
+            signature,
+            offset: 0,
+            credit: INITIAL_CREDIT,
+            hasher,
+            announced: false,
+            waits: delta,
+            hearing,
+            delta: None,
+        }
     }
 
     pub fn add_credit(&mut self, bytes: u64) {
@@ -72,6 +84,9 @@ impl<F> Supply<F> {
     /// Reads the next piece. Holes are skipped, but hashed as the zeros that they are.
     pub fn step<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<Supplied> {
         let size = self.signature.size;
+        if size > WHOLE && !std::mem::replace(&mut self.announced, true) {
+            return Ok(Supplied::Data(Data::Room { bytes: data_in(disk, &self.file, size)? }));
+        }
         if self.waits {
             return Ok(Supplied::Wait);
         }
@@ -152,6 +167,19 @@ impl<F> Supply<F> {
     fn still<D: Disk<File = F>>(&self, disk: &D) -> io::Result<bool> {
         holds_still(disk, &self.file, &self.signature)
     }
+}
+
+/// How many bytes of a file are data and no holes; of one in very many pieces about as many.
+pub fn data_in<D: Disk>(disk: &D, file: &D::File, size: u64) -> io::Result<u64> {
+    const PIECES: usize = 1024;
+    let (mut data, mut at) = (0, 0);
+    for _ in 0..PIECES {
+        let Some((start, end)) = disk.next_data(file, at, size)?.filter(|(_, end)| *end > at) else { return Ok(data) };
+        (data, at) = (data + (end - start), end);
+    }
+    // The rest is taken to be as dense.
+    let whole = u128::from(data) * u128::from(size) / u128::from(at.max(1));
+    Ok(u64::try_from(whole).unwrap_or(size).min(size))
 }
 
 /// Whether a file is as it was when it had this signature.

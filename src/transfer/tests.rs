@@ -56,7 +56,9 @@ impl Way {
         let basis = Basis::new(basis.iter().map(|name| self.open(name)).collect());
         let mut receive = Receive::new(name.clone(), staged, signature.size, Some(basis));
         let (mut literal, mut sums_bytes, mut copies) = (0, 0, 0);
-        assert!(matches!(supply.step(&self.disk).expect("step"), Supplied::Wait));
+        let first = supply.step(&self.disk).expect("step");
+        assert!(signature.size <= WHOLE || matches!(first, Supplied::Data(Data::Room { .. })));
+        assert!(signature.size <= WHOLE || matches!(supply.step(&self.disk).expect("step"), Supplied::Wait));
         while receive.is_to_tell() {
             if let Some(sums) = receive.tell(&self.disk).expect("told") {
                 if let Sums::Blocks { sums } = &sums {

@@ -306,6 +306,7 @@ fn replies() -> Vec<Flood<Reply>> {
         of("rows", |n| Reply::Rows { rows: rows(n, 0) }).at_once(),
         of("rows, later", |n| Reply::Rows { rows: rows(n, 0) }),
         of("names", |n| Reply::Names { numbers: owners(n) }),
+        of("room", |_| Reply::HasRoom),
         of("notes", |n| Reply::Note { text: format!("{n} {}", "note ".repeat(1300)) }),
         of("reports", |n| report(n, n)),
         of("reports of one path", |n| report(1, n)),

@@ -480,6 +480,7 @@ kinds! {
 
 kinds! {
     all_data, data: Data, m {
+        Data::Room { .. } => Data::Room { bytes: m.u64() },
         Data::Chunk { .. } => Data::Chunk { offset: m.u64(), bytes: m.bytes() },
         Data::Copy { .. } => Data::Copy { offset: m.u64(), from: m.u64(), length: m.u64() },
         Data::Whole { .. } => Data::Whole { bytes: m.bytes() },
@@ -580,6 +581,7 @@ kinds! {
         Reply::NotSet { .. } => Reply::NotSet { counts: m.few(|m| (m.text(), m.u64())) },
         Reply::Unproven { .. } => Reply::Unproven { files: m.u64() },
         Reply::Note { .. } => Reply::Note { text: m.text() },
+        Reply::HasRoom => Reply::HasRoom,
         Reply::Pong { .. } => Reply::Pong { number: m.u64() },
         Reply::Names { .. } => Reply::Names { numbers: m.few(Maker::owner) },
         Reply::Stopped => Reply::Stopped,

@@ -215,6 +215,9 @@ impl RealPair {
             match effect {
                 Effect::Send(side, request) => {
                     self.stage.trace.line(|| format!("{now} to {}: {}", side.word(), short(&request)));
+                    if let Request::Supply { path, .. } = &request {
+                        *self.stage.supplied.borrow_mut().entry(path.clone()).or_default() += 1;
+                    }
                     self.requests[side as usize].push_back((ready, request));
                 }
                 Effect::HangUp(side) => panic!("an honest {} side is put out", side.word()),

@@ -14,10 +14,10 @@ use crate::driver::{Pair, Turn};
 use crate::model_disk::ModelDisk;
 use crate::model_disk::state::{Features, ROOT};
 use crate::plan::{Act, Fault, Item, Stage};
-use crate::rights;
 use crate::sight;
 use crate::users::{Call, Maker, Running, Task};
 use crate::world::World;
+use crate::{rights, room};
 
 /// Users are quiet for this long before the trees are compared.
 const QUIET: Millis = 20 * 60 * 1000;
@@ -48,6 +48,8 @@ pub struct Profile {
     pub private: bool,
     /// Somebody removes nearly everything.
     pub clearing: bool,
+    /// This side's disk is full, and stays so until all has come to rest.
+    pub full: Option<Side>,
 }
 
 impl Profile {
@@ -65,6 +67,7 @@ impl Profile {
             (self.hostile, "hostile"),
             (self.private, "private"),
             (self.clearing, "clearing"),
+            (self.full.is_some(), "full"),
         ];
         let words: Vec<&str> = all.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect();
         format!("({})", words.join(", "))
@@ -97,6 +100,9 @@ impl History {
         }
         if clearing::is_clearing(seed) {
             return clearing::history(seed, &choices);
+        }
+        if room::is_full(seed) {
+            return room::history(seed, &choices);
         }
         let profile = profile(&choices);
         let mut value = 0;
@@ -213,6 +219,7 @@ fn profile(choices: &Choices) -> Profile {
         hostile: false,
         private: false,
         clearing: false,
+        full: None,
     }
 }
 
@@ -415,6 +422,7 @@ pub fn run_phase(stage: &Stage, pair: &mut dyn Pair, profile: Profile) -> Result
     let mut quiet_since = stage.world.now();
     let mut traffic = pair.traffic();
     let (mut resumed, mut scanned) = (0, false);
+    let mut full = profile.full;
     for turn in 0.. {
         stage.world.pause(None);
         if let Some(violation) = stage.world.violations().into_iter().next() {
@@ -446,6 +454,12 @@ pub fn run_phase(stage: &Stage, pair: &mut dyn Pair, profile: Profile) -> Result
         match worked {
             Turn::Worked => stage.world.advance(stage.choices.below(3_000_000)),
             Turn::Idle(_) if !stage.is_over() => stage.hurry(),
+            Turn::Idle(_) if stage.world.now() >= quiet_since + QUIET && full.is_some() => {
+                if let Some(side) = full.take() {
+                    room::check(stage, side)?;
+                }
+                quiet_since = stage.world.now();
+            }
             // A change through one hard link makes no event for the others: they wait for the next full sync.
             Turn::Idle(_) if stage.world.now() >= quiet_since + QUIET && !scanned && has_hard_links(stage) => {
                 (scanned, quiet_since) = (true, stage.world.now());
@@ -454,7 +468,7 @@ pub fn run_phase(stage: &Stage, pair: &mut dyn Pair, profile: Profile) -> Result
             Turn::Idle(_) if stage.world.now() >= quiet_since + QUIET => return Ok(()),
             Turn::Idle(until) => wait(stage, until, quiet_since),
         }
-        if stage.is_over() {
+        if stage.is_over() && full.is_none() {
             stage.heal();
         }
     }

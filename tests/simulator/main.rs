@@ -17,6 +17,7 @@ mod model_disk;
 mod oracle;
 mod plan;
 mod rights;
+mod room;
 mod shrink;
 mod sight;
 mod spy;

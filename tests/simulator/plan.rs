@@ -1,7 +1,7 @@
 //! What happens in a history from outside, and when: users' tasks and faults.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use psync::model::guard::Limit;
@@ -95,6 +95,8 @@ pub struct Stage {
     pub old: RefCell<Old>,
     pub choices: Choices,
     pub trace: Trace,
+    /// How often the contents of each path were asked for in this phase.
+    pub supplied: RefCell<BTreeMap<RelPath, u32>>,
     items: RefCell<VecDeque<Item>>,
     running: RefCell<Vec<Running>>,
     start: Cell<u64>,
@@ -120,6 +122,7 @@ impl Stage {
             old: RefCell::default(),
             choices,
             trace: Trace { keep: keep_trace, ..Trace::default() },
+            supplied: RefCell::default(),
             items: RefCell::default(),
             running: RefCell::default(),
             start: Cell::new(0),
@@ -133,6 +136,7 @@ impl Stage {
 
     /// Begins a phase with these items, sorted by moment.
     pub fn load(&self, items: &[Item]) {
+        self.supplied.borrow_mut().clear();
         *self.items.borrow_mut() = items.iter().cloned().collect();
         self.start.set(self.world.moment());
     }

@@ -14,7 +14,7 @@ const LISTED: usize = 64;
 fn data(data: &Data) -> usize {
     match data {
         Data::Chunk { bytes, .. } | Data::Whole { bytes } => bytes.len(),
-        Data::Copy { .. } | Data::End { .. } | Data::Abort => 0,
+        Data::Room { .. } | Data::Copy { .. } | Data::End { .. } | Data::Abort => 0,
     }
 }
 
@@ -97,6 +97,7 @@ impl Weight for Reply {
             | Reply::NotSet { .. }
             | Reply::Unproven { .. }
             | Reply::Pong { .. }
+            | Reply::HasRoom
             | Reply::Stopped => 0,
         }
     }

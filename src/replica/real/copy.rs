@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 const BUFFER: usize = 256 * 1024;
@@ -24,6 +26,16 @@ pub fn range(from: (&File, u64), to: (&File, u64), length: u64) -> io::Result<bo
         }
     }
     Ok(true)
+}
+
+/// Whether the file system of this directory lets two files share blocks: tried on two without a name.
+pub fn is_shared(dir: BorrowedFd<'_>) -> bool {
+    let make = || {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        rustix::fs::openat(dir, c".", flags, Mode::RUSR | Mode::WUSR).map(File::from)
+    };
+    let (Ok(from), Ok(to)) = (make(), make()) else { return false };
+    from.write_all_at(&[1; 4096], 0).is_ok() && rustix::fs::ioctl_ficlone(&to, &from).is_ok()
 }
 
 fn by_hand(from: (&File, u64), to: (&File, u64), length: u64) -> io::Result<bool> {

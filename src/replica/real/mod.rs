@@ -32,7 +32,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
@@ -147,6 +147,8 @@ pub struct RealDisk {
     follow: bool,
     fine_clock: bool,
     boot: [u8; 16],
+    /// Whether two files can share blocks, once somebody asked.
+    shares: OnceLock<bool>,
     pace: Mutex<durable::Pace>,
     dir_pace: Mutex<durable::Pace>,
     lister: Mutex<walk::Lister>,
@@ -206,6 +208,7 @@ impl RealDisk {
             rules: Rules::default(),
             follow: false,
             boot: clock::boot_id(),
+            shares: OnceLock::new(),
             pace: Mutex::default(),
             dir_pace: Mutex::default(),
             lister: Mutex::default(),
@@ -408,6 +411,10 @@ impl Disk for RealDisk {
         let copy = rustix::fs::openat(stage, c".", flags, Mode::RUSR | Mode::WUSR).ok()?;
         rustix::fs::ioctl_ficlone(&copy, file).ok()?;
         Some(File { file: copy.into(), link: None })
+    }
+
+    fn shares_blocks(&self) -> bool {
+        *self.shares.get_or_init(|| self.own_dirs.as_ref().is_some_and(|own| copy::is_shared(own.stage.as_fd())))
     }
 
     fn read_link(&self, dir: &Dir, name: &Name) -> io::Result<Box<[u8]>> {

@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 
 use psync::model::{Attrs, Kind, Name, OwnerNumber, Principal, RelPath, Side, Xattrs};
-use psync::replica::disk::{Disk, Lease, Leased, NotSet, Own, Stat};
+use psync::replica::disk::{Disk, Lease, Leased, NotSet, Own, Space, Stat};
 use psync::watch::Hint;
 
 use super::state::*;
@@ -502,6 +502,12 @@ impl Disk for ModelDisk {
             Ok(self.open(state, copy, false))
         });
         copy.ok()
+    }
+
+    fn space(&self) -> Option<Space> {
+        let total = 1 << 30;
+        let state = self.state();
+        Some(Space { total, free: if state.no_space { 0 } else { total / 2 }, inodes: None })
     }
 
     fn read_link(&self, dir: &Obj, name: &Name) -> io::Result<Box<[u8]>> {

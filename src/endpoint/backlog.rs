@@ -1,4 +1,5 @@
-//! Room for what has come over a link and was not taken in yet: bounded in bytes, and whoever brings more waits.
+//! The backlog of a thread: what has come over a link and was not taken in yet. It is bounded in bytes, and whoever
+//! brings more waits.
 //!
 //! Only what comes from the *other host* waits here, before the thread that takes it in. That cannot stand still for ever:
 //! the brain reads all that a side says, and never waits for a side; so an endpoint gets rid of its replies, and goes on
@@ -10,11 +11,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use crate::model::sane::Weight;
 
 /// Bytes that wait. One message is always let in.
-pub const ROOM: usize = 8 << 20;
+pub const BYTES: usize = 8 << 20;
 
-/// The room before one thread.
+/// What waits for one thread.
 #[derive(Debug, Clone)]
-pub struct Room(Arc<Shared>);
+pub struct Backlog(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -29,7 +30,7 @@ struct State {
     closed: bool,
 }
 
-/// A message that waits. Taking it out makes room.
+/// A message that waits. Taking it out lets others in.
 #[derive(Debug)]
 pub struct Held<T> {
     pub request: T,
@@ -37,29 +38,29 @@ pub struct Held<T> {
     _place: Place,
 }
 
-/// What a message takes of the room.
+/// What a message takes of a backlog.
 #[derive(Debug)]
 pub struct Place {
-    room: Arc<Shared>,
+    backlog: Arc<Shared>,
     bytes: usize,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.room.state.lock().unwrap_or_else(PoisonError::into_inner).taken -= self.bytes;
-        self.room.changed.notify_all();
+        self.backlog.state.lock().unwrap_or_else(PoisonError::into_inner).taken -= self.bytes;
+        self.backlog.changed.notify_all();
     }
 }
 
-impl Default for Room {
-    fn default() -> Room {
-        Room::of(ROOM)
+impl Default for Backlog {
+    fn default() -> Backlog {
+        Backlog::of(BYTES)
     }
 }
 
-impl Room {
-    pub fn of(most: usize) -> Room {
-        Room(Arc::new(Shared { most, state: Mutex::default(), changed: Condvar::new() }))
+impl Backlog {
+    pub fn of(most: usize) -> Backlog {
+        Backlog(Arc::new(Shared { most, state: Mutex::default(), changed: Condvar::new() }))
     }
 
     /// Waits until there is room for so many bytes.
@@ -70,7 +71,7 @@ impl Room {
         }
         state.taken = state.taken.saturating_add(bytes);
         drop(state);
-        Place { room: self.0.clone(), bytes }
+        Place { backlog: self.0.clone(), bytes }
     }
 
     /// Waits until there is room for the message.
@@ -94,9 +95,9 @@ mod tests {
 
     #[test]
     fn whoever_brings_more_waits_until_there_is_room() {
-        let room = Room::of(1000);
+        let backlog = Backlog::of(1000);
         let (say, heard) = channel();
-        let (first, theirs) = (room.place(900), room.clone());
+        let (first, theirs) = (backlog.place(900), backlog.clone());
         let waiting = std::thread::spawn(move || {
             for bytes in [50, 5000, 10] {
                 say.send((bytes, theirs.place(bytes))).expect("heard");
@@ -112,7 +113,7 @@ mod tests {
         let (bytes, large) = next(Duration::from_secs(20)).expect("alone it is let in");
         assert_eq!(bytes, 5000);
         assert!(next(Duration::from_millis(100)).is_err());
-        room.close();
+        backlog.close();
         assert_eq!(next(Duration::from_secs(20)).expect("closed").0, 10);
         drop(large);
         waiting.join().expect("done");

@@ -1,0 +1,60 @@
+//! Histories of a full disk: users go on working on the side that has room, and nothing helps before they have done.
+//!
+//! The rule: what was deleted there is gone on the full side too, though nothing new fits; and what does not fit is not sent
+//! over and over.
+
+use psync::model::{RelPath, Side};
+
+use crate::choice::Choices;
+use crate::history::{History, Profile};
+use crate::oracle::tree;
+use crate::plan::{Act, Fault, Item, Stage};
+use crate::users::{Call, Maker, Task};
+
+/// One seed of so many, the one with this rest, is such a history.
+const EVERY: u64 = 32;
+const REST: u64 = 13;
+/// Contents of one path are asked for so often at most before its user saves it again. Within the 20 minutes in which nothing
+/// happens that is about a dozen, and saves add some.
+const SENT_MAX: u32 = 24;
+
+pub fn is_full(seed: u64) -> bool {
+    seed % EVERY == REST
+}
+
+pub fn history(seed: u64, choices: &Choices) -> History {
+    let full = if choices.one_in(2) { Side::Left } else { Side::Right };
+    let side = full.other();
+    let profile = Profile { one_sided: side == Side::Left, full: Some(full), ..Profile::default() };
+    let mut value = 0;
+    let mut maker = Maker { choices, value: &mut value, unique_sizes: true, home: None };
+    let before = (0..4 + choices.below(8)).map(|_| Task { pace: 0, ..maker.task(side) }).collect();
+    maker.unique_sizes = false;
+    let mut items = vec![Item { at: 0, act: Act::Fault(Fault::Full(full, true)) }];
+    let mut at = 0;
+    for _ in 0..2 + choices.below(10) {
+        at += *choices.pick(&[0, 3, 60, 600, 1_000_000]);
+        let task = match choices.below(3) {
+            0 => Task { side, pace: 0, calls: vec![Call::RemoveAll(maker.path())] },
+            _ => maker.task(side),
+        };
+        items.push(Item { at, act: Act::User(task) });
+    }
+    let work = (0..choices.below(6)).map(|n| Item { at: n * 50, act: Act::User(maker.task(side)) }).collect();
+    History { schedule: seed ^ 0x5eed, profile, features: Default::default(), before, phases: vec![work, items] }
+}
+
+/// What must hold while the disk is full still, and nothing has happened for a long time.
+pub fn check(stage: &Stage, full: Side) -> Result<(), String> {
+    let [kept, there] = [full, full.other()].map(|side| tree(stage.disk(side)));
+    // What is of no kind that travels hides what lay there before, full or not.
+    let hides = |path: &RelPath| there.get(path).is_some_and(|view| view.kind.is_none());
+    let stays = |path: &&RelPath| !there.contains_key(*path) && !path.ancestors().any(|above| hides(&above));
+    if let Some(path) = kept.keys().find(stays) {
+        return Err(format!("kept: {path} was deleted, and is still there on the full {} side", full.word()));
+    }
+    match stage.supplied.borrow().iter().find(|(_, times)| **times > SENT_MAX) {
+        Some((path, times)) => Err(format!("sent again: {path} was asked for {times} times, and nothing fits")),
+        None => Ok(()),
+    }
+}
