@@ -4,11 +4,15 @@ use crate::model::{Apply, Change, Expect, Kind, Millis, Moved, RelPath, Side, St
 
 use super::flight::{Flight, Part};
 use super::locks::Reach;
+use super::places::{Place, Standing};
 use super::plan::expectation;
 use super::{Engine, index};
 
 /// What is gone on one side, and moved or edited on the other, waits this long for word of where it went.
 pub(super) const LOST_WAIT: Millis = 1_000;
+
+/// A move that was refused so often is carried over as a new object and a deletion.
+const HOPELESS: u32 = 8;
 
 impl Engine {
     /// Acts on a path to which something was moved on at least one side.
@@ -28,7 +32,7 @@ impl Engine {
             .and_then(|c| c.known.as_ref())
             .is_some_and(|over| over.entry.kind() == Kind::Dir || moved.known.entry.kind() == Kind::Dir);
         // Refused again and again: the two sides know different things of the node.
-        let hopeless = self.strikes.get(path).is_some_and(|(strikes, _)| *strikes >= 5);
+        let hopeless = self.strikes.get(path).is_some_and(|(strikes, _)| *strikes >= HOPELESS);
         if over_dir && !taken && !hopeless {
             // The directory that lay there is gone on this side, or this is no place for one: it goes there first.
             let target = mover.other();
@@ -62,38 +66,44 @@ impl Engine {
 
     fn follow_move(&mut self, path: &RelPath, changes: [Option<Change>; 2], mover: Side, moved: Moved, now: Millis) {
         let (node, target) = (moved.known.node, mover.other());
-        let theirs = self.moving[index(target)].get(&node).cloned();
+        let theirs = self.places.of(target, node).cloned();
         let mut from = moved.from.clone();
         let mut changes = changes;
         let over = changes[index(mover)].as_ref().and_then(|c| c.known.as_ref());
         let mut expect = over.map_or(Expect::Absent, |k| Expect::Row(k.generation));
+        let there = theirs.as_ref().map_or(&moved.from, |place| &place.path);
+        if let Some(theirs) = self.crossed(path, there, mover) {
+            return match (theirs.standing, mover) {
+                (Standing::Flying | Standing::Asked, _) => self.wait_for_move(path),
+                (Standing::Pending, Side::Right) => self.undo_move(path),
+                (Standing::Pending, Side::Left) => self.undo_move(&theirs.path),
+            };
+        }
         if let Some(other) = theirs {
-            if mover == Side::Right {
-                // Moved on both sides: the left's name wins; its own move carries this one along.
-                self.ready.insert(other);
-                self.blocked_moves.insert(path.clone());
-                return;
+            // Moved on both sides: the left's name wins, if the right has its directory still; its own move carries the
+            // other's along. The other waits as well while that is under way or asked for again, else each side would take
+            // the other's name in turn.
+            let left = if mover == Side::Left { path } else { &other.path };
+            let gone = left.parent().is_some_and(|above| self.gone(Side::Right, &above).is_some());
+            let winner = if gone { Side::Right } else { Side::Left };
+            if mover != winner || other.standing != Standing::Pending {
+                self.ready.extend((other.standing == Standing::Pending).then_some(other.path));
+                return self.wait_for_move(path);
             }
             // The other side has it under its own new name: rename it from there.
-            changes[index(target)] = self.sides[index(target)].pending.get(&other).map(|p| p.change.clone());
-            from = other;
-        } else if let Some(back) = self.crossed(path, &moved, mover) {
-            return self.undo_move(back);
+            changes[index(target)] = self.sides[index(target)].pending.get(&other.path).map(|p| p.change.clone());
+            from = other.path;
+        } else if let Some(since) = self.gone(target, &moved.from) {
+            // It may turn up under another name. If it does not it was deleted: the moved object is newer, and restored.
+            return match self.is_lost(target, since, path, now) {
+                true => self.as_copy(mover, path),
+                false => self.stall_at(path),
+            };
         } else if let Some(pending) = self.sides[index(target)].pending.get(&moved.from) {
-            match &pending.change.after {
-                // Deleted there: the moved object is newer, and is restored.
-                None if now >= pending.since + LOST_WAIT && self.sides[index(target)].cursor.is_none() => {
-                    return self.as_copy(mover, path);
-                }
-                None => {
-                    // It may turn up under another name.
-                    let due = (pending.since + LOST_WAIT).max(now + 100);
-                    self.timers.insert((due, path.clone()));
-                    return;
-                }
-                // Edited there: the move first, then the edit under the new name.
-                Some(entry) if entry.kind() == moved.known.entry.kind() => {}
-                Some(_) => return self.as_copy(mover, path),
+            // Edited there: the move first, then the edit under the new name.
+            let kind = pending.change.after.as_ref().map(|entry| entry.kind());
+            if kind.is_some_and(|kind| kind != moved.known.entry.kind()) {
+                return self.as_copy(mover, path);
             }
         }
         if changes[index(target)].as_ref().is_some_and(|there| there.path == *path) {
@@ -113,18 +123,32 @@ impl Engine {
         self.launch(flight, Reach::Tree);
     }
 
-    /// A directory moved into one that the other side moved into it: the right's move, which is to be undone.
-    fn crossed(&self, path: &RelPath, moved: &Moved, mover: Side) -> Option<Change> {
-        self.sides[index(mover.other())].pending.values().map(|p| &p.change).find_map(|other| {
-            let theirs = other.moved.as_ref()?;
-            let crossed = path.is_below(&theirs.from) && other.path.is_below(&moved.from);
-            let own = self.sides[index(mover)].pending.get(path)?;
-            crossed.then(|| if mover == Side::Right { own.change.clone() } else { other.clone() })
+    /// Considered again when a move has ended, on either side.
+    fn wait_for_move(&mut self, path: &RelPath) {
+        self.blocked_moves.insert(path.clone());
+        self.stall_at(path);
+    }
+
+    /// Since when what lay at a path is gone on a side, by itself or with a directory, and was moved by nobody there.
+    fn gone(&self, side: Side, path: &RelPath) -> Option<Millis> {
+        let above = path.ancestors().filter(|above| !above.is_root());
+        std::iter::once(path.clone()).chain(above).find_map(|at| {
+            let pending = self.sides[index(side)].pending.get(&at).filter(|p| p.change.after.is_none())?;
+            let node = pending.change.known.as_ref()?.node;
+            self.places.of(side, node).is_none().then_some(pending.since)
         })
     }
 
+    /// The other side's move of a directory into this one, which was moved into that one here: one of them is undone. The
+    /// other side has this one `there`.
+    fn crossed(&self, path: &RelPath, there: &RelPath, mover: Side) -> Option<Place> {
+        let mut theirs = path.ancestors().flat_map(|above| self.places.away_from(mover.other(), &above));
+        theirs.find(|theirs| theirs.path.is_below(there)).cloned()
+    }
+
     /// Renames what the right side moved back to where it was.
-    fn undo_move(&mut self, change: Change) {
+    fn undo_move(&mut self, path: &RelPath) {
+        let Some(change) = self.sides[index(Side::Right)].pending.get(path).map(|p| p.change.clone()) else { return };
         let Some(moved) = change.moved.clone() else { return };
         let node = moved.known.node;
         let entry = moved.known.entry.clone();

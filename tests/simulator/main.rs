@@ -13,6 +13,7 @@ mod driver;
 mod fake;
 mod history;
 mod model_disk;
+mod moves;
 mod oracle;
 mod plan;
 mod rights;
@@ -127,6 +128,38 @@ fn when_the_sides_change_places_so_does_the_result() {
     let from = number("PSYNC_SIM_SEED").or(number("PSYNC_SIM_FROM")).unwrap_or(0);
     let count = number("PSYNC_SIM_SEED").map(|_| 1).or(number("PSYNC_SIM_HISTORIES")).unwrap_or(3_000);
     assert_eq!(symmetry::first_difference(from..from + count).unwrap_or_default(), "");
+}
+
+#[test]
+fn what_both_sides_move_is_there_once() {
+    let from = number("PSYNC_SIM_SEED").or(number("PSYNC_SIM_FROM")).unwrap_or(0);
+    let count = number("PSYNC_SIM_SEED").map(|_| 1).or(number("PSYNC_SIM_HISTORIES")).unwrap_or(40_000);
+    let first = number("PSYNC_SIM_FIRST").is_some();
+    let (next, failed) = (AtomicU64::new(from), Mutex::new(BTreeMap::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    // Every lower seed has been taken by now: the lowest that fails is the same in every run.
+                    if seed >= from + count || first && !failed.lock().unwrap().is_empty() {
+                        return;
+                    }
+                    if let (Some(wrong), _) = moves::play(seed, false) {
+                        failed.lock().unwrap().insert(seed, wrong);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    for (seed, wrong) in failed.iter().take(40) {
+        println!("seed {seed} (moves): {wrong}");
+    }
+    if let Some(seed) = failed.keys().next().filter(|_| !first) {
+        moves::play(*seed, true).1.iter().for_each(|line| println!("{line}"));
+    }
+    assert!(failed.is_empty(), "{} of {count} failed, the first: seed {:?}", failed.len(), failed.keys().next());
 }
 
 /// Plays one history; if it fails, tells the shortest one that fails alike, with its trace.
