@@ -521,35 +521,6 @@ impl Engine {
         }
     }
 
-    /// Whether what is gone on a side since then has turned up nowhere else by now, as far as the side knows when all is
-    /// looked at. Until then the path is considered again.
-    fn is_lost(&mut self, side: Side, since: Millis, path: &RelPath, now: Millis) -> bool {
-        let due = since + moves::LOST_WAIT;
-        if now < due || self.sides[index(side)].cursor.is_some() {
-            self.timers.insert((due.max(now + 100), path.clone()));
-            return false;
-        }
-        if self.sides[index(side)].settled.is_some_and(|asked| asked >= since) {
-            return true;
-        }
-        if self.sides[index(side)].inquiry.is_none_or(|(_, asked)| asked < since) {
-            self.pings += 1;
-            let number = self.pings;
-            self.sides[index(side)].inquiry = Some((number, now));
-            self.send(side, Request::Ping { number });
-        }
-        self.blocked_moves.insert(path.clone());
-        false
-    }
-
-    fn side_settled(&mut self, side: Side, number: u64) {
-        let state = &mut self.sides[index(side)];
-        if let Some((_, asked)) = state.inquiry.take_if(|(inquiry, _)| *inquiry == number) {
-            state.settled = Some(asked);
-            self.wake_moves();
-        }
-    }
-
     /// Changes that waited for the other side's scan to pass may go now.
     fn release_held(&mut self) {
         let paths: Vec<RelPath> = self.blocked.iter().cloned().collect();
@@ -589,7 +560,7 @@ impl Engine {
     fn tell_in_sync(&mut self) {
         let quiet = self.flights.is_empty()
             && self.sides.iter().all(|s| s.cursor.is_none() && s.asked.is_empty())
-            && self.sides.iter().all(|s| s.pending.keys().all(|path| self.has_problem(path)));
+            && self.sides.iter().all(|s| s.pending.values().all(|pending| self.is_stuck(&pending.change)));
         if !quiet || self.in_sync || self.paused || self.scan_wanted.is_some() {
             self.settling = None;
             return;
@@ -615,6 +586,15 @@ impl Engine {
             let (files, bytes) = self.holds;
             self.tell(News::InSync { files, bytes });
         }
+    }
+
+    /// Whether a change waits for a problem to end: that of its path, or of the name to which its object was moved.
+    fn is_stuck(&self, change: &Change) -> bool {
+        let moved_to = |side: Side| {
+            let known = change.known.as_ref().filter(|_| change.after.is_none())?;
+            self.places.of(side, known.node).map(|place| &place.path)
+        };
+        self.has_problem(&change.path) || Side::BOTH.into_iter().filter_map(moved_to).any(|path| self.has_problem(path))
     }
 
     /// Whether a path waits for its problem to end, or for that of a directory that it lies in.

@@ -1,5 +1,6 @@
 //! Moves: one rename on the other side, whatever the size of what moved; and what to do when both sides moved.
 
+use crate::endpoint::message::Request;
 use crate::model::{Apply, Change, Expect, Kind, Millis, Moved, RelPath, Side, Step};
 
 use super::flight::{Flight, Part};
@@ -31,8 +32,9 @@ impl Engine {
             .as_ref()
             .and_then(|c| c.known.as_ref())
             .is_some_and(|over| over.entry.kind() == Kind::Dir || moved.known.entry.kind() == Kind::Dir);
-        // Refused again and again: the two sides know different things of the node.
-        let hopeless = self.strikes.get(path).is_some_and(|(strikes, _)| *strikes >= HOPELESS);
+        // The other side's name for it, if there is one, is tried first.
+        let theirs = self.places.of(mover.other(), moved.known.node);
+        let hopeless = self.is_hopeless(path) && theirs.is_none_or(|place| self.is_hopeless(&place.path));
         if over_dir && !taken && !hopeless {
             // The directory that lay there is gone on this side, or this is no place for one: it goes there first.
             let target = mover.other();
@@ -67,11 +69,22 @@ impl Engine {
     fn follow_move(&mut self, path: &RelPath, changes: [Option<Change>; 2], mover: Side, moved: Moved, now: Millis) {
         let (node, target) = (moved.known.node, mover.other());
         let theirs = self.places.of(target, node).cloned();
-        let mut from = moved.from.clone();
+        // Whoever moved the directory that it came out of as well names that by its new name.
+        let agreed = self.places.agreed(mover, &moved.from);
+        let mut from = agreed.clone();
         let mut changes = changes;
         let over = changes[index(mover)].as_ref().and_then(|c| c.known.as_ref());
         let mut expect = over.map_or(Expect::Absent, |k| Expect::Row(k.generation));
-        let there = theirs.as_ref().map_or(&moved.from, |place| &place.path);
+        if let Some(other) = &theirs {
+            // Moved on both sides. The other name waits as well while its own move is under way or asked for again, else
+            // each side would take the other's name in turn.
+            let (left, right) = if mover == Side::Left { (path, &other.path) } else { (&other.path, path) };
+            if mover != self.winner(left, right) || other.standing != Standing::Pending {
+                self.ready.extend((other.standing == Standing::Pending).then(|| other.path.clone()));
+                return self.wait_for_move(path);
+            }
+        }
+        let there = theirs.as_ref().map_or(&agreed, |place| &place.path);
         if let Some(theirs) = self.crossed(path, there, mover) {
             return match (theirs.standing, mover) {
                 (Standing::Flying | Standing::Asked, _) => self.wait_for_move(path),
@@ -80,26 +93,16 @@ impl Engine {
             };
         }
         if let Some(other) = theirs {
-            // Moved on both sides: the left's name wins, if the right has its directory still; its own move carries the
-            // other's along. The other waits as well while that is under way or asked for again, else each side would take
-            // the other's name in turn.
-            let left = if mover == Side::Left { path } else { &other.path };
-            let gone = left.parent().is_some_and(|above| self.gone(Side::Right, &above).is_some());
-            let winner = if gone { Side::Right } else { Side::Left };
-            if mover != winner || other.standing != Standing::Pending {
-                self.ready.extend((other.standing == Standing::Pending).then_some(other.path));
-                return self.wait_for_move(path);
-            }
             // The other side has it under its own new name: rename it from there.
             changes[index(target)] = self.sides[index(target)].pending.get(&other.path).map(|p| p.change.clone());
             from = other.path;
-        } else if let Some(since) = self.gone(target, &moved.from) {
+        } else if let Some(since) = self.gone(target, &agreed) {
             // It may turn up under another name. If it does not it was deleted: the moved object is newer, and restored.
             return match self.is_lost(target, since, path, now) {
                 true => self.as_copy(mover, path),
                 false => self.stall_at(path),
             };
-        } else if let Some(pending) = self.sides[index(target)].pending.get(&moved.from) {
+        } else if let Some(pending) = self.sides[index(target)].pending.get(&agreed) {
             // Edited there: the move first, then the edit under the new name.
             let kind = pending.change.after.as_ref().map(|entry| entry.kind());
             if kind.is_some_and(|kind| kind != moved.known.entry.kind()) {
@@ -117,16 +120,58 @@ impl Engine {
         let step = Step::Move { from: from.clone(), known, entry: entry.clone(), expect };
         parts[index(target)] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
-        flight.also = vec![moved.from, from];
+        flight.also = vec![moved.from, agreed, from];
         flight.also.sort();
         flight.also.dedup();
         self.launch(flight, Reach::Tree);
+    }
+
+    /// Whose name a node has that both sides moved: the left's, but where the right has deleted the directory of that, or
+    /// will not have it there.
+    fn winner(&self, left: &RelPath, right: &RelPath) -> Side {
+        let gone = left.parent().is_some_and(|above| self.gone(Side::Right, &above).is_some());
+        let refused = self.is_hopeless(left) && !self.is_hopeless(right);
+        if gone || refused { Side::Right } else { Side::Left }
+    }
+
+    /// Whether a move to this path was refused again and again: the two sides know different things of the node.
+    fn is_hopeless(&self, path: &RelPath) -> bool {
+        self.strikes.get(path).is_some_and(|(strikes, _)| *strikes >= HOPELESS)
     }
 
     /// Considered again when a move has ended, on either side.
     fn wait_for_move(&mut self, path: &RelPath) {
         self.blocked_moves.insert(path.clone());
         self.stall_at(path);
+    }
+
+    /// Whether what is gone on a side since then has turned up nowhere else by now, as far as the side knows when all is
+    /// looked at. Until then the path is considered again.
+    pub(super) fn is_lost(&mut self, side: Side, since: Millis, path: &RelPath, now: Millis) -> bool {
+        let due = since + LOST_WAIT;
+        if now < due || self.sides[index(side)].cursor.is_some() {
+            self.timers.insert((due.max(now + 100), path.clone()));
+            return false;
+        }
+        if self.sides[index(side)].settled.is_some_and(|asked| asked >= since) {
+            return true;
+        }
+        if self.sides[index(side)].inquiry.is_none_or(|(_, asked)| asked < since) {
+            self.pings += 1;
+            let number = self.pings;
+            self.sides[index(side)].inquiry = Some((number, now));
+            self.send(side, Request::Ping { number });
+        }
+        self.blocked_moves.insert(path.clone());
+        false
+    }
+
+    pub(super) fn side_settled(&mut self, side: Side, number: u64) {
+        let state = &mut self.sides[index(side)];
+        if let Some((_, asked)) = state.inquiry.take_if(|(inquiry, _)| *inquiry == number) {
+            state.settled = Some(asked);
+            self.wake_moves();
+        }
     }
 
     /// Since when what lay at a path is gone on a side, by itself or with a directory, and was moved by nobody there.

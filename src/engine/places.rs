@@ -4,11 +4,14 @@
 //! other side's word was acted on. So a place is remembered until both archives hold it, or its side takes it back:
 //! while the action is under way, and while the side is asked for it once more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{NodeId, RelPath, Side};
 
 use super::index;
+
+/// Directories that were moved into each other, as deep as anybody goes: words that contradict themselves must have an end.
+const NESTED: usize = 64;
 
 /// What the engine is doing about a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,27 +37,29 @@ struct Known {
     nodes: BTreeMap<NodeId, Place>,
     /// The nodes by where they came from.
     sources: BTreeMap<(RelPath, NodeId), ()>,
-    /// The nodes that the side was asked for, by where.
-    asked: BTreeMap<RelPath, NodeId>,
+    /// The nodes by where they are.
+    targets: BTreeSet<(RelPath, NodeId)>,
 }
 
 impl Known {
     fn remove(&mut self, node: NodeId) -> Option<Place> {
         let place = self.nodes.remove(&node)?;
         self.sources.remove(&(place.from.clone(), node));
-        if self.asked.get(&place.path) == Some(&node) {
-            self.asked.remove(&place.path);
-        }
+        self.targets.remove(&(place.path.clone(), node));
         Some(place)
     }
 
     fn insert(&mut self, node: NodeId, place: Place) {
         self.remove(node);
         self.sources.insert((place.from.clone(), node), ());
-        if place.standing == Standing::Asked {
-            self.asked.insert(place.path.clone(), node);
-        }
+        self.targets.insert((place.path.clone(), node));
         self.nodes.insert(node, place);
+    }
+
+    /// The nodes that lie at `path`.
+    fn at(&self, path: &RelPath) -> impl Iterator<Item = (NodeId, &Place)> + use<'_> {
+        let here = self.targets.range((path.clone(), 0)..=(path.clone(), NodeId::MAX));
+        here.filter_map(|(_, node)| self.nodes.get(node).map(|place| (*node, place)))
     }
 }
 
@@ -107,7 +112,20 @@ impl Places {
     /// was forgotten.
     pub fn answer(&mut self, side: Side, path: &RelPath) -> bool {
         let known = &mut self.sides[index(side)];
-        known.asked.get(path).copied().is_some_and(|node| known.remove(node).is_some())
+        let asked = known.at(path).find(|(_, place)| place.standing == Standing::Asked).map(|(node, _)| node);
+        asked.is_some_and(|node| known.remove(node).is_some())
+    }
+
+    /// What both last agreed to call what this side calls `path`, if it moved a directory above that.
+    pub fn agreed(&self, side: Side, path: &RelPath) -> RelPath {
+        let known = &self.sides[index(side)];
+        let mut path = path.clone();
+        for _ in 0..NESTED {
+            let moved = path.ancestors().find_map(|at| known.at(&at).next().map(|(_, place)| place));
+            let Some(back) = moved.and_then(|place| path.rebase(&place.path, &place.from)) else { break };
+            path = back;
+        }
+        path
     }
 
     /// The places of what this side moved out of the tree at `top`.
@@ -129,6 +147,23 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_below_what_moved_is_the_agreed_one() {
+        let path = |s: &str| RelPath::new(s.as_bytes()).unwrap();
+        let side = Side::Left;
+        let mut places = Places::default();
+        // d/s came out of d, and d went into it.
+        places.report(side, 20, &path("s"), &path("s/d/s"));
+        places.report(side, 17, &path("s/d"), &path("d"));
+        assert_eq!(places.agreed(side, &path("s/d/s")), path("d/s"));
+        assert_eq!(places.agreed(side, &path("s/d/s/u")), path("d/s/u"));
+        assert_eq!(places.agreed(side, &path("s/d")), path("d/s/d"));
+        assert_eq!(places.agreed(side.other(), &path("s/d/s")), path("s/d/s"));
+        // What contradicts itself ends.
+        places.report(side, 17, &path("s"), &path("s/d"));
+        places.agreed(side, &path("s/d/s"));
+    }
 
     #[test]
     fn a_place_lasts_until_it_is_recorded_or_taken_back() {

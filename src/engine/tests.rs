@@ -442,6 +442,64 @@ fn where_the_right_deleted_the_directory_its_own_name_wins() {
 }
 
 #[test]
+fn of_two_names_the_rights_counts_if_it_will_not_have_the_lefts() {
+    let (mut session, moved_to) = with_a_file();
+    let first = moved_to(&mut session, Side::Right, "r");
+    moved_to(&mut session, Side::Left, "l");
+    session.reply(Side::Left, Reply::Result { generation: first[0].1, outcome: Outcome::Refused }, 0);
+    let mut asked = moved_to(&mut session, Side::Right, "r");
+    let (mut now, mut refused) = (0, 0);
+    let settled = loop {
+        let Some((Side::Right, generation, at, Step::Move { .. })) = asked.first().cloned() else { break asked };
+        assert_eq!(at, path("l"));
+        refused += 1;
+        now += 60_000;
+        assert!(refused < 20, "without end");
+        asked = session.reply(Side::Right, Reply::Result { generation, outcome: Outcome::Refused }, now);
+        asked.extend(moved_to(&mut session, Side::Right, "r"));
+        asked.extend(moved_to(&mut session, Side::Left, "l"));
+        now += 60_000;
+        asked.extend(session.input(Input::Tick, now));
+    };
+    assert!(refused > 3, "{refused}");
+    let [(Side::Left, _, at, Step::Move { from, .. })] = &settled[..] else { panic!("{settled:?}") };
+    assert_eq!((at, from), (&path("r"), &path("l")), "it is not sent as a new object");
+}
+
+#[test]
+fn what_came_out_of_a_moved_directory_is_moved_from_its_agreed_name() {
+    let mut session = Session::begin(10);
+    Side::BOTH.into_iter().for_each(|side| assert!(session.scanned(side).is_empty()));
+    let mut moved = |at: &str, from: &str, node: NodeId| {
+        let known = known(node, entry(Content::Dir));
+        let moved = Moved { from: path(from), known, edited: false };
+        session.report(Side::Left, at, Some(ROOT_NODE), None, Some(moved), Some(entry(Content::Dir)), 0)
+    };
+    // d/s went to s, and d into it; then it is reported once more, by where it came from as things are.
+    let first = moved("s/d", "d", 17);
+    assert_eq!((first.len(), moved("s", "s/d/s", 20)), (1, vec![]), "the first one is under way");
+    let refused = Reply::Result { generation: first[0].1, outcome: Outcome::Refused };
+    let done = session.reply(Side::Right, refused, 0);
+    let [(Side::Right, _, at, Step::Move { from, .. })] = &done[..] else { panic!("{done:?}") };
+    assert_eq!((at, from), (&path("s"), &path("d/s")));
+}
+
+#[test]
+fn in_sync_but_for_what_a_problem_keeps_waiting() {
+    let mut session = Session::begin(10);
+    Side::BOTH.into_iter().for_each(|side| assert!(session.scanned(side).is_empty()));
+    let dir = entry(Content::Dir);
+    let made = session.report(Side::Left, "d", Some(ROOT_NODE), None, None, Some(dir), 0);
+    let problem =
+        crate::model::Problem { path: path("d"), kind: crate::model::ProblemKind::NoSpace, detail: String::new() };
+    session.reply(Side::Right, Reply::Result { generation: made[0].1, outcome: Outcome::Failed(problem) }, 0);
+    let moved = Moved { from: path("a"), known: known(18, file(1)), edited: false };
+    session.report(Side::Left, "d/a", None, None, Some(moved), Some(file(1)), 0);
+    session.report(Side::Left, "a", Some(ROOT_NODE), Some(known(18, file(1))), None, None, 0);
+    assert!(session.engine.settling.is_some(), "both sides are asked whether anything is left");
+}
+
+#[test]
 fn what_is_gone_is_deleted_once_its_side_has_nothing_left_to_look_at() {
     let (mut session, moved_to) = with_a_file();
     let begun = moved_to(&mut session, Side::Left, "l");
