@@ -6,7 +6,7 @@ use crate::model::{Apply, Change, Expect, Kind, Millis, Moved, RelPath, Side, St
 use super::flight::{Flight, Part};
 use super::locks::Reach;
 use super::places::{Place, Standing};
-use super::plan::expectation;
+use super::plan::{expectation, node_of};
 use super::{Engine, index};
 
 /// What is gone on one side, and moved or edited on the other, waits this long for word of where it went.
@@ -139,8 +139,13 @@ impl Engine {
         self.strikes.get(path).is_some_and(|(strikes, _)| *strikes >= HOPELESS)
     }
 
+    /// Whether a side says that it moved what both last agreed on at this path.
+    pub(super) fn is_moved_away(&self, path: &RelPath, changes: &[Option<Change>; 2], side: Side) -> bool {
+        node_of(changes).and_then(|node| self.places.of(side, node)).is_some_and(|place| place.path != *path)
+    }
+
     /// Considered again when a move has ended, on either side.
-    fn wait_for_move(&mut self, path: &RelPath) {
+    pub(super) fn wait_for_move(&mut self, path: &RelPath) {
         self.blocked_moves.insert(path.clone());
         self.stall_at(path);
     }
