@@ -217,6 +217,11 @@ impl Engine {
     }
 
     pub(super) fn remove(&mut self, path: &RelPath, changes: [Option<Change>; 2], on: Side, first: bool, now: Millis) {
+        if first && self.sides[index(on.other())].cursor.is_some() {
+            // What is to make way may turn up under another name: its move makes way then, and keeps all that is in it.
+            self.blocked.insert(path.clone());
+            return self.stall_at(path);
+        }
         let below = changes.iter().flatten().map(|c| c.below).max().unwrap_or(0);
         let count = self.guard.weigh(node_of(&changes).unwrap_or(0), 1 + below);
         // What makes way for another object is none of the deletions that wait.
