@@ -213,25 +213,44 @@ def carry(source, sink):
             except OSError:
                 return
     threading.Thread(target=write, daemon=True).start()
+    carried = 0
     while True:
         piece = os.read(source, 1 << 16)
+        carried += len(piece)
+        with open(f"{sys.argv[0]}.{sink}", "w") as count:
+            count.write(str(carried))
         with more:
             waiting.append((time.monotonic() + delay, piece))
             more.notify()
         if not piece:
             return
-threading.Thread(target=carry, args=(0, child.stdin.fileno()), daemon=True).start()
+into = os.dup2(child.stdin.fileno(), 100)
+child.stdin.close()
+threading.Thread(target=carry, args=(0, into), daemon=True).start()
 carry(child.stdout.fileno(), 1)
 child.wait()
 time.sleep(3 * delay)
 "#;
 
+/// Bytes that the relay has carried in both directions.
+fn carried(pair: &Pair) -> u64 {
+    // Of each descriptor that it writes to. A count that is being written is empty.
+    let count = |sink: &str| {
+        let at = pair.beside(&format!("relay.py.{sink}"));
+        let text = || std::fs::read_to_string(&at).unwrap_or_default();
+        assert!(crate::support::poll(crate::support::PATIENCE, || !text().is_empty()), "no count");
+        text().parse::<u64>().unwrap_or(0)
+    };
+    count("100") + count("1")
+}
+
 /// A pair whose sides hear each other so much later; 0: at once, without a line between them.
 fn pair_over(delay: u64) -> Pair {
+    if delay == 0 { Pair::new() } else { pair_with_line(delay) }
+}
+
+fn pair_with_line(delay: u64) -> Pair {
     let pair = Pair::new();
-    if delay == 0 {
-        return pair;
-    }
     let relay = pair.beside("relay.py");
     write(&relay, RELAY);
     let (relay, right) = (relay.display().to_string(), pair.right.display().to_string());
@@ -317,6 +336,56 @@ fn a_directory_that_is_handed_to_and_fro_is_moved() {
         pair.action_lines().split_off(from).into_iter().filter(|line| !line.contains("action move")).collect();
     assert_eq!(others, [""; 0], "moves alone are wanted");
     pair.stop();
+}
+
+/// What a rotation of logs does: each gets the next one's name, and a new one begins.
+fn rotate(logs: &Path, count: usize, text: &str) {
+    let log = |n: usize| logs.join(format!("log.{n}"));
+    (1..=count).rev().filter(|n| log(*n).exists()).for_each(|n| rename(log(n), log(n + 1)));
+    rename(logs.join("log"), log(1));
+    write(logs.join("log"), text);
+}
+
+#[test]
+fn rotated_logs_are_not_sent_again() {
+    if !has("python3") {
+        return missing("python3");
+    }
+    const LOGS: usize = 30;
+    const SIZE: usize = 200_000;
+    for delay in [0, 30, 100] {
+        let mut pair = pair_with_line(delay);
+        let noise = |seed: usize| -> String {
+            let next = |x: &mut u64| {
+                *x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                Some(char::from(b'!' + (*x >> 33) as u8 % 90))
+            };
+            let mut state = seed as u64;
+            std::iter::from_fn(|| next(&mut state)).take(SIZE).collect()
+        };
+        for n in 1..=LOGS {
+            plant(pair.left.join(format!("log/log.{n}")), noise(n));
+        }
+        write(pair.left.join("log/log"), "today");
+        pair.run();
+        pair.settle();
+        assert!(carried(&pair) > (LOGS * SIZE / 2) as u64, "the line counts what passes");
+        let rotated = |pair: &mut Pair, on_right: bool, how: &str| {
+            let before = carried(pair);
+            rotate(&if on_right { &pair.right } else { &pair.left }.join("log"), LOGS + 4, how);
+            let tree = pair.settle();
+            let bytes = carried(pair) - before;
+            assert!(bytes < SIZE as u64, "{how}, {delay} ms: {bytes} bytes for thirty renames{}", pair.story());
+            assert!(!tree.paths().iter().any(|path| path.contains("conflict")), "{how}{}", pair.story());
+        };
+        for (n, from) in [false, true].into_iter().enumerate() {
+            rotated(&mut pair, from, &format!("night {n}"));
+        }
+        for n in 1..=LOGS {
+            assert_eq!(read(pair.right.join(format!("log/log.{}", n + 2))), noise(n), "{n}");
+        }
+        pair.stop();
+    }
 }
 
 #[test]
