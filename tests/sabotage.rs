@@ -15,6 +15,8 @@ use std::time::Instant;
 
 /// What the simulator plays by default: a fault must show within these.
 const BUDGET: u64 = 40_000;
+/// What the simulator plays: a fault must show in one of them.
+const TESTS: [&str; 2] = ["random_histories", "what_both_sides_move_is_there_once"];
 /// Histories that the copy must pass when no fault is in force.
 const CLEAN: u64 = 1_000;
 
@@ -228,9 +230,9 @@ struct Failure {
 }
 
 /// Plays histories up to the first that fails.
-fn simulate(program: &Path, fault: Option<&str>, from: u64, count: u64) -> Option<Failure> {
+fn simulate(program: &Path, test: &str, fault: Option<&str>, from: u64, count: u64) -> Option<Failure> {
     let mut command = Command::new(program);
-    command.args(["random_histories", "--exact", "--nocapture"]);
+    command.args([test, "--exact", "--nocapture"]);
     command.env("PSYNC_SIM_FROM", from.to_string()).env("PSYNC_SIM_HISTORIES", count.to_string());
     command.env("PSYNC_SIM_FIRST", "1").env("PSYNC_SIM_SHRINK", "0");
     for other in ["PSYNC_SIM_SEED", "PSYNC_SIM_SECONDS", "PSYNC_SIM_IGNORE", "PSYNC_SABOTAGE"] {
@@ -248,11 +250,11 @@ fn simulate(program: &Path, fault: Option<&str>, from: u64, count: u64) -> Optio
 }
 
 /// The first history that fails with the fault and not without it.
-fn find(program: &Path, fault: &str) -> Option<Failure> {
+fn find(program: &Path, test: &str, fault: &str) -> Option<Failure> {
     let mut from = 0;
     while from < BUDGET {
-        let failure = simulate(program, Some(fault), from, BUDGET - from)?;
-        if failure.seed < CLEAN || simulate(program, None, failure.seed, 1).is_none() {
+        let failure = simulate(program, test, Some(fault), from, BUDGET - from)?;
+        if failure.seed < CLEAN || simulate(program, test, None, failure.seed, 1).is_none() {
             return Some(failure);
         }
         from = failure.seed + 1;
@@ -270,14 +272,16 @@ fn every_sabotage_is_found_by_the_simulator() {
     write_copy(&copy, &sabotages);
     let program = build(&copy, &target);
     println!("built in {:.0?}", begun.elapsed());
-    if let Some(failure) = simulate(&program, None, 0, CLEAN) {
-        panic!("the simulator fails without any sabotage (mend that first): {failure:?}");
+    for test in TESTS {
+        if let Some(failure) = simulate(&program, test, None, 0, CLEAN) {
+            panic!("the simulator fails without any sabotage (mend that first): {failure:?}");
+        }
     }
     println!("without: {CLEAN} histories pass, {:.0?}", begun.elapsed());
     let (mut table, mut missed) = (String::new(), Vec::new());
     for Sabotage { name, .. } in &sabotages {
         let since = Instant::now();
-        let found = find(&program, name);
+        let found = TESTS.into_iter().find_map(|test| find(&program, test, name));
         let line = match &found {
             Some(Failure { seed, words }) => format!("found after {} histories: {words}", seed + 1),
             None => format!("not found in {BUDGET} histories"),

@@ -57,14 +57,20 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let how = How { patient: self.is_patient(path, now), ..how };
         let examined = self.replica.examine(path, how)?;
         let fine = !matches!(examined, Examined::Problem(_) | Examined::Busy | Examined::Reading);
-        let waited = self.vanished.remove(path);
+        // Looked at for another reason before that time is over, it has not waited.
+        let noted = self.vanished.remove(path);
+        let waiting = noted && self.coalescer.is_dirty(path);
+        let waited = noted && !waiting;
         if !matches!(examined, Examined::Left { .. }) {
             self.release_move(path);
         }
         match examined {
             // A deletion waits for the re-creation that editors make, whoever asks, or whatever the look was due for.
             Examined::Changed(change) if change.after.is_none() && change.known.is_some() && (how.again || !waited) => {
-                self.vanish(path.clone(), now);
+                match waiting {
+                    true => self.vanished.extend([path.clone()]),
+                    false => self.vanish(path.clone(), now),
+                }
                 match how.again {
                     true => self.take_back(path, out)?,
                     false => self.replica.withdraw_report(path)?,

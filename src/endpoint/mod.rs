@@ -117,6 +117,8 @@ pub struct Endpoint<D: Disk, A: Archive> {
     jobs: Vec<Job<D::File>>,
     /// The actions of the batch that waits for its end, if somebody hears of them.
     doing: BTreeMap<Generation, (&'static str, RelPath)>,
+    /// The renames of that batch, from where to where.
+    renames: BTreeMap<Generation, (RelPath, RelPath)>,
     /// What was said since that batch, and is said after its results.
     corked: Vec<Reply>,
     /// What came before it, to be said at once.
@@ -141,6 +143,8 @@ pub struct Endpoint<D: Disk, A: Archive> {
     /// Directories that a scan has entered while events of their making may still come: all in them was seen, or is told
     /// by events of its own. A tree that is made level by level is not scanned again from each of its levels.
     entered: BTreeMap<RelPath, (u64, Time)>,
+    /// Those of them that were reported a moment ago, so that they wait: what vanished elsewhere may lie there.
+    arrivals: BTreeSet<RelPath>,
     /// Paths whose deletion waits, or has waited, for the re-creation that editors make.
     vanished: BTreeSet<RelPath>,
     last_progress: Millis,
@@ -185,6 +189,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             filters,
             jobs: Vec::new(),
             doing: BTreeMap::new(),
+            renames: BTreeMap::new(),
             corked: Vec::new(),
             free: Vec::new(),
             records: Vec::new(),
@@ -201,6 +206,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             troubles: BTreeMap::new(),
             appeared: BTreeSet::new(),
             entered: BTreeMap::new(),
+            arrivals: BTreeSet::new(),
             vanished: BTreeSet::new(),
             last_progress: now,
             turn: 0,
@@ -235,15 +241,22 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 let path = translated.unwrap_or(path);
                 if hint == Hint::Appeared {
                     self.appeared.insert(path.clone());
+                    if self.coalescer.is_quiet(&path, now) {
+                        self.arrivals.insert(path.clone());
+                    }
                 }
                 match hint {
                     Hint::Vanished => {
                         self.forget_entered(&path);
                         self.vanish(path, now);
                     }
-                    _ => self.coalescer.event(path, hint, now),
+                    _ => {
+                        // If it is gone again, that is another deletion, and waits anew.
+                        self.vanished.remove(&path);
+                        self.coalescer.event(path, hint, now);
+                    }
                 }
-                for paths in [&mut self.appeared, &mut self.vanished] {
+                for paths in [&mut self.appeared, &mut self.arrivals, &mut self.vanished] {
                     if paths.len() > 2 * coalesce::DEFAULT_LIMIT {
                         // The others lie within scopes that are scanned as a whole.
                         paths.retain(|path| self.coalescer.is_dirty(path));

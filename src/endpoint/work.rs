@@ -1,7 +1,9 @@
 //! The work of an endpoint, in bounded slices: batches first, then what users changed, then contents, then scans.
 
+use std::collections::BTreeMap;
+
 use crate::model::sane::Weight;
-use crate::model::{Change, Generation, Kind, Millis, Outcome, ProblemKind, Record, RelPath};
+use crate::model::{Change, Generation, Kind, Millis, Outcome, ProblemKind, Record, RelPath, Step};
 use crate::replica::archive::Archive;
 use crate::replica::batch::Finished;
 use crate::replica::disk::Disk;
@@ -206,8 +208,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Some(_) => jobs.iter().map(|j| (j.generation, (j.apply.step.word(), j.apply.path.clone()))).collect(),
             None => Vec::new(),
         };
+        let renames = jobs.iter().filter_map(|job| match &job.apply.step {
+            Step::Move { from, .. } => Some((job.generation, (from.clone(), job.apply.path.clone()))),
+            _ => None,
+        });
+        let renames: BTreeMap<_, _> = renames.collect();
         let finished = self.replica.carry_out(jobs)?;
         self.tell_finished(finished, out);
+        self.renames = renames;
         self.doing = doing.into_iter().collect();
         self.last_progress = now;
         if alone {
@@ -234,6 +242,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 && matches!(finished.outcome, Outcome::Done { .. })
             {
                 done.tell(finished.generation, what, path);
+            }
+            if let Some((from, to)) = self.renames.remove(&finished.generation)
+                && matches!(finished.outcome, Outcome::Done { .. })
+            {
+                // What users did in it before is to be looked at where it lies now.
+                self.coalescer.moved(&from, &to);
             }
             told.extend(finished.reports.into_iter().map(Reply::Report));
             told.push(Reply::Result { generation: finished.generation, outcome: finished.outcome });
@@ -297,6 +311,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             if self.scans.is_empty() && self.full_scan.is_none() && self.replica.unscanned.is_empty() {
                 self.entered.clear();
             }
+            self.arrivals.clear();
             self.vanished.clear();
             self.leavers.clear();
         }
@@ -312,7 +327,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             let Some(path) = next else { break };
             due.push(path);
         }
-        let mut movers = Vec::new();
+        let mut movers = self.arrived(&due)?;
         if due.len() > 1 {
             for path in std::mem::take(&mut due) {
                 let moved = self.appeared.contains(&path) && self.replica.is_moved_dir(&path)?;
@@ -321,6 +336,26 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         movers.append(&mut due);
         Ok(movers)
+    }
+
+    /// Where objects lie now whose deletion would be told next, though the quiet period there is not over: both halves of a
+    /// rename belong together, and without the other one it would be a deletion.
+    fn arrived(&mut self, due: &[RelPath]) -> Result<Vec<RelPath>, ReplicaError> {
+        const TRIED: usize = 256;
+        let mut arrived = Vec::new();
+        if self.arrivals.is_empty() {
+            return Ok(arrived);
+        }
+        for path in due.iter().filter(|path| self.vanished.contains(*path)) {
+            for at in self.arrivals.iter().take(TRIED) {
+                if self.replica.has_moved_to(path, at)? {
+                    arrived.push(at.clone());
+                    break;
+                }
+            }
+        }
+        self.arrivals.retain(|at| !arrived.contains(at));
+        Ok(arrived)
     }
 
     fn retry_troubles(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {

@@ -151,6 +151,11 @@ impl Flight {
         }
     }
 
+    /// Whether large contents are sent for it.
+    pub fn is_long(&self) -> bool {
+        self.supply.is_some() && self.carried() == 0 && self.entry.as_ref().is_some_and(|entry| entry.size() > 0)
+    }
+
     pub fn source(&self) -> Option<Side> {
         self.supply.map(|(side, _)| side)
     }
@@ -356,13 +361,14 @@ impl Engine {
             self.wake_below(&path);
         }
         self.making.remove(&flight.path);
-        let moves = std::mem::take(&mut self.blocked_moves);
-        self.ready.extend(moves);
         for side in Side::BOTH {
-            if let Some(change) = &flight.changes[index(side)] {
-                self.side(side).creating.remove(&change.seq);
+            let Some(change) = &flight.changes[index(side)] else { continue };
+            self.end_creation(side, change.seq);
+            if let Some(moved) = &change.moved {
+                self.places.land(side, moved.known.node, &change.path);
             }
         }
+        self.wake_moves();
     }
 
     /// Paths at, below and above this one that waited for it may go.
@@ -403,13 +409,15 @@ impl Engine {
                 .map(|(p, _)| p.clone())
                 .collect();
             for path in stale {
-                self.drop_pending(side, &path);
-                self.ask(side, path, false);
+                if let Some(pending) = self.drop_pending(side, &path) {
+                    self.ask_again(side, &pending.change);
+                }
             }
             // A move of this very node, reported before it was recorded here.
-            if let Some(moved_to) = self.moving[index(side)].get(&flight.node).cloned() {
-                self.drop_pending(side, &moved_to);
-                self.ask(side, moved_to, false);
+            if let Some(moved_to) = self.places.pending(side, flight.node).cloned()
+                && let Some(pending) = self.drop_pending(side, &moved_to)
+            {
+                self.ask_again(side, &pending.change);
             }
         }
     }
@@ -474,7 +482,7 @@ impl Engine {
                 || (change.moved.is_some() && outcome == Outcome::Refused)
                 || (own == side && outcome == Outcome::Refused)
             {
-                self.ask(own, at.clone(), false);
+                self.ask_again(own, &change);
             } else {
                 self.restore(own, change, now);
             }
@@ -490,10 +498,10 @@ impl Engine {
     pub(super) fn restore(&mut self, side: Side, change: Change, now: Millis) {
         let i = index(side);
         if let Some(moved) = &change.moved {
-            self.moving[i].insert(moved.known.node, change.path.clone());
+            self.places.report(side, moved.known.node, &change.path, &moved.from);
         }
         if change.after.is_some() {
-            self.sides[i].creating.insert(change.seq);
+            self.sides[i].creations.begin(change.seq, &change.path);
         }
         let deletes = self.deletions(side, &change);
         self.sides[i].deleting += deletes;

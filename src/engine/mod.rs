@@ -5,11 +5,13 @@
 //! both archives hold its row. [`locks`] keeps actions apart, [`guard`] halts before a disaster.
 
 mod claims;
+mod creations;
 mod flight;
 pub mod locks;
 mod moves;
 mod news;
 mod orders;
+mod places;
 mod plan;
 pub mod reconcile;
 mod session;
@@ -25,10 +27,12 @@ use crate::model::{AncestorRow, Change, Generation, Millis, NodeId, RelPath, Seq
 
 pub use crate::model::guard;
 use claims::Claims;
+use creations::Creations;
 use flight::Flight;
 use guard::Guard;
 use locks::Locks;
 pub use news::News;
+use places::{Places, Standing};
 pub use reconcile::Prefer;
 
 /// Rules that users may choose.
@@ -122,10 +126,13 @@ struct SideState {
     inline: usize,
     /// `None`: the scan is done. Before its first word everything is ahead of it.
     cursor: Option<RelPath>,
-    /// Reports of new things that are not dealt with yet: deletions of this side wait for them.
-    creating: BTreeSet<Seq>,
-    /// Deletions that wait for those, by when they were reported.
-    waiting: BTreeSet<(Seq, RelPath)>,
+    /// What was made here and is on its way: deletions of this side may wait for it.
+    creations: Creations,
+    /// The question whether anything is left to look at, for what is gone and may turn up elsewhere: its number, and when
+    /// it was asked.
+    inquiry: Option<(u64, Millis)>,
+    /// When the last such question was asked that has an answer.
+    settled: Option<Millis>,
     /// Deletions that are pending, with what lay below them.
     deleting: u64,
     /// Where this side's power failed: what it holds against the other side's row is no edit.
@@ -179,8 +186,8 @@ pub struct Engine {
     blocked_moves: BTreeSet<RelPath>,
     /// How often in a row a path was refused, busy or failed.
     strikes: BTreeMap<RelPath, (u32, Millis)>,
-    /// Nodes whose move is pending, by side.
-    moving: [BTreeMap<NodeId, RelPath>; 2],
+    /// Where each side has the nodes that it moved.
+    places: Places,
     /// How many of the pending changes are moves.
     moves: usize,
     streams: usize,
@@ -247,7 +254,7 @@ impl Engine {
             behind: BTreeMap::new(),
             blocked_moves: BTreeSet::new(),
             strikes: BTreeMap::new(),
-            moving: Default::default(),
+            places: Places::default(),
             moves: 0,
             streams: 0,
             carried: 0,
@@ -382,6 +389,9 @@ impl Engine {
                     Some(_) => state.problems.insert(path.clone()),
                     None => state.problems.remove(&path),
                 };
+                if problem.is_some() {
+                    self.stall_at(&path);
+                }
                 self.tell(News::Problem { side, path, problem });
             }
             Reply::NotSet { counts } => self.tell(News::NotSet { side, counts }),
@@ -395,6 +405,7 @@ impl Engine {
                 {
                     answered[index(side)] = true;
                 }
+                self.side_settled(side, number);
             }
             // Of a check, which has a link of its own.
             Reply::Checked(_) => {}
@@ -418,7 +429,7 @@ impl Engine {
         let i = index(side);
         self.answered(side, &path);
         if let Some(moved) = &change.moved {
-            self.moving[i].insert(moved.known.node, path.clone());
+            self.places.report(side, moved.known.node, &path, &moved.from);
             self.wake_node(side, moved.known.node);
             // What is gone from its old name is not deleted: the guard need not fear for it.
             if let Some(old) = self.sides[i].pending.get_mut(&moved.from) {
@@ -427,7 +438,7 @@ impl Engine {
             }
         }
         if change.after.is_some() {
-            self.sides[i].creating.insert(change.seq);
+            self.sides[i].creations.begin(change.seq, &path);
         }
         let deletes = self.deletions(side, &change);
         self.sides[i].deleting += deletes;
@@ -444,7 +455,7 @@ impl Engine {
 
     /// A side told where a node went: whoever waits for that may go on.
     fn wake_node(&mut self, side: Side, node: NodeId) {
-        if let Some(path) = self.moving[index(side.other())].get(&node).cloned() {
+        if let Some(path) = self.places.pending(side.other(), node).cloned() {
             if let Some(pending) = self.side(side.other()).pending.get_mut(&path) {
                 pending.not_before = 0;
             }
@@ -455,7 +466,7 @@ impl Engine {
     /// How many objects a change says to be gone, as far as the guard counts them.
     fn deletions(&self, side: Side, change: &Change) -> u64 {
         match (&change.after, &change.known) {
-            (None, Some(known)) if self.moving[index(side)].contains_key(&known.node) => 0,
+            (None, Some(known)) if self.places.of(side, known.node).is_some() => 0,
             (None, Some(known)) => self.guard.weigh(known.node, 1 + change.below),
             _ => 0,
         }
@@ -481,21 +492,47 @@ impl Engine {
         self.sides[i].inline = self.sides[i].inline.saturating_sub(inline(old));
     }
 
+    /// Forgets what a side reported of a path.
     fn drop_pending(&mut self, side: Side, path: &RelPath) -> Option<Pending> {
-        let i = index(side);
-        let pending = self.sides[i].pending.remove(path)?;
-        self.lighten(i, &pending);
-        self.sides[i].creating.remove(&pending.change.seq);
-        self.sides[i].deleting = self.sides[i].deleting.saturating_sub(pending.deletes);
+        let pending = self.remove_pending(side, path)?;
+        self.end_creation(side, pending.change.seq);
         if let Some(moved) = &pending.change.moved
-            && self.moving[i].get(&moved.known.node) == Some(path)
+            && self.places.forget(side, moved.known.node, path)
         {
-            self.moving[i].remove(&moved.known.node);
-            let waiting = std::mem::take(&mut self.blocked_moves);
-            self.ready.extend(waiting);
+            self.wake_moves();
         }
         self.wake_below(path);
         Some(pending)
+    }
+
+    fn remove_pending(&mut self, side: Side, path: &RelPath) -> Option<Pending> {
+        let state = &mut self.sides[index(side)];
+        let pending = state.pending.remove(path)?;
+        state.deleting = state.deleting.saturating_sub(pending.deletes);
+        self.lighten(index(side), &pending);
+        Some(pending)
+    }
+
+    /// What waited for a move, or for what is in flight at its other end, may go.
+    fn wake_moves(&mut self) {
+        let waiting = std::mem::take(&mut self.blocked_moves);
+        self.ready.extend(waiting);
+    }
+
+    /// No deletion waits for this creation any more.
+    fn end_creation(&mut self, side: Side, seq: Seq) {
+        let released = self.sides[index(side)].creations.end(seq);
+        self.ready.extend(released);
+    }
+
+    /// What was made at this path waits itself, or has a problem: no deletion is to wait for it.
+    fn stall_at(&mut self, path: &RelPath) {
+        for side in Side::BOTH {
+            let made = self.sides[index(side)].pending.get(path).filter(|p| p.change.after.is_some());
+            if let Some(seq) = made.map(|p| p.change.seq) {
+                self.end_creation(side, seq);
+            }
+        }
     }
 
     /// Changes that waited for the other side's scan to pass may go now.
@@ -520,7 +557,7 @@ impl Engine {
                 && self.streams < STREAMS_MAX
                 && self.carried < CARRIED_MAX
             {
-                let Some(path) = self.ready.pop_first().or_else(|| self.next_deletion()) else { break };
+                let Some(path) = self.ready.pop_first() else { break };
                 self.consider(&path, now);
                 if self.phase != Phase::Running {
                     break;
@@ -534,20 +571,10 @@ impl Engine {
         }
     }
 
-    /// A deletion that waits no more for what its side created before it.
-    fn next_deletion(&mut self) -> Option<RelPath> {
-        let goes = |side: &&mut SideState| {
-            let (deleted, created) = (side.waiting.first().map(|(seq, _)| *seq), side.creating.first().copied());
-            deleted.is_some_and(|deleted| created.is_none_or(|created| created >= deleted))
-        };
-        let (_, path) = self.sides.iter_mut().find(goes)?.waiting.pop_first()?;
-        Some(path)
-    }
-
     fn tell_in_sync(&mut self) {
         let quiet = self.flights.is_empty()
             && self.sides.iter().all(|s| s.cursor.is_none() && s.asked.is_empty())
-            && self.sides.iter().all(|s| s.pending.keys().all(|path| self.has_problem(path)));
+            && self.sides.iter().all(|s| s.pending.values().all(|pending| self.is_stuck(&pending.change)));
         if !quiet || self.in_sync || self.paused || self.scan_wanted.is_some() {
             self.settling = None;
             return;
@@ -577,9 +604,21 @@ impl Engine {
         }
     }
 
-    /// Whether a path waits for its problem to end.
+    /// Whether a change waits for a problem to end: that of its path, or of the name to which its object was moved.
+    fn is_stuck(&self, change: &Change) -> bool {
+        let moved_to = |side: Side| {
+            let known = change.known.as_ref().filter(|_| change.after.is_none())?;
+            self.places.of(side, known.node).map(|place| &place.path)
+        };
+        self.has_problem(&change.path) || Side::BOTH.into_iter().filter_map(moved_to).any(|path| self.has_problem(path))
+    }
+
+    /// Whether a path waits for its problem to end, or for that of a directory that it lies in.
     fn has_problem(&self, path: &RelPath) -> bool {
-        self.sides.iter().any(|s| s.problems.contains(path))
+        let among = |s: &SideState| {
+            s.problems.contains(path) || !s.problems.is_empty() && path.ancestors().any(|p| s.problems.contains(&p))
+        };
+        self.sides.iter().any(among)
     }
 
     /// Asks a side to look at a path again; it answers with a report or [`Reply::Clean`].
@@ -594,7 +633,21 @@ impl Engine {
         if was_asked {
             self.wake_below(path);
         }
+        if self.places.answer(side, path) {
+            self.wake_moves();
+        }
         was_asked
+    }
+
+    /// Asks a side again for what it reported. That it moved a node is remembered meanwhile: the other side's word of the
+    /// same node must not be acted on as if it had not.
+    fn ask_again(&mut self, side: Side, change: &Change) {
+        let node = change.moved.as_ref().map(|moved| (moved.known.node, &moved.from));
+        if let Some((node, from)) = node.filter(|(node, _)| self.places.of(side, *node).is_none()) {
+            self.places.report(side, node, &change.path, from);
+            self.places.set(side, node, &change.path, Standing::Asked);
+        }
+        self.ask(side, change.path.clone(), false);
     }
 
     /// Tells both sides how far both archives agree. Only what both have recorded counts: an archive that ends before

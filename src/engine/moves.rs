@@ -1,14 +1,19 @@
 //! Moves: one rename on the other side, whatever the size of what moved; and what to do when both sides moved.
 
+use crate::endpoint::message::Request;
 use crate::model::{Apply, Change, Expect, Kind, Millis, Moved, RelPath, Side, Step};
 
 use super::flight::{Flight, Part};
 use super::locks::Reach;
-use super::plan::expectation;
+use super::places::{Place, Standing};
+use super::plan::{expectation, node_of};
 use super::{Engine, index};
 
 /// What is gone on one side, and moved or edited on the other, waits this long for word of where it went.
 pub(super) const LOST_WAIT: Millis = 1_000;
+
+/// A move that was refused so often is carried over as a new object and a deletion.
+const HOPELESS: u32 = 8;
 
 impl Engine {
     /// Acts on a path to which something was moved on at least one side.
@@ -27,8 +32,9 @@ impl Engine {
             .as_ref()
             .and_then(|c| c.known.as_ref())
             .is_some_and(|over| over.entry.kind() == Kind::Dir || moved.known.entry.kind() == Kind::Dir);
-        // Refused again and again: the two sides know different things of the node.
-        let hopeless = self.strikes.get(path).is_some_and(|(strikes, _)| *strikes >= 5);
+        // The other side's name for it, if there is one, is tried first.
+        let theirs = self.places.of(mover.other(), moved.known.node);
+        let hopeless = self.is_hopeless(path) && theirs.is_none_or(|place| self.is_hopeless(&place.path));
         if over_dir && !taken && !hopeless {
             // The directory that lay there is gone on this side, or this is no place for one: it goes there first.
             let target = mover.other();
@@ -62,38 +68,45 @@ impl Engine {
 
     fn follow_move(&mut self, path: &RelPath, changes: [Option<Change>; 2], mover: Side, moved: Moved, now: Millis) {
         let (node, target) = (moved.known.node, mover.other());
-        let theirs = self.moving[index(target)].get(&node).cloned();
-        let mut from = moved.from.clone();
+        let theirs = self.places.of(target, node).cloned();
+        // Whoever moved the directory that it came out of as well names that by its new name.
+        let agreed = self.places.agreed(mover, &moved.from);
+        let mut from = agreed.clone();
         let mut changes = changes;
         let over = changes[index(mover)].as_ref().and_then(|c| c.known.as_ref());
         let mut expect = over.map_or(Expect::Absent, |k| Expect::Row(k.generation));
-        if let Some(other) = theirs {
-            if mover == Side::Right {
-                // Moved on both sides: the left's name wins; its own move carries this one along.
-                self.ready.insert(other);
-                self.blocked_moves.insert(path.clone());
-                return;
+        if let Some(other) = &theirs {
+            // Moved on both sides. The other name waits as well while its own move is under way or asked for again, else
+            // each side would take the other's name in turn.
+            let (left, right) = if mover == Side::Left { (path, &other.path) } else { (&other.path, path) };
+            if mover != self.winner(left, right) || other.standing != Standing::Pending {
+                self.ready.extend((other.standing == Standing::Pending).then(|| other.path.clone()));
+                return self.wait_for_move(path);
             }
+        }
+        let there = theirs.as_ref().map_or(&agreed, |place| &place.path);
+        if let Some(theirs) = self.crossed(path, there, mover) {
+            return match (theirs.standing, mover) {
+                (Standing::Flying | Standing::Asked, _) => self.wait_for_move(path),
+                (Standing::Pending, Side::Right) => self.undo_move(path),
+                (Standing::Pending, Side::Left) => self.undo_move(&theirs.path),
+            };
+        }
+        if let Some(other) = theirs {
             // The other side has it under its own new name: rename it from there.
-            changes[index(target)] = self.sides[index(target)].pending.get(&other).map(|p| p.change.clone());
-            from = other;
-        } else if let Some(back) = self.crossed(path, &moved, mover) {
-            return self.undo_move(back);
-        } else if let Some(pending) = self.sides[index(target)].pending.get(&moved.from) {
-            match &pending.change.after {
-                // Deleted there: the moved object is newer, and is restored.
-                None if now >= pending.since + LOST_WAIT && self.sides[index(target)].cursor.is_none() => {
-                    return self.as_copy(mover, path);
-                }
-                None => {
-                    // It may turn up under another name.
-                    let due = (pending.since + LOST_WAIT).max(now + 100);
-                    self.timers.insert((due, path.clone()));
-                    return;
-                }
-                // Edited there: the move first, then the edit under the new name.
-                Some(entry) if entry.kind() == moved.known.entry.kind() => {}
-                Some(_) => return self.as_copy(mover, path),
+            changes[index(target)] = self.sides[index(target)].pending.get(&other.path).map(|p| p.change.clone());
+            from = other.path;
+        } else if let Some(since) = self.gone(target, &agreed) {
+            // It may turn up under another name. If it does not it was deleted: the moved object is newer, and restored.
+            return match self.is_lost(target, since, path, now) {
+                true => self.as_copy(mover, path),
+                false => self.stall_at(path),
+            };
+        } else if let Some(pending) = self.sides[index(target)].pending.get(&agreed) {
+            // Edited there: the move first, then the edit under the new name.
+            let kind = pending.change.after.as_ref().map(|entry| entry.kind());
+            if kind.is_some_and(|kind| kind != moved.known.entry.kind()) {
+                return self.as_copy(mover, path);
             }
         }
         if changes[index(target)].as_ref().is_some_and(|there| there.path == *path) {
@@ -107,24 +120,85 @@ impl Engine {
         let step = Step::Move { from: from.clone(), known, entry: entry.clone(), expect };
         parts[index(target)] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
-        flight.also = vec![moved.from, from];
+        flight.also = vec![moved.from, agreed, from];
         flight.also.sort();
         flight.also.dedup();
         self.launch(flight, Reach::Tree);
     }
 
-    /// A directory moved into one that the other side moved into it: the right's move, which is to be undone.
-    fn crossed(&self, path: &RelPath, moved: &Moved, mover: Side) -> Option<Change> {
-        self.sides[index(mover.other())].pending.values().map(|p| &p.change).find_map(|other| {
-            let theirs = other.moved.as_ref()?;
-            let crossed = path.is_below(&theirs.from) && other.path.is_below(&moved.from);
-            let own = self.sides[index(mover)].pending.get(path)?;
-            crossed.then(|| if mover == Side::Right { own.change.clone() } else { other.clone() })
+    /// Whose name a node has that both sides moved: the left's, but where the right has deleted the directory of that, or
+    /// will not have it there.
+    fn winner(&self, left: &RelPath, right: &RelPath) -> Side {
+        let gone = left.parent().is_some_and(|above| self.gone(Side::Right, &above).is_some());
+        let refused = self.is_hopeless(left) && !self.is_hopeless(right);
+        if gone || refused { Side::Right } else { Side::Left }
+    }
+
+    /// Whether a move to this path was refused again and again: the two sides know different things of the node.
+    fn is_hopeless(&self, path: &RelPath) -> bool {
+        self.strikes.get(path).is_some_and(|(strikes, _)| *strikes >= HOPELESS)
+    }
+
+    /// Whether a side says that it moved what both last agreed on at this path.
+    pub(super) fn is_moved_away(&self, path: &RelPath, changes: &[Option<Change>; 2], side: Side) -> bool {
+        node_of(changes).and_then(|node| self.places.of(side, node)).is_some_and(|place| place.path != *path)
+    }
+
+    /// Considered again when a move has ended, on either side.
+    pub(super) fn wait_for_move(&mut self, path: &RelPath) {
+        self.blocked_moves.insert(path.clone());
+        self.stall_at(path);
+    }
+
+    /// Whether what is gone on a side since then has turned up nowhere else by now, as far as the side knows when all is
+    /// looked at. Until then the path is considered again.
+    pub(super) fn is_lost(&mut self, side: Side, since: Millis, path: &RelPath, now: Millis) -> bool {
+        let due = since + LOST_WAIT;
+        if now < due || self.sides[index(side)].cursor.is_some() {
+            self.timers.insert((due.max(now + 100), path.clone()));
+            return false;
+        }
+        if self.sides[index(side)].settled.is_some_and(|asked| asked >= since) {
+            return true;
+        }
+        if self.sides[index(side)].inquiry.is_none_or(|(_, asked)| asked < since) {
+            self.pings += 1;
+            let number = self.pings;
+            self.sides[index(side)].inquiry = Some((number, now));
+            self.send(side, Request::Ping { number });
+        }
+        self.blocked_moves.insert(path.clone());
+        false
+    }
+
+    pub(super) fn side_settled(&mut self, side: Side, number: u64) {
+        let state = &mut self.sides[index(side)];
+        if let Some((_, asked)) = state.inquiry.take_if(|(inquiry, _)| *inquiry == number) {
+            state.settled = Some(asked);
+            self.wake_moves();
+        }
+    }
+
+    /// Since when what lay at a path is gone on a side, by itself or with a directory, and was moved by nobody there.
+    fn gone(&self, side: Side, path: &RelPath) -> Option<Millis> {
+        let above = path.ancestors().filter(|above| !above.is_root());
+        std::iter::once(path.clone()).chain(above).find_map(|at| {
+            let pending = self.sides[index(side)].pending.get(&at).filter(|p| p.change.after.is_none())?;
+            let node = pending.change.known.as_ref()?.node;
+            self.places.of(side, node).is_none().then_some(pending.since)
         })
     }
 
+    /// The other side's move of a directory into this one, which was moved into that one here: one of them is undone. The
+    /// other side has this one `there`.
+    fn crossed(&self, path: &RelPath, there: &RelPath, mover: Side) -> Option<Place> {
+        let mut theirs = path.ancestors().flat_map(|above| self.places.away_from(mover.other(), &above));
+        theirs.find(|theirs| theirs.path.is_below(there)).cloned()
+    }
+
     /// Renames what the right side moved back to where it was.
-    fn undo_move(&mut self, change: Change) {
+    fn undo_move(&mut self, path: &RelPath) {
+        let Some(change) = self.sides[index(Side::Right)].pending.get(path).map(|p| p.change.clone()) else { return };
         let Some(moved) = change.moved.clone() else { return };
         let node = moved.known.node;
         let entry = moved.known.entry.clone();

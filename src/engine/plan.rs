@@ -12,9 +12,9 @@ use crate::model::{
 
 use super::flight::{Flight, Part};
 use super::locks::Reach;
-use super::moves::LOST_WAIT;
+use super::places::Standing;
 use super::reconcile::{Need, Rules, Verdict, reconcile};
-use super::{DELETION_WAIT, Effect, Engine, News, SideState, index};
+use super::{DELETION_WAIT, Effect, Engine, News, Pending, SideState, index};
 
 impl Engine {
     /// Looks at what is pending at a path, and acts on it unless it must wait.
@@ -58,6 +58,7 @@ impl Engine {
         let not_before = self.sides.iter().filter_map(|s| s.pending.get(path)).map(|p| p.not_before).max().unwrap_or(0);
         if not_before > now {
             self.timers.insert((not_before, path.clone()));
+            self.stall_at(path);
             return true;
         }
         // A side is about to speak of it: what it says wakes the path. Without it the other's word would be taken alone.
@@ -66,10 +67,14 @@ impl Engine {
         }
         if self.locks.covers(path) {
             self.blocked.insert(path.clone());
+            self.stall_at(path);
             return true;
         }
         // Parents first, whatever side they are pending on, or are about to be spoken of.
         if let Some(above) = self.open_above(path) {
+            if !self.follows(path, &above) {
+                self.stall_at(path);
+            }
             self.behind.entry(above).or_default().insert(path.clone());
             return true;
         }
@@ -77,23 +82,26 @@ impl Engine {
             let Some(change) = &changes[index(side)] else { continue };
             if self.is_ahead_of_scan(side, change) && changes[index(side.other())].is_none() {
                 self.blocked.insert(path.clone());
+                self.stall_at(path);
                 return true;
             }
             let Some(known) = change.known.as_ref().filter(|_| change.after.is_none()) else { continue };
             // Either side moved it: the move decides what becomes of the deletion. On this very side it is but the
             // old name of what moved, and to delete that on the other side would take what users do there along.
-            if Side::BOTH.iter().any(|s| self.moving[index(*s)].get(&known.node).is_some_and(|to| to != path)) {
+            if Side::BOTH.iter().any(|s| self.places.of(*s, known.node).is_some_and(|place| place.path != *path)) {
                 self.blocked_moves.insert(path.clone());
+                self.stall_at(path);
                 return true;
             }
             if self.deletion_waits(side, change, path, now) {
+                self.stall_at(path);
                 return true;
             }
             // Edited on the other side meanwhile: it is restored, unless it turns up here under another name.
             let edited = changes[index(side.other())].as_ref().is_some_and(|there| there.after.is_some());
-            let due = self.sides[index(side)].pending.get(path).map_or(0, |p| p.since + LOST_WAIT);
-            if edited && now < due {
-                self.timers.insert((due, path.clone()));
+            let since = self.sides[index(side)].pending.get(path).map_or(0, |p| p.since);
+            if edited && !self.is_lost(side, since, path, now) {
+                self.stall_at(path);
                 return true;
             }
         }
@@ -111,12 +119,22 @@ impl Engine {
         self.sides.iter().filter_map(of).max()
     }
 
+    /// Whether what was made at `path` comes right after its directory, which was made on the same side.
+    fn follows(&self, path: &RelPath, above: &RelPath) -> bool {
+        let made = |s: &SideState, at: &RelPath| {
+            s.pending.get(at).is_some_and(|p| p.change.after.is_some() && s.creations.is_under_way(p.change.seq))
+        };
+        self.sides.iter().any(|s| made(s, path) && made(s, above))
+            && !self.sides.iter().all(|s| s.pending.contains_key(above))
+    }
+
     /// At the first meeting a new object waits until the other side's scan has passed its name: most likely it is there too.
     fn is_ahead_of_scan(&self, side: Side, change: &Change) -> bool {
         let cursor = &self.sides[index(side.other())].cursor;
         self.first && change.known.is_none() && cursor.as_ref().is_some_and(|cursor| *cursor <= change.path)
     }
 
+    /// Whether a deletion waits for what its side made before it in the same place, or moved out of it.
     fn deletion_waits(&mut self, side: Side, change: &Change, path: &RelPath, now: Millis) -> bool {
         let state = &self.sides[index(side)];
         if state.cursor.is_some() {
@@ -125,13 +143,19 @@ impl Engine {
             return true;
         }
         let since = state.pending.get(path).map_or(now, |p| p.since);
-        let made_before = state.creating.first().is_some_and(|seq| *seq < change.seq);
-        if !made_before || now >= since + DELETION_WAIT {
+        if now >= since + DELETION_WAIT {
             return false;
         }
-        self.timers.insert((since + DELETION_WAIT, path.clone()));
-        self.side(side).waiting.insert((change.seq, path.clone()));
-        true
+        // Else it would go with its old directory, and have to be sent again.
+        let moves_out = self.places.out_of(side, path).any(|place| !self.has_problem(&place.path));
+        if moves_out {
+            self.blocked_moves.insert(path.clone());
+        }
+        let waits = moves_out || self.side(side).creations.hold(change.seq, path);
+        if waits {
+            self.timers.insert((since + DELETION_WAIT, path.clone()));
+        }
+        waits
     }
 
     fn carry_out(&mut self, path: &RelPath, changes: [Option<Change>; 2], verdict: Verdict, now: Millis) {
@@ -147,6 +171,8 @@ impl Engine {
                 self.ask_to_read(path, &changes, read, now);
             }
             Verdict::Remove { on } => self.remove(path, changes, on, false, now),
+            // The directory that is to make way was moved: its move makes way, and all in it stays what it is.
+            Verdict::RemoveFirst { on } if self.is_moved_away(path, &changes, on.other()) => self.wait_for_move(path),
             Verdict::RemoveFirst { on } => self.remove(path, changes, on, true, now),
             Verdict::Settle { entry, from, needs, loser, dropped } => {
                 self.settle(path, changes, entry, from, needs, loser, dropped);
@@ -192,6 +218,11 @@ impl Engine {
     }
 
     pub(super) fn remove(&mut self, path: &RelPath, changes: [Option<Change>; 2], on: Side, first: bool, now: Millis) {
+        if first && self.sides[index(on.other())].cursor.is_some() {
+            // What is to make way may turn up under another name: its move makes way then, and keeps all that is in it.
+            self.blocked.insert(path.clone());
+            return self.stall_at(path);
+        }
         let below = changes.iter().flatten().map(|c| c.below).max().unwrap_or(0);
         let count = self.guard.weigh(node_of(&changes).unwrap_or(0), 1 + below);
         // What makes way for another object is none of the deletions that wait.
@@ -241,6 +272,7 @@ impl Engine {
         if reads.as_ref().is_some_and(|like| !self.locks.is_free(&like.from, Reach::Object)) {
             // It is being replaced; what it was can still be copied after that.
             self.blocked_moves.insert(path.clone());
+            self.stall_at(path);
             return;
         }
         if let Some(like) = &reads {
@@ -332,6 +364,10 @@ impl Engine {
                     true => self.blocked.insert(flight.path.clone()),
                     false => self.blocked_moves.insert(flight.path.clone()),
                 };
+                // A move that is undone was reported elsewhere.
+                let reported = flight.changes.iter().flatten().map(|change| change.path.clone());
+                self.blocked_moves.extend(reported.filter(|at| *at != flight.path));
+                self.stall_at(&flight.path);
                 return;
             }
         }
@@ -359,7 +395,7 @@ impl Engine {
             if flight.changes[index(side)].is_some() {
                 let path = flight.changes[index(side)].as_ref().map(|c| c.path.clone());
                 if let Some(path) = path {
-                    self.take_pending(side, &path);
+                    self.take_pending(side, &path, flight.is_long());
                 }
             }
         }
@@ -419,18 +455,24 @@ impl Engine {
         for side in Side::BOTH {
             if let Some(change) = &flight.changes[index(side)] {
                 self.drop_pending(side, &change.path);
-                self.ask(side, change.path.clone(), false);
+                self.ask_again(side, change);
             }
         }
     }
 
-    /// Takes a pending change into a flight; its creation counts until the flight is over.
-    fn take_pending(&mut self, side: Side, path: &RelPath) {
-        let seq = self.sides[index(side)].pending.get(path).map(|p| (p.change.seq, p.change.after.is_some()));
-        self.drop_pending(side, path);
-        if let Some((seq, true)) = seq {
-            self.side(side).creating.insert(seq);
+    /// Takes a pending change into a flight. Deletions wait for what it makes until the flight is over, but not while
+    /// large contents are on their way.
+    fn take_pending(&mut self, side: Side, path: &RelPath, long: bool) {
+        let Some(Pending { change, .. }) = self.remove_pending(side, path) else { return };
+        if long {
+            self.end_creation(side, change.seq);
+        } else if change.after.is_some() {
+            self.side(side).creations.begin(change.seq, path);
         }
+        if let Some(moved) = &change.moved {
+            self.places.set(side, moved.known.node, path, Standing::Flying);
+        }
+        self.wake_below(path);
     }
 
     /// Tells of a conflict when its action begins; not again if that was refused, and is tried once more.

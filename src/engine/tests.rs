@@ -180,9 +180,8 @@ fn a_renamed_tree_is_no_mass_deletion() {
     let moved = Moved { from: path("dir"), known: dir(), edited: false };
     session.report(Side::Left, "moved", Some(1), None, Some(moved), Some(entry(Content::Dir)), 0);
     session.report(Side::Left, "old", Some(1), Some(known(20, file(1))), None, None, 0);
-    session.scanned(Side::Left);
-    // It does not wait for ever for what its side made before.
-    let done = session.input(Input::Tick, DELETION_WAIT);
+    // It does not wait for a move that waits itself.
+    let done = session.scanned(Side::Left);
     assert!(!session.engine.is_halted());
     assert!(matches!(&done[..], [(Side::Right, _, at, Step::Remove { .. })] if *at == path("old")), "{done:?}");
 }
@@ -506,4 +505,155 @@ fn contents_that_came_in_vain_are_known_by_their_hash() {
     let effects = session.engine.handle(Input::Reply(Side::Right, Reply::Result { generation, outcome }), 5_000);
     let cancelled = |effect: &Effect| matches!(effect, Effect::Send(Side::Left, Request::Cancel { .. }));
     assert!(effects.iter().any(cancelled), "{effects:?}");
+}
+
+/// A session in which both sides have the file `a`, and are scanned.
+fn with_a_file() -> (Session, impl Fn(&mut Session, Side, &str) -> Vec<Asked>) {
+    let mut session = Session::begin(10);
+    Side::BOTH.into_iter().for_each(|side| assert!(session.scanned(side).is_empty()));
+    let moved_to = |session: &mut Session, side: Side, at: &str| {
+        let moved = Moved { from: path("a"), known: known(18, file(1)), edited: false };
+        session.report(side, at, Some(ROOT_NODE), None, Some(moved), Some(file(1)), 0)
+    };
+    (session, moved_to)
+}
+
+#[test]
+fn of_two_names_the_lefts_wins_whichever_report_was_acted_on_first() {
+    for first in Side::BOTH {
+        let (mut session, moved_to) = with_a_file();
+        let name = |side: Side| if side == Side::Left { "l" } else { "r" };
+        let second = first.other();
+        let begun = moved_to(&mut session, first, name(first));
+        let [(on, generation, _, Step::Move { .. })] = &begun[..] else { panic!("{begun:?}") };
+        assert_eq!(*on, second);
+        // The other side had renamed it as well, and says so before, or after, it is asked.
+        assert_eq!(moved_to(&mut session, second, name(second)), []);
+        session.report(second, "a", Some(ROOT_NODE), Some(known(18, file(1))), None, None, 0);
+        let refused = Reply::Result { generation: *generation, outcome: Outcome::Refused };
+        assert_eq!(
+            session.reply(second, refused, 0),
+            [],
+            "{first:?} is asked again: nothing goes on before it answers"
+        );
+        let settled = moved_to(&mut session, first, name(first));
+        let [(Side::Right, _, at, Step::Move { from, .. })] = &settled[..] else { panic!("{settled:?}") };
+        assert_eq!((at, from), (&path("l"), &path("r")), "{first:?} first");
+    }
+}
+
+#[test]
+fn where_the_right_deleted_the_directory_its_own_name_wins() {
+    let (mut session, moved_to) = with_a_file();
+    let dir = known(19, entry(Content::Dir));
+    // The deletion waits for what was moved out of the directory, or it would take that along.
+    let moved = Moved { from: path("d/a"), known: known(20, file(1)), edited: false };
+    let held = moved_to(&mut session, Side::Left, "d/l");
+    let [(Side::Right, generation, ..)] = held[..] else { panic!("{held:?}") };
+    session.report(Side::Right, "d", Some(ROOT_NODE), Some(dir), None, None, 1);
+    assert_eq!(session.report(Side::Right, "d.a", Some(ROOT_NODE), None, Some(moved), Some(file(1)), 0).len(), 1);
+    assert_eq!(moved_to(&mut session, Side::Right, "r"), []);
+    session.reply(Side::Right, Reply::Result { generation, outcome: Outcome::Refused }, 0);
+    let settled = moved_to(&mut session, Side::Left, "d/l");
+    let [(Side::Left, _, at, Step::Move { from, .. })] = &settled[..] else { panic!("{settled:?}") };
+    assert_eq!((at, from), (&path("r"), &path("d/l")));
+}
+
+#[test]
+fn of_two_names_the_rights_counts_if_it_will_not_have_the_lefts() {
+    let (mut session, moved_to) = with_a_file();
+    let first = moved_to(&mut session, Side::Right, "r");
+    moved_to(&mut session, Side::Left, "l");
+    session.reply(Side::Left, Reply::Result { generation: first[0].1, outcome: Outcome::Refused }, 0);
+    let mut asked = moved_to(&mut session, Side::Right, "r");
+    let (mut now, mut refused) = (0, 0);
+    let settled = loop {
+        let Some((Side::Right, generation, at, Step::Move { .. })) = asked.first().cloned() else { break asked };
+        assert_eq!(at, path("l"));
+        refused += 1;
+        now += 60_000;
+        assert!(refused < 20, "without end");
+        asked = session.reply(Side::Right, Reply::Result { generation, outcome: Outcome::Refused }, now);
+        asked.extend(moved_to(&mut session, Side::Right, "r"));
+        asked.extend(moved_to(&mut session, Side::Left, "l"));
+        now += 60_000;
+        asked.extend(session.input(Input::Tick, now));
+    };
+    assert!(refused > 3, "{refused}");
+    let [(Side::Left, _, at, Step::Move { from, .. })] = &settled[..] else { panic!("{settled:?}") };
+    assert_eq!((at, from), (&path("r"), &path("l")), "it is not sent as a new object");
+}
+
+#[test]
+fn what_came_out_of_a_moved_directory_is_moved_from_its_agreed_name() {
+    let mut session = Session::begin(10);
+    Side::BOTH.into_iter().for_each(|side| assert!(session.scanned(side).is_empty()));
+    let mut moved = |at: &str, from: &str, node: NodeId| {
+        let known = known(node, entry(Content::Dir));
+        let moved = Moved { from: path(from), known, edited: false };
+        session.report(Side::Left, at, Some(ROOT_NODE), None, Some(moved), Some(entry(Content::Dir)), 0)
+    };
+    // d/s went to s, and d into it; then it is reported once more, by where it came from as things are.
+    let first = moved("s/d", "d", 17);
+    assert_eq!((first.len(), moved("s", "s/d/s", 20)), (1, vec![]), "the first one is under way");
+    let refused = Reply::Result { generation: first[0].1, outcome: Outcome::Refused };
+    let done = session.reply(Side::Right, refused, 0);
+    let [(Side::Right, _, at, Step::Move { from, .. })] = &done[..] else { panic!("{done:?}") };
+    assert_eq!((at, from), (&path("s"), &path("d/s")));
+}
+
+#[test]
+fn in_sync_but_for_what_a_problem_keeps_waiting() {
+    let mut session = Session::begin(10);
+    Side::BOTH.into_iter().for_each(|side| assert!(session.scanned(side).is_empty()));
+    let dir = entry(Content::Dir);
+    let made = session.report(Side::Left, "d", Some(ROOT_NODE), None, None, Some(dir), 0);
+    let problem =
+        crate::model::Problem { path: path("d"), kind: crate::model::ProblemKind::NoSpace, detail: String::new() };
+    session.reply(Side::Right, Reply::Result { generation: made[0].1, outcome: Outcome::Failed(problem) }, 0);
+    let moved = Moved { from: path("a"), known: known(18, file(1)), edited: false };
+    session.report(Side::Left, "d/a", None, None, Some(moved), Some(file(1)), 0);
+    session.report(Side::Left, "a", Some(ROOT_NODE), Some(known(18, file(1))), None, None, 0);
+    assert!(session.engine.settling.is_some(), "both sides are asked whether anything is left");
+}
+
+#[test]
+fn what_is_gone_is_deleted_once_its_side_has_nothing_left_to_look_at() {
+    let (mut session, moved_to) = with_a_file();
+    let begun = moved_to(&mut session, Side::Left, "l");
+    session.report(Side::Right, "a", Some(ROOT_NODE), Some(known(18, file(1))), None, None, 0);
+    session.reply(Side::Right, Reply::Result { generation: begun[0].1, outcome: Outcome::Refused }, 0);
+    assert_eq!(moved_to(&mut session, Side::Left, "l"), []);
+    let asked = session.engine.handle(Input::Tick, moves::LOST_WAIT);
+    let [Effect::Send(Side::Right, Request::Ping { number })] = asked[..] else { panic!("{asked:?}") };
+    assert!(session.engine.handle(Input::Tick, 60_000).is_empty(), "however long that takes");
+    let lost = session.engine.handle(Input::Reply(Side::Right, Reply::Pong { number }), 60_000);
+    let as_copy = |effect: &Effect| matches!(effect, Effect::Send(Side::Left, Request::Examine { as_copy: true, .. }));
+    assert!(lost.iter().any(as_copy), "{lost:?}");
+}
+
+#[test]
+fn deletions_wait_for_nothing_that_waits_itself() {
+    let mut session = Session::begin(10);
+    Side::BOTH.into_iter().for_each(|side| assert!(session.scanned(side).is_empty()));
+    let new = |session: &mut Session, at: &str, size: u64| {
+        session.report(Side::Left, at, Some(ROOT_NODE), None, None, Some(file(size)), 0)
+    };
+    let gone = |session: &mut Session, at: &str, node: NodeId| {
+        session.report(Side::Left, at, Some(ROOT_NODE), Some(known(node, file(1))), None, None, 0)
+    };
+    let small = new(&mut session, "small", 10);
+    assert_eq!(gone(&mut session, "one", 20), [], "it waits for what is on its way");
+    let placed = |asked: &[Asked]| Reply::Result { generation: asked[0].1, outcome: Outcome::Done { entry: None } };
+    session.reply(Side::Right, placed(&small), 0);
+    let next = session.input(Input::Reply(Side::Left, Reply::Recorded { generation: small[0].1 }), 0);
+    assert!(matches!(&next[..], [(Side::Right, _, at, Step::Remove { .. })] if *at == path("one")), "{next:?}");
+    // Neither for a large file, nor for one with a problem.
+    new(&mut session, "large", 1 << 30);
+    assert_eq!(gone(&mut session, "two", 21).len(), 1);
+    let odd = new(&mut session, "odd", 10);
+    let problem =
+        crate::model::Problem { path: path("odd"), kind: crate::model::ProblemKind::NoSpace, detail: String::new() };
+    session.reply(Side::Right, Reply::Result { generation: odd[0].1, outcome: Outcome::Failed(problem) }, 0);
+    assert_eq!(gone(&mut session, "three", 22).len(), 1);
 }

@@ -104,6 +104,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(!here && !self.archive.by_object(stat.ino, stat.btime)?.is_empty())
     }
 
+    /// Whether the object that the archive has at `path` lies at `now`.
+    pub fn has_moved_to(&self, path: &RelPath, now: &RelPath) -> Result<bool, ReplicaError> {
+        let Some((above, name)) = now.split().filter(|_| path != now) else { return Ok(false) };
+        let Some(signature) = self.row_at(path)?.and_then(|row| row.signature) else { return Ok(false) };
+        let stat = self.disk.open_dir(&above).and_then(|dir| self.disk.stat(&dir, &name));
+        Ok(stat.is_ok_and(|stat| signature.same_object(&stat)))
+    }
+
     /// The directory that lies there now, by inode and birth time; `None`: there is none. One without a name (inode 0) if
     /// that cannot be told, for the scan to find out.
     pub fn dir_at(&self, path: &RelPath) -> Option<(u64, Time)> {

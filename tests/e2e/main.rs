@@ -22,6 +22,7 @@ mod kills;
 mod late;
 mod live;
 mod merges;
+mod moves;
 mod names;
 mod own;
 mod owners;
