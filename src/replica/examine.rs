@@ -308,6 +308,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(row) if row.entry.kind() == Kind::Dir => self.count_below(row.node)?,
             _ => 0,
         };
+        self.distrust((path, seq), row.as_ref(), None, None, true);
         match row {
             Some(_) => self.set_reported(path, Reported { seq, seen: None, moved: None, weight: 0 }),
             // Neither object nor row: there is nothing to record.
@@ -500,6 +501,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.notes.push(format!("{path}: {words} was agreed on for other contents, and does not go with these"));
         }
         let seq = self.take_seq();
+        let after = Entry { content, attrs };
+        self.distrust((path, seq), row.as_ref(), Some((dir, name)), Some(&after), contents);
         self.set_reported(path, Reported { seq, seen: Some(seen), moved: None, weight: 0 });
         if let Some(snapshot) = snapshot {
             self.snapshots.insert(path.clone(), (seq, snapshot));
@@ -510,7 +513,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             parent,
             known: row.as_ref().map(known),
             moved: None,
-            after: Some(Entry { content, attrs }),
+            after: Some(after),
             contents,
             read: now_read,
             inline,
