@@ -29,8 +29,7 @@ impl Sent {
         if frame.get(4) != Some(&(Kind::Message as u8)) {
             return;
         }
-        // 0 is no number.
-        self.last = self.last.checked_add(1).unwrap_or(1);
+        self.last = after(self.last);
         frame[HEADER - 4..HEADER].copy_from_slice(&self.last.to_le_bytes());
         codec::bind(&mut frame[HEADER..], self.last);
     }
@@ -50,10 +49,12 @@ impl Sent {
         }
     }
 
-    /// The frames from this number on; `None` if it is kept no more.
+    /// The frames from this number on; `None` if it is kept no more. A broken copy of what was taken already makes the other
+    /// side ask for what was not written yet: there is nothing to be sent then.
     pub fn since(&self, number: u32) -> Option<impl Iterator<Item = &Vec<u8>>> {
-        let missing = self.kept.iter().position(|frame| frame[HEADER - 4..HEADER] == number.to_le_bytes())?;
-        Some(self.kept.iter().skip(missing))
+        let found = self.kept.iter().position(|frame| frame[HEADER - 4..HEADER] == number.to_le_bytes());
+        let to_come = (number == after(self.last)).then_some(self.kept.len());
+        Some(self.kept.iter().skip(found.or(to_come)?))
     }
 
     /// What a ping tells: the number of the last message.
@@ -96,7 +97,7 @@ impl Heard {
     pub fn arrived(&mut self, number: u32, whole: bool) -> Result<Arrived, LinkError> {
         match (number == self.next, whole) {
             (true, true) => {
-                self.next = self.next.checked_add(1).unwrap_or(1);
+                self.next = after(self.next);
                 self.asks = 0;
                 Ok(Arrived::Take)
             }
@@ -113,7 +114,7 @@ impl Heard {
 
     /// The other side has written nothing for a while; its last message had this number.
     pub fn rests(&mut self, last: u32) -> Result<Arrived, LinkError> {
-        match self.next == last.checked_add(1).unwrap_or(1) {
+        match self.next == after(last) {
             true => Ok(Arrived::Pass),
             false => self.ask(),
         }
@@ -127,6 +128,11 @@ impl Heard {
             false => Ok(Arrived::Ask(self.next)),
         }
     }
+}
+
+/// The number that follows. 0 is none.
+fn after(number: u32) -> u32 {
+    number.checked_add(1).unwrap_or(1)
 }
 
 /// A number in a frame that has no checksum: twice, once turned round.
@@ -192,7 +198,9 @@ mod tests {
             sent.keep(frame);
         }
         let again = |sent: &Sent, number| sent.since(number).map(Iterator::count);
-        assert_eq!((again(&sent, 1), again(&sent, 3), again(&sent, 4)), (Some(3), Some(1), None));
+        assert_eq!((again(&sent, 1), again(&sent, 3), again(&sent, 5)), (Some(3), Some(1), None));
+        // What comes next was not written yet: it will be.
+        assert_eq!((again(&sent, 4), again(&Sent::default(), 1)), (Some(0), Some(0)));
         let mut large = frame(&mut sent);
         large.resize(KEPT, 0);
         sent.keep(large);

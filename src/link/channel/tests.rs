@@ -252,13 +252,14 @@ fn what_a_line_breaks_comes_again_in_order_and_once() {
         let back = roll;
         spoil(near.try_clone().unwrap(), far.try_clone().unwrap(), roll);
         spoil(far, near, back);
-        let limits = Limits { compress, ping_every: Duration::from_millis(30), ..Limits::default() };
+        // A question may wait for its answer for eight of these, on a busy machine too.
+        let limits = Limits { compress, ping_every: Duration::from_millis(250), ..Limits::default() };
         // Nobody here takes what arrives while he waits for something else.
         let (brain, from_agent): (Channel<Request>, Heard<Reply>) = start(pair(left), Role::Brain, limits, 10_000);
         let (agent, from_brain): (Channel<Reply>, Heard<Request>) = start(pair(right), Role::Agent, limits, 10_000);
         assert!(matches!(hear(&from_agent), Incoming::Hello(_)));
         assert!(matches!(hear(&from_brain), Incoming::Hello(_)));
-        const MANY: u64 = 1500;
+        const MANY: u64 = 1000;
         let sender = thread::spawn(move || {
             for number in 0..MANY {
                 brain.send(&Request::Ping { number }).unwrap();
@@ -283,8 +284,10 @@ fn what_a_line_breaks_comes_again_in_order_and_once() {
                 }
             }
             while answers < pings {
-                let Incoming::Message(Reply::Pong { number }) = hear(&from_agent) else { panic!("no answer") };
-                assert_eq!(number, answers);
+                match hear(&from_agent) {
+                    Incoming::Message(Reply::Pong { number }) => assert_eq!(number, answers),
+                    other => panic!("no answer: {other:?}"),
+                }
                 answers += 1;
             }
         }

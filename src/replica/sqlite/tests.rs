@@ -273,13 +273,13 @@ fn an_archive_of_an_older_psync_is_brought_up_to_date() {
     // What had psync's own name below the top took part then.
     let old = "UPDATE rows SET name = x'2e7073796e63' WHERE node = 4;
         INSERT INTO tombstones VALUES (9, 3, x'2e7073796e63', 1);
+        ALTER TABLE intents DROP COLUMN parent;
         INSERT INTO intents VALUES (7, 6, CAST('d3/.psync/x' AS BLOB), x'61', 'place', x'00');
         DROP TABLE trash;
         CREATE TABLE trash (id BLOB PRIMARY KEY, path BLOB NOT NULL, since INTEGER NOT NULL, size INTEGER NOT NULL,
                             reason TEXT NOT NULL) WITHOUT ROWID;
         INSERT INTO trash VALUES (x'61', CAST('b/.psync/c' AS BLOB), 5, 6, 'deleted');
         ALTER TABLE meta DROP COLUMN proven;
-        ALTER TABLE intents DROP COLUMN parent;
         INSERT INTO intents VALUES (8, 2, x'62', x'63', 'remove', x'02050000');
         UPDATE meta SET boot = x'00112233445566778899aabbccddeeff';
         PRAGMA user_version = 1;";
