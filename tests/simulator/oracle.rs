@@ -269,8 +269,8 @@ impl Oracle {
         }
         for tree in &trees {
             let mut once = HashSet::new();
-            let files = tree.iter().filter(|(_, view)| !view.contents.is_empty());
-            if let Some((at, _)) = files.filter(|(_, view)| !once.insert(&view.contents)).next() {
+            let mut files = tree.iter().filter(|(_, view)| !view.contents.is_empty());
+            if let Some((at, _)) = files.find(|(_, view)| !once.insert(&view.contents)) {
                 world.violation(format!("twice: {at} is there under another name as well"));
             }
         }

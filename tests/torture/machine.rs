@@ -163,11 +163,7 @@ impl Lab {
         for side in (0..2).filter(|side| sides[*side]) {
             self.boots[side] += 1;
             let copy = self.dir().join(format!("{}.{}.img", SIDES[side], self.boots[side]));
-            tools::run(
-                Path::new("/"),
-                "cp",
-                &["--sparse=always", self.images[side].to_str().unwrap(), copy.to_str().unwrap()],
-            );
+            copy_at_once(&self.images[side], &copy);
             self.images[side] = copy;
         }
         process::kill_and_wait(&family);
@@ -196,6 +192,18 @@ impl Lab {
         self.reap();
         self.at.take().unwrap().keep()
     }
+}
+
+/// Copies an image as it is at one moment. The kernel goes on writing while it is copied; a copy that equals the image a
+/// moment later is what the image was in between, since whatever was written during the copying would show.
+fn copy_at_once(image: &Path, copy: &Path) {
+    for _ in 0..50 {
+        tools::run(Path::new("/"), "cp", &["--sparse=always", image.to_str().unwrap(), copy.to_str().unwrap()]);
+        if Command::new("cmp").arg("-s").args([image, copy]).status().unwrap().success() {
+            return;
+        }
+    }
+    panic!("{} is always written to", image.display());
 }
 
 impl Drop for Lab {
