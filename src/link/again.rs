@@ -11,8 +11,9 @@ use super::frame::{HEADER, Kind};
 const KEPT: usize = 4 << 20;
 /// The same frame is asked for so often. Then the line is no line.
 const ASKS: u32 = 8;
-/// When so many others came after the question, that has most likely not arrived.
-const PASSED: u32 = 512;
+/// When so many bytes of others came after the question, that has most likely not arrived: more than is on its way on most
+/// lines, and less than is kept, so that there is an answer to the next one.
+const PASSED: usize = KEPT / 4;
 
 /// What was written last, for whoever did not get it.
 #[derive(Debug, Default)]
@@ -79,8 +80,8 @@ pub struct Heard {
     next: u32,
     /// How often it was asked for.
     asks: u32,
-    /// How many others came since.
-    passed: u32,
+    /// Bytes of others that came since.
+    passed: usize,
 }
 
 impl Default for Heard {
@@ -90,11 +91,11 @@ impl Default for Heard {
 }
 
 impl Heard {
-    /// A message with this number came; `whole`: as it was sent.
+    /// A message of so many bytes with this number came; `whole`: as it was sent.
     ///
     /// # Errors
     /// [`LinkError::Broken`] if the same one comes broken again and again.
-    pub fn arrived(&mut self, number: u32, whole: bool) -> Result<Arrived, LinkError> {
+    pub fn arrived(&mut self, number: u32, bytes: usize, whole: bool) -> Result<Arrived, LinkError> {
         match (number == self.next, whole) {
             (true, true) => {
                 self.next = after(self.next);
@@ -105,7 +106,7 @@ impl Heard {
             (false, true) if self.next.wrapping_sub(number) < u32::MAX / 2 => Ok(Arrived::Pass),
             // What follows a broken frame is on its way already: asking once is enough.
             (false, _) if self.asks > 0 && self.passed < PASSED => {
-                self.passed += 1;
+                self.passed += HEADER + bytes;
                 Ok(Arrived::Pass)
             }
             _ => self.ask(),
@@ -114,10 +115,12 @@ impl Heard {
 
     /// The other side has written nothing for a while; its last message had this number.
     pub fn rests(&mut self, last: u32) -> Result<Arrived, LinkError> {
-        match self.next == after(last) {
-            true => Ok(Arrived::Pass),
-            false => self.ask(),
+        if self.next != after(last) {
+            return self.ask();
         }
+        // Nothing is missing, whatever was asked for.
+        self.asks = 0;
+        Ok(Arrived::Pass)
     }
 
     fn ask(&mut self) -> Result<Arrived, LinkError> {
@@ -178,16 +181,30 @@ mod tests {
             (4, true, Arrived::Take),
         ];
         for (number, whole, expected) in story {
-            assert_eq!(heard.arrived(number, whole).unwrap(), expected, "{number}");
+            assert_eq!(heard.arrived(number, 100, whole).unwrap(), expected, "{number}");
         }
         assert_eq!(heard.rests(4).unwrap(), Arrived::Pass);
         // The last one never came, nor did the question.
         assert_eq!(heard.rests(5).unwrap(), Arrived::Ask(5));
         assert_eq!(heard.rests(5).unwrap(), Arrived::Ask(5));
         for _ in 0..ASKS - 2 {
-            heard.arrived(5, false).unwrap();
+            heard.arrived(5, 100, false).unwrap();
         }
-        assert!(matches!(heard.arrived(5, false), Err(LinkError::Broken)));
+        assert!(matches!(heard.arrived(5, 100, false), Err(LinkError::Broken)));
+    }
+
+    #[test]
+    fn however_many_small_messages_follow_a_broken_one_it_is_waited_for() {
+        let mut heard = Heard::default();
+        assert_eq!(heard.arrived(1, 20, false).unwrap(), Arrived::Ask(1));
+        let asked = (2..60_000).filter(|n| heard.arrived(*n, 20, true).unwrap() != Arrived::Pass).count();
+        assert_eq!(asked, 1);
+        assert_eq!(heard.arrived(1, 20, true).unwrap(), Arrived::Take);
+        // Pings that come broken where nothing is missing do not add up.
+        for _ in 0..100 {
+            heard.arrived(0, 8, false).unwrap();
+            assert_eq!(heard.rests(1).unwrap(), Arrived::Pass);
+        }
     }
 
     #[test]

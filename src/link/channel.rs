@@ -237,14 +237,14 @@ fn read_all<I: DeserializeOwned>(
                 let message = match plain.and_then(|plain| codec::decode_bound(plain, head.stream)) {
                     // Not numbered: it cannot be asked for.
                     Ok(message) if head.stream == 0 => Some(message),
-                    Ok(message) => match heard.arrived(head.stream, true)? {
+                    Ok(message) => match heard.arrived(head.stream, payload.len(), true)? {
                         Arrived::Take => Some(message),
                         other => ask(outbox, &other),
                     },
                     Err(LinkError::Malformed(_) | LinkError::TooLong(_)) if head.kind == Kind::Packed => {
-                        ask(outbox, &heard.arrived(head.stream, false)?)
+                        ask(outbox, &heard.arrived(head.stream, payload.len(), false)?)
                     }
-                    Err(LinkError::Broken) => ask(outbox, &heard.arrived(head.stream, false)?),
+                    Err(LinkError::Broken) => ask(outbox, &heard.arrived(head.stream, payload.len(), false)?),
                     Err(error) => return Err(error),
                 };
                 if let Some(message) = message {
@@ -260,9 +260,9 @@ fn read_all<I: DeserializeOwned>(
                     ask::<()>(outbox, &heard.rests(last)?);
                 }
                 // It was another frame.
-                None => drop(ask::<()>(outbox, &heard.arrived(0, false)?)),
+                None => drop(ask::<()>(outbox, &heard.arrived(0, payload.len(), false)?)),
             },
-            Kind::Pong if !payload.is_empty() => drop(ask::<()>(outbox, &heard.arrived(0, false)?)),
+            Kind::Pong if !payload.is_empty() => drop(ask::<()>(outbox, &heard.arrived(0, payload.len(), false)?)),
             Kind::Pong => {}
             Kind::Refusal if std::str::from_utf8(&payload).is_err() => return Err(LinkError::Broken),
             Kind::Refusal => return Err(LinkError::TurnedAway(readable(&payload))),

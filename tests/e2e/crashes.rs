@@ -88,7 +88,7 @@ impl Machine {
         let machine = Machine { boot: at("boot"), down: at("down"), pid: at("pid"), script: at("agent.sh") };
         machine.boots(1);
         let text = format!(
-            "#!/bin/sh\nexec unshare -m sh -c 'echo $$ > {pid}; mount --bind {boot} /proc/sys/kernel/random/boot_id; while [ -e {down} ]; do \
+            "#!/bin/sh\nexec unshare -m sh -c 'echo $$ > {pid}.new; mv {pid}.new {pid}; mount --bind {boot} /proc/sys/kernel/random/boot_id; while [ -e {down} ]; do \
              sleep .05; done; exec {PSYNC} --agent-mode --stdio --root {root} --log stderr'\n",
             pid = machine.pid.display(),
             boot = machine.boot.display(),

@@ -286,7 +286,7 @@ fn what_a_line_breaks_comes_again_in_order_and_once() {
             while answers < pings {
                 match hear(&from_agent) {
                     Incoming::Message(Reply::Pong { number }) => assert_eq!(number, answers),
-                    other => panic!("no answer: {other:?}"),
+                    other => panic!("no answer: {other:?}; the agent: {:?}", from_brain.try_recv()),
                 }
                 answers += 1;
             }
