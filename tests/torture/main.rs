@@ -8,7 +8,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../e2e/support/mod.rs"]
-#[allow(dead_code)]
 mod support;
 
 mod machine;

@@ -184,10 +184,8 @@ fn take_up(desk: &Desk, side: usize, root: &Path, seed: u64) {
             let path = format!("desk/{name}");
             let Ok(found) = fs::read_to_string(root.join(&path)) else { continue };
             match random.below(4) {
-                0 => {
-                    if fs::remove_file(root.join(&path)).is_ok() {
-                        desk.note(side, Did::Deleted { name: path, version: found });
-                    }
+                0 if fs::remove_file(root.join(&path)).is_ok() => {
+                    desk.note(side, Did::Deleted { name: path, version: found });
                 }
                 1 => {
                     let to = format!("{path}-kept");
