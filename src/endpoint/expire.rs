@@ -23,6 +23,9 @@ pub fn alone(opening: &Opening<'_>) -> Result<(), String> {
         _ => {}
     }
     let (mut endpoint, watcher) = open(opening, clock(), |_| {})?;
+    if let Some(why) = endpoint.damage() {
+        return Err(why.to_owned());
+    }
     let expired = expire(&mut endpoint, u64::from(opening.trash_days) * 86_400);
     drop(endpoint);
     watcher.stop();

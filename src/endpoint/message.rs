@@ -10,8 +10,8 @@ mod weight;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    AncestorRow, Apply, Change, Content, Data, Generation, Outcome, OwnerNumber, Principal, Problem, Record, RelPath,
-    Seq, Side, Sums, Tunnel, Way, words,
+    AncestorRow, Apply, Change, Content, Data, Distrust, Generation, Outcome, OwnerNumber, Principal, Problem, Record,
+    RelPath, Remains, Seq, Side, Sums, Tunnel, Way, words,
 };
 
 /// Rows that travel in one message have so many bytes at most, or are one row, which has less than this beside the
@@ -100,6 +100,8 @@ pub enum Request {
     Settled,
     /// Look through the trash now, and discard what is old or too much.
     Expire,
+    /// Whether this is a part of what lies at the path as it was recorded; answer with [`Reply::Holds`].
+    Holds { path: RelPath, remains: Remains },
     /// The question of a check, as the first message of a link that serves nothing else. See [`survey`].
     Check(survey::Ask),
 }
@@ -130,7 +132,7 @@ pub struct Hello {
     pub confirmed: Generation,
     /// The archive was made just now: nothing is known of this tree.
     pub fresh: bool,
-    /// The machine was booted since the last record.
+    /// The machine was booted since the tree was last known to be what the archive says.
     pub rebooted: bool,
     /// Number of ancestors.
     pub rows: u64,
@@ -156,11 +158,27 @@ pub enum Reply {
         #[serde(deserialize_with = "words::text")]
         reason: String,
     },
+    /// This side's archive can be used no more; the pair halts.
+    Damaged {
+        #[serde(deserialize_with = "words::text")]
+        detail: String,
+    },
     Rows {
         rows: Vec<AncestorRow>,
     },
     RowsEnd,
     Report(Change),
+    /// What is reported of this path under this number, soon after, may be what a power failure left.
+    Distrust {
+        path: RelPath,
+        seq: Seq,
+        why: Distrust,
+    },
+    /// What was asked by [`Request::Holds`].
+    Holds {
+        path: RelPath,
+        is_part: bool,
+    },
     /// The path equals its ancestor: an earlier report of it is void.
     Clean {
         path: RelPath,

@@ -6,6 +6,7 @@ mod above;
 pub mod admit;
 pub mod agent;
 pub mod backlog;
+mod damage;
 mod doctor;
 pub mod expire;
 pub mod heartbeat;
@@ -112,7 +113,8 @@ pub struct Endpoint<D: Disk, A: Archive> {
     /// Whether every directory is watched: a new session needs no scan.
     covered: bool,
     fresh: bool,
-    rebooted: bool,
+    /// Why the archive can be used no more. Nothing is done then but to say so, until a session begins it anew.
+    damaged: Option<String>,
     filters: [u8; 32],
     jobs: Vec<Job<D::File>>,
     /// The actions of the batch that waits for its end, if somebody hears of them.
@@ -171,11 +173,13 @@ pub struct Endpoint<D: Disk, A: Archive> {
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Opens one side: settles what a crash left open. Nothing is watched or reported before a session says so.
     pub fn open(disk: D, archive: A, filter: Filter, settings: Settings, now: Millis) -> Result<Self, ReplicaError> {
-        let identity = archive.identity()?;
-        let fresh = identity.peer == [0; 16];
-        let rebooted = !fresh && identity.boot != disk.boot_id();
         let filters = filter.digest();
-        let replica = Replica::open(disk, archive, filter, settings.replica.clone())?;
+        let mut replica = Replica::new(disk, archive, filter, settings.replica.clone());
+        let damaged = match replica.begin() {
+            Err(ReplicaError::Archive(error)) if error.damaged => Some(error.to_string()),
+            begun => begun.map(|()| None)?,
+        };
+        let fresh = replica.identity.peer == [0; 16];
         Ok(Endpoint {
             replica,
             coalescer: Coalescer::new(settings.timing),
@@ -185,7 +189,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             lost: Vec::new(),
             covered: false,
             fresh,
-            rebooted,
+            damaged,
             filters,
             jobs: Vec::new(),
             doing: BTreeMap::new(),
@@ -285,7 +289,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     pub fn handle(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         let own = Own {
             generation: self.replica.identity.generation,
-            rows: self.replica.count_rows()?,
+            rows: if self.damaged.is_none() { self.replica.count_rows()? } else { 0 },
             seq: self.replica.last_seq(),
         };
         let request = match self.policy.admit(request, &own) {
@@ -298,9 +302,22 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
         };
         let mut said = Vec::new();
-        let handled = self.take_in(request, now, &mut said).and_then(|()| self.all_directories_first(&mut said, now));
+        let handled = match &self.damaged {
+            Some(why) => damage::answer(&request, why, &mut said),
+            None => true,
+        };
+        let handled = match handled {
+            true => self.take_in(request, now, &mut said).and_then(|()| self.all_directories_first(&mut said, now)),
+            false => Ok(()),
+        };
+        let handled = self.bear(handled, &mut said);
         self.say(said, out);
-        handled
+        handled.map(Option::unwrap_or_default)
+    }
+
+    /// Whether the archive can be used no more.
+    pub fn damage(&self) -> Option<&str> {
+        self.damaged.as_deref()
     }
 
     /// Why the session is over, if the other side asked for what nobody may ask. Until the next one begins nothing more is
@@ -331,6 +348,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             Request::Hash { path } => {
                 self.look(&path, How { again: true, hash: true, ..How::default() }, now, out)?;
+            }
+            Request::Holds { path, remains } => {
+                let is_part = self.replica.holds(&path, &remains)?;
+                out.push(Reply::Holds { path, is_part });
             }
             Request::Supply { generation, path, seq, way: Way::Rsync } => self.offer(generation, path, seq, out)?,
             Request::Supply { generation, path, seq, way } => {
@@ -392,8 +413,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     fn start(&mut self, start: &Start, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
-        self.carry_out_rest(now)?;
-        self.forget_session()?;
+        if self.damaged.is_some() {
+            self.begin_anew()?;
+        }
+        let ended = self.carry_out_rest(now).and_then(|()| self.forget_session());
+        self.unless_damaged(start, ended)?;
         // This session has not heard of it.
         self.astray = false;
         self.pair.clone_from(&start.pair);
@@ -401,9 +425,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.replica.adopt_root()?;
         }
         if start.union {
-            self.replica.forget_ancestors()?;
+            let forgotten = self.replica.forget_ancestors();
+            self.unless_damaged(start, forgotten)?;
             self.fresh = true;
-            self.rebooted = false;
             self.covered = false;
         }
         self.replica.set_now(now);
@@ -425,6 +449,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// The brain is gone, and may come back. What it asked for is finished and recorded; what users do is kept in mind,
     /// within bounds, and examined when a session wants reports again.
     pub fn part(&mut self, now: Millis) -> Result<(), ReplicaError> {
+        if self.damaged.is_some() {
+            return Ok(());
+        }
         self.carry_out_rest(now)?;
         self.forget_session()?;
         self.policy.part();
@@ -500,7 +527,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             generation: identity.generation,
             confirmed: identity.confirmed,
             fresh: self.fresh,
-            rebooted: self.rebooted,
+            rebooted: self.replica.is_unproven(),
             rows: self.replica.count_rows()?,
             top_entries: root.entries,
             side: identity.side,
@@ -524,7 +551,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         self.replica.meet_peer(peer)?;
         self.fresh = false;
-        self.rebooted = false;
         self.reporting = true;
         self.last_progress = now;
         self.replica.reopen_reports()?;
@@ -610,6 +636,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         let bytes: &[u8] = if let Source::Inline(bytes) = source { bytes } else { &[] };
         match self.replica.stage_whole(generation, &apply.path, entry, bytes) {
+            Ok(staged) if staged.hash.is_some_and(|hash| entry.hash().is_some_and(|wanted| wanted != hash)) => {
+                // Not what was reported: the next time they are asked for, piece by piece.
+                self.replica.unstage(&staged.name);
+                out.push(Reply::Result { generation, outcome: Outcome::NoSource });
+            }
             Ok(staged) => self.jobs.push(Job { generation, apply, staged: Some(staged) }),
             Err(error) => fail(generation, error, out)?,
         }

@@ -123,7 +123,10 @@ pub fn open(
     };
     let archive = match own.filter(|own| !opening.dry_run || own.has(ARCHIVE)) {
         None => SqliteArchive::in_memory(root),
-        Some(own) => SqliteArchive::open_in(&own, root).map(|(archive, _)| archive),
+        Some(own) => match SqliteArchive::open_in(&own, root) {
+            Err(error) if error.damaged => SqliteArchive::damaged(&own, root, error),
+            opened => opened.map(|(archive, _)| archive),
+        },
     };
     let archive = archive.map_err(|e| e.to_string())?;
     let replica = crate::replica::Settings {

@@ -175,6 +175,11 @@ impl Policy {
                 self.require(Phase::Going)?;
                 sane::object(path)
             }
+            Request::Holds { path, remains } => {
+                self.require(Phase::Going)?;
+                sane::object(path)?;
+                if remains.is_sound() { Ok(()) } else { Err("ranges that no file has") }
+            }
             Request::Supply { generation, path, seq, way } => {
                 self.require(Phase::Going)?;
                 sane::object(path)?;
@@ -437,6 +442,7 @@ fn word(request: &Request) -> String {
         Request::Record { record, .. } => at("record", &record.path),
         Request::Examine { path, .. } => at("examine", path),
         Request::Hash { path } => at("hash", path),
+        Request::Holds { path, .. } => at("to compare a part of", path),
         Request::Supply { path, .. } => at("contents of", path),
         Request::Rsync { .. } => "rsync's bytes".to_owned(),
         Request::Sums { .. } => "sums of contents".to_owned(),

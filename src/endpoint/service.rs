@@ -221,7 +221,10 @@ impl Service<'_> {
     ) -> Result<(), String> {
         let dry = self.opening.dry_run || session.start.dry_run;
         // A root that was unmounted or exchanged is not the one that we still have open.
-        held.take_if(|held| held.dry != dry || !held.endpoint.root_is_there());
+        // Whoever mended a damaged archive meanwhile wants to see it opened again.
+        let stale =
+            |held: &mut Held| held.dry != dry || !held.endpoint.root_is_there() || held.endpoint.damage().is_some();
+        held.take_if(stale);
         let open = match held {
             Some(open) => open,
             None => {
@@ -253,7 +256,7 @@ impl Service<'_> {
         match reply {
             Reply::ScanDone { files, bytes } => (self.tell)(News::Scanned { files: *files, bytes: *bytes }),
             Reply::Note { text } => (self.tell)(News::Note(text)),
-            Reply::Halt { reason } => (self.tell)(News::Failed(reason)),
+            Reply::Halt { reason } | Reply::Damaged { detail: reason } => (self.tell)(News::Failed(reason)),
             _ => {}
         }
     }

@@ -30,11 +30,15 @@ const STALL: Millis = 5_000;
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Does a bounded slice of the work that is due.
     pub fn step(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<Next, ReplicaError> {
+        if self.damaged.is_some() {
+            return Ok(Next::Idle);
+        }
         let mut said = Vec::new();
         let next = self.work(now, &mut said);
         let next = next.and_then(|next| self.all_directories_first(&mut said, now).map(|()| next));
+        let next = self.bear(next, &mut said);
         self.say(said, out);
-        next
+        next.map(|next| next.unwrap_or(Next::Idle))
     }
 
     fn work(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<Next, ReplicaError> {
@@ -266,6 +270,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
         }
         out.extend(super::names(&self.replica.disk.names_used(false)));
+        let distrusts = self.replica.distrusts.drain(..);
+        out.extend(distrusts.map(|(path, seq, why)| Reply::Distrust { path, seq, why }));
         let before = out.len();
         out.append(&mut self.free);
         match self.replica.is_unfinished() {
@@ -405,6 +411,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             match done {
                 true => {
                     self.covered = true;
+                    self.replica.tree_was_compared();
                     out.push(Reply::ScanDone { files: scan.files, bytes: scan.bytes });
                 }
                 false => {

@@ -191,6 +191,25 @@ impl Engine {
                 claims.chat(now)?;
                 sane::path(path)
             }
+            Reply::Distrust { path, why, .. } => {
+                if self.phase != Phase::Running {
+                    return claims.chat(now);
+                }
+                sane::object(path)?;
+                if !why.is_sound() {
+                    return Err("ranges that no file has");
+                }
+                let state = &self.sides[index(side)];
+                if !state.hello.as_ref().is_some_and(|hello| hello.rebooted) {
+                    return Err("a doubt of a side whose power did not fail");
+                }
+                // The left's endpoint is of this process.
+                if side == Side::Left { Ok(()) } else { state.distrusts.bears(path, why, known) }
+            }
+            Reply::Holds { path, .. } => {
+                claims.chat(now)?;
+                sane::object(path)
+            }
             Reply::Note { .. }
             | Reply::NotSet { .. }
             | Reply::Unproven { .. }
@@ -199,6 +218,7 @@ impl Engine {
             | Reply::ScanDone { .. } => claims.chat(now),
             Reply::Hello(_)
             | Reply::Halt { .. }
+            | Reply::Damaged { .. }
             | Reply::RowsEnd
             | Reply::Result { .. }
             | Reply::Recorded { .. }

@@ -263,6 +263,7 @@ impl Engine {
             self.land(&flight);
             self.remember_made(&flight);
             self.conflicts.remove(&flight.path);
+            Side::BOTH.into_iter().for_each(|side| self.side(side).distrusts.forget(&flight.path));
             let bytes = flight.contents();
             self.tell(News::Completed { generation, path: flight.path.clone(), bytes });
             if let Some(what) = flight.dropped.dropped() {

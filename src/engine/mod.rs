@@ -6,6 +6,7 @@
 
 mod claims;
 mod creations;
+mod distrust;
 mod flight;
 pub mod locks;
 mod moves;
@@ -28,6 +29,7 @@ use crate::model::{AncestorRow, Change, Generation, Millis, NodeId, RelPath, Seq
 pub use crate::model::guard;
 use claims::Claims;
 use creations::Creations;
+use distrust::Distrusts;
 use flight::Flight;
 use guard::Guard;
 use locks::Locks;
@@ -135,8 +137,8 @@ struct SideState {
     settled: Option<Millis>,
     /// Deletions that are pending, with what lay below them.
     deleting: u64,
-    /// Where this side's power failed: what it holds against the other side's row is no edit.
-    distrusted: BTreeSet<RelPath>,
+    /// Its reports that may be what a power failure left.
+    distrusts: Distrusts,
     problems: BTreeSet<RelPath>,
     /// Those of the problems that an action of ours met; the others are the endpoint's own.
     failed: BTreeSet<RelPath>,
@@ -325,14 +327,17 @@ impl Engine {
             Reply::Hello(hello) => self.hello(side, hello, now),
             Reply::Names { numbers } => self.pass_names(side, numbers),
             Reply::Halt { reason } => self.halt(format!("{} side: {reason}", side.word()), String::new()),
+            Reply::Damaged { detail } => self.halt_damaged(side, &detail),
             Reply::Rows { rows } => self.side(side).rows.extend(rows),
             Reply::RowsEnd => self.rows_end(side),
+            Reply::Distrust { path, seq, why } => self.side(side).distrusts.note(path, seq, why),
+            Reply::Holds { path, is_part } => self.compared(side, path, is_part),
             Reply::Report(change) => self.report(side, change, now),
             Reply::Clean { path } => {
                 let was_asked = self.answered(side, &path);
                 let known = was_asked || self.sides.iter().any(|s| s.pending.contains_key(&path));
                 self.drop_pending(side, &path);
-                self.sides[index(side)].distrusted.remove(&path);
+                self.sides[index(side)].distrusts.forget(&path);
                 if !self.locks.covers(&path) && self.sides.iter().all(|s| !s.pending.contains_key(&path)) {
                     // Nobody wants it done any more.
                     self.solve(&path);
@@ -355,8 +360,6 @@ impl Engine {
                 if side == Side::Left {
                     self.holds = (files, bytes);
                 }
-                let state = self.side(side);
-                state.distrusted.clear();
                 self.tell(News::Scanning { side, files, bytes });
                 self.release_held();
             }
@@ -428,6 +431,7 @@ impl Engine {
         self.drop_pending(side, &path);
         let i = index(side);
         self.answered(side, &path);
+        self.sides[i].distrusts.keep_newest(&path, change.seq);
         if let Some(moved) = &change.moved {
             self.places.report(side, moved.known.node, &path, &moved.from);
             self.wake_node(side, moved.known.node);

@@ -4,12 +4,13 @@ use std::ops::Bound;
 
 use serde_bytes::ByteBuf;
 
-use crate::model::rights::{Rights, bare};
+use crate::model::rights::Rights;
 use crate::model::{
     Apply, Change, Content, Displaced, Entry, Expect, Generation, Kind, Like, Millis, NodeId, ROOT_NODE, RelPath, Side,
     Source, Step, Way, conflict,
 };
 
+use super::distrust::Doubted;
 use super::flight::{Flight, Part};
 use super::locks::Reach;
 use super::places::Standing;
@@ -29,13 +30,11 @@ impl Engine {
         if changes.iter().flatten().any(|c| c.moved.is_some()) {
             return self.consider_move(path, changes, now);
         }
-        let [left, right] = changes.each_ref().map(Option::as_ref);
-        let distrusted = Side::BOTH.map(|side| self.sides[index(side)].distrusted.contains(path));
-        let verdict = match distrusted {
-            // What lies there was cut by a power failure: the other side's version replaces it, into the trash.
-            [true, false] => trusting(Side::Right, left, right),
-            [false, true] => trusting(Side::Left, left, right),
-            _ => {
+        let verdict = match self.doubt(path, &changes) {
+            Doubted::Decided(verdict) => verdict,
+            Doubted::Asked => return,
+            Doubted::No => {
+                let [left, right] = changes.each_ref().map(Option::as_ref);
                 let rules = Rules { prefer: self.settings.prefer, old: self.old(), numbers: &self.numbers };
                 reconcile(left, right, rules)
             }
@@ -44,7 +43,7 @@ impl Engine {
     }
 
     /// What was written before this second may be compared unread: at a first meeting what lay there before it began.
-    fn old(&self) -> i64 {
+    pub(super) fn old(&self) -> i64 {
         let clocks = self.sides.iter().filter_map(|s| s.hello.as_ref()).map(|hello| hello.clock);
         clocks.min().filter(|_| self.first).map_or(i64::MIN, |clock| clock - 1)
     }
@@ -345,7 +344,11 @@ impl Engine {
     }
 
     fn displaced(&self, path: &RelPath, changes: &[Option<Change>; 2], loser: Side) -> Displaced {
-        let lost = changes[index(loser)].as_ref().and_then(|c| c.after.as_ref());
+        let lost = match (&changes[index(loser)], &changes[index(loser.other())]) {
+            (Some(own), _) => own.after.as_ref(),
+            // It has what was agreed on.
+            (None, other) => other.as_ref().and_then(|c| c.known.as_ref()).map(|known| &known.entry),
+        };
         let met_first = self.first && changes.iter().flatten().all(|c| c.known.is_none());
         match (path.name(), lost) {
             (Some(name), Some(lost)) if self.settings.copies && !met_first => {
@@ -504,44 +507,6 @@ impl Engine {
 /// How many objects go with a removal.
 pub(super) fn gone(changes: &[Option<Change>; 2]) -> u64 {
     changes.iter().flatten().map(|c| 1 + c.below).max().unwrap_or(1)
-}
-
-/// The decision when one side's object is known to be damaged.
-fn trusting(trusted: Side, left: Option<&Change>, right: Option<&Change>) -> Verdict {
-    let (own, damaged) = if trusted == Side::Left { (left, right) } else { (right, left) };
-    let entry = match own {
-        Some(change) => change.after.clone(),
-        None => damaged.and_then(|c| c.known.as_ref()).map(|k| k.entry.clone()),
-    };
-    let on = trusted.other();
-    match entry {
-        None if damaged.is_some_and(|c| c.after.is_some()) => Verdict::Remove { on },
-        None => Verdict::Forget,
-        Some(entry) => {
-            let kind = damaged.and_then(|c| c.after.as_ref()).map(Entry::kind);
-            if kind == Some(Kind::Dir) && entry.kind() != Kind::Dir {
-                return Verdict::RemoveFirst { on };
-            }
-            let need = match (kind, entry.kind()) {
-                (Some(Kind::Dir), Kind::Dir) => Need::Attributes,
-                _ => Need::Contents,
-            };
-            let mut needs = [Need::Record; 2];
-            needs[index(on)] = need;
-            let (entry, dropped) = proven(entry, own);
-            Verdict::Settle { entry, from: trusted, needs, loser: None, dropped }
-        }
-    }
-}
-
-/// The entry with what may go with the trusted side's contents: as it reports them, or as they were agreed on if its own
-/// file must have the hash of that.
-fn proven(entry: Entry, own: Option<&Change>) -> (Entry, Rights) {
-    if own.is_some_and(|change| change.contents || change.read) || entry.hash().is_some() || entry.size() == 0 {
-        return (entry, Rights::default());
-    }
-    let (attrs, dropped) = bare(entry.kind(), &entry.attrs);
-    (Entry { content: entry.content, attrs }, dropped)
 }
 
 fn source(entry: &Entry, inline: Option<ByteBuf>) -> Source {

@@ -19,6 +19,15 @@ pub enum Prefer {
     Right,
 }
 
+impl Prefer {
+    pub fn of(side: Side) -> Prefer {
+        match side {
+            Side::Left => Prefer::Left,
+            Side::Right => Prefer::Right,
+        }
+    }
+}
+
 /// What decisions depend on beside the reports.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {

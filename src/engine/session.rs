@@ -63,6 +63,11 @@ impl Engine {
                         or names that one side leaves out become problems";
             self.tell(News::Warning { what: "filters", text: text.to_owned() });
         }
+        for (side, _) in Side::BOTH.into_iter().zip([left, right]).filter(|(_, hello)| hello.rebooted) {
+            let text = "the machine was booted since this side was last compared: what a power failure may have left is \
+                        looked at more closely";
+            self.tell(News::Note { side, text: text.to_owned() });
+        }
         // One side may have answered long after the other.
         let [first, second] = self.sides.each_ref().map(|s| i64::try_from(s.greeted / 1000).unwrap_or(0));
         let ahead = (right.clock - second) - (left.clock - first);
@@ -160,6 +165,17 @@ impl Engine {
         None
     }
 
+    /// A side's archive can be used no more.
+    pub(super) fn halt_damaged(&mut self, side: Side, detail: &str) {
+        let (word, pair) = (side.word(), &self.settings.pair);
+        let reason = format!("the {word} side cannot use its archive: {detail}");
+        let advice = format!(
+            "nothing of that side's tree is changed; restore the {word} root's .psync/{pair} from a backup. Or unite both trees as if \
+             they had never met, with --accept --union (`psync resume {pair} --accept --union`): the damaged archive is kept aside"
+        );
+        self.halt(reason, advice);
+    }
+
     pub(super) fn rows_end(&mut self, side: Side) {
         self.side(side).rows_done = true;
         if self.phase != Phase::Exchanging || !self.sides.iter().all(|s| s.rows_done) {
@@ -186,12 +202,6 @@ impl Engine {
     /// Tells one side the ancestors that only the other has.
     fn teach(&mut self, theirs: &[AncestorRow], own: &[AncestorRow], pupil: Side) {
         let missing = lessons(theirs, own, pupil);
-        let rebooted = self.sides[index(pupil)].hello.as_ref().is_some_and(|h| h.rebooted);
-        if rebooted {
-            // What a power cut brought back from the dead cannot be told from what is new: it stays.
-            let placed = missing.iter().filter(|row| row.entry.is_some());
-            self.side(pupil).distrusted.extend(placed.map(|row| row.path.clone()));
-        }
         for rows in cut(missing) {
             self.send(pupil, Request::Learn { rows });
         }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::again::{Arrived, Heard, Sent, read_number, write_number};
 use super::codec::{self, Lane};
 use super::frame::{self, Kind};
 use super::handshake::Hello;
@@ -168,11 +169,12 @@ fn write_all(write: impl Write, ours: &Hello, outbox: &Arc<Outbox>, limits: &Lim
     let line = Line::new(write, limits, outbox.clone());
     let mut out = BufWriter::with_capacity(64 << 10, line);
     let mut packer = Packer::new(limits.compress);
+    let mut sent = Sent::default();
     ours.send(&mut out)?;
     outbox.greeted();
     loop {
         let next = pulse::rest(limits.ping_every, || outbox.next(limits.ping_every));
-        if write_one(&mut out, next, outbox, &mut packer)? {
+        if write_one(&mut out, next, outbox, &mut packer, &mut sent)? {
             return Ok(());
         }
     }
@@ -184,16 +186,25 @@ fn write_one<W: Write>(
     next: Next,
     outbox: &Outbox,
     packer: &mut Packer,
+    sent: &mut Sent,
 ) -> Result<bool, LinkError> {
     let io = LinkError::io("write to the link");
     let end = next == Next::End;
     match next {
-        Next::Frame(frame) => {
+        Next::Frame(mut frame) => {
+            sent.number(&mut frame);
             let frame = packer.pack(frame, out.get_ref().meter.rate());
             out.write_all(&frame).map_err(&io)?;
+            sent.keep(frame);
         }
         Next::Pong => frame::write(out, Kind::Pong, 0, &[])?,
-        Next::Idle => frame::write(out, Kind::Ping, 0, &[])?,
+        Next::Idle => frame::write(out, Kind::Ping, 0, &write_number(sent.last()))?,
+        Next::Ask(number) => frame::write(out, Kind::Again, 0, &write_number(number))?,
+        Next::Again(number) => {
+            for frame in sent.since(number).ok_or(LinkError::Broken)? {
+                out.write_all(frame).map_err(&io)?;
+            }
+        }
         Next::End => {}
     }
     if end || outbox.is_empty() {
@@ -213,24 +224,61 @@ fn read_all<I: DeserializeOwned>(
     let hello = ours.receive(input)?;
     let mut wanted = pulse::lean(|| deliver(Incoming::Hello(hello)));
     let mut payload = Vec::new();
-    let mut unpacker = Unpacker::default();
+    let (mut unpacker, mut heard) = (Unpacker::default(), Heard::default());
     while wanted {
         let head = frame::read(input, &mut payload)?.ok_or(LinkError::Ended)?;
         match head.kind {
             Kind::Packed if !unpack => return Err(LinkError::Unexpected(Kind::Packed)),
             Kind::Message | Kind::Packed => {
-                let plain = if head.kind == Kind::Packed { unpacker.unpack(&payload)? } else { &payload };
-                let message = codec::decode(plain)?;
-                wanted = pulse::lean(|| deliver(Incoming::Message(message)));
+                let plain = match head.kind {
+                    Kind::Packed => unpacker.unpack(&payload),
+                    _ => Ok(&payload[..]),
+                };
+                let message = match plain.and_then(|plain| codec::decode_bound(plain, head.stream)) {
+                    // Not numbered: it cannot be asked for.
+                    Ok(message) if head.stream == 0 => Some(message),
+                    Ok(message) => match heard.arrived(head.stream, payload.len(), true)? {
+                        Arrived::Take => Some(message),
+                        other => ask(outbox, &other),
+                    },
+                    Err(LinkError::Malformed(_) | LinkError::TooLong(_)) if head.kind == Kind::Packed => {
+                        ask(outbox, &heard.arrived(head.stream, payload.len(), false)?)
+                    }
+                    Err(LinkError::Broken) => ask(outbox, &heard.arrived(head.stream, payload.len(), false)?),
+                    Err(error) => return Err(error),
+                };
+                if let Some(message) = message {
+                    wanted = pulse::lean(|| deliver(Incoming::Message(message)));
+                }
             }
-            Kind::Refusal => return Err(LinkError::TurnedAway(readable(&payload))),
-            Kind::Ping => outbox.pong(),
+            // A broken one is asked once more, at the latest when this side has nothing else to say.
+            Kind::Again => drop(read_number(&payload).map(|number| outbox.asked(number))),
+            Kind::Ping if payload.is_empty() => outbox.pong(),
+            Kind::Ping => match read_number(&payload) {
+                Some(last) => {
+                    outbox.pong();
+                    ask::<()>(outbox, &heard.rests(last)?);
+                }
+                // It was another frame.
+                None => drop(ask::<()>(outbox, &heard.arrived(0, payload.len(), false)?)),
+            },
+            Kind::Pong if !payload.is_empty() => drop(ask::<()>(outbox, &heard.arrived(0, payload.len(), false)?)),
             Kind::Pong => {}
+            Kind::Refusal if std::str::from_utf8(&payload).is_err() => return Err(LinkError::Broken),
+            Kind::Refusal => return Err(LinkError::TurnedAway(readable(&payload))),
             Kind::Hello => return Err(LinkError::Unexpected(Kind::Hello)),
         }
     }
     outbox.abort();
     Ok(())
+}
+
+/// Asks for a message again, if that is what its arrival asks for. There is no message to be taken.
+fn ask<T>(outbox: &Outbox, arrived: &Arrived) -> Option<T> {
+    if let Arrived::Ask(number) = arrived {
+        outbox.ask(*number);
+    }
+    None
 }
 
 /// The reason in the words that help: a failed write explains what the reader saw of it.

@@ -1,4 +1,5 @@
-//! Messages into frames and back, in postcard.
+//! Messages into frames and back: a checksum, and the message in postcard. The checksum is of the message as it was
+//! made, whoever packs or passes the frame on its way.
 
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::marker::PhantomData;
@@ -11,6 +12,9 @@ use crate::model::Tunnel;
 
 use super::LinkError;
 use super::frame::{self, HEADER, Head, Kind};
+
+/// Bytes of the checksum: CRC-32, little-endian.
+pub const SUM: usize = 4;
 
 /// Tells contents on their way from all other messages, which may overtake them.
 pub trait Lane {
@@ -39,16 +43,46 @@ impl Lane for Reply {
 
 /// One message as a whole frame.
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, LinkError> {
-    let wire = postcard::to_extend(message, vec![0; HEADER]);
+    let wire = postcard::to_extend(message, vec![0; HEADER + SUM]);
     let mut wire = wire.map_err(|e| LinkError::Malformed(e.to_string()))?;
+    seal(&mut wire[HEADER..]);
     let head = Head { length: wire.len() - HEADER, kind: Kind::Message, stream: 0 };
     wire[..HEADER].copy_from_slice(&head.encode()?);
     Ok(wire)
 }
 
-/// The message in a frame's payload. Bytes left over are an error.
+/// Puts the checksum before a message that has no number yet.
+pub fn seal(payload: &mut [u8]) {
+    if let Some((sum, message)) = payload.split_first_chunk_mut::<SUM>() {
+        *sum = crc32fast::hash(message).to_le_bytes();
+    }
+}
+
+/// Binds the checksum of an encoded message to its number: another number, and the message counts as broken.
+pub fn bind(payload: &mut [u8], number: u32) {
+    if let Some(sum) = payload.first_chunk_mut::<SUM>() {
+        *sum = (u32::from_le_bytes(*sum) ^ spread(number)).to_le_bytes();
+    }
+}
+
+/// Any two numbers differ in many bits of this, so that a flipped bit of the number is no flipped bit of the sum.
+fn spread(number: u32) -> u32 {
+    number.wrapping_mul(0x9e37_79b1)
+}
+
+/// The message in a payload that has no number. Bytes left over are an error, and so is a checksum that is not the
+/// message's.
 pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, LinkError> {
-    match postcard::take_from_bytes(payload) {
+    decode_bound(payload, 0)
+}
+
+/// The message in a payload with this number.
+pub fn decode_bound<T: DeserializeOwned>(payload: &[u8], number: u32) -> Result<T, LinkError> {
+    let (sum, message) = payload.split_first_chunk::<SUM>().ok_or(LinkError::Broken)?;
+    if crc32fast::hash(message) ^ spread(number) != u32::from_le_bytes(*sum) {
+        return Err(LinkError::Broken);
+    }
+    match postcard::take_from_bytes(message) {
         Ok((message, [])) => Ok(message),
         Ok((_, rest)) => Err(LinkError::Malformed(format!("{} bytes too many", rest.len()))),
         Err(e) => Err(LinkError::Malformed(e.to_string())),
@@ -158,7 +192,10 @@ mod tests {
 
     #[test]
     fn bytes_left_over_and_messages_over_the_cap_are_refused() {
-        assert!(matches!(decode::<u8>(&[1, 2]), Err(LinkError::Malformed(_))));
+        let summed = |message: &[u8]| [&crc32fast::hash(message).to_le_bytes()[..], message].concat();
+        assert_eq!(decode::<u8>(&summed(&[1])).unwrap(), 1);
+        assert!(matches!(decode::<u8>(&summed(&[1, 2])), Err(LinkError::Malformed(_))));
+        assert!(matches!(decode::<u8>(&[1, 2]), Err(LinkError::Broken)));
         let huge = Reply::Note { text: "x".repeat(frame::MAX_PAYLOAD) };
         assert!(matches!(encode(&huge), Err(LinkError::TooLong(_))));
     }

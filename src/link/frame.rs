@@ -22,13 +22,15 @@ pub enum Kind {
     Pong = 4,
     /// A message in zstd, see [`super::pack`].
     Packed = 5,
+    /// Send again what has this number, and what followed it.
+    Again = 7,
     /// The last of a direction: why the sender wants no more of the other, as text.
     Refusal = 6,
 }
 
 impl Kind {
     fn of(byte: u8) -> Result<Kind, LinkError> {
-        [Kind::Hello, Kind::Message, Kind::Ping, Kind::Pong, Kind::Packed, Kind::Refusal]
+        [Kind::Hello, Kind::Message, Kind::Ping, Kind::Pong, Kind::Packed, Kind::Refusal, Kind::Again]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
             .ok_or(LinkError::UnknownKind(byte))
@@ -40,7 +42,7 @@ impl Kind {
 pub struct Head {
     pub length: usize,
     pub kind: Kind,
-    /// 0; other numbers are for lanes to come.
+    /// The number of a message; 0: it has none.
     pub stream: u32,
 }
 

@@ -5,6 +5,7 @@
 //! deliver ◀─ codec ◀─ unpack ◀─ frame ◀─ timed (silence) ◀── proxy command's stdout ◀┄ agent
 //! ```
 
+mod again;
 pub mod aside;
 pub mod channel;
 pub mod codec;
@@ -37,6 +38,11 @@ pub enum LinkError {
     UnknownKind(u8),
     #[error("a frame that does not belong here: {0:?}")]
     Unexpected(frame::Kind),
+    #[error(
+        "a frame came broken, its checksum does not fit: something between the two sides changes what passes \
+         (ssh would notice; a proxy command without it may not)"
+    )]
+    Broken,
     #[error("a message that makes no sense: {0}")]
     Malformed(String),
     /// What came in place of the first frame, made printable; empty: the stream ended without a byte.

@@ -41,6 +41,10 @@ struct State {
     /// Bytes of messages that overtook waiting data.
     overtaken: usize,
     pong: bool,
+    /// From this message on the other side is to send again.
+    ask: Option<u32>,
+    /// From this message on the other side asks to be sent again.
+    asked: Option<u32>,
     /// Nothing more is taken; what waits is still written.
     closed: bool,
     /// What waits is dropped as well.
@@ -59,6 +63,10 @@ struct State {
 pub enum Next {
     Frame(Vec<u8>),
     Pong,
+    /// Ask for this message again, and for what followed it.
+    Ask(u32),
+    /// Write them again.
+    Again(u32),
     /// Nothing came for the given time.
     Idle,
     End,
@@ -116,6 +124,12 @@ impl Outbox {
             if std::mem::take(&mut state.pong) {
                 return Next::Pong;
             }
+            if let Some(number) = state.ask.take() {
+                return Next::Ask(number);
+            }
+            if let Some(number) = state.asked.take() {
+                return Next::Again(number);
+            }
             if let Some(frame) = state.pop() {
                 if state.senders > 0 {
                     self.changed.notify_all();
@@ -138,12 +152,24 @@ impl Outbox {
     /// Whether the writer has nothing to do now.
     pub fn is_empty(&self) -> bool {
         let state = self.lock();
-        state.messages.frames.is_empty() && state.data.frames.is_empty() && !state.pong
+        state.messages.frames.is_empty() && state.data.frames.is_empty() && !state.pong && state.ask.is_none()
     }
 
     /// Asks for a pong. Never waits.
     pub fn pong(&self) {
         self.lock().pong = true;
+        self.changed.notify_all();
+    }
+
+    /// Asks the other side for this message again, and for what followed it. Never waits.
+    pub fn ask(&self, number: u32) {
+        self.lock().ask = Some(number);
+        self.changed.notify_all();
+    }
+
+    /// The other side asks for this message again.
+    pub fn asked(&self, number: u32) {
+        self.lock().asked = Some(number);
         self.changed.notify_all();
     }
 

@@ -78,7 +78,9 @@ impl Packer {
         if length + length / 16 >= plain.len() {
             return Ok(None);
         }
-        let head = Head { length, kind: Kind::Packed, stream: 0 };
+        let mut number = [0; 4];
+        number.copy_from_slice(&frame[HEADER - 4..HEADER]);
+        let head = Head { length, kind: Kind::Packed, stream: u32::from_le_bytes(number) };
         let mut packed = Vec::with_capacity(HEADER + length);
         packed.extend_from_slice(&head.encode().map_err(io::Error::other)?);
         // At most MAX_PAYLOAD, so it fits.

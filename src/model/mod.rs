@@ -3,6 +3,7 @@
 mod action;
 mod change;
 pub mod conflict;
+mod distrust;
 mod entry;
 pub mod guard;
 mod hasher;
@@ -15,6 +16,7 @@ pub mod words;
 
 pub use action::{Apply, Data, Displaced, Expect, Outcome, Record, Source, Step, Sums, Tunnel, Way};
 pub use change::{AncestorRow, Change, Known, Like, Moved};
+pub use distrust::{Distrust, Remains};
 pub use entry::{Attrs, Content, Entry, Hash, Kind, OwnerNumber, Principal, Sameness, Time, Xattrs};
 pub use hasher::Hasher;
 pub use path::{NAME_MAX, Name, OWN_DIR, PATH_MAX, PathError, RelPath, readable};

@@ -10,11 +10,20 @@ use crate::model::{Attrs, Entry, Generation, Name, NodeId, PATH_MAX, ROOT_NODE, 
 use super::disk::Stat;
 
 /// An archive that cannot be read or written. Nothing is decided without an archive: the endpoint stops.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("archive: {operation}: {detail}")]
 pub struct ArchiveError {
     pub operation: &'static str,
     pub detail: String,
+    /// What the archive holds can be read no more, or makes no sense: to try again does not help.
+    pub damaged: bool,
+}
+
+impl ArchiveError {
+    /// One that another try may not meet.
+    pub fn new(operation: &'static str, detail: impl Into<String>) -> ArchiveError {
+        ArchiveError { operation, detail: detail.into(), damaged: false }
+    }
 }
 
 /// The stat of the object that a row was recorded with: while it is unchanged, so is the object.
@@ -81,14 +90,14 @@ impl Row {
     /// Refuses what no archive can hold: a row of the root, a node in itself, a number of 2^63 or more.
     pub fn check(&self) -> Result<(), ArchiveError> {
         let detail = if self.node == ROOT_NODE {
-            "the root has no row".into()
+            "the root has no row".to_owned()
         } else if self.node == self.parent {
             format!("node {} cannot lie in itself", self.node)
         } else {
             let highest = self.node.max(self.parent).max(self.generation).max(self.entry.size());
             return check_number(highest.max(self.signature.map_or(0, |s| s.size)));
         };
-        Err(ArchiveError { operation: "put", detail })
+        Err(ArchiveError::new("put", detail))
     }
 }
 
@@ -96,7 +105,7 @@ impl Row {
 pub fn check_number(number: u64) -> Result<(), ArchiveError> {
     match i64::try_from(number) {
         Ok(_) => Ok(()),
-        Err(_) => Err(ArchiveError { operation: "check", detail: format!("the number {number} is out of range") }),
+        Err(_) => Err(ArchiveError::new("check", format!("the number {number} is out of range"))),
     }
 }
 
@@ -128,6 +137,8 @@ pub struct Intent {
     pub generation: Generation,
     pub node: NodeId,
     pub path: RelPath,
+    /// The directory that the name is in, as the action means it; `None`: the one that the path leads to.
+    pub parent: Option<NodeId>,
     /// The name in the stage of the new object, or of the one on its way out.
     pub stage: Name,
     pub step: IntentStep,
@@ -165,12 +176,32 @@ pub struct Identity {
     pub confirmed: Generation,
     /// The machine's boot at the last record.
     pub boot: [u8; 16],
+    /// The last boot in which the whole tree was compared with the archive, and nothing was left open. What the power took
+    /// in a later one may not have been found yet.
+    pub proven: [u8; 16],
     /// Inode and birth time of the root when the archive was made.
     pub root: (u64, Time),
     /// Which side of the pair this is; `None` before the first meeting.
     pub side: Option<Side>,
     /// Digest of the filters that were in force.
     pub filters: [u8; 32],
+}
+
+impl Identity {
+    /// Of an archive that was not looked into.
+    pub fn unknown() -> Identity {
+        Identity {
+            archive: [0; 16],
+            peer: [0; 16],
+            generation: 0,
+            confirmed: 0,
+            boot: [0; 16],
+            proven: [0; 16],
+            root: (0, Time::default()),
+            side: None,
+            filters: [0; 32],
+        }
+    }
 }
 
 /// One side's memory. A change that fails for the archive's own reasons (disk full, I/O error) ends its use: all
@@ -225,6 +256,10 @@ pub trait Archive {
 
     /// Makes all changes since the last commit durable, as one.
     fn commit(&mut self) -> Result<(), ArchiveError>;
+    /// Keeps a damaged archive aside, if there is a file, and begins an empty one in its place, with another id.
+    fn begin_anew(&mut self) -> Result<(), ArchiveError> {
+        Err(ArchiveError::new("begin anew", "this archive cannot be replaced"))
+    }
     /// On a full disk, after a commit: brings what it stores into as little room as it can, so that the next commit needs
     /// no more.
     fn save_room(&mut self) {}

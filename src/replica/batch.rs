@@ -2,7 +2,9 @@
 //! however many actions there are; and while batches follow each other, the names of one are put on disk together
 //! with the data of the next, and its rows together with the next one's intents.
 
-use crate::model::{Apply, Attrs, Change, Displaced, Entry, Expect, Generation, Outcome, Problem, RelPath, Step, Time};
+use crate::model::{
+    Apply, Attrs, Change, Displaced, Entry, Expect, Generation, Name, NodeId, Outcome, Problem, RelPath, Step, Time,
+};
 
 use super::Replica;
 use super::archive::{Archive, Intent, IntentStep, Signature};
@@ -34,13 +36,22 @@ pub(crate) struct Unfinished<Dir, File> {
     pub touched: Touched<Dir>,
     /// Their intents are open.
     unsettled: Vec<Generation>,
+    /// Objects of the stage that were not placed. They are thrown away once their intents are settled: while an intent is
+    /// open, an object that is gone from the stage has been placed.
+    pub unplaced: Vec<Name>,
     /// Not to be told before all is on disk.
     finished: Vec<Finished>,
 }
 
 impl<Dir, File> Default for Unfinished<Dir, File> {
     fn default() -> Self {
-        Unfinished { prepared: Vec::new(), touched: Touched::default(), unsettled: Vec::new(), finished: Vec::new() }
+        Unfinished {
+            prepared: Vec::new(),
+            touched: Touched::default(),
+            unsettled: Vec::new(),
+            unplaced: Vec::new(),
+            finished: Vec::new(),
+        }
     }
 }
 
@@ -140,10 +151,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.archive.settle(generation)?;
         }
         self.identity.boot = self.disk.boot_id();
+        self.prove()?;
         if self.archive.identity()? != self.identity {
             self.archive.set_identity(&self.identity)?;
         }
         self.archive.commit()?;
+        for name in std::mem::take(&mut self.placed.unplaced) {
+            self.unstage(&name);
+        }
         if self.disk.is_short() {
             self.archive.save_room();
         }
@@ -229,7 +244,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(name) => name,
             None => self.stage_name(job.generation)?,
         };
-        Ok(Some(Intent { generation: job.generation, node: job.apply.node, path: path.clone(), stage, step }))
+        let parent = self.parent_meant(&job.apply)?;
+        let (generation, node, path) = (job.generation, job.apply.node, path.clone());
+        Ok(Some(Intent { generation, node, path, parent, stage, step }))
+    }
+
+    /// The directory that a new name is to be in. A path may lead elsewhere once this process is gone, and with it what was
+    /// reported of directories that moved.
+    fn parent_meant(&self, apply: &Apply) -> Result<Option<NodeId>, ReplicaError> {
+        match (&apply.step, apply.parent, apply.path.parent()) {
+            (Step::Put { .. } | Step::Move { .. }, None, Some(above)) => Ok(self.node_of(&above)?),
+            (_, parent, _) => Ok(parent),
+        }
     }
 
     /// The object that an action is about: as it is known, or as it lies there where its row has no signature yet.

@@ -313,6 +313,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(row) if row.entry.kind() == Kind::Dir => self.count_below(row.node)?,
             _ => 0,
         };
+        self.distrust((path, seq), row.as_ref(), None, None, true);
         match row {
             Some(_) => self.set_reported(path, Reported { seq, seen: None, moved: None, weight: 0 }),
             // Neither object nor row: there is nothing to record.
@@ -526,6 +527,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.notes.push(format!("{path}: {words} was agreed on for other contents, and does not go with these"));
         }
         let seq = self.take_seq();
+        let after = Entry { content, attrs };
+        self.distrust((path, seq), row.as_ref(), Some((dir, name)), Some(&after), contents);
         self.set_reported(path, Reported { seq, seen: Some(seen), moved: None, weight: 0 });
         if let Some(snapshot) = snapshot {
             self.snapshots.insert(path.clone(), (seq, snapshot));
@@ -536,7 +539,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             parent,
             known: row.as_ref().map(known),
             moved: None,
-            after: Some(Entry { content, attrs }),
+            after: Some(after),
             contents,
             touched,
             read: now_read,

@@ -47,6 +47,7 @@ impl MemoryArchive {
                 generation: 0,
                 confirmed: 0,
                 boot: [0; 16],
+                proven: [0; 16],
                 root,
                 side: None,
                 filters: [0; 32],

@@ -7,6 +7,7 @@ mod ahead;
 pub mod archive;
 pub mod batch;
 pub mod disk;
+mod distrust;
 pub mod error;
 pub mod examine;
 pub mod expire;
@@ -44,7 +45,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::config::Share;
 use crate::filter::Filter;
 use crate::model::guard::Limit;
-use crate::model::{Attrs, Content, Kind, NodeId, ROOT_NODE, RelPath, Sameness, Seq, Side, Time};
+use crate::model::{Attrs, Content, Distrust, Entry, Kind, NodeId, ROOT_NODE, RelPath, Sameness, Seq, Side, Time};
 
 use archive::{Archive, Identity, Signature};
 use disk::Disk;
@@ -186,6 +187,14 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) vanished: BTreeSet<RelPath>,
     /// Directories that must be scanned (they are new, or their events were lost).
     pub(crate) unscanned: BTreeSet<RelPath>,
+    /// The machine was booted since the tree was last known to be what the archive says.
+    pub(crate) unproven: bool,
+    /// The whole tree was compared with the archive since this replica was opened.
+    pub(crate) compared: bool,
+    /// Nodes that the other side knew better, while this one is unproven, and what it had recorded of them.
+    pub(crate) learned: HashMap<NodeId, Option<Entry>>,
+    /// Reports that may be what a power failure left, to be told before them.
+    pub(crate) distrusts: Vec<(RelPath, Seq, Distrust)>,
     pub(crate) not_set: not_set::Counts,
     pub(crate) removals: removals::Removals,
     /// The owners and groups of what was scanned.
@@ -208,9 +217,16 @@ pub struct Replica<D: Disk, A: Archive> {
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Takes over a tree and its memory; settles what a crash left open.
     pub fn open(disk: D, archive: A, filter: Filter, settings: Settings) -> Result<Self, error::ReplicaError> {
-        let identity = archive.identity()?;
+        let mut replica = Replica::new(disk, archive, filter, settings);
+        replica.begin()?;
+        Ok(replica)
+    }
+
+    /// A replica that has not looked into its archive yet: to be begun before all else.
+    pub fn new(disk: D, archive: A, filter: Filter, settings: Settings) -> Self {
+        let identity = Identity::unknown();
         let removals = removals::Removals::new(settings.max_delete);
-        let mut replica = Replica {
+        Replica {
             disk,
             archive,
             filter,
@@ -226,6 +242,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             dirty: BTreeSet::new(),
             vanished: BTreeSet::new(),
             unscanned: BTreeSet::new(),
+            unproven: false,
+            compared: false,
+            learned: HashMap::new(),
+            distrusts: Vec::new(),
             not_set: not_set::Counts::default(),
             removals,
             owners_met: Default::default(),
@@ -240,13 +260,33 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             placed: batch::Unfinished::default(),
             stage_counter: 0,
             next_seq: 1,
-        };
-        if !replica.settings.dry_run {
-            replica.recover()?;
-            replica.forget_excluded()?;
-            replica.resume_looks()?;
         }
-        Ok(replica)
+    }
+
+    /// Reads who the archive is, and settles what a crash left open.
+    pub fn begin(&mut self) -> Result<(), error::ReplicaError> {
+        self.identity = self.archive.identity()?;
+        let met = self.identity.peer != [0; 16];
+        self.unproven = met && self.identity.proven != self.disk.boot_id();
+        if !self.settings.dry_run {
+            self.recover()?;
+            self.forget_excluded()?;
+            self.resume_looks()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a damaged archive aside and begins an empty one: nothing is known of the tree then.
+    pub fn begin_anew(&mut self) -> Result<(), error::ReplicaError> {
+        self.archive.begin_anew()?;
+        self.placed = batch::Unfinished::default();
+        self.reported.clear();
+        self.reported_objects.clear();
+        self.moved.clear();
+        self.copies.clear();
+        self.waiting.clear();
+        self.learned.clear();
+        self.begin()
     }
 
     /// What other filters than before leave out is forgotten, so that it is met as unknown if it ever takes part again.

@@ -52,9 +52,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             && self.node_of(&above)? != Some(wanted)
         {
             // Another directory lies there now.
-            if let Some(staged) = &staged {
-                self.unstage(&staged.name);
-            }
+            self.placed.unplaced.extend(staged.map(|staged| staged.name));
             return Ok(Placed::Refused(vec![path.clone()]));
         }
         match apply.step {
@@ -85,7 +83,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.placed.touched.note(path, dir);
     }
 
-    /// Throws away a staged object that was not placed. If an error came between, what lies under its name in the stage
+    /// Gives a staged object up that was not placed. If an error came between, what lies under its name in the stage
     /// may be a user's: that is kept.
     fn clear_staged(&mut self, name: &Name, ours: (u64, Time), path: &RelPath) -> Result<(), ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
@@ -94,7 +92,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.keep_beside((&stage, name), path, None, stat.mtime.secs, "replaced")
             }
             _ => {
-                self.unstage(name);
+                self.placed.unplaced.push(name.clone());
                 Ok(())
             }
         }

@@ -246,6 +246,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if let Some(old) = self.path_of(node)? {
             self.dirty.insert(old);
         }
+        if self.unproven {
+            self.learned.insert(node, own.map(|own| own.entry));
+        }
         self.dirty.insert(learned.path.clone());
         let (Some(entry), Some(name)) = (&learned.entry, learned.path.name()) else {
             return self.bury(learned.generation, node);

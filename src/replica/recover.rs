@@ -1,9 +1,10 @@
 //! Recovery: what a crash left open is settled by the intents, before anything is examined.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
 use crate::model::rights::Rights;
-use crate::model::{Attrs, Content, Entry, Kind, Name, RelPath, Sameness, Time, merge};
+use crate::model::{Attrs, Content, Entry, Kind, Name, NodeId, ROOT_NODE, RelPath, Sameness, Time, merge};
 
 use super::Replica;
 use super::archive::{Archive, Intent, IntentStep, Row, Signature, TrashItem};
@@ -16,20 +17,41 @@ use super::place::generation_of;
 use super::read::READ_TO_COMPARE;
 use super::trash::stamp_of;
 
+/// Entries that are looked at to find objects that users have moved. Where there are more, those objects are met as new ones.
+const SEARCHED: usize = 200_000;
+
+/// An object, by inode and birth time.
+type Object = (u64, Time);
+
+/// What is known when recovery begins.
+struct Scene {
+    /// The machine is the one that wrote the intents, and was not booted since: nothing can have been lost but by somebody's
+    /// doing. Without this an object that is nowhere may have gone with the power.
+    same_boot: bool,
+    /// Where objects lie that are no longer where their intents say.
+    strays: BTreeMap<Object, RelPath>,
+    /// Objects of the stage that were not placed: thrown away once nothing is open any more.
+    unplaced: Vec<Name>,
+}
+
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Settles every intent, then clears the stage of what no intent speaks of.
     pub(crate) fn recover(&mut self) -> Result<(), ReplicaError> {
         let intents = self.archive.intents()?;
         self.find_unlisted_trash(&intents)?;
+        let same_boot = self.identity.boot == self.disk.boot_id();
+        let strays = self.find_strays(&intents, same_boot)?;
+        let mut scene = Scene { same_boot, strays, unplaced: Vec::new() };
         for intent in &intents {
             let settled = match &intent.step {
                 IntentStep::Place { entry, achieved, staged, victim, copy } => {
-                    self.recover_place(intent, entry, achieved.clone(), *staged, *victim, copy.clone())
+                    self.recover_place(&mut scene, intent, entry, achieved.clone(), *staged, *victim, copy.clone())
                 }
-                IntentStep::Move { from, object } => self.recover_move(intent, from, *object),
+                IntentStep::Move { from, object } => self.recover_move(&scene, intent, from, *object),
                 IntentStep::Remove { object } => self.recover_remove(intent, *object),
                 IntentStep::Attributes { entry, before, object } => {
-                    match self.recover_attributes(intent, entry.clone(), before, *object) {
+                    let at = scene.strays.get(object).unwrap_or(&intent.path).clone();
+                    match self.recover_attributes(intent, &at, entry.clone(), before, *object) {
                         // They cannot be set any more: they are compared as they are.
                         Err(ReplicaError::Path { .. }) => Ok(()),
                         other => other,
@@ -39,7 +61,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             settled?;
             self.identity.generation = self.identity.generation.max(intent.generation);
         }
-        self.clear_stage(&intents)?;
+        self.clear_stage(&intents, &scene.unplaced)?;
         for intent in &intents {
             self.archive.settle(intent.generation)?;
         }
@@ -50,6 +72,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let trash = self.disk.own(Own::Trash).at(&RelPath::root(), "open the trash")?;
             self.disk.sync_dirs(&[&trash]).at(&RelPath::root(), "sync the trash")?;
         }
+        // Not before the intents are settled: another recovery would take what is gone from the stage for placed.
+        self.placed.unplaced.append(&mut scene.unplaced);
         self.commit()
     }
 
@@ -67,20 +91,71 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.disk.open_dir(&above).and_then(|dir| self.disk.stat(&dir, &name)).ok()
     }
 
+    fn lies_here(&self, path: &RelPath, object: Object) -> bool {
+        self.object_at(path).is_some_and(|stat| (stat.ino, stat.btime) == object)
+    }
+
+    /// Looks for objects that users have moved since psync touched them, where only the object itself tells what it is: its
+    /// attributes were being set, or the machine was booted since it was placed.
+    fn find_strays(&self, intents: &[Intent], same_boot: bool) -> Result<BTreeMap<Object, RelPath>, ReplicaError> {
+        let mut sought = BTreeSet::new();
+        for intent in intents {
+            let object = match &intent.step {
+                IntentStep::Place { staged, .. } if !same_boot && self.staged(&intent.stage)?.is_none() => *staged,
+                IntentStep::Attributes { object, .. } => *object,
+                _ => continue,
+            };
+            if !self.lies_here(&intent.path, object) {
+                sought.insert(object);
+            }
+        }
+        let mut found = BTreeMap::new();
+        let mut dirs = VecDeque::from([RelPath::root()]);
+        let mut left = SEARCHED;
+        while found.len() < sought.len()
+            && let Some(at) = dirs.pop_front()
+        {
+            // What cannot be read holds nothing that could be found.
+            let entries = self.disk.open_dir(&at).and_then(|dir| self.disk.list(&dir)).unwrap_or_default();
+            if entries.len() > left {
+                break;
+            }
+            left -= entries.len();
+            for (name, stat) in entries {
+                let Ok(path) = at.join(&name) else { continue };
+                let object = (stat.ino, stat.btime);
+                if sought.contains(&object) && !self.filter.excluded(&path) && !self.filter.temporary(&path) {
+                    found.insert(object, path.clone());
+                }
+                if stat.kind == Some(Kind::Dir) && !stat.foreign {
+                    dirs.push_back(path);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    #[allow(clippy::too_many_arguments)]
     fn recover_place(
         &mut self,
+        scene: &mut Scene,
         intent: &Intent,
         entry: &Entry,
         achieved: Option<Attrs>,
-        staged: (u64, Time),
+        staged: Object,
         victim: Option<Signature>,
         copy: Option<Name>,
     ) -> Result<(), ReplicaError> {
         match self.staged(&intent.stage)? {
-            // Never placed.
+            // Never placed, or taken back.
             Some(stat) if (stat.ino, stat.btime) == staged => {
-                self.unstage(&intent.stage);
+                scene.unplaced.push(intent.stage.clone());
                 return Ok(());
+            }
+            // What was to be displaced lies where it was: the exchange was taken back, but a user had come in between.
+            Some(stat) if victim.is_some_and(|victim| self.lies_here(&intent.path, (victim.ino, victim.btime))) => {
+                let stage = self.disk.own(Own::Stage).at(&intent.path, "open the stage")?;
+                return self.keep_beside((&stage, &intent.stage), &intent.path, None, stat.mtime.secs, "replaced");
             }
             // Placed, and what it displaced is still here.
             Some(stat) => {
@@ -97,44 +172,56 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 }
             }
             None => {
-                let there = self.object_at(&intent.path).is_some_and(|stat| (stat.ino, stat.btime) == staged);
-                let kept = self.kept_in_trash(intent)?;
-                // Neither in the stage nor under its name: users renamed or replaced it since it was placed, or a
-                // power cut took the staged object with its name. Only what is there proves anything.
-                if !there && !kept {
+                // Nothing but placing takes an object out of the stage while its intent is open. So it was placed, and users
+                // have deleted, renamed or replaced it since; unless the power failed, which may have taken it.
+                let placed = scene.same_boot
+                    || scene.strays.contains_key(&staged)
+                    || self.lies_here(&intent.path, staged)
+                    || self.kept_in_trash(intent)?;
+                if !placed {
                     return Ok(());
                 }
             }
         }
-        let Some((above, name)) = intent.path.split() else { return Ok(()) };
-        let Some(parent) = self.node_of(&above)? else { return Ok(()) };
-        // The signature is left open: whoever changed the object since then is found by comparing its contents.
-        self.put_row(&Row {
-            node: intent.node,
-            parent,
-            name,
-            generation: intent.generation,
-            entry: entry.clone(),
-            achieved,
-            signature: None,
-        })?;
+        let Some((parent, name)) = self.place_meant(intent)? else { return Ok(()) };
+        let signature = Some(placed_as(staged, entry, achieved.as_ref()));
+        let (node, generation, entry) = (intent.node, intent.generation, entry.clone());
+        self.put_row(&Row { node, parent, name, generation, entry, achieved, signature })?;
         self.sync_parent(&intent.path)
+    }
+
+    /// The directory and the name that an intent is about, if the archive still has that directory.
+    fn place_meant(&self, intent: &Intent) -> Result<Option<(NodeId, Name)>, ReplicaError> {
+        let Some((above, name)) = intent.path.split() else { return Ok(None) };
+        let meant = match intent.parent {
+            Some(parent) if parent == ROOT_NODE || self.archive.node(parent)?.is_some() => Some(parent),
+            Some(_) => None,
+            None => self.node_of(&above)?,
+        };
+        Ok(meant.map(|parent| (parent, name)))
     }
 
     fn kept_in_trash(&self, intent: &Intent) -> Result<bool, ReplicaError> {
         Ok(self.archive.trash()?.iter().any(|item| trash_generation(&item.id) == Some(intent.generation)))
     }
 
-    fn recover_move(&mut self, intent: &Intent, from: &RelPath, object: (u64, Time)) -> Result<(), ReplicaError> {
-        let is = |stat: Option<Stat>| stat.is_some_and(|stat| (stat.ino, stat.btime) == object);
+    fn recover_move(
+        &mut self,
+        scene: &Scene,
+        intent: &Intent,
+        from: &RelPath,
+        object: Object,
+    ) -> Result<(), ReplicaError> {
         // A move onto a taken name goes through the stage: it may have ended there, or what it replaced is there.
         let stage = self.disk.own(Own::Stage).at(from, "open the stage")?;
+        let mut replaced = self.kept_in_trash(intent)?;
         for (name, stat) in self.disk.list(&stage).at(from, "list the stage")? {
             if generation_of(&name).is_none_or(|(generation, _)| generation != intent.generation) {
                 continue;
             }
-            let Some((above, old)) = from.split().filter(|_| is(Some(stat))) else {
+            let Some((above, old)) = from.split().filter(|_| (stat.ino, stat.btime) == object) else {
                 self.move_to_trash(&name, &intent.path, intent.generation, "replaced")?;
+                replaced = true;
                 continue;
             };
             match self.disk.open_dir(&above) {
@@ -143,19 +230,22 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             self.sync_parent(from)?;
         }
-        if !is(self.object_at(&intent.path)) || is(self.object_at(from)) {
+        // Under neither name, with nothing in place of the old one: users deleted it or moved it on. If they did so before
+        // psync moved it, this makes no more of that than a deletion or a move of what the other side has moved.
+        let gone = scene.same_boot && self.object_at(from).is_none() && !self.lies_here(&intent.path, object);
+        let moved = self.lies_here(&intent.path, object) && !self.lies_here(from, object);
+        if !(moved || gone || replaced) || self.lies_here(from, object) {
             return Ok(());
         }
-        let (Some((above, name)), Some(row)) = (intent.path.split(), self.archive.node(intent.node)?) else {
+        let (Some((parent, name)), Some(row)) = (self.place_meant(intent)?, self.archive.node(intent.node)?) else {
             return Ok(());
         };
-        let Some(parent) = self.node_of(&above)? else { return Ok(()) };
         self.put_row(&Row { parent, name, generation: intent.generation, ..row })?;
         self.sync_parent(from)?;
         self.sync_parent(&intent.path)
     }
 
-    fn recover_remove(&mut self, intent: &Intent, object: (u64, Time)) -> Result<(), ReplicaError> {
+    fn recover_remove(&mut self, intent: &Intent, object: Object) -> Result<(), ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(&intent.path, "open the stage")?;
         let mut removed = self.kept_in_trash(intent)?;
         for (name, stat) in self.disk.list(&stage).at(&intent.path, "list the stage")? {
@@ -178,17 +268,24 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Attributes are set one by one: what was begun is ended, or psync's own would pass for a user's. What a user set
-    /// since then stays, and is found as his.
+    /// since then stays, and is found as his. The object may lie under another name by now; the row stays where it is, and
+    /// that is found as a move.
     fn recover_attributes(
         &mut self,
         intent: &Intent,
+        path: &RelPath,
         mut entry: Entry,
         before: &Attrs,
-        object: (u64, Time),
+        object: Object,
     ) -> Result<(), ReplicaError> {
-        let (path, kind) = (&intent.path, entry.kind());
+        let kind = entry.kind();
         let Some((above, name)) = path.split() else { return Ok(()) };
-        let Some(parent) = self.node_of(&above)? else { return Ok(()) };
+        let row = self.archive.node(intent.node)?;
+        let place = match &row {
+            Some(row) if *path != intent.path => Some((row.parent, row.name.clone())),
+            _ => self.place_meant(intent)?,
+        };
+        let Some((parent, row_name)) = place else { return Ok(()) };
         let dir = self.disk.open_dir(&above).at(&above, "open the directory")?;
         let (pin, stat) = self.pin_stat(&dir, &name).at(path, "stat")?;
         // A file that got another name meanwhile is compared as it is.
@@ -209,13 +306,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let achieved = (live != entry.attrs && not_set.explains(&entry.attrs, &live)).then_some(live);
         self.sync_adopted(&dir, path, &name, kind)?;
         let (node, generation) = (intent.node, intent.generation);
-        if let Some(row) = self.archive.node(node)?
+        // Where the object lies elsewhere its row must name it, or it would be met as a new one there.
+        let signature = (*path != intent.path).then(|| Signature { ctime: Time::default(), ..Signature::of(&stat) });
+        if let Some(row) = row
             && entry.hash().is_none()
             && row.entry.content.compare(&entry.content) == Sameness::Unknown
         {
             entry.content = row.entry.content;
         }
-        self.put_row(&Row { node, parent, name, generation, entry, achieved, signature: None })
+        self.put_row(&Row { node, parent, name: row_name, generation, entry, achieved, signature })
     }
 
     /// Whether a file still has the contents that these attributes were meant for. Whoever could write it while psync was away
@@ -286,9 +385,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(())
     }
 
-    fn clear_stage(&mut self, intents: &[Intent]) -> Result<(), ReplicaError> {
+    fn clear_stage(&mut self, intents: &[Intent], unplaced: &[Name]) -> Result<(), ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(&RelPath::root(), "open the stage")?;
         for (name, _) in self.disk.list(&stage).at(&RelPath::root(), "list the stage")? {
+            if unplaced.contains(&name) {
+                continue;
+            }
             let generation = generation_of(&name).map(|(generation, _)| generation);
             match intents.iter().find(|intent| Some(intent.generation) == generation) {
                 Some(intent) => {
@@ -300,6 +402,22 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         }
         self.clear_partials(&[])
+    }
+}
+
+/// The signature of an object as psync made it: it names the object, so that it is known under whatever name it has by now,
+/// and proves nothing of it, so that whoever changed it since then is found by comparing its contents.
+fn placed_as(object: Object, entry: &Entry, achieved: Option<&Attrs>) -> Signature {
+    let attrs = achieved.unwrap_or(&entry.attrs);
+    Signature {
+        ino: object.0,
+        btime: object.1,
+        size: entry.size(),
+        mtime: attrs.mtime,
+        ctime: Time::default(),
+        mode: attrs.mode,
+        uid: 0,
+        gid: 0,
     }
 }
 

@@ -4,6 +4,7 @@
 //! Changes run in a transaction that the first one opens and [`Archive::commit`] ends with one sync of the log.
 //! While psync is stopped, `sqlite3 archive.db 'SELECT * FROM listing'` shows it to people.
 
+mod aside;
 mod codec;
 mod directories;
 mod schema;
@@ -42,10 +43,20 @@ pub struct SqliteArchive {
     /// What lies in the trash, for others; `None` in memory. It holds the directory that the connection's path leads to,
     /// and so goes after it.
     list: Option<TrashList>,
+    /// Where it lies; `None` in memory.
+    home: Option<Home>,
     /// A transaction was begun and is not ended.
     changing: bool,
     /// Why the archive cannot be used any more.
-    failed: Option<String>,
+    failed: Option<ArchiveError>,
+}
+
+/// Where an archive lies, and the root that one begun anew belongs to.
+#[derive(Clone)]
+struct Home {
+    own: OwnDir,
+    name: String,
+    root: (u64, Time),
 }
 
 impl SqliteArchive {
@@ -67,6 +78,18 @@ impl SqliteArchive {
         open(&own, name, root).map_err(|fault| told(path, &fault))
     }
 
+    /// Stands for the damaged archive in a pair's own directory: it tells nothing but that, and can be begun anew.
+    pub fn damaged(own: &OwnDir, root: (u64, Time), why: ArchiveError) -> Result<SqliteArchive, ArchiveError> {
+        SqliteArchive::stand_in(Home { own: own.clone(), name: ARCHIVE.to_owned(), root }, why)
+    }
+
+    fn stand_in(home: Home, why: ArchiveError) -> Result<SqliteArchive, ArchiveError> {
+        let mut archive = SqliteArchive::in_memory(home.root)?;
+        archive.home = Some(home);
+        archive.failed = Some(why);
+        Ok(archive)
+    }
+
     /// An archive that is gone with this value: for a dry run on a root that has none.
     pub fn in_memory(root: (u64, Time)) -> Result<SqliteArchive, ArchiveError> {
         let make = || {
@@ -74,12 +97,12 @@ impl SqliteArchive {
             create(&connection, root)?;
             Ok(SqliteArchive::on(connection))
         };
-        make().map_err(|fault: Fault| ArchiveError { operation: "open", detail: fault.to_string() })
+        make().map_err(|fault: Fault| ArchiveError::new("open", fault.to_string()))
     }
 
     fn on(connection: Connection) -> SqliteArchive {
         let (count, directories) = (Cell::new(None), RefCell::default());
-        SqliteArchive { connection, count, directories, list: None, changing: false, failed: None }
+        SqliteArchive { connection, count, directories, list: None, home: None, changing: false, failed: None }
     }
 
     /// Runs a change within the transaction. After a failure SQLite may have kept a part of it: all is rolled back.
@@ -107,18 +130,21 @@ impl SqliteArchive {
     fn usable(&self, operation: &'static str) -> Result<(), ArchiveError> {
         match &self.failed {
             None => Ok(()),
-            Some(why) => Err(ArchiveError { operation, detail: format!("it failed before: {why}") }),
+            Some(why) if why.damaged => Err(ArchiveError { operation, ..why.clone() }),
+            Some(why) => {
+                Err(ArchiveError::new(operation, format!("it failed before: {}: {}", why.operation, why.detail)))
+            }
         }
     }
 
     fn fail(&mut self, operation: &'static str, fault: &Fault) -> ArchiveError {
-        let detail = fault.to_string();
+        let error = ArchiveError { operation, detail: fault.to_string(), damaged: fault.is_damage() };
         if !self.connection.is_autocommit() {
             // If this fails as well, closing the connection or the next opening rolls back.
             _ = self.connection.execute_batch("ROLLBACK");
         }
-        self.failed = Some(format!("{operation}: {detail}"));
-        ArchiveError { operation, detail }
+        self.failed = Some(error.clone());
+        error
     }
 
     /// All rows of a query's answer.
@@ -130,8 +156,11 @@ impl SqliteArchive {
         read: impl Fn(&Columns<'_>) -> Result<T, Fault>,
     ) -> Result<Vec<T>, ArchiveError> {
         self.usable(operation)?;
-        select(&self.connection, sql, params, read)
-            .map_err(|fault| ArchiveError { operation, detail: fault.to_string() })
+        select(&self.connection, sql, params, read).map_err(|fault| ArchiveError {
+            operation,
+            detail: fault.to_string(),
+            damaged: fault.is_damage(),
+        })
     }
 
     /// A row that is kept, or else read, and kept from then on.
@@ -169,7 +198,8 @@ fn told(path: &Path, fault: &Fault) -> ArchiveError {
         Fault::Sql(error) => reading(error),
         _ => "",
     };
-    ArchiveError { operation: "open", detail: format!("{}: {what}{fault}", path.display()) }
+    let detail = format!("{}: {what}{fault}", path.display());
+    ArchiveError { operation: "open", detail, damaged: fault.is_damage() }
 }
 
 /// What the errors that users meet at the opening mean.
@@ -205,10 +235,10 @@ fn open(own: &OwnDir, name: &str, root: (u64, Time)) -> Result<(SqliteArchive, b
         Found::Archive | Found::Older(_) => false,
         // SQLite takes a file of one byte for an empty one. (An interrupted creation was rolled back to no bytes.)
         Found::Nothing if std::fs::metadata(path).is_ok_and(|data| data.len() > 0) => {
-            return Err(Fault::Other("this is no archive of psync".into()));
+            return Err(Fault::Corrupt("this is no archive of psync".into()));
         }
         Found::Nothing => true,
-        Found::Foreign => return Err(Fault::Other("this is another program's database, no archive of psync".into())),
+        Found::Foreign => return Err(Fault::Corrupt("this is another program's database, no archive of psync".into())),
         Found::Newer(version) => {
             let known = schema::VERSION;
             return Err(Fault::Other(format!(
@@ -239,9 +269,18 @@ fn open(own: &OwnDir, name: &str, root: (u64, Time)) -> Result<(SqliteArchive, b
     // Take the lock now, and see that the identity is whole.
     connection.execute_batch("BEGIN IMMEDIATE; COMMIT;")?;
     let mut archive = SqliteArchive::on(connection);
-    archive.identity().map_err(|error| Fault::Other(error.detail))?;
-    let trash = archive.trash().map_err(|error| Fault::Other(error.detail))?;
+    let fault = |error: ArchiveError| match error.damaged {
+        true => Fault::Corrupt(error.detail),
+        false => Fault::Other(error.detail),
+    };
+    archive.identity().map_err(fault)?;
+    let trash = archive.trash().map_err(fault)?;
+    // Whether the other tables are there.
+    archive.intents().map_err(fault)?;
+    archive.one("rows", "SELECT node FROM rows LIMIT 1", [], |_| Ok(())).map_err(fault)?;
+    archive.one("tombstones", "SELECT node FROM tombstones LIMIT 1", [], |_| Ok(())).map_err(fault)?;
     archive.list = Some(TrashList::beside(own.clone(), &trash));
+    archive.home = Some(Home { own: own.clone(), name: name.to_owned(), root });
     Ok((archive, fresh))
 }
 
@@ -366,16 +405,20 @@ mod statements {
 impl Archive for SqliteArchive {
     fn identity(&self) -> Result<Identity, ArchiveError> {
         const SQL: &str = "SELECT archive, peer, generation, confirmed, boot, root_ino, root_btime, root_btime_ns,
-            filters, side FROM meta";
-        self.one("identity", SQL, [], codec::read_identity)?
-            .ok_or_else(|| ArchiveError { operation: "identity", detail: "corrupt: there is none".into() })
+            filters, side, proven FROM meta";
+        self.one("identity", SQL, [], codec::read_identity)?.ok_or_else(|| ArchiveError {
+            operation: "identity",
+            detail: "there is none".into(),
+            damaged: true,
+        })
     }
 
     fn set_identity(&mut self, identity: &Identity) -> Result<(), ArchiveError> {
         const SQL: &str = "UPDATE meta SET archive = ?1, peer = ?2, generation = ?3, confirmed = ?4, boot = ?5,
-            root_ino = ?6, root_btime = ?7, root_btime_ns = ?8, filters = ?9, side = ?10";
+            root_ino = ?6, root_btime = ?7, root_btime_ns = ?8, filters = ?9, side = ?10, proven = ?11";
         check_number(identity.generation.max(identity.confirmed))?;
-        let Identity { archive, peer, generation, confirmed, boot, root: (ino, btime), side, filters } = identity;
+        let Identity { archive, peer, generation, confirmed, boot, proven, root, side, filters } = identity;
+        let (ino, btime) = root;
         let (generation, confirmed, ino) = (int(*generation), int(*confirmed), bits(*ino));
         self.change("set identity", |connection, _| {
             let values = params![
@@ -388,7 +431,8 @@ impl Archive for SqliteArchive {
                 btime.secs,
                 btime.nanos,
                 &filters[..],
-                codec::side_number(*side)
+                codec::side_number(*side),
+                &proven[..]
             ];
             run(connection, SQL, values).map(drop)
         })
@@ -481,10 +525,10 @@ impl Archive for SqliteArchive {
     }
 
     fn intend(&mut self, intent: &Intent) -> Result<(), ArchiveError> {
-        const SQL: &str = "INSERT OR REPLACE INTO intents (generation, node, path, stage, what, step)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let Intent { generation, node, path, stage, step } = intent;
-        check_number(*generation.max(node))?;
+        const SQL: &str = "INSERT OR REPLACE INTO intents (generation, node, path, parent, stage, what, step)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let Intent { generation, node, path, parent, stage, step } = intent;
+        check_number(*generation.max(node).max(&parent.unwrap_or(0)))?;
         let what = match step {
             IntentStep::Place { .. } => "place",
             IntentStep::Move { .. } => "move",
@@ -492,8 +536,9 @@ impl Archive for SqliteArchive {
             IntentStep::Attributes { .. } => "attributes",
         };
         self.change("intend", |connection, _| {
-            let (generation, node, step) = (int(*generation), int(*node), blob(step)?);
-            run(connection, SQL, params![generation, node, path.as_bytes(), stage.as_bytes(), what, step]).map(drop)
+            let (generation, node, parent, step) = (int(*generation), int(*node), parent.map(int), blob(step)?);
+            let (path, stage) = (path.as_bytes(), stage.as_bytes());
+            run(connection, SQL, params![generation, node, path, parent, stage, what, step]).map(drop)
         })
     }
 
@@ -503,7 +548,7 @@ impl Archive for SqliteArchive {
     }
 
     fn intents(&self) -> Result<Vec<Intent>, ArchiveError> {
-        const SQL: &str = "SELECT generation, node, path, stage, step FROM intents ORDER BY generation";
+        const SQL: &str = "SELECT generation, node, path, stage, step, parent FROM intents ORDER BY generation";
         self.all("intents", SQL, [], codec::read_intent)
     }
 
@@ -531,6 +576,19 @@ impl Archive for SqliteArchive {
     fn trash(&self) -> Result<Vec<TrashItem>, ArchiveError> {
         const SQL: &str = "SELECT id, path, since, size, reason, stamp, stamp_ns, look FROM trash ORDER BY since, id";
         self.all("trash", SQL, [], codec::read_trash)
+    }
+
+    fn begin_anew(&mut self) -> Result<(), ArchiveError> {
+        let Some(home) = self.home.clone() else {
+            return Err(ArchiveError::new("begin anew", "it has no file"));
+        };
+        // Nothing of the old one may be open, or written, from here on.
+        *self = SqliteArchive::stand_in(home.clone(), ArchiveError::new("begin anew", "it is being replaced"))?;
+        aside::keep(&home.own.path_of(&home.name))
+            .map_err(|error| ArchiveError::new("keep the damaged archive aside", error.to_string()))?;
+        *self =
+            open(&home.own, &home.name, home.root).map_err(|fault| told(&home.own.shown().join(&home.name), &fault))?.0;
+        Ok(())
     }
 
     fn save_room(&mut self) {

@@ -10,6 +10,7 @@ mod support;
 mod acls;
 mod agent;
 mod check;
+mod crashes;
 mod delta;
 mod doctor;
 mod events;

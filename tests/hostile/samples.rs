@@ -8,9 +8,9 @@ use std::sync::Arc;
 use psync::endpoint::message::survey::{Answer, Ask, Examination, Item};
 use psync::endpoint::message::{Hello, Reply, Request, Start};
 use psync::model::{
-    AncestorRow, Apply, Attrs, Change, Content, Data, Displaced, Entry, Expect, Hash, Kind, Known, Like, Moved, Name,
-    Outcome, OwnerNumber, Principal, Problem, ProblemKind, Record, RelPath, Side, Source, Step, Sums, Time, Tunnel,
-    Way, Xattrs,
+    AncestorRow, Apply, Attrs, Change, Content, Data, Displaced, Distrust, Entry, Expect, Hash, Kind, Known, Like,
+    Moved, Name, Outcome, OwnerNumber, Principal, Problem, ProblemKind, Record, RelPath, Remains, Side, Source, Step,
+    Sums, Time, Tunnel, Way, Xattrs,
 };
 use psync::replica::findings::Finding;
 use psync::replica::metadata::{ACL_ACCESS, ACL_DEFAULT, CAPABILITY, NTACL};
@@ -531,6 +531,19 @@ kinds! {
     }
 }
 
+fn remains(m: &mut Maker) -> Remains {
+    Remains { size: m.u64(), hash: m.hash(), zeros: m.few(|m| (m.u64(), m.u64())) }
+}
+
+kinds! {
+    distrusts, distrust: Distrust, m {
+        Distrust::Older => { let _ = &m; Distrust::Older },
+        Distrust::Remains(_) => Distrust::Remains(remains(m)),
+        Distrust::Unknown => Distrust::Unknown,
+        Distrust::Emptied => Distrust::Emptied,
+    }
+}
+
 kinds! {
     /// Every kind of request.
     requests, request: Request, m {
@@ -548,6 +561,7 @@ kinds! {
         Request::Credit { .. } => Request::Credit { generation: m.u64(), bytes: m.u64() },
         Request::Cancel { .. } => Request::Cancel { generation: m.u64() },
         Request::Hash { .. } => Request::Hash { path: m.path() },
+        Request::Holds { .. } => Request::Holds { path: m.path(), remains: remains(m) },
         Request::Confirm { .. } => Request::Confirm { upto: m.u64() },
         Request::Scan { .. } => Request::Scan { checksum: m.bool() },
         Request::Ping { .. } => Request::Ping { number: m.u64() },
@@ -568,6 +582,9 @@ kinds! {
         Reply::Rows { .. } => Reply::Rows { rows: m.few(Maker::row) },
         Reply::RowsEnd => Reply::RowsEnd,
         Reply::Report(_) => Reply::Report(m.change()),
+        Reply::Damaged { .. } => Reply::Damaged { detail: m.text() },
+        Reply::Distrust { .. } => Reply::Distrust { path: m.path(), seq: m.u64(), why: distrust(m) },
+        Reply::Holds { .. } => Reply::Holds { path: m.path(), is_part: m.bool() },
         Reply::Clean { .. } => Reply::Clean { path: m.path() },
         Reply::Cursor { .. } => Reply::Cursor { path: m.path(), files: m.u64(), bytes: m.u64() },
         Reply::ScanDone { .. } => Reply::ScanDone { files: m.u64(), bytes: m.u64() },
@@ -601,7 +618,7 @@ mod tests {
     fn travels<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(frame: &[u8]) {
         let message: T = codec::decode(&frame[HEADER..]).unwrap();
         let again = codec::encode(&message).unwrap();
-        assert_eq!(again[HEADER], frame[HEADER], "another kind");
+        assert_eq!(again[HEADER + codec::SUM], frame[HEADER + codec::SUM], "another kind");
         assert_eq!(codec::decode::<T>(&again[HEADER..]).unwrap(), message);
     }
 
@@ -625,6 +642,7 @@ mod tests {
                 outcomes(maker).len(),
                 asks(maker).len(),
                 answers(maker).len(),
+                distrusts(maker).len(),
             ];
             assert!(parts.iter().all(|kinds| *kinds >= 2), "{parts:?}");
             for request in requests(maker) {

@@ -153,7 +153,8 @@ impl<I: DeserializeOwned + Send + 'static> Talk<I> {
 /// A message as a frame with forged names; `None`: it fits no frame.
 pub fn frame_of<T: Serialize>(message: &T) -> Option<Vec<u8>> {
     let mut frame = codec::encode(message).ok()?;
-    forge(&mut frame[frame::HEADER..]);
+    forge(&mut frame[frame::HEADER + codec::SUM..]);
+    codec::seal(&mut frame[frame::HEADER..]);
     Some(frame)
 }
 
@@ -186,9 +187,9 @@ fn loop_over<I: DeserializeOwned>(
                 say(Heard::Refused);
                 continue;
             }
-            Kind::Ping | Kind::Pong | Kind::Hello => continue,
+            Kind::Ping | Kind::Pong | Kind::Hello | Kind::Again => continue,
         };
-        match codec::decode(plain) {
+        match codec::decode_bound(plain, head.stream) {
             Ok(message) => {
                 if !say(Heard::Message(message)) {
                     return Heard::End;

@@ -26,6 +26,9 @@ const TURNS: u64 = 10_000;
 /// One seed of so many, the one with this rest, is a history of users who work apart.
 const APART: u64 = 7;
 const APART_REST: u64 = 4;
+/// One of so many of these, the one with this rest, is a history of users who hand files over instead.
+const HANDED: u64 = 4;
+const HANDED_REST: u64 = 2;
 /// No queue of the model may grow beyond this.
 const QUEUE: usize = 5_000;
 
@@ -36,6 +39,9 @@ pub struct Profile {
     /// The users of each side work in a directory of their own, all the time, while processes are killed again and
     /// again: what is recorded on one side only is then never little.
     pub apart: bool,
+    /// What the user of one side saves the user of the other deletes, renames or replaces the moment that it is there,
+    /// and psync is killed.
+    pub handed: bool,
     pub events: bool,
     pub crashes: bool,
     pub power: bool,
@@ -58,6 +64,7 @@ impl Profile {
         let all = [
             (self.one_sided, "one-sided"),
             (self.apart, "apart"),
+            (self.handed, "handed"),
             (self.events, "events"),
             (self.crashes, "crashes"),
             (self.power, "power"),
@@ -89,6 +96,9 @@ impl History {
     /// The history of a seed.
     pub fn of(seed: u64) -> History {
         let choices = Choices::seeded(seed);
+        if seed % APART == APART_REST && seed / APART % HANDED == HANDED_REST {
+            return History::handed(seed, &choices);
+        }
         if seed % APART == APART_REST {
             return History::apart(seed, &choices);
         }
@@ -138,6 +148,15 @@ impl History {
         History { schedule: seed ^ 0x5eed, profile, features: Default::default(), before, phases }
     }
 
+    /// A history of users who take up at once what comes from the other side.
+    fn handed(seed: u64, choices: &Choices) -> History {
+        let power = choices.one_in(3);
+        let profile = Profile { handed: true, crashes: !power, power, ..Profile::default() };
+        let mut maker = Maker { choices, value: &mut 0, unique_sizes: false, home: None };
+        let phases = (0..1 + choices.below(2)).map(|_| handed_phase(choices, profile, &mut maker)).collect();
+        History { schedule: seed ^ 0x5eed, profile, features: Default::default(), before: vec![], phases }
+    }
+
     /// For people: what can be left out while the failure stays.
     pub fn describe(&self) -> String {
         let mut out = format!("schedule {} {:?}\nfeatures {:?}\n", self.schedule, self.profile, self.features);
@@ -167,6 +186,34 @@ impl History {
 /// The directory where the users of one side work, if they work apart.
 pub fn home(side: Side) -> RelPath {
     RelPath::new(side.word().as_bytes()).expect("a short name")
+}
+
+fn handed_phase(choices: &Choices, profile: Profile, maker: &mut Maker) -> Vec<Item> {
+    let mut at = 0;
+    let mut items = Vec::new();
+    for n in 0..3 + choices.below(6) {
+        let side = if choices.one_in(2) { Side::Left } else { Side::Right };
+        let path = RelPath::new(format!("file{n}").as_bytes()).expect("a short name");
+        let (task, version) = maker.save(side, &path);
+        items.push(Item { at, act: Act::User(task) });
+        if profile.power {
+            // He saves once more, and loses his power; or the other does.
+            at += choices.below(40);
+            items.push(Item { at, act: Act::User(maker.save(side, &path).0) });
+            at += choices.below(12);
+            let cut = if choices.one_in(5) { side.other() } else { side };
+            items.push(Item { at, act: Act::Fault(Fault::PowerCut(cut)) });
+        } else {
+            items.push(Item { at, act: Act::User(maker.react(side.other(), &path, version)) });
+        }
+        at += match choices.below(3) {
+            0 => choices.below(8),
+            1 => choices.below(120),
+            // After everything else is done.
+            _ => 1_000_000,
+        };
+    }
+    items
 }
 
 fn busy_phase(choices: &Choices, profile: Profile, maker: &mut Maker) -> Vec<Item> {
@@ -210,6 +257,7 @@ fn profile(choices: &Choices) -> Profile {
     Profile {
         one_sided: choices.one_in(6),
         apart: false,
+        handed: false,
         events: some(3),
         crashes: some(3),
         power: some(4),
@@ -376,6 +424,9 @@ fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String>
             || history.profile.features)
         {
             stage.oracle.borrow_mut().check_copies(&stage.world, &stage.disks);
+        }
+        if history.profile.handed && history.profile.crashes {
+            stage.oracle.borrow_mut().check_handed(&stage.world, &stage.disks);
         }
         if let Some(violation) = stage.world.violations().into_iter().next() {
             return Some(violation);

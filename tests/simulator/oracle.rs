@@ -104,6 +104,10 @@ pub struct Oracle {
     copies: BTreeSet<RelPath>,
     /// A power cut or an old snapshot: deletions may have come undone.
     shaken: bool,
+    /// The trees begin again, or one of them went back: what users saw before may be in the trash.
+    reset: bool,
+    /// What users did since both sides were equal before the last check.
+    settled: Vec<Fact>,
     /// Names where users had a file all the time must not be without one on the other side.
     names: bool,
 }
@@ -135,6 +139,7 @@ impl Oracle {
     /// From here to the end of the phase deletions may come undone.
     pub fn shake(&mut self) {
         self.shaken = true;
+        self.reset = true;
     }
 
     /// Whether it is looked for names without a file from now on. At a first scan, and where a fault may come in
@@ -168,6 +173,10 @@ impl Oracle {
     pub fn after_cut(&mut self, world: &World, disks: &[ModelDisk; 2], safe: &BTreeSet<Vec<u8>>) {
         self.learn(world);
         self.shaken = true;
+        // What users do not see any more the cut took; what they still see stays in their sight.
+        let visible: HashSet<Vec<u8>> =
+            disks.iter().flat_map(|disk| tree(disk).into_values().map(|v| v.contents)).collect();
+        self.seen.retain(|version| visible.contains(version));
         // What is in a stage alone was cut off before it was placed; if it was not safe elsewhere, it goes with the cut.
         let kept = disks.each_ref().map(|disk| disk.state().kept_contents());
         let staged: Vec<Vec<u8>> = self
@@ -209,8 +218,9 @@ impl Oracle {
         let equal = trees.iter().flat_map(|tree| tree.values()).all(|view| view.kind.is_some());
         self.met = equal && !trees[0].is_empty();
         if equal {
-            self.facts.clear();
+            self.settled = std::mem::take(&mut self.facts);
             self.shaken = false;
+            self.reset = false;
         }
     }
 
@@ -218,17 +228,51 @@ impl Oracle {
     /// meet for the first time, or begin again (the loser of a conflict goes there then), for temporary files, which
     /// go with their directory, and for disks without leases, where a file goes while somebody writes it.
     fn check_seen(&mut self, world: &World, disks: &[ModelDisk; 2], trees: &[Tree; 2]) {
-        if self.shaken || disks.iter().any(|disk| disk.state().features.no_leases) {
+        if self.reset || disks.iter().any(|disk| disk.state().features.no_leases) {
             self.seen.clear();
         }
         let visible: HashSet<&Vec<u8>> =
             trees.iter().flat_map(|tree| tree.values()).map(|view| &view.contents).collect();
+        if self.shaken {
+            // What a power cut makes of a longer file looks like this one, and that one is there.
+            self.seen.retain(|v| visible.contains(v) || !visible.iter().any(|whole| whole.starts_with(v)));
+        }
         let temporary: HashSet<Vec<u8>> = disks.iter().flat_map(|disk| disk.state().temporary_contents()).collect();
         let mut hidden: Vec<&Vec<u8>> =
             self.seen.iter().filter(|v| !visible.contains(v) && !temporary.contains(*v)).collect();
         hidden.sort();
         if let Some(hidden) = hidden.first() {
             world.violation(format!("wrong victim: {:?} is in the trash alone", text(hidden)));
+        }
+    }
+
+    /// What a user deleted or replaced where psync had put it, and nobody touched on the other side since, is nowhere; and
+    /// what he renamed is there once. However often psync was killed meanwhile.
+    pub fn check_handed(&mut self, world: &World, disks: &[ModelDisk; 2]) {
+        let facts = std::mem::take(&mut self.settled);
+        let trees = [tree(&disks[0]), tree(&disks[1])];
+        for (i, fact) in facts.iter().enumerate() {
+            let What::Gone(contents) = &fact.what else { continue };
+            let made = |made: &&Fact| made.side != fact.side && made.what == What::Finished(contents.clone());
+            let Some(made) = facts[..i].iter().rposition(|fact| made(&fact)) else { continue };
+            let path = facts[i..].iter().filter(|later| later.side == fact.side).find_map(|later| match &later.what {
+                What::Touched { path, .. } | What::Deleted(path) => Some(path),
+                _ => None,
+            });
+            let Some(path) = path else { continue };
+            if facts[made..].iter().any(|later| later.side != fact.side && concerns(later, path)) {
+                continue;
+            }
+            if let Some((at, _)) = trees.iter().flatten().find(|(_, view)| view.contents == *contents) {
+                world.violation(format!("came back: {:?}, as {at}: a user had it no more", text(contents)));
+            }
+        }
+        for tree in &trees {
+            let mut once = HashSet::new();
+            let mut files = tree.iter().filter(|(_, view)| !view.contents.is_empty());
+            if let Some((at, _)) = files.find(|(_, view)| !once.insert(&view.contents)) {
+                world.violation(format!("twice: {at} is there under another name as well"));
+            }
         }
     }
 

@@ -258,6 +258,7 @@ impl Stage {
         *self.archives[side as usize].borrow_mut() = archive;
         self.forget_processes(side);
         self.oracle.borrow_mut().after_cut(&self.world, &self.disks, &Default::default());
+        self.oracle.borrow_mut().shake();
     }
 
     /// Users' processes end with their machine.

@@ -26,7 +26,7 @@ impl SpyArchive {
 
     fn alive(&self) -> Result<(), ArchiveError> {
         if self.disk.is_dead() {
-            return Err(ArchiveError { operation: "use", detail: "the process is dead".to_string() });
+            return Err(ArchiveError::new("use", "the process is dead"));
         }
         Ok(())
     }

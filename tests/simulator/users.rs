@@ -39,6 +39,10 @@ pub enum Call {
     Mkfifo(RelPath),
     /// Goes on with the process's work only after so many moments.
     Sleep(u64),
+    /// Goes on once this file has these contents; not at all, if there is nothing else left to happen.
+    Await(RelPath, Text),
+    /// psync's process on this side is killed, this very moment.
+    Kill,
 }
 
 /// Bytes that people can read in a trace.
@@ -100,6 +104,16 @@ impl Running {
                 return worked;
             }
             let call = self.task.calls[self.next].clone();
+            if let Call::Await(path, contents) = &call {
+                let there = matches!(disk.user_body(path), Some(Body::File(found)) if found == contents.0);
+                match (there, hurry) {
+                    (true, _) => self.next += 1,
+                    (false, false) => return worked,
+                    // It will never be there.
+                    (false, true) => self.next = self.task.calls.len(),
+                }
+                continue;
+            }
             sight::agree(disks);
             let (done, told) = self.carry_out(disk, &call);
             sight::learn(disks, &call);
@@ -151,7 +165,11 @@ impl Running {
             Call::Symlink(path, target) => disk.user_symlink(path, &target.0),
             Call::Link(from, to) => disk.user_link(from, to),
             Call::Mkfifo(path) => disk.user_mkfifo(path),
-            Call::Sleep(_) => return (true, false),
+            Call::Sleep(_) | Call::Await(..) => return (true, false),
+            Call::Kill => {
+                disk.state_mut().kill();
+                Ok(())
+            }
             Call::WriteAt { .. } | Call::Append(_) | Call::SetLen(_) | Call::PutTimeBack | Call::Close => {
                 let Some(fd) = self.fd else { return (true, false) };
                 match call {
@@ -181,6 +199,11 @@ fn remove_one(disk: &ModelDisk, path: &RelPath) -> bool {
         Some(_) => disk.user_unlink(path).is_ok(),
         None => false,
     }
+}
+
+/// A name that begins like this one.
+fn beside(path: &RelPath, suffix: &str) -> RelPath {
+    RelPath::new(&[path.as_bytes(), suffix.as_bytes()].concat()).expect("a short name")
 }
 
 /// Makes tasks from choices.
@@ -251,6 +274,40 @@ impl Maker<'_> {
         let mut above: Vec<RelPath> = path.ancestors().filter(|dir| !dir.is_root()).collect();
         above.reverse();
         above.into_iter().map(Call::Mkdir).collect()
+    }
+
+    /// A file of one side's user under a name that nothing else has: his task, and the version that he saves.
+    pub fn save(&mut self, side: Side, path: &RelPath) -> (Task, Text) {
+        let version = self.value();
+        let mut calls = Vec::new();
+        let at = match self.choices.one_in(2) {
+            true => path.clone(),
+            false => beside(path, ".tmp"),
+        };
+        calls.push(Call::Open { path: at.clone(), create: true, truncate: true });
+        calls.extend([Call::WriteAt { offset: 0, bytes: version.clone() }, Call::Close]);
+        if at != *path {
+            calls.push(Call::Rename(at, path.clone()));
+        }
+        (Task { side, pace: 0, calls }, version)
+    }
+
+    /// What the user of the other side does with a version the moment that it is there; then psync is killed.
+    pub fn react(&mut self, side: Side, path: &RelPath, version: Text) -> Task {
+        let mut calls = vec![Call::Await(path.clone(), version)];
+        if self.choices.one_in(2) {
+            calls.push(Call::Sleep(self.choices.below(6)));
+        }
+        match self.choices.below(6) {
+            0 | 1 => calls.push(Call::Unlink(path.clone())),
+            2 => calls.push(Call::Rename(path.clone(), beside(path, "-moved"))),
+            3 => calls.extend([Call::Unlink(path.clone()), Call::Mkdir(path.clone())]),
+            _ => calls.extend(self.save(side, path).0.calls),
+        }
+        if !self.choices.one_in(4) {
+            calls.extend([Call::Sleep(self.choices.below(6)), Call::Kill]);
+        }
+        Task { side, pace: 0, calls }
     }
 
     /// One task of a user on a side.

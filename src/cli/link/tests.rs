@@ -115,12 +115,12 @@ fn an_ssh_that_does_not_end_is_ended() {
 fn what_the_other_side_may_not_say_ends_the_line_in_words() {
     let dir = tempfile::tempdir().expect("dir");
     let mut bad = hello();
-    frame::write(&mut bad, Kind::Packed, 0, b"\x10\0\0\0nothing that zstd has made").expect("frame");
+    frame::write(&mut bad, Kind::Hello, 0, b"once more").expect("frame");
     fs::write(dir.path().join("bad"), &bad).expect("write");
     let stage = Stage::with(&format!("cat {}; exec sleep 1000", dir.path().join("bad").display()));
     let (_, line, beside) = stage.heard(&hello());
     assert_eq!(line, hello());
-    assert!(beside.starts_with("psync-link: the other side: a message that makes no sense"), "{beside}");
+    assert!(beside.starts_with("psync-link: the other side: a frame that does not belong here"), "{beside}");
     stage.end();
 }
 

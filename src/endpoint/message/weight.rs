@@ -51,6 +51,7 @@ impl Weight for Request {
             Request::Examine { path, .. } | Request::Hash { path } | Request::Supply { path, .. } => {
                 path.as_bytes().len()
             }
+            Request::Holds { path, remains } => path.as_bytes().len() + remains.weight(),
             Request::Rsync { piece, .. } => tunnel(piece),
             Request::Sums { sums: told, .. } => sums(told),
             Request::Data { data: piece, .. } => data(piece),
@@ -84,10 +85,14 @@ impl Weight for Reply {
             Reply::Sums { sums: told, .. } => sums(told),
             Reply::Rsync { piece, .. } => tunnel(piece),
             Reply::Names { numbers } => numbers.iter().map(|number| LISTED + number.name.len()).sum(),
-            Reply::Clean { path } | Reply::Cursor { path, .. } => path.as_bytes().len(),
+            Reply::Distrust { path, why, .. } => path.as_bytes().len() + why.weight(),
+            Reply::Holds { path, .. } | Reply::Clean { path } | Reply::Cursor { path, .. } => path.as_bytes().len(),
             Reply::Problem { path, .. } => path.as_bytes().len() * 2,
             Reply::Checked(answer) => checked(answer),
-            Reply::Halt { reason: text } | Reply::Note { text } | Reply::Lost { reason: text, .. } => text.len(),
+            Reply::Halt { reason: text }
+            | Reply::Damaged { detail: text }
+            | Reply::Note { text }
+            | Reply::Lost { reason: text, .. } => text.len(),
             Reply::Hello(_)
             | Reply::RowsEnd
             | Reply::ScanDone { .. }

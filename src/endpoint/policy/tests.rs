@@ -2,7 +2,7 @@ use serde_bytes::ByteBuf;
 
 use super::*;
 use crate::endpoint::message::Start;
-use crate::model::{Attrs, Displaced, Hash, OwnerNumber, Principal, ROOT_NODE, Time, Xattrs};
+use crate::model::{Attrs, Displaced, Hash, OwnerNumber, Principal, ROOT_NODE, Remains, Time, Xattrs};
 
 /// What the side knows in these tests.
 const OWN: Own = Own { generation: 1000, rows: 10, seq: 50 };
@@ -14,6 +14,10 @@ fn path(text: &str) -> RelPath {
 fn start() -> Request {
     let pair = "p".to_owned();
     Request::Start(Start { pair, incarnation: 1, accept: false, union: false, filters: [0; 32], dry_run: false })
+}
+
+fn holds(at: &str, zeros: &[(u64, u64)]) -> Request {
+    Request::Holds { path: path(at), remains: Remains { size: 8292, hash: Hash([1; 32]), zeros: zeros.to_vec() } }
 }
 
 fn go() -> Request {
@@ -127,6 +131,7 @@ fn what_an_honest_brain_asks_is_let_in() {
         with_number(1009, Step::SetAttrs { entry: file(9), expect: Expect::Row(1001) }),
         Request::Examine { path: path("x"), as_copy: false },
         Request::Hash { path: path("x") },
+        holds("x", &[(0, 4096), (8192, 100)]),
         Request::Confirm { upto: 1000 },
         Request::Ping { number: 1 },
         Request::Hold { on: true },
@@ -184,6 +189,10 @@ fn each_request_that_cannot_be_is_refused() {
         (vec![apply(1001, |apply| apply.path = RelPath::root())], "the root"),
         (vec![record(1001, |record| record.from = Some(RelPath::root()))], "the root"),
         (vec![Request::Hash { path: RelPath::root() }], "the root"),
+        (vec![holds("", &[])], "the root"),
+        // What lies in a file.
+        (vec![holds("x", &[(8192, 101)])], "ranges that no file has"),
+        (vec![holds("x", &[(4096, 1), (0, 1)])], "ranges that no file has"),
         // What is expected.
         (vec![remove(Expect::Report(51))], "never made"),
         (vec![remove(Expect::Report(0))], "never made"),
@@ -249,6 +258,7 @@ fn before_the_sides_have_met_nothing_is_done() {
         || Request::Settled,
         || Request::Ping { number: 1 },
         || Request::Hash { path: path("f") },
+        || holds("f", &[]),
         || Request::Examine { path: path("f"), as_copy: false },
     ];
     for ask in asks {

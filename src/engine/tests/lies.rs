@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::sane::WINDOW;
-use crate::model::{AncestorRow, Data, OwnerNumber};
+use crate::model::{AncestorRow, Data, Distrust, Hash, OwnerNumber, Remains};
 
 /// Whether the right side was put out, and why the pair halted.
 fn put_out(effects: &[Effect]) -> Option<String> {
@@ -36,6 +36,31 @@ fn report(at: String, known: Option<Known>, after: Option<Entry>) -> Change {
     }
 }
 
+fn doubt(number: u64, zeros: Vec<(u64, u64)>) -> Reply {
+    let remains = Remains { size: 1 << 20, hash: Hash([0; 32]), zeros };
+    Reply::Distrust { path: path(&format!("f{number}")), seq: number, why: Distrust::Remains(remains) }
+}
+
+/// A session in which the right's power has failed before.
+fn after_a_power_cut() -> Session {
+    let mut session = Session::begin(1000);
+    session.engine.sides[1].hello.as_mut().expect("it said so").rebooted = true;
+    session
+}
+
+#[test]
+fn doubts_are_sound_and_have_an_end() {
+    let mut session = after_a_power_cut();
+    assert!(put_out(&says(&mut session, doubt(1, vec![(0, 4096)]))).is_none());
+    let reason = put_out(&says(&mut session, doubt(2, vec![(4096, 1 << 20)]))).expect("no file has that");
+    assert!(reason.contains("ranges"), "{reason}");
+    let mut session = after_a_power_cut();
+    let many: Vec<(u64, u64)> = (0..256).map(|n| (n * 4096, 1)).collect();
+    let sent = (1..100_000).find(|n| put_out(&says(&mut session, doubt(*n, many.clone()))).is_some());
+    // Sixteen thousand of four kilobytes.
+    assert!(sent.is_some_and(|sent| sent > 10_000 && sent < 20_000), "{sent:?}");
+}
+
 #[test]
 fn what_no_side_can_say_halts_the_pair_and_ends_the_link() {
     let late = AncestorRow { node: 20, parent: 1, path: path("f"), generation: 30, entry: Some(file(1)) };
@@ -48,6 +73,7 @@ fn what_no_side_can_say_halts_the_pair_and_ends_the_link() {
         ),
         (Reply::Report(report("f".into(), None, Some(odd))), "a mode out of range"),
         (Reply::Rows { rows: vec![late] }, "rows that nobody asked for"),
+        (doubt(1, vec![]), "whose power did not fail"),
         (Reply::Names { numbers: vec![OwnerNumber { group: false, name: "a\nb".into(), id: 5 }] }, "owner's name"),
     ] {
         let mut session = Session::begin(1000);

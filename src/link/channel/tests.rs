@@ -213,6 +213,103 @@ fn who_cannot_be_understood_is_told_who_answers_before_the_end() {
     assert_eq!(written.load(Ordering::Acquire), 1);
 }
 
+/// Passes frames on, with one bit of one byte changed in each that is chosen: of its payload, its number or its kind.
+fn spoil(from: UnixStream, mut to: UnixStream, mut which: impl FnMut() -> Option<u64> + Send + 'static) {
+    thread::spawn(move || {
+        let (mut from, mut payload) = (BufReader::new(from), Vec::new());
+        while let Ok(Some(head)) = frame::read(&mut from, &mut payload) {
+            let mut frame = head.encode().unwrap().to_vec();
+            frame.extend_from_slice(&payload);
+            if let Some(chance) = which().filter(|_| head.kind != Kind::Hello) {
+                let bit = 1 << (chance % 8);
+                match (chance / 8) % 6 {
+                    0 => frame[5 + (chance / 64) as usize % 4] ^= bit,
+                    // A message that looks like a ping.
+                    1 if head.kind == Kind::Message => frame[4] ^= 1,
+                    _ if payload.is_empty() => {}
+                    _ => frame[frame::HEADER + (chance / 64) as usize % payload.len()] ^= bit,
+                }
+            }
+            if to.write_all(&frame).is_err() {
+                return;
+            }
+        }
+        drop(to.shutdown(std::net::Shutdown::Write));
+    });
+}
+
+#[test]
+fn what_a_line_breaks_comes_again_in_order_and_once() {
+    for compress in [Compress::None, Compress::Zstd] {
+        let [(left, near), (far, right)] = [UnixStream::pair().unwrap(), UnixStream::pair().unwrap()];
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let roll = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11).is_multiple_of(15).then_some(state >> 20)
+        };
+        let back = roll;
+        spoil(near.try_clone().unwrap(), far.try_clone().unwrap(), roll);
+        spoil(far, near, back);
+        // A question may wait for its answer for eight of these, on a busy machine too.
+        let limits = Limits { compress, ping_every: Duration::from_millis(250), ..Limits::default() };
+        // Nobody here takes what arrives while he waits for something else.
+        let (brain, from_agent): (Channel<Request>, Heard<Reply>) = start(pair(left), Role::Brain, limits, 10_000);
+        let (agent, from_brain): (Channel<Reply>, Heard<Request>) = start(pair(right), Role::Agent, limits, 10_000);
+        assert!(matches!(hear(&from_agent), Incoming::Hello(_)));
+        assert!(matches!(hear(&from_brain), Incoming::Hello(_)));
+        const MANY: u64 = 1000;
+        let sender = thread::spawn(move || {
+            for number in 0..MANY {
+                brain.send(&Request::Ping { number }).unwrap();
+                brain.send(&chunk(number, 3000)).unwrap();
+            }
+            brain
+        });
+        let (mut pings, mut chunks, mut answers) = (0, 0, 0);
+        while pings < MANY || chunks < MANY || answers < MANY {
+            if pings < MANY || chunks < MANY {
+                match hear(&from_brain) {
+                    Incoming::Message(Request::Ping { number }) => {
+                        assert_eq!(number, pings, "messages stay in their order, and come once");
+                        pings += 1;
+                        agent.send(&Reply::Pong { number }).unwrap();
+                    }
+                    Incoming::Message(Request::Data { data: Data::Chunk { offset, bytes }, .. }) => {
+                        assert!(offset == chunks && bytes.iter().all(|byte| *byte == 7), "{offset}");
+                        chunks += 1;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            while answers < pings {
+                match hear(&from_agent) {
+                    Incoming::Message(Reply::Pong { number }) => assert_eq!(number, answers),
+                    other => panic!("no answer: {other:?}; the agent: {:?}", from_brain.try_recv()),
+                }
+                answers += 1;
+            }
+        }
+        drop(sender.join().unwrap());
+    }
+}
+
+#[test]
+fn a_line_that_breaks_everything_is_told() {
+    let [(left, near), (far, right)] = [UnixStream::pair().unwrap(), UnixStream::pair().unwrap()];
+    spoil(near.try_clone().unwrap(), far.try_clone().unwrap(), || Some(8 * 2));
+    spoil(far, near, || None);
+    let limits = Limits { ping_every: Duration::from_millis(30), ..Limits::default() };
+    let (brain, from_agent) = brain(left, limits);
+    let (_agent, from_brain) = agent(right, limits);
+    assert!(matches!(hear(&from_agent), Incoming::Hello(_)));
+    assert!(matches!(hear(&from_brain), Incoming::Hello(_)));
+    brain.send(&Request::Stop).unwrap();
+    let Incoming::Ended(why) = hear(&from_brain) else { panic!("it was taken") };
+    assert!(why.to_string().contains("checksum"), "{why}");
+}
+
 #[test]
 fn last_words_are_heard_when_the_other_side_reads_no_more() {
     let (left, mut right) = UnixStream::pair().unwrap();

@@ -1,7 +1,7 @@
 //! Between the archive's values and the columns of its tables.
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{Row as Columns, ToSql};
+use rusqlite::{ErrorCode, Row as Columns, ToSql};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +18,21 @@ pub enum Fault {
     Corrupt(String),
     #[error("{0}")]
     Other(String),
+}
+
+impl Fault {
+    /// Whether it comes from what the file holds: to try again does not help.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Fault::Corrupt(_) => true,
+            // The last: a table or a column is not there.
+            Fault::Sql(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown)
+            ),
+            Fault::Other(_) => false,
+        }
+    }
 }
 
 /// A column that holds what it must not.
@@ -207,11 +222,11 @@ fn read_side(columns: &Columns<'_>) -> Result<Option<Side>, Fault> {
         0 => Ok(None),
         1 => Ok(Some(Side::Left)),
         2 => Ok(Some(Side::Right)),
-        other => Err(Fault::Other(format!("corrupt: side {other}"))),
+        other => Err(Fault::Corrupt(format!("side {other}"))),
     }
 }
 
-/// Reads archive, peer, generation, confirmed, boot, root_ino, root_btime, root_btime_ns, filters, side.
+/// Reads archive, peer, generation, confirmed, boot, root_ino, root_btime, root_btime_ns, filters, side, proven.
 pub fn read_identity(columns: &Columns<'_>) -> Result<Identity, Fault> {
     Ok(Identity {
         archive: array(columns, 0)?,
@@ -222,6 +237,7 @@ pub fn read_identity(columns: &Columns<'_>) -> Result<Identity, Fault> {
         root: (columns.get::<_, i64>(5)?.cast_unsigned(), time(columns, 6)?),
         filters: array(columns, 8)?,
         side: read_side(columns)?,
+        proven: array(columns, 10)?,
     })
 }
 
@@ -235,7 +251,7 @@ pub fn read_tombstone(columns: &Columns<'_>) -> Result<Tombstone, Fault> {
     })
 }
 
-/// Reads generation, node, path, stage, step.
+/// Reads generation, node, path, stage, step, parent.
 pub fn read_intent(columns: &Columns<'_>) -> Result<Intent, Fault> {
     Ok(Intent {
         generation: number(columns, 0)?,
@@ -243,6 +259,7 @@ pub fn read_intent(columns: &Columns<'_>) -> Result<Intent, Fault> {
         path: path(columns, 2)?,
         stage: name(columns, 3)?,
         step: unblob(columns, 4)?.ok_or_else(|| corrupt(4, "step"))?,
+        parent: if columns.get::<_, Option<i64>>(5)?.is_some() { Some(number(columns, 5)?) } else { None },
     })
 }
 

@@ -27,7 +27,8 @@ CREATE TABLE meta (
     root_btime INTEGER NOT NULL,
     root_btime_ns INTEGER NOT NULL,
     filters BLOB NOT NULL,
-    side INTEGER NOT NULL DEFAULT 0
+    side INTEGER NOT NULL DEFAULT 0,
+    proven BLOB NOT NULL DEFAULT x'00000000000000000000000000000000'
 );
 
 CREATE TABLE rows (
@@ -76,6 +77,7 @@ CREATE TABLE intents (
     generation INTEGER PRIMARY KEY,
     node INTEGER NOT NULL,
     path BLOB NOT NULL,
+    parent INTEGER,                 -- NULL: the directory that the path leads to
     stage BLOB NOT NULL,
     what TEXT NOT NULL,             -- place, move, remove, attributes: for people
     step BLOB NOT NULL
@@ -150,6 +152,11 @@ pub fn upgrade(connection: &Connection, from: i64) -> rusqlite::Result<()> {
     if from < 3 {
         connection.execute_batch(FORGET_OWN)?;
         forget_own_intents(connection)?;
+        connection.execute_batch(
+            "ALTER TABLE meta ADD COLUMN proven BLOB NOT NULL DEFAULT x'00000000000000000000000000000000';
+             UPDATE meta SET proven = boot;
+             ALTER TABLE intents ADD COLUMN parent INTEGER;",
+        )?;
     }
     connection.execute_batch(&format!("PRAGMA user_version = {VERSION};"))
 }

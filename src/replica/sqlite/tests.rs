@@ -111,7 +111,8 @@ fn change(dice: &mut Dice, both: &mut [&mut dyn Archive; 2]) {
                     },
                 };
                 let generation = dice.roll(8);
-                archive.intend(&Intent { generation, node: row.node, path: path("a/b"), stage: row.name, step })
+                let parent = row.parent.is_multiple_of(2).then_some(row.parent);
+                archive.intend(&Intent { generation, node: row.node, path: path("a/b"), parent, stage: row.name, step })
             }
             10 => archive.settle(dice.roll(8)),
             _ if dice.roll(2) == 0 => archive.trash_remove(&any_name(&mut dice)),
@@ -297,11 +298,15 @@ fn an_archive_of_an_older_psync_is_brought_up_to_date() {
     // What had psync's own name below the top took part then.
     let old = "UPDATE rows SET name = x'2e7073796e63' WHERE node = 4;
         INSERT INTO tombstones VALUES (9, 3, x'2e7073796e63', 1);
+        ALTER TABLE intents DROP COLUMN parent;
         INSERT INTO intents VALUES (7, 6, CAST('d3/.psync/x' AS BLOB), x'61', 'place', x'00');
         DROP TABLE trash;
         CREATE TABLE trash (id BLOB PRIMARY KEY, path BLOB NOT NULL, since INTEGER NOT NULL, size INTEGER NOT NULL,
                             reason TEXT NOT NULL) WITHOUT ROWID;
         INSERT INTO trash VALUES (x'61', CAST('b/.psync/c' AS BLOB), 5, 6, 'deleted');
+        ALTER TABLE meta DROP COLUMN proven;
+        INSERT INTO intents VALUES (8, 2, x'62', x'63', 'remove', x'02050000');
+        UPDATE meta SET boot = x'00112233445566778899aabbccddeeff';
         PRAGMA user_version = 1;";
     Connection::open(&file).unwrap().execute_batch(old).unwrap();
     for _ in 0..2 {
@@ -310,8 +315,13 @@ fn an_archive_of_an_older_psync_is_brought_up_to_date() {
         assert_eq!((item.stamp, item.look, item.size, item.path.is_root()), (None, false, 6, true));
         assert_eq!(archive.count().unwrap(), 2);
         assert_eq!(archive.rows_above(0).unwrap().iter().map(|row| row.node).collect::<Vec<_>>(), [2, 3]);
-        assert!(archive.node(6).unwrap().is_none() && archive.intents().unwrap().is_empty());
+        let [intent] = &archive.intents().unwrap()[..] else { panic!("{:?}", archive.intents()) };
+        assert_eq!((intent.generation, intent.parent), (8, None));
+        assert!(archive.node(6).unwrap().is_none());
         assert!(archive.tombstones_above(0).unwrap().is_empty());
+        // What was recorded in that boot was compared in it as well, as far as the older psync knew.
+        let identity = archive.identity().unwrap();
+        assert_eq!((identity.proven, identity.boot[15]), (identity.boot, 0xff));
     }
 }
 

@@ -3,7 +3,7 @@
 use psync::brain::control;
 use psync::brain::desk::Desk;
 use psync::config::{AgentSettings, Compress, Settings};
-use psync::link::codec::encode;
+use psync::link::codec::{SUM, encode};
 use psync::link::frame::{self, HEADER, Kind};
 use psync::link::handshake::{Hello, Role};
 use psync::link::pack::Packer;
@@ -18,8 +18,9 @@ fn wire<T: serde::Serialize>(all: Vec<T>) -> Vec<Vec<u8>> {
     all.iter().filter_map(|message| encode(message).ok()).filter(|frame| frame.len() < 4096).collect()
 }
 
+/// The messages in them, without what is said of them.
 fn payloads(frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    frames.into_iter().map(|frame| frame[HEADER..].to_vec()).collect()
+    frames.into_iter().map(|frame| frame[HEADER + SUM..].to_vec()).collect()
 }
 
 fn texts(all: &[&str]) -> Vec<Vec<u8>> {

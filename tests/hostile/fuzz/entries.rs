@@ -91,7 +91,11 @@ fn packed(bytes: &[u8]) {
 }
 
 fn message<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug + Lane>(bytes: &[u8]) {
-    let Ok(message) = codec::decode::<T>(bytes) else { return };
+    // No noise has a checksum: the decoder behind it is given one that fits.
+    let _ = codec::decode::<T>(bytes);
+    let mut payload = [&[0; codec::SUM], bytes].concat();
+    codec::seal(&mut payload);
+    let Ok(message) = codec::decode::<T>(&payload) else { return };
     let _ = message.is_data();
     match codec::encode(&message) {
         Ok(again) => assert_eq!(codec::decode::<T>(&again[frame::HEADER..]).expect("what was encoded"), message),

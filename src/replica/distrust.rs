@@ -1,0 +1,207 @@
+//! After a power failure: which of this side's own reports may be what the failure left, and whether what the other side
+//! found is a part of what lies here.
+
+use crate::model::{Content, Distrust, Entry, Hash, Hasher, Kind, Name, RelPath, Remains, Sameness, Seq};
+
+use super::Replica;
+use super::archive::{Archive, Row};
+use super::disk::Disk;
+use super::error::ReplicaError;
+
+/// File systems keep or lose whole blocks of this size.
+const BLOCK: usize = 4096;
+/// Larger files are not read for this: they stay in doubt.
+const READ_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes that are read at a time.
+const PIECE: usize = 64 * BLOCK;
+
+/// An object in its directory.
+type At<'a, Dir> = (&'a Dir, &'a Name);
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Whether this machine was booted since the tree was last known to be what the archive says.
+    pub fn is_unproven(&self) -> bool {
+        self.unproven
+    }
+
+    /// A scan has compared the whole tree with the archive.
+    pub fn tree_was_compared(&mut self) {
+        self.compared = true;
+    }
+
+    /// Before a commit: if all is compared and nothing is open, nothing of what the power took is left to be found.
+    pub(super) fn prove(&mut self) -> Result<(), ReplicaError> {
+        let settled = self.compared && self.reported.is_empty();
+        if self.unproven && (self.identity.peer == [0; 16] || settled && !self.is_any_uncompared()?) {
+            self.unproven = false;
+            self.learned.clear();
+        }
+        if !self.unproven {
+            self.identity.proven = self.disk.boot_id();
+        }
+        Ok(())
+    }
+
+    /// Whether a row that the other side taught was not looked at yet: what lies in a directory that is just being made again
+    /// is looked at later, and must not pass for deleted then.
+    fn is_any_uncompared(&self) -> Result<bool, ReplicaError> {
+        for node in self.learned.keys() {
+            if self.archive.node(*node)?.is_some_and(|row| row.signature.is_none()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What is to be told of a report before it, if it may be none of a user's doing. `found`: what lies there.
+    pub(super) fn distrust(
+        &mut self,
+        (path, seq): (&RelPath, Seq),
+        row: Option<&Row>,
+        at: Option<At<'_, D::Dir>>,
+        found: Option<&Entry>,
+        contents: bool,
+    ) {
+        let Some(row) = row.filter(|_| self.unproven) else { return };
+        let why = match (row.signature, found) {
+            (None, Some(found)) if contents => self.suspect(row, at, found),
+            (None, _) => Distrust::Older,
+            (Some(_), Some(found)) if contents && !self.compared && self.is_emptied(row, at, found) => {
+                Distrust::Emptied
+            }
+            (Some(_), _) => return,
+        };
+        self.distrusts.push((path.clone(), seq, why));
+    }
+
+    /// What lies where the other side has recorded something that this side had not before its power failed.
+    fn suspect(&self, row: &Row, at: Option<At<'_, D::Dir>>, found: &Entry) -> Distrust {
+        let older = self.learned.get(&row.node).and_then(Option::as_ref).map(|entry| &entry.content);
+        if older.is_some_and(|older| older.compare(&found.content) == Sameness::Same) {
+            return Distrust::Older;
+        }
+        let both = (found.kind(), row.entry.kind()) == (Kind::File, Kind::File);
+        let Some(remains) = at.filter(|_| both).and_then(|at| self.remains(at)) else { return Distrust::Unknown };
+        let whole = Content::File { size: remains.size, hash: Some(remains.hash) };
+        match older.is_some_and(|older| older.compare(&whole) == Sameness::Same) {
+            true => Distrust::Older,
+            false => Distrust::Remains(remains),
+        }
+    }
+
+    /// Whether a file that had contents has none, or ends in blocks of zeros that begin where a block does.
+    fn is_emptied(&self, row: &Row, at: Option<At<'_, D::Dir>>, found: &Entry) -> bool {
+        let Content::File { size, .. } = found.content else { return false };
+        if row.entry.kind() != Kind::File || row.entry.size() == 0 {
+            return false;
+        }
+        size == 0 || at.is_some_and(|at| self.ends_in_zeros(at, size).unwrap_or(false))
+    }
+
+    fn ends_in_zeros(&self, (dir, name): At<'_, D::Dir>, size: u64) -> std::io::Result<bool> {
+        let file = self.disk.open_file(dir, name)?;
+        let mut block = [0; BLOCK];
+        let mut start = (size - 1) / BLOCK as u64 * BLOCK as u64;
+        // Zeros that follow bytes within a block are a format's padding.
+        for looked in 0.. {
+            let length = usize::try_from(size - start).unwrap_or(BLOCK).min(BLOCK);
+            let got = self.disk.read_at(&file, start, &mut block[..length])?;
+            match block[..got].iter().rposition(|byte| *byte != 0) {
+                Some(last) => return Ok(looked > 0 && last == BLOCK - 1),
+                None if start == 0 || looked * BLOCK as u64 > READ_MAX => return Ok(true),
+                None => start -= BLOCK as u64,
+            }
+        }
+        Ok(false)
+    }
+
+    /// Reads what is left of a file; `None` if it cannot be read, or is too large for that.
+    fn remains(&self, (dir, name): At<'_, D::Dir>) -> Option<Remains> {
+        let file = self.disk.open_file(dir, name).ok()?;
+        let size = self.disk.stat_file(&file).ok()?.size;
+        if size > READ_MAX {
+            return None;
+        }
+        let mut zeros: Vec<(u64, u64)> = Vec::new();
+        let hash = self.hash_pieces(&file, size, |offset, piece| {
+            for (at, block) in (offset..).step_by(BLOCK).zip(piece.chunks(BLOCK)) {
+                if block.iter().any(|byte| *byte != 0) {
+                    continue;
+                }
+                match zeros.last_mut() {
+                    Some((start, length)) if *start + *length == at => *length += block.len() as u64,
+                    _ => zeros.push((at, block.len() as u64)),
+                }
+            }
+        })?;
+        (zeros.len() <= Remains::ZEROS_MAX).then_some(Remains { size, hash, zeros })
+    }
+
+    /// The hash of a file's first bytes, each piece as `change` leaves it; `None` if it has fewer, or cannot be read.
+    fn hash_pieces(&self, file: &D::File, size: u64, mut change: impl FnMut(u64, &mut [u8])) -> Option<Hash> {
+        let mut hasher = Hasher::new();
+        let mut piece = vec![0; PIECE];
+        let mut offset = 0;
+        while offset < size {
+            let wanted = usize::try_from(size - offset).unwrap_or(PIECE).min(PIECE);
+            let mut filled = 0;
+            while filled < wanted {
+                match self.disk.read_at(file, offset + filled as u64, &mut piece[filled..wanted]).ok()? {
+                    0 => return None,
+                    got => filled += got,
+                }
+            }
+            change(offset, &mut piece[..wanted]);
+            hasher.update(&piece[..wanted]);
+            offset += wanted as u64;
+        }
+        Some(hasher.finish())
+    }
+
+    /// Whether what the other side found at a path is a part of the file that lies here as it was recorded: its beginning,
+    /// with blocks of zeros where the contents did not reach the disk.
+    pub fn holds(&self, path: &RelPath, remains: &Remains) -> Result<bool, ReplicaError> {
+        if !remains.is_sound() || remains.size > READ_MAX {
+            return Ok(false);
+        }
+        let (Some(row), Some((above, name))) = (self.row_at(path)?, path.split()) else { return Ok(false) };
+        let Ok(dir) = self.disk.open_dir(&above) else { return Ok(false) };
+        let Ok(file) = self.disk.open_file(&dir, &name) else { return Ok(false) };
+        let recorded = |replica: &Self| {
+            replica.disk.stat_file(&file).is_ok_and(|stat| stat.size >= remains.size && replica.unchanged(&row, &stat))
+        };
+        let before = recorded(self);
+        let hash = self.hash_pieces(&file, remains.size, |offset, piece| mask(&remains.zeros, offset, piece));
+        Ok(before && recorded(self) && hash == Some(remains.hash))
+    }
+}
+
+/// Puts zeros where the ranges say so.
+fn mask(zeros: &[(u64, u64)], offset: u64, piece: &mut [u8]) {
+    let end = offset + piece.len() as u64;
+    for &(start, length) in zeros {
+        let (from, to) = (start.max(offset), (start + length).min(end));
+        if from < to {
+            piece[(from - offset) as usize..(to - offset) as usize].fill(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_put_where_they_are() {
+        let masked = |zeros: &[(u64, u64)], offset| {
+            let mut piece = *b"abcdefgh";
+            mask(zeros, offset, &mut piece);
+            String::from_utf8(piece.map(|byte| if byte == 0 { b'.' } else { byte }).to_vec()).unwrap()
+        };
+        assert_eq!(masked(&[], 0), "abcdefgh");
+        assert_eq!(masked(&[(0, 2), (7, 100)], 0), "..cdefg.");
+        assert_eq!(masked(&[(0, 2), (7, 4)], 8), "...defgh");
+        assert_eq!(masked(&[(0, 100)], 8), "........");
+        assert_eq!(masked(&[(0, 8), (16, 8)], 8), "abcdefgh");
+    }
+}
