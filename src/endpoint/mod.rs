@@ -8,6 +8,7 @@ pub mod agent;
 mod doctor;
 pub mod expire;
 pub mod heartbeat;
+mod long;
 mod look;
 pub mod message;
 pub mod open;
@@ -131,6 +132,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     /// Large files that are read slice by slice, and why they are looked at.
     readings: VecDeque<(RelPath, How)>,
     troubles: BTreeMap<RelPath, Trouble>,
+    long: long::Long,
     /// Paths that appeared: directories among them are scanned.
     appeared: BTreeSet<RelPath>,
     /// Directories that a scan has entered while events of their making may still come: all in them was seen, or is told
@@ -191,6 +193,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             whole: BTreeSet::new(),
             readings: VecDeque::new(),
             troubles: BTreeMap::new(),
+            long: long::Long::default(),
             appeared: BTreeSet::new(),
             entered: BTreeMap::new(),
             vanished: BTreeSet::new(),
@@ -226,6 +229,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 let path = translated.unwrap_or(path);
                 if hint == Hint::Appeared {
                     self.appeared.insert(path.clone());
+                    if path.is_at_the_limit() {
+                        // It may be a name in it that is meant, and cannot be told.
+                        self.entered.remove(&path);
+                    }
                 }
                 match hint {
                     Hint::Vanished => {
@@ -500,6 +507,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.reporting = true;
         self.last_progress = now;
         self.replica.reopen_reports()?;
+        self.replica.unscanned.append(&mut self.long.again());
         if scan || !self.covered {
             self.scans.clear();
             self.entered.clear();
@@ -519,20 +527,16 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 Err(error) => return fail(generation, error, out),
             };
             let (entry, expect) = (entry.clone(), expect.clone());
-            let attrs = entry.attrs.clone();
             let source = Source::Inline(serde_bytes::ByteBuf::new());
             let step = Step::Put { entry, source, expect, displaced: Displaced::Trash };
             match copied {
                 Copied::No => self.jobs.push(Job { generation, apply, staged: None }),
-                Copied::Followed => match self.replica.stage_copy(generation, &apply.path, &attrs) {
-                    Ok(staged) => {
-                        self.jobs.push(Job { generation, apply: Apply { step, ..apply }, staged: Some(staged) });
-                    }
-                    Err(error) => fail(generation, error, out)?,
-                },
                 // Each holds two descriptors.
-                Copied::Linked(..) if self.copies.len() >= COPIES => {
+                Copied::Followed(..) | Copied::Linked(..) if self.copies.len() >= COPIES => {
                     out.push(Reply::Result { generation, outcome: Outcome::Busy });
+                }
+                Copied::Followed(file, signature) => {
+                    self.copy(generation, Apply { step, ..apply }, Some((file, signature)), out)?;
                 }
                 Copied::Linked(file, signature) => {
                     self.copy(generation, Apply { step, ..apply }, Some((file, signature)), out)?;

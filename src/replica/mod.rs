@@ -162,6 +162,8 @@ pub struct Replica<D: Disk, A: Archive> {
     open_weight: usize,
     /// Nodes whose objects lie elsewhere than their rows say, as reported.
     pub(crate) moved: HashMap<NodeId, RelPath>,
+    /// From the root down to the directory that was asked for last.
+    way: std::cell::RefCell<resolve::Way>,
     /// Objects at these paths that count as new ones, though the archive knows them under other names.
     pub(crate) copies: HashMap<RelPath, (u64, Time)>,
     /// The objects of these reports, by inode and birth time.
@@ -207,6 +209,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             reported: BTreeMap::new(),
             open_weight: 0,
             moved: HashMap::new(),
+            way: Default::default(),
             copies: HashMap::new(),
             reported_objects: HashMap::new(),
             snapshots: HashMap::new(),
@@ -263,6 +266,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(());
         }
         for node in &excluded {
+            self.leave_way(*node);
             self.archive.drop_tree(*node)?;
         }
         self.notes.push(format!("the filters changed: {} paths do not take part any more", excluded.len()));
@@ -274,6 +278,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.forget_report(path);
         if let Some(node) = reported.moved {
             self.moved.insert(node, path.clone());
+            self.way.get_mut().forget();
         }
         if let Some(seen) = &reported.seen {
             self.reported_objects.insert((seen.signature.ino, seen.signature.btime), path.clone());
@@ -320,6 +325,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             && self.moved.get(&node) == Some(path)
         {
             self.moved.remove(&node);
+            self.way.get_mut().forget();
         }
         if let Some(seen) = &reported.seen {
             let object = (seen.signature.ino, seen.signature.btime);
