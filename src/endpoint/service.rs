@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::link::channel::{Channel, Incoming};
 use crate::link::frame::{self, Kind};
@@ -360,10 +360,11 @@ impl Door {
         let replies = Arc::new(replies);
         let mut who = user.clone();
         let mut begun = false;
+        let until = Instant::now() + self.silent;
         loop {
             let incoming = match begun {
                 true => heard.recv().ok(),
-                false => match heard.recv_timeout(self.silent) {
+                false => match heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
                     Err(RecvTimeoutError::Timeout) => {
                         self.end_silent(&who, &replies);
                         break;
