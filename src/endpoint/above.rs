@@ -179,6 +179,7 @@ mod tests {
             moved: None,
             after: Some(crate::model::Entry { content: crate::model::Content::Dir, attrs }),
             contents: true,
+            touched: false,
             read: false,
             inline: None,
             like: None,

@@ -105,9 +105,15 @@ fn survey(
     };
     let mut first = Some(first);
     let next = || {
-        first.take().or_else(|| match inbox.recv() {
-            Ok(Inbound::Held(Held { request: Request::Check(ask), .. })) => Some(ask),
-            _ => None,
+        first.take().or_else(|| {
+            loop {
+                match inbox.recv() {
+                    Ok(Inbound::Held(Held { request: Request::Check(ask), .. })) => return Some(ask),
+                    // The other side is still at it.
+                    Ok(Inbound::Held(Held { request: Request::Ping { .. }, .. })) => {}
+                    _ => return None,
+                }
+            }
         })
     };
     attend(open, next, |answer| link.send(&Reply::Checked(answer)).is_ok());

@@ -93,6 +93,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     self.replica.unscanned.insert(path.clone());
                 }
                 self.coalescer.sent(path, now);
+                let left = match (&change.moved, &change.after) {
+                    (Some(moved), _) => Some(&moved.from),
+                    (None, None) => Some(path),
+                    (None, Some(_)) => None,
+                };
+                let over = left.map(|left| self.long.gone(left)).unwrap_or_default();
+                out.extend(over.into_iter().map(|path| Reply::Problem { path, problem: None }));
                 out.push(Reply::Report(*change));
             }
             Examined::Left { from, made } => {
@@ -138,7 +145,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
         }
         if fine && self.troubles.remove(path).is_some() {
-            // If it is a directory, it may not have been listed.
+            // If it is a directory, it may not have been listed, and what else is wrong with it is told again.
+            self.long.is_over(path);
             self.replica.unscanned.insert(path.clone());
             out.push(Reply::Problem { path: path.clone(), problem: None });
         }

@@ -10,6 +10,7 @@ mod damage;
 mod doctor;
 pub mod expire;
 pub mod heartbeat;
+mod long;
 mod look;
 pub mod message;
 pub mod open;
@@ -140,6 +141,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     readings: VecDeque<(RelPath, How)>,
     proofs: proofs::Proofs,
     troubles: BTreeMap<RelPath, Trouble>,
+    long: long::Long,
     /// Paths that appeared: directories among them are scanned.
     appeared: BTreeSet<RelPath>,
     /// Directories that a scan has entered while events of their making may still come: all in them was seen, or is told
@@ -208,6 +210,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             readings: VecDeque::new(),
             proofs: proofs::Proofs::default(),
             troubles: BTreeMap::new(),
+            long: long::Long::default(),
             appeared: BTreeSet::new(),
             entered: BTreeMap::new(),
             arrivals: BTreeSet::new(),
@@ -247,6 +250,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     self.appeared.insert(path.clone());
                     if self.coalescer.is_quiet(&path, now) {
                         self.arrivals.insert(path.clone());
+                    }
+                    if path.is_at_the_limit() {
+                        // It may be a name in it that is meant, and cannot be told.
+                        self.entered.remove(&path);
                     }
                 }
                 match hint {
@@ -527,7 +534,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             generation: identity.generation,
             confirmed: identity.confirmed,
             fresh: self.fresh,
-            rebooted: self.replica.is_unproven(),
+            rebooted: self.replica.is_rebooted(),
             rows: self.replica.count_rows()?,
             top_entries: root.entries,
             side: identity.side,
@@ -555,6 +562,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.last_progress = now;
         self.replica.reopen_reports()?;
         self.proofs.begin(now);
+        self.replica.unscanned.append(&mut self.long.again());
         if scan || !self.covered {
             self.scans.clear();
             self.entered.clear();
@@ -574,20 +582,16 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 Err(error) => return fail(generation, error, out),
             };
             let (entry, expect) = (entry.clone(), expect.clone());
-            let attrs = entry.attrs.clone();
             let source = Source::Inline(serde_bytes::ByteBuf::new());
             let step = Step::Put { entry, source, expect, displaced: Displaced::Trash };
             match copied {
                 Copied::No => self.jobs.push(Job { generation, apply, staged: None }),
-                Copied::Followed => match self.replica.stage_copy(generation, &apply.path, &attrs) {
-                    Ok(staged) => {
-                        self.jobs.push(Job { generation, apply: Apply { step, ..apply }, staged: Some(staged) });
-                    }
-                    Err(error) => fail(generation, error, out)?,
-                },
                 // Each holds two descriptors.
-                Copied::Linked(..) if self.copies.len() >= COPIES => {
+                Copied::Followed(..) | Copied::Linked(..) if self.copies.len() >= COPIES => {
                     out.push(Reply::Result { generation, outcome: Outcome::Busy });
+                }
+                Copied::Followed(file, signature) => {
+                    self.copy(generation, Apply { step, ..apply }, Some((file, signature)), out)?;
                 }
                 Copied::Linked(file, signature) => {
                     self.copy(generation, Apply { step, ..apply }, Some((file, signature)), out)?;

@@ -92,10 +92,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         now: Millis,
         out: &mut Vec<Reply>,
     ) -> Result<(), ReplicaError> {
-        match self.leavers.from.remove(path) {
-            Some(to) => self.look(&to, How { inline: how.inline, ..How::default() }, now, out),
-            None => Ok(()),
+        // Programs that rotate files leave one name after another: the last one in the row is told first.
+        let mut row: Vec<RelPath> = Vec::new();
+        while let Some(to) = self.leavers.from.remove(row.last().unwrap_or(path)) {
+            row.push(to);
         }
+        let how = How { inline: how.inline, ..How::default() };
+        row.iter().rev().try_for_each(|to| self.look(to, how, now, out))
     }
 
     /// Begins to copy a file of this side into the stage; nothing is refused for want of it: the contents are sent then.

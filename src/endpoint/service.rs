@@ -11,10 +11,10 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::link::channel::{Channel, Incoming};
 use crate::link::frame::{self, Kind};
@@ -37,6 +37,8 @@ use super::tenure::Tenure;
 const CALLERS: usize = 16;
 /// Checks at a time.
 const CHECKS: usize = 2;
+/// Whoever says for so long what nobody waits for, or nothing, has to go. A check shows more often that it is still there.
+const SILENT: Duration = Duration::from_secs(60);
 /// Whoever was turned away may take so long to go.
 const GO: Duration = Duration::from_secs(5);
 /// Between two tries to accept, when that fails.
@@ -139,6 +141,7 @@ impl Service<'_> {
             scope: self.opening.scope(),
             checks: Arc::default(),
             mounted: self.mounted.clone(),
+            silent: SILENT,
             end,
         };
         thread::Builder::new().name("accept".into()).spawn(move || door.accept(&listener))?;
@@ -271,7 +274,7 @@ fn wait(inbox: &Receiver<Inbound>) -> Over {
     loop {
         match pulse::rest(IDLE, || inbox.recv_timeout(IDLE)) {
             Ok(Inbound::Begin(session)) => return Over::Begin(session),
-            Ok(Inbound::End) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Over::End,
+            Ok(Inbound::End) | Err(RecvTimeoutError::Disconnected) => return Over::End,
             Ok(
                 Inbound::Request(_)
                 | Inbound::Held(_)
@@ -280,7 +283,7 @@ fn wait(inbox: &Receiver<Inbound>) -> Over {
                 | Inbound::Tune(_)
                 | Inbound::Part,
             )
-            | Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+            | Err(RecvTimeoutError::Timeout) => {}
         }
     }
 }
@@ -301,6 +304,8 @@ struct Door {
     scope: Scope,
     checks: Arc<AtomicUsize>,
     mounted: Mounted,
+    /// How long a caller may hold a place and say nothing.
+    silent: Duration,
     end: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -358,7 +363,19 @@ impl Door {
         let replies = Arc::new(replies);
         let mut who = user.clone();
         let mut begun = false;
-        for incoming in &heard {
+        let until = Instant::now() + self.silent;
+        loop {
+            let incoming = match begun {
+                true => heard.recv().ok(),
+                false => match heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.end_silent(&who, &replies);
+                        break;
+                    }
+                    other => other.ok(),
+                },
+            };
+            let Some(incoming) = incoming else { break };
             match incoming {
                 Incoming::Hello(hello) => who = format!("{} (through {user})", hello.name),
                 Incoming::Message(Request::Start(_) | Request::Check(_))
@@ -382,9 +399,10 @@ impl Door {
                     }
                 }
                 Incoming::Message(Request::Check(ask)) if !begun => {
-                    self.check(ask, &heard, &replies);
+                    self.check(ask, &who, &heard, &replies);
                     break;
                 }
+                Incoming::Message(Request::Ping { .. }) if !begun => {}
                 Incoming::Message(request) => {
                     // Waits here, and not before whoever holds the endpoint.
                     let request = self.backlog.hold(request);
@@ -420,9 +438,16 @@ impl Door {
         true
     }
 
+    /// A caller holds one of few places and wants nothing.
+    fn end_silent(&self, who: &str, replies: &Channel<Reply>) {
+        let why = format!("nothing was asked for {} s", self.silent.as_secs());
+        (self.tell)(News::TurnedAway { who, why: &why });
+        replies.turn_away(&why);
+    }
+
     /// A check, from its first question to its last, beside the session that may go on: it holds nothing and changes
     /// nothing.
-    fn check(&self, first: Ask, heard: &Receiver<Incoming<Request>>, replies: &Channel<Reply>) {
+    fn check(&self, first: Ask, who: &str, heard: &Receiver<Incoming<Request>>, replies: &Channel<Reply>) {
         let _counted = Counted(self.checks.clone());
         if self.checks.fetch_add(1, Ordering::AcqRel) >= CHECKS {
             return replies.turn_away(&format!("{CHECKS} checks are running already"));
@@ -430,9 +455,19 @@ impl Door {
         let open = || Survey::open(&self.root, &self.pair, &self.scope);
         let mut first = Some(first);
         let next = || {
-            first.take().or_else(|| match heard.recv() {
-                Ok(Incoming::Message(Request::Check(ask))) => Some(ask),
-                _ => None,
+            first.take().or_else(|| {
+                loop {
+                    match heard.recv_timeout(self.silent) {
+                        Ok(Incoming::Message(Request::Check(ask))) => return Some(ask),
+                        // The other side is still at it.
+                        Ok(Incoming::Message(Request::Ping { .. })) => {}
+                        Err(RecvTimeoutError::Timeout) => {
+                            self.end_silent(who, replies);
+                            return None;
+                        }
+                        _ => return None,
+                    }
+                }
             })
         };
         attend(open, next, |answer| replies.send(&Reply::Checked(answer)).is_ok());
@@ -479,5 +514,80 @@ impl Write for WriteEnd {
 impl Drop for WriteEnd {
     fn drop(&mut self) {
         let _ = self.0.shutdown(Shutdown::Write);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Links, Owner};
+    use crate::endpoint::message::survey::Answer;
+
+    fn door(root: &std::path::Path, told: Sender<String>) -> Door {
+        let (endpoint, _) = channel();
+        let filter = crate::filter::FilterSettings::default();
+        let scope = Scope { filter, owner: Owner::Names, links: Links::Preserve, rsync: false };
+        Door {
+            tenure: Arc::new(Tenure::new(endpoint)),
+            admission: Admission::default(),
+            limits: Limits::default(),
+            pair: "p".into(),
+            tell: Arc::new(move |news| {
+                if let News::TurnedAway { why, .. } = news {
+                    let _ = told.send(why.to_owned());
+                }
+            }),
+            callers: Arc::default(),
+            backlog: Backlog::default(),
+            root: root.to_owned(),
+            scope,
+            checks: Arc::default(),
+            mounted: Arc::new(|| Ok(())),
+            silent: Duration::from_secs(3),
+            end: Arc::new(|| {}),
+        }
+    }
+
+    /// Calls, and says this; then it is silent, or only shows that it lives.
+    fn call(door: &Door, says: &[Request]) -> (thread::JoinHandle<()>, Channel<Request>, Receiver<Incoming<Reply>>) {
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let (say, heard) = channel();
+        let pipes = (theirs.try_clone().expect("a socket"), theirs);
+        let deliver = move |incoming| say.send(incoming).is_ok();
+        let link = Channel::start(pipes, Hello::new(Role::Brain, "p"), Limits::default(), deliver).expect("a link");
+        says.iter().for_each(|request| link.send(request).expect("sent"));
+        let door = door.clone();
+        (thread::spawn(move || door.attend(1, &ours)), link, heard)
+    }
+
+    #[test]
+    fn who_holds_a_place_and_is_silent_has_to_go() {
+        let root = tempfile::tempdir().expect("a root");
+        let (tell, told) = channel();
+        let door = door(root.path(), tell);
+        let look = || Request::Check(Ask::Look { paths: vec![] });
+        for says in [vec![], vec![look()]] {
+            let (attending, _link, heard) = call(&door, &says);
+            let ended = heard.iter().find_map(|incoming| match incoming {
+                Incoming::Ended(LinkError::TurnedAway(why)) => Some(why),
+                _ => None,
+            });
+            assert!(ended.is_some_and(|why| why.contains("nothing was asked")), "{says:?}");
+            assert!(told.recv().is_ok_and(|why| why.contains("nothing was asked")));
+            attending.join().expect("it has gone");
+            assert_eq!(door.checks.load(Ordering::Acquire), 0);
+        }
+        // Whoever shows that it is still there stays, and is answered.
+        let (attending, link, heard) = call(&door, &[look()]);
+        for number in 0..20 {
+            // A third longer in all than anybody may be silent.
+            thread::sleep(Duration::from_millis(200));
+            link.send(&Request::Ping { number }).expect("sent");
+        }
+        link.send(&look()).expect("sent");
+        let answered = |incoming: &Incoming<Reply>| matches!(incoming, Incoming::Message(Reply::Checked(Answer::End)));
+        assert_eq!(heard.iter().filter(answered).take(2).count(), 2);
+        drop((link, heard));
+        attending.join().expect("it has gone");
     }
 }

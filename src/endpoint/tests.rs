@@ -23,7 +23,11 @@ fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
 }
 
 fn opened(root: &std::path::Path) -> (open::RealEndpoint, Arc<InotifyTree>) {
-    let opening = Opening {
+    open::open(&opening(root), 1, |_| {}).expect("opened")
+}
+
+fn opening(root: &std::path::Path) -> Opening<'_> {
+    Opening {
         root,
         pair: "p",
         side: Side::Right,
@@ -55,8 +59,7 @@ fn opened(root: &std::path::Path) -> (open::RealEndpoint, Arc<InotifyTree>) {
         skip_initial: false,
         dry_run: false,
         done: None,
-    };
-    open::open(&opening, 1, |_| {}).expect("opened")
+    }
 }
 
 fn row(node: u64, parent: u64, at: &str, generation: u64, content: Content) -> AncestorRow {
@@ -127,6 +130,61 @@ fn contents_of_what_equals_its_row_are_supplied() {
     let sent = ask(Request::Supply { generation: 21, path: path("f"), seq, way: Way::Stream });
     let data = sent.iter().find_map(|r| if let Reply::Data { data, .. } = r { Some(data) } else { None });
     assert!(matches!(data, Some(Data::Whole { .. })), "{sent:?}");
+}
+
+#[test]
+fn a_copy_of_what_a_link_leads_to_lets_others_go_first() {
+    let root = tempfile::tempdir().expect("root");
+    let far = root.path().join("far");
+    let contents: Vec<u8> = (0..24_000_000_u32).map(|n| (n * 7 % 251) as u8).collect();
+    std::fs::write(&far, &contents).expect("written");
+    std::os::unix::fs::symlink("far", root.path().join("f")).expect("a link");
+    let opening = Opening { links: Links::Follow, ..opening(root.path()) };
+    let (mut endpoint, _watcher) = open::open(&opening, 1, |_| {}).expect("opened");
+    let mut said = Vec::new();
+    endpoint.handle(start(), 2, &mut said).expect("begun");
+    endpoint.handle(go(), 2, &mut said).expect("gone");
+    while !said.iter().any(|reply| matches!(reply, Reply::ScanDone { .. })) {
+        endpoint.step(3, &mut said).expect("a step");
+    }
+    let of_link =
+        |reply| if let Reply::Report(change) = reply { Some(change).filter(|c| c.path == path("f")) } else { None };
+    let change = said.into_iter().find_map(of_link);
+    let Change { seq, after: Some(mut entry), .. } = change.expect("a report") else { panic!("nothing is there") };
+    let mut out = Vec::new();
+    let record = Record { path: path("f"), from: None, node: 20, parent: Some(1), seq, entry: Some(entry.clone()) };
+    let record = Request::Record { generation: 20, record };
+    endpoint.handle(record, 4, &mut out).expect("taken in");
+    endpoint.step(4, &mut out).expect("a step");
+    assert!(out.iter().any(|reply| matches!(reply, Reply::Recorded { generation: 20 })), "{out:?}");
+
+    entry.attrs.mode = 0o600;
+    let step = Step::SetAttrs { entry, expect: crate::model::Expect::Row(20) };
+    let apply = Apply { path: path("f"), parent: Some(1), node: 20, step };
+    endpoint.handle(Request::Apply { generation: 21, apply }, 5, &mut out).expect("taken in");
+    endpoint.step(5, &mut out).expect("a step");
+    let small = row(22, 1, "g", 22, Content::File { size: 4, hash: None }).entry.expect("an entry");
+    let source = Source::Inline(serde_bytes::ByteBuf::from(*b"text"));
+    let step = Step::Put { entry: small, source, expect: crate::model::Expect::Absent, displaced: Displaced::Trash };
+    let apply = Apply { path: path("g"), parent: Some(1), node: 22, step };
+    endpoint.handle(Request::Apply { generation: 22, apply }, 6, &mut out).expect("taken in");
+    let results = |out: &[Reply]| {
+        let of = |reply: &Reply| if let Reply::Result { generation, .. } = reply { Some(*generation) } else { None };
+        out.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let mut steps = 0;
+    while results(&out).len() < 2 {
+        endpoint.step(7, &mut out).expect("a step");
+        steps += 1;
+        assert!(steps < 10_000, "{out:?}");
+    }
+    assert_eq!(results(&out), [22, 21], "{out:?}");
+    assert!(std::fs::symlink_metadata(root.path().join("f")).expect("there").is_file());
+    assert!(std::fs::read(root.path().join("f")).expect("read") == contents);
+    let mode = |path: &std::path::Path| {
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).expect("there").permissions())
+    };
+    assert_eq!((mode(&root.path().join("f")) & 0o777, mode(&far) & 0o600), (0o600, 0o600));
 }
 
 /// An endpoint that nobody talks to keeps in mind where something happened, and no more than it must.

@@ -448,6 +448,15 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.trouble(&problem.path.clone(), now);
             out.push(Reply::Problem { path: problem.path.clone(), problem: Some(problem) });
         }
+        for dir in found.long {
+            let problem = self.long.found(&dir);
+            out.extend(problem.map(|problem| Reply::Problem { path: dir, problem: Some(problem) }));
+        }
+        for dir in found.short {
+            if self.long.is_over(&dir) && !self.troubles.contains_key(&dir) {
+                out.push(Reply::Problem { path: dir, problem: None });
+            }
+        }
         let begun = out.len();
         out.extend(found.changes.into_iter().map(Reply::Report));
         saves::copies_first(&mut out[begun..]);

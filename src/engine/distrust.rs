@@ -171,6 +171,7 @@ fn as_changed(path: &RelPath, known: &Known) -> Change {
         moved: None,
         after: Some(known.entry.clone()),
         contents: true,
+        touched: false,
         read: false,
         inline: None,
         like: None,

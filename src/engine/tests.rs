@@ -462,8 +462,10 @@ fn what_has_no_room_waits_for_it() {
     let told = session.engine.handle(Input::Reply(Side::Left, Reply::Clean { path: path("big") }), now);
     assert!(told.iter().any(over), "{told:?}");
     // In whatever words.
-    let put_again = put(&session.report(Side::Left, "big", Some(1), None, None, Some(file(1 << 30)), 0));
-    session.reply(Side::Right, full(put_again.expect("another one")), now);
+    assert!(put(&session.report(Side::Left, "big", Some(1), None, None, Some(file(1 << 30)), 0)).is_none());
+    now += 400_000;
+    let another = put(&session.input(Input::Tick, now)).expect("another one");
+    session.reply(Side::Right, full(another), now);
     session.seqs += 1;
     let (seq, path) = (session.seqs, path("big"));
     let (known, moved, inline, like) = (None, None, None, None);
@@ -475,6 +477,7 @@ fn what_has_no_room_waits_for_it() {
         moved,
         after: None,
         contents: true,
+        touched: false,
         read: false,
         inline,
         like,

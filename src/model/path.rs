@@ -110,6 +110,42 @@ impl RelPath {
         Ok(RelPath(bytes.into()))
     }
 
+    /// Whether this directory is to be looked for from the root on, by whoever comes from the one above it. The kernel's way
+    /// there is as long as the path: far down in a tree only every sixteenth is asked for so.
+    pub fn is_landmark(&self) -> bool {
+        const ALL: usize = 64;
+        const EACH: usize = 16;
+        let depth = self.0.iter().filter(|byte| **byte == b'/').count();
+        depth < ALL || depth % EACH == 0
+    }
+
+    /// Whether a name in this directory may make its path too long.
+    pub fn is_at_the_limit(&self) -> bool {
+        self.0.len() + 1 + NAME_MAX > PATH_MAX
+    }
+
+    /// The path of these names, one below the other.
+    pub fn of_names<'a>(names: impl Iterator<Item = &'a Name>) -> Result<RelPath, PathError> {
+        let mut bytes = Vec::new();
+        for name in names {
+            if !bytes.is_empty() {
+                bytes.push(b'/');
+            }
+            bytes.extend_from_slice(&name.0);
+        }
+        RelPath::new(&bytes)
+    }
+
+    /// How many bytes of this path name the same directories as the other one's first bytes.
+    pub fn shared_length(&self, other: &RelPath) -> usize {
+        let at = first_difference(&self.0, &other.0);
+        let ends = |bytes: &[u8]| bytes.get(at).is_none_or(|byte| *byte == b'/');
+        match ends(&self.0) && ends(&other.0) {
+            true => at,
+            false => self.0[..at].iter().rposition(|byte| *byte == b'/').unwrap_or(0),
+        }
+    }
+
     /// The directory that holds this path and the name in it; `None` for the root.
     pub fn split(&self) -> Option<(RelPath, Name)> {
         if self.is_root() {
@@ -145,6 +181,35 @@ impl RelPath {
     pub fn above_from_top(&self) -> impl Iterator<Item = RelPath> + '_ {
         let slashes = self.0.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         slashes.map(|(at, _)| RelPath(self.0[..at].into()))
+    }
+
+    /// This path, or the directory above it, that is one name longer than its first `length` bytes, which end a name.
+    pub fn one_longer(&self, length: usize) -> RelPath {
+        let from = if length == 0 { 0 } else { (length + 1).min(self.0.len()) };
+        let end = self.0[from..].iter().position(|byte| *byte == b'/').map_or(self.0.len(), |at| from + at);
+        RelPath(self.0[..end].into())
+    }
+
+    /// The topmost directory above this path in an ordered set, of those that `wanted` takes. `next` answers the set's first
+    /// path from one on. Takes few look-ups, however deep the path is.
+    pub fn topmost_above<'a>(
+        &self,
+        next: impl Fn(&RelPath) -> Option<&'a RelPath>,
+        wanted: impl Fn(&RelPath) -> bool,
+    ) -> Option<&'a RelPath> {
+        let mut from = self.one_longer(0);
+        while from != *self {
+            let found = next(&from)?;
+            // What lies beside the way sorts before all that is further down on it.
+            let length = match self.is_below(found) {
+                true if wanted(found) => return Some(found),
+                true => found.0.len(),
+                false if found >= self => return None,
+                false => self.shared_length(found),
+            };
+            from = self.one_longer(length);
+        }
+        None
     }
 
     /// The nearest directory above this path in an ordered set. `last` answers the set's last path up to a bound. Takes
@@ -369,6 +434,55 @@ mod tests {
         assert_eq!(path("ab").rebase(&path("a"), &path("x")), None);
         assert_eq!(path("a/b/c").ancestors().collect::<Vec<_>>(), ["a/b", "a", ""].map(path));
         assert_eq!(path("a/b/c").above_from_top().collect::<Vec<_>>(), ["a", "a/b"].map(path));
+    }
+
+    #[test]
+    fn the_topmost_above_is_what_a_walk_from_the_top_finds() {
+        let all =
+            ["a", "a/a", "a/a/b", "a/a/b/c", "a/a/b/c/d", "a/ab", "a/b", "a-", "ab", "b", "a/a/b/a", "a/a/b/c/d/e"];
+        let all: Vec<RelPath> = all.into_iter().map(path).collect();
+        for bits in 0_u32..1 << all.len() {
+            let chosen = all.iter().enumerate().filter(|(at, _)| bits & 1 << at != 0).map(|(_, path)| path.clone());
+            let set: std::collections::BTreeSet<RelPath> = chosen.collect();
+            let wanted = |path: &RelPath| path.as_bytes().len() != 3;
+            for path in &all {
+                let slow = path.above_from_top().find(|above| set.contains(above) && wanted(above));
+                let found = path.topmost_above(|from| set.range(from..).next(), wanted);
+                assert_eq!(found, slow.as_ref(), "{path} in {set:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn landmarks_are_all_that_is_not_deep_and_some_below() {
+        let deep = |depth: usize| path(&vec!["d"; depth].join("/"));
+        assert!(RelPath::root().is_landmark() && (1..=64).all(|depth| deep(depth).is_landmark()));
+        let below: Vec<usize> = (65..=100).filter(|depth| deep(*depth).is_landmark()).collect();
+        assert_eq!(below, [65, 81, 97]);
+        assert!(
+            !path(&"x".repeat(255)).is_at_the_limit() && deep(1921).is_at_the_limit() && !deep(1920).is_at_the_limit()
+        );
+    }
+
+    #[test]
+    fn what_two_paths_share_is_whole_names() {
+        for (a, b, shared) in [
+            ("a/b/c", "a/b/c", "a/b/c"),
+            ("a/b/c", "a/b", "a/b"),
+            ("a/b", "a/b/c", "a/b"),
+            ("a/bc", "a/b", "a"),
+            ("a/b", "a/c", "a"),
+            ("ab", "a", ""),
+            ("a", "b/a", ""),
+        ] {
+            assert_eq!(path(a).shared_length(&path(b)), shared.len(), "{a} and {b}");
+        }
+        assert_eq!(RelPath::root().shared_length(&path("a")), 0);
+        let names = path("a/bc/d").names().collect::<Vec<_>>();
+        assert_eq!(RelPath::of_names(names.iter()), Ok(path("a/bc/d")));
+        assert_eq!(RelPath::of_names([].iter()), Ok(RelPath::root()));
+        let long = Name::new(&[b'x'; 255]).unwrap();
+        assert!(RelPath::of_names(std::iter::repeat_n(&long, 17)).is_err());
     }
 
     #[test]

@@ -18,6 +18,8 @@ const DIRS: usize = 64;
 const SIZE: u64 = 256 * 1024;
 /// When so many entries lie ready, no more are kept: some file systems tell no size.
 const ENTRIES: usize = 32 * 1024;
+/// Directories in each other that lie ready and are looked through for more.
+const DEPTH: usize = 64;
 /// Entries looked at in search of directories to read.
 const LOOKS: usize = 4096;
 
@@ -51,26 +53,35 @@ impl Ahead {
     }
 
     /// Reads directories that the scan will come to. `levels`: what is still to be looked at in the directories that it
-    /// is in, the innermost first. What cannot be read now is left to the scan itself, which tells why.
+    /// is in, the innermost first, which is open as `inner`. What cannot be read now is left to the scan itself, which tells why.
     pub fn read<'a, D: Disk>(
         &mut self,
         disk: &D,
         filter: &Filter,
+        inner: &D::Dir,
         levels: impl Iterator<Item = (&'a RelPath, &'a [(Name, Stat)])>,
     ) {
         if self.entries >= ENTRIES {
             return;
         }
+        let mut levels = levels.peekable();
+        let innermost = levels.peek().map(|(path, _)| (*path).clone());
         let mut search = Search { ahead: self, filter, looks: LOOKS, size: 0, found: Vec::new() };
         for (path, entries) in levels {
-            if !search.below(path, entries) {
+            if !search.below(path, entries, 0) {
                 break;
             }
         }
         let mut paths = Vec::new();
         let mut dirs = Vec::new();
         for path in search.found {
-            let opened = disk.open_dir(&path).and_then(|dir| Ok((disk.stat_dir(&dir)?, dir)));
+            let opened = match path.split() {
+                Some((above, name)) if !path.is_landmark() && Some(&above) == innermost.as_ref() => {
+                    disk.open_child(inner, &name, &path)
+                }
+                _ => disk.open_dir(&path),
+            };
+            let opened = opened.and_then(|dir| Ok((disk.stat_dir(&dir)?, dir)));
             let Ok((stat, dir)) = opened else { continue };
             if disk.watch(&dir, &path).is_ok() {
                 paths.push((path, (stat.ino, stat.btime)));
@@ -99,7 +110,10 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// False when enough was found or looked at.
-    fn below(&mut self, dir: &RelPath, entries: &[(Name, Stat)]) -> bool {
+    fn below(&mut self, dir: &RelPath, entries: &[(Name, Stat)], depth: usize) -> bool {
+        if depth == DEPTH {
+            return true;
+        }
         for (name, stat) in entries {
             if self.looks == 0 || self.found.len() == DIRS || self.size >= SIZE {
                 return false;
@@ -114,7 +128,7 @@ impl Search<'_> {
             }
             match self.ahead.ready.get(&path) {
                 Some(listing) => {
-                    if !self.below(&path, &listing.entries) {
+                    if !self.below(&path, &listing.entries, depth + 1) {
                         return false;
                     }
                 }
@@ -151,10 +165,11 @@ mod tests {
         let disk = RealDisk::open(root.path(), "p", Arc::new(NoCover)).expect("open");
         let filter = Filter::new(&FilterSettings::default()).expect("filters");
         let open = |at: &str| disk.open_dir(&path(at)).expect("open");
-        let top = disk.list(&disk.open_dir(&RelPath::root()).expect("open")).expect("list");
+        let inner = disk.open_dir(&RelPath::root()).expect("open");
+        let top = disk.list(&inner).expect("list");
 
         let mut ahead = Ahead::default();
-        ahead.read(&disk, &filter, std::iter::once((&RelPath::root(), &top[..])));
+        ahead.read(&disk, &filter, &inner, std::iter::once((&RelPath::root(), &top[..])));
         assert_eq!((ahead.ready.len(), ahead.entries), (DIRS, 2 * DIRS));
         assert!(ahead.holds(&path("d000")) && !ahead.holds(&path("Thumbs.db")));
 
@@ -168,7 +183,7 @@ mod tests {
         assert!(ahead.take(&disk, &path("d001"), &open("d001")).is_none(), "another directory lies there");
 
         // What was read tells of more.
-        ahead.read(&disk, &filter, std::iter::once((&RelPath::root(), &top[3..])));
+        ahead.read(&disk, &filter, &inner, std::iter::once((&RelPath::root(), &top[3..])));
         assert!(ahead.holds(&path("d003/sub")) && ahead.ready.len() <= 2 * DIRS);
         assert_eq!(ahead.entries, ahead.ready.values().map(|listing| listing.entries.len()).sum::<usize>());
     }

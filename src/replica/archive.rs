@@ -214,6 +214,10 @@ pub trait Archive {
     fn set_identity(&mut self, identity: &Identity) -> Result<(), ArchiveError>;
 
     fn child(&self, parent: NodeId, name: &Name) -> Result<Option<Row>, ArchiveError>;
+    /// The node of the same row, for those who want no more of it.
+    fn child_node(&self, parent: NodeId, name: &Name) -> Result<Option<NodeId>, ArchiveError> {
+        Ok(self.child(parent, name)?.map(|row| row.node))
+    }
     fn node(&self, node: NodeId) -> Result<Option<Row>, ArchiveError>;
     /// The rows in a directory, sorted by name.
     fn children(&self, parent: NodeId) -> Result<Vec<Row>, ArchiveError>;

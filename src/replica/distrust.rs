@@ -20,8 +20,8 @@ type At<'a, Dir> = (&'a Dir, &'a Name);
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Whether this machine was booted since the tree was last known to be what the archive says.
-    pub fn is_unproven(&self) -> bool {
-        self.unproven
+    pub fn is_rebooted(&self) -> bool {
+        self.rebooted
     }
 
     /// A scan has compared the whole tree with the archive.
@@ -32,11 +32,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Before a commit: if all is compared and nothing is open, nothing of what the power took is left to be found.
     pub(super) fn prove(&mut self) -> Result<(), ReplicaError> {
         let settled = self.compared && self.reported.is_empty();
-        if self.unproven && (self.identity.peer == [0; 16] || settled && !self.is_any_uncompared()?) {
-            self.unproven = false;
+        if self.rebooted && (self.identity.peer == [0; 16] || settled && !self.is_any_uncompared()?) {
+            self.rebooted = false;
             self.learned.clear();
         }
-        if !self.unproven {
+        if !self.rebooted {
             self.identity.proven = self.disk.boot_id();
         }
         Ok(())
@@ -62,9 +62,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         found: Option<&Entry>,
         contents: bool,
     ) {
-        let Some(row) = row.filter(|_| self.unproven) else { return };
+        let Some(row) = row.filter(|_| self.rebooted) else { return };
         let why = match (row.signature, found) {
-            (None, Some(found)) if contents => self.suspect(row, at, found),
+            (None, Some(found)) if contents => self.doubt_about(row, at, found),
             (None, _) => Distrust::Older,
             (Some(_), Some(found)) if contents && !self.compared && self.is_emptied(row, at, found) => {
                 Distrust::Emptied
@@ -75,7 +75,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// What lies where the other side has recorded something that this side had not before its power failed.
-    fn suspect(&self, row: &Row, at: Option<At<'_, D::Dir>>, found: &Entry) -> Distrust {
+    fn doubt_about(&self, row: &Row, at: Option<At<'_, D::Dir>>, found: &Entry) -> Distrust {
         let older = self.learned.get(&row.node).and_then(Option::as_ref).map(|entry| &entry.content);
         if older.is_some_and(|older| older.compare(&found.content) == Sameness::Same) {
             return Distrust::Older;

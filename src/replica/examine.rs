@@ -110,20 +110,23 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// What a look below a directory that is gone leads to: the topmost that is, unless that was told. So a deep tree is not
     /// climbed level by level, each after its own wait.
     fn gone_above(&self, parent: RelPath) -> Result<Examined, ReplicaError> {
-        let mut dir = self.disk.open_dir(&RelPath::root()).at(&parent, "open the root")?;
-        for path in parent.above_from_top() {
-            let Some(name) = path.name() else { continue };
-            match self.disk.open_child(&dir, &name, &path) {
-                Ok(inner) => dir = inner,
-                Err(error) if above_is_gone(&error) => {
-                    let told = self.reported.get(&path).is_some_and(|reported| reported.seen.is_none());
-                    return Ok(if told { Examined::Same } else { Examined::Above(path) });
-                }
-                Err(_) => break,
+        self.disk.open_dir(&RelPath::root()).at(&parent, "open the root")?;
+        let bytes = parent.as_bytes();
+        let ends: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'/').chain([bytes.len()]).collect();
+        let upto = |at: usize| parent.one_longer(if at == 0 { 0 } else { ends[at - 1] });
+        // What lies below something that is gone is gone: few of them need be asked for.
+        let (mut there, mut gone) = (0, ends.len() - 1);
+        while there < gone {
+            let middle = there.midpoint(gone);
+            match self.disk.open_dir(&upto(middle)) {
+                Ok(_) => there = middle + 1,
+                Err(error) if above_is_gone(&error) => gone = middle,
+                Err(_) => there = ends.len() - 1,
             }
         }
-        let told = self.reported.get(&parent).is_some_and(|reported| reported.seen.is_none());
-        Ok(if told { Examined::Same } else { Examined::Above(parent) })
+        let topmost = upto(there);
+        let told = self.reported.get(&topmost).is_some_and(|reported| reported.seen.is_none());
+        Ok(if told { Examined::Same } else { Examined::Above(topmost) })
     }
 
     /// The same, for a name in an open directory whose node is `parent`.

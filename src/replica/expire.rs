@@ -172,14 +172,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(size)
     }
 
-    /// Bytes of the files in a directory and all below it.
+    /// Bytes of the files in a directory and all below it, however deep that is.
     pub(super) fn tree_size(&self, dir: &D::Dir, name: &Name) -> u64 {
-        let Ok(below) = self.disk.open_child(dir, name, &RelPath::root()) else { return 0 };
-        let entries = self.disk.list(&below).unwrap_or_default();
-        let size = |(name, stat): &(Name, super::disk::Stat)| match stat.kind {
-            Some(Kind::Dir) => self.tree_size(&below, name),
-            _ => stat.size,
-        };
-        entries.iter().map(size).sum()
+        let mut size: u64 = 0;
+        let mut to_come = vec![(dir.clone(), name.clone())];
+        while let Some((above, name)) = to_come.pop() {
+            let Ok(dir) = self.disk.open_child(&above, &name, &RelPath::root()) else { continue };
+            for (name, stat) in self.disk.list(&dir).unwrap_or_default() {
+                match stat.kind {
+                    Some(Kind::Dir) => to_come.push((dir.clone(), name)),
+                    _ => size = size.saturating_add(stat.size),
+                }
+            }
+        }
+        size
     }
 }

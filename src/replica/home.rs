@@ -63,25 +63,33 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         since: Option<i64>,
         object: (&D::Dir, &Name),
     ) -> Result<Home<D::Dir>, ReplicaError> {
-        if let Ok(dir) = self.disk.open_dir(path) {
-            let wider = match since {
-                Some(since) => self.was_narrower(path, since)?,
-                None => false,
-            };
-            return Ok(Home { dir, path: path.clone(), wider });
-        }
-        let Some((above, name)) = path.split() else {
-            return Err(io::Error::other("no directory to keep it in")).at(path, "keep a version");
-        };
-        let mut home = self.home(&above, since, object)?;
-        if home.path == above {
-            let attrs = self.attrs_of_gone(path, object)?;
-            if let Some(dir) = self.make_directory(&home.dir, &name, path, &attrs)? {
-                return Ok(Home { dir, path: path.clone(), wider: home.wider });
+        // What is missing, the innermost first: as many as a path has names.
+        let mut missing = Vec::new();
+        let mut at = path.clone();
+        let mut home = loop {
+            if let Ok(dir) = self.disk.open_dir(&at) {
+                let wider = match since {
+                    Some(since) => self.was_narrower(&at, since)?,
+                    None => false,
+                };
+                break Home { dir, path: at, wider };
             }
+            let Some((above, name)) = at.split() else {
+                return Err(io::Error::other("no directory to keep it in")).at(&at, "keep a version");
+            };
+            missing.push((std::mem::replace(&mut at, above), name));
+        };
+        for (path, name) in missing.into_iter().rev() {
+            if path.parent().as_ref() == Some(&home.path) {
+                let attrs = self.attrs_of_gone(&path, object)?;
+                if let Some(dir) = self.make_directory(&home.dir, &name, &path, &attrs)? {
+                    home = Home { dir, path, wider: home.wider };
+                    continue;
+                }
+            }
+            // It lies in another directory than it did.
+            home.wider = true;
         }
-        // It lies in another directory than it did.
-        home.wider = true;
         Ok(home)
     }
 

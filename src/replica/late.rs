@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::rc::Rc;
 
 use crate::model::{Generation, Kind, Millis, Name, NodeId, RelPath, Time};
 
@@ -59,14 +60,14 @@ pub(super) enum Known {
 }
 
 /// A directory of a tree in the trash or the stage.
-struct Level<'a, Dir> {
+struct Level<Dir> {
     /// Where it lies now.
-    dir: &'a Dir,
-    name: &'a Name,
+    dir: Dir,
+    name: Name,
     /// Where users knew it.
-    path: &'a RelPath,
+    path: RelPath,
     stat: Stat,
-    above: Option<&'a Level<'a, Dir>>,
+    above: Option<Rc<Level<Dir>>>,
 }
 
 impl<D: Disk, A: Archive> Replica<D, A> {
@@ -200,50 +201,69 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         path: &RelPath,
         known: Known,
     ) -> Result<Late, ReplicaError> {
-        let late = self.look_into(&Level { dir, name, path, stat, above: None }, known)?;
+        let top = Level { dir: dir.clone(), name: name.clone(), path: path.clone(), stat, above: None };
+        let late = self.look_into(top, known)?;
         if late == Late::Written {
             self.expiry.size = None;
         }
         Ok(late)
     }
 
-    fn look_into(&mut self, level: &Level<'_, D::Dir>, known: Known) -> Result<Late, ReplicaError> {
-        let inside = self.disk.open_child(level.dir, level.name, level.path).at(level.path, "open what was deleted")?;
+    fn look_into(&mut self, top: Level<D::Dir>, known: Known) -> Result<Late, ReplicaError> {
         let mut found = Late::Quiet;
-        for (name, stat) in self.disk.list(&inside).at(level.path, "list what was deleted")? {
-            let Ok(path) = level.path.join(&name) else { continue };
-            if stat.foreign || self.goes_along(&path, &stat) {
-                continue;
+        // In a list and not on the stack: users make trees of any depth.
+        let mut to_come = vec![(Rc::new(top), known)];
+        while let Some((level, known)) = to_come.pop() {
+            let (dir, name, at) = (&level.dir, &level.name, &level.path);
+            let inside = self.disk.open_child(dir, name, at).at(at, "open what was deleted")?;
+            for (name, stat) in self.disk.list(&inside).at(at, "list what was deleted")? {
+                let Ok(path) = at.join(&name) else { continue };
+                if stat.foreign || self.goes_along(&path, &stat) {
+                    continue;
+                }
+                let (late, below) = self.is_late(&level, &inside, &name, &stat, &path, known)?;
+                let one = match stat.kind {
+                    _ if late => {
+                        self.give_back(&level, (&inside, &name), &path)?;
+                        Late::Written
+                    }
+                    Some(Kind::Dir) => {
+                        let inner = Level { dir: inside.clone(), name, path, stat, above: Some(level.clone()) };
+                        to_come.push((Rc::new(inner), below));
+                        Late::Quiet
+                    }
+                    Some(Kind::File) if self.is_open(&inside, &name, &path)? => Late::StillOpen,
+                    _ => Late::Quiet,
+                };
+                found = found.max(one);
             }
-            let (late, below) = match known {
-                Known::Until(stamp) => (is_late(&level.stat, &stat, stamp), known),
-                Known::Rows(node) => {
-                    let row = node.map(|node| self.row_in(node, &name, &path)).transpose()?.flatten();
-                    let as_row = match &row {
-                        Some(row) if stat.kind == Some(Kind::Dir) => {
-                            row.entry.kind() == Kind::Dir && row.signature.is_none_or(|s| s.same_object(&stat))
-                        }
-                        Some(row) => self.is_as_recorded(&inside, row, &stat, &path)?,
-                        None => false,
-                    };
-                    (!as_row, Known::Rows(row.map(|row| row.node)))
-                }
-            };
-            let one = match stat.kind {
-                _ if late => {
-                    self.give_back(level, (&inside, &name), &path)?;
-                    Late::Written
-                }
-                Some(Kind::Dir) => {
-                    let inner = Level { dir: &inside, name: &name, path: &path, stat, above: Some(level) };
-                    self.look_into(&inner, below)?
-                }
-                Some(Kind::File) if self.is_open(&inside, &name, &path)? => Late::StillOpen,
-                _ => Late::Quiet,
-            };
-            found = found.max(one);
         }
         Ok(found)
+    }
+
+    /// Whether a name in a deleted directory is late, and what is known of what lies below it.
+    fn is_late(
+        &mut self,
+        level: &Level<D::Dir>,
+        inside: &D::Dir,
+        name: &Name,
+        stat: &Stat,
+        path: &RelPath,
+        known: Known,
+    ) -> Result<(bool, Known), ReplicaError> {
+        let node = match known {
+            Known::Until(stamp) => return Ok((is_late(&level.stat, stat, stamp), known)),
+            Known::Rows(node) => node,
+        };
+        let row = node.map(|node| self.row_in(node, name, path)).transpose()?.flatten();
+        let as_row = match &row {
+            Some(row) if stat.kind == Some(Kind::Dir) => {
+                row.entry.kind() == Kind::Dir && row.signature.is_none_or(|s| s.same_object(stat))
+            }
+            Some(row) => self.is_as_recorded(inside, row, stat, path)?,
+            None => false,
+        };
+        Ok((!as_row, Known::Rows(row.map(|row| row.node))))
     }
 
     fn is_open(&self, dir: &D::Dir, name: &Name, path: &RelPath) -> Result<bool, ReplicaError> {
@@ -256,7 +276,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Puts an object back where users expect it, in directories like those that it lay in; if that cannot be, beside.
     fn give_back(
         &mut self,
-        level: &Level<'_, D::Dir>,
+        level: &Rc<Level<D::Dir>>,
         object: (&D::Dir, &Name),
         path: &RelPath,
     ) -> Result<(), ReplicaError> {
@@ -273,7 +293,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             },
         };
         let (object, name) = (narrowed.as_ref().map_or(object, |(dir, name)| (dir, name)), object.1);
-        if home.path == *level.path {
+        if home.path == level.path {
             match self.disk.rename(object, (&home.dir, name)) {
                 Ok(()) => {
                     if self.settings.durable {
@@ -310,33 +330,46 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
     }
 
-    /// Opens the directory that lies where this one lay; where there is nothing, makes one like it. If something else lies
-    /// there, the nearest one above.
+    /// Opens the directory that lies where this one lay, and before those above it; where there is nothing, makes one like
+    /// it. If something else lies there, the nearest one above.
     fn make_again(
         &mut self,
-        level: &Level<'_, D::Dir>,
+        level: &Rc<Level<D::Dir>>,
         object: (&D::Dir, &Name),
     ) -> Result<Home<D::Dir>, ReplicaError> {
-        let (path, Some((above, name))) = (level.path, level.path.split()) else {
-            return Err(io::Error::other("the root")).at(level.path, "give back what came too late");
-        };
-        let was = self.door(level.dir, level.name, &level.stat);
-        let mut home = match level.above {
-            Some(above) => self.make_again(above, object)?,
-            // What lay above the tree stayed when it went.
-            None => self.home(&above, None, object)?,
-        };
-        if home.path != above {
-            return Ok(home);
+        let mut levels: Vec<_> = std::iter::successors(Some(level), |level| level.above.as_ref()).collect();
+        let root = || io::Error::other("the root");
+        let top = levels.last().and_then(|top| top.path.parent());
+        // What lay above the tree stayed when it went.
+        let mut home =
+            self.home(&top.ok_or_else(root).at(&level.path, "give back what came too late")?, None, object)?;
+        while let Some(level) = levels.pop() {
+            let Some((above, name)) = level.path.split() else { break };
+            if home.path != above {
+                break;
+            }
+            home = self.make_level_again(level, home, &name)?;
         }
+        Ok(home)
+    }
+
+    /// The same for one directory in `home`.
+    fn make_level_again(
+        &mut self,
+        level: &Level<D::Dir>,
+        mut home: Home<D::Dir>,
+        name: &Name,
+    ) -> Result<Home<D::Dir>, ReplicaError> {
+        let path = &level.path;
+        let was = self.door(&level.dir, &level.name, &level.stat);
         for _ in 0..3 {
             if let Ok(dir) = self.disk.open_dir(path) {
-                let now = self.disk.stat_dir(&dir).map(|stat| self.door(&home.dir, &name, &stat));
+                let now = self.disk.stat_dir(&dir).map(|stat| self.door(&home.dir, name, &stat));
                 let wider = home.wider || !now.is_ok_and(|now| now.is_within(&was));
                 return Ok(Home { dir, path: path.clone(), wider });
             }
-            let attrs = self.live(level.dir, path, level.name, level.stat, Kind::Dir)?.attrs;
-            if self.make_directory(&home.dir, &name, path, &attrs)?.is_none() && self.disk.open_dir(path).is_err() {
+            let attrs = self.live(&level.dir, path, &level.name, level.stat, Kind::Dir)?.attrs;
+            if self.make_directory(&home.dir, name, path, &attrs)?.is_none() && self.disk.open_dir(path).is_err() {
                 break;
             }
         }

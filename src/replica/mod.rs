@@ -173,6 +173,8 @@ pub struct Replica<D: Disk, A: Archive> {
     open_weight: usize,
     /// Nodes whose objects lie elsewhere than their rows say, as reported.
     pub(crate) moved: HashMap<NodeId, RelPath>,
+    /// From the root down to the directory that was asked for last.
+    way: std::cell::RefCell<resolve::Way>,
     /// Objects at these paths that count as new ones, though the archive knows them under other names.
     pub(crate) copies: HashMap<RelPath, (u64, Time)>,
     /// The objects of these reports, by inode and birth time.
@@ -188,10 +190,10 @@ pub struct Replica<D: Disk, A: Archive> {
     /// Directories that must be scanned (they are new, or their events were lost).
     pub(crate) unscanned: BTreeSet<RelPath>,
     /// The machine was booted since the tree was last known to be what the archive says.
-    pub(crate) unproven: bool,
+    pub(crate) rebooted: bool,
     /// The whole tree was compared with the archive since this replica was opened.
     pub(crate) compared: bool,
-    /// Nodes that the other side knew better, while this one is unproven, and what it had recorded of them.
+    /// Nodes that the other side knew better, while this one is not proven after a boot, and what it had recorded of them.
     pub(crate) learned: HashMap<NodeId, Option<Entry>>,
     /// Reports that may be what a power failure left, to be told before them.
     pub(crate) distrusts: Vec<(RelPath, Seq, Distrust)>,
@@ -235,6 +237,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             reported: BTreeMap::new(),
             open_weight: 0,
             moved: HashMap::new(),
+            way: Default::default(),
             copies: HashMap::new(),
             reported_objects: HashMap::new(),
             snapshots: HashMap::new(),
@@ -242,7 +245,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             dirty: BTreeSet::new(),
             vanished: BTreeSet::new(),
             unscanned: BTreeSet::new(),
-            unproven: false,
+            rebooted: false,
             compared: false,
             learned: HashMap::new(),
             distrusts: Vec::new(),
@@ -267,7 +270,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub fn begin(&mut self) -> Result<(), error::ReplicaError> {
         self.identity = self.archive.identity()?;
         let met = self.identity.peer != [0; 16];
-        self.unproven = met && self.identity.proven != self.disk.boot_id();
+        self.rebooted = met && self.identity.proven != self.disk.boot_id();
         if !self.settings.dry_run {
             self.recover()?;
             self.forget_excluded()?;
@@ -317,6 +320,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(());
         }
         for node in &excluded {
+            self.leave_way(*node);
             self.archive.drop_tree(*node)?;
         }
         self.notes.push(format!("the filters changed: {} paths do not take part any more", excluded.len()));
@@ -328,6 +332,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.forget_report(path);
         if let Some(node) = reported.moved {
             self.moved.insert(node, path.clone());
+            self.way.get_mut().forget();
         }
         if let Some(seen) = &reported.seen {
             self.reported_objects.insert((seen.signature.ino, seen.signature.btime), path.clone());
@@ -374,6 +379,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             && self.moved.get(&node) == Some(path)
         {
             self.moved.remove(&node);
+            self.way.get_mut().forget();
         }
         if let Some(seen) = &reported.seen {
             let object = (seen.signature.ino, seen.signature.btime);

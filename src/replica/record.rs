@@ -137,6 +137,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.unscanned.insert(record.path.clone());
             self.unscanned.extend(self.moved.get(&record.node).cloned());
         }
+        if self.moved.contains_key(&record.node) {
+            self.way.get_mut().forget();
+        }
         if let Some(further) = self.moved.remove(&record.node).filter(|at| *at != record.path) {
             // It moved on meanwhile: that is a move from its new row.
             self.forget_report(&further);
@@ -150,8 +153,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.unproven.owe(&record.path);
         }
         // In a directory that was renamed meanwhile it was looked for before it had a row.
-        let here = self.path_of(row.parent)?.and_then(|above| above.join(&row.name).ok());
-        self.dirty.extend(here.filter(|here| *here != record.path));
+        if self.node_of(&above)? != Some(row.parent) {
+            let here = self.path_of(row.parent)?.and_then(|above| above.join(&row.name).ok());
+            self.dirty.extend(here.filter(|here| *here != record.path));
+        }
         self.copies.remove(&record.path);
         self.forget_orphaned_moves()?;
         if let Some(from) = &record.from {
@@ -171,7 +176,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// side, if it missed the action, would teach it to this one again in the place of what lies there now.
     pub(crate) fn put_row(&mut self, row: &Row) -> Result<(), ReplicaError> {
         self.unproven.note(row);
+        // Its old place, and what had its new one, lead to it no more.
+        self.leave_way(row.node);
         if let Some(node) = self.archive.put(row)? {
+            self.leave_way(node);
             self.removals.take_place(node, row.node);
             let (parent, name, generation) = (row.parent, row.name.clone(), row.generation);
             self.archive.bury(&Tombstone { node, parent, name, generation })?;
@@ -235,36 +243,42 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         rows.iter().try_for_each(|row| self.learn_node(row.node, &mut all))
     }
 
-    /// Learns one node of those that are left; first the one that has its name here, if that has left it since.
+    /// Learns one node of those that are left; first the one that has its name here, if that has left it since, and so on: as
+    /// many as the other side makes them, so they wait in a list.
     fn learn_node(&mut self, node: NodeId, left: &mut BTreeMap<NodeId, &AncestorRow>) -> Result<(), ReplicaError> {
-        let Some(learned) = left.remove(&node) else { return Ok(()) };
-        let own = self.archive.node(node)?;
-        if own.as_ref().is_some_and(|own| own.generation >= learned.generation) {
-            return Ok(());
+        let mut waiting = Vec::new();
+        let mut next = Some(node);
+        while let Some(learned) = next.take().and_then(|node| left.remove(&node)) {
+            let node = learned.node;
+            let own = self.archive.node(node)?;
+            if own.as_ref().is_some_and(|own| own.generation >= learned.generation) {
+                break;
+            }
+            self.identity.generation = self.identity.generation.max(learned.generation);
+            if let Some(old) = self.path_of(node)? {
+                self.dirty.insert(old);
+            }
+            if self.rebooted {
+                self.learned.insert(node, own.map(|own| own.entry));
+            }
+            self.dirty.insert(learned.path.clone());
+            let (Some(entry), Some(name)) = (&learned.entry, learned.path.name()) else {
+                self.bury(learned.generation, node)?;
+                break;
+            };
+            let holder = self.archive.child_node(learned.parent, &name)?;
+            next = holder.filter(|holder| *holder != node);
+            waiting.push(Row {
+                node,
+                parent: learned.parent,
+                name,
+                generation: learned.generation,
+                entry: entry.clone(),
+                achieved: None,
+                signature: None,
+            });
         }
-        self.identity.generation = self.identity.generation.max(learned.generation);
-        if let Some(old) = self.path_of(node)? {
-            self.dirty.insert(old);
-        }
-        if self.unproven {
-            self.learned.insert(node, own.map(|own| own.entry));
-        }
-        self.dirty.insert(learned.path.clone());
-        let (Some(entry), Some(name)) = (&learned.entry, learned.path.name()) else {
-            return self.bury(learned.generation, node);
-        };
-        if let Some(holder) = self.archive.child(learned.parent, &name)?.filter(|holder| holder.node != node) {
-            self.learn_node(holder.node, left)?;
-        }
-        self.put_row(&Row {
-            node,
-            parent: learned.parent,
-            name,
-            generation: learned.generation,
-            entry: entry.clone(),
-            achieved: None,
-            signature: None,
-        })
+        waiting.iter().rev().try_for_each(|row| self.put_row(row))
     }
 
     /// All rows and tombstones above a generation, as the other side is to learn them.
@@ -298,6 +312,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 return Ok(None);
             }
         }
-        Ok(names.iter().rev().try_fold(RelPath::root(), |path, name| path.join(name)).ok())
+        Ok(RelPath::of_names(names.iter().rev()).ok())
     }
 }

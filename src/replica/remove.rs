@@ -24,6 +24,16 @@ enum Below {
     Survivors,
 }
 
+/// A directory of which one thing after another is removed.
+struct Level<Dir> {
+    /// What it lies in, and its name there.
+    parent: Parent<Dir>,
+    path: RelPath,
+    node: NodeId,
+    dir: Dir,
+    entries: std::vec::IntoIter<(Name, Stat)>,
+}
+
 impl<D: Disk, A: Archive> Replica<D, A> {
     pub(crate) fn remove(
         &mut self,
@@ -89,6 +99,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Drops a node's rows and leaves a tombstone.
     pub(crate) fn bury(&mut self, generation: Generation, node: NodeId) -> Result<(), ReplicaError> {
         let Some(row) = self.archive.node(node)? else { return Ok(()) };
+        self.leave_way(node);
         self.archive.drop_tree(node)?;
         self.archive.bury(&Tombstone { node, parent: row.parent, name: row.name, generation })?;
         self.forget_orphaned_moves()?;
@@ -215,48 +226,72 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         newest: &mut Time,
     ) -> Result<Below, ReplicaError> {
         let mut found = Below::Known;
-        for (name, stat) in self.disk.list(dir).at(path, "list the directory")? {
-            let Ok(below) = path.join(&name) else { return Ok(Below::Survivors) };
-            if self.goes_along(&below, &stat) {
-                continue;
-            }
-            *newest = (*newest).max(stat.ctime);
-            let row = match node {
-                Some(node) => self.row_in(node, &name, &below)?,
-                None => None,
-            };
-            let Some(row) = row else { return Ok(Below::Survivors) };
-            let now = match stat.kind {
-                Some(Kind::Dir) if row.entry.kind() == Kind::Dir && !stat.foreign => {
+        // What is still to be entered, in a list and not on the stack: users make trees of any depth.
+        let mut to_come: Vec<(D::Dir, Name, RelPath, NodeId)> = Vec::new();
+        let (mut dir, mut path, mut node) = (dir.clone(), path.clone(), node);
+        loop {
+            for (name, stat) in self.disk.list(&dir).at(&path, "list the directory")? {
+                let whole = path.join(&name).ok();
+                if whole.as_ref().is_some_and(|below| self.goes_along(below, &stat)) {
+                    continue;
+                }
+                *newest = (*newest).max(stat.ctime);
+                let row = match (node, &whole) {
+                    (Some(node), Some(below)) => self.row_in(node, &name, below)?,
+                    // A move has made its path too long. Its row knows no path.
+                    (Some(node), None) => self.archive.child(node, &name)?.filter(|row| {
+                        !self.moved.contains_key(&row.node)
+                            && (stat.kind == Some(Kind::Dir) || self.unchanged(row, &stat))
+                    }),
+                    (None, _) => None,
+                };
+                let Some(row) = row else { return Ok(Below::Survivors) };
+                // For those who are told.
+                let below = whole.unwrap_or_else(|| path.clone());
+                if stat.kind == Some(Kind::Dir) && row.entry.kind() == Kind::Dir && !stat.foreign {
                     let same = row.signature.is_some_and(|s| {
                         s.same_object(&stat) && (s.mode, s.uid, s.gid) == (stat.mode, stat.uid, stat.gid)
                     });
                     if !same {
                         return Ok(Below::Survivors);
                     }
-                    let inside = self.disk.open_child(dir, &name, &below).at(&below, "open the directory")?;
-                    self.walk_known(&inside, &below, Some(row.node), newest)?
+                    to_come.push((dir.clone(), name, below, row.node));
+                    continue;
                 }
-                kind => match (self.compared(dir, &row, &stat, &below)?, kind) {
-                    (Below::Known, Some(Kind::File)) => match self.guard(&below, (dir, &name), &stat)? {
-                        Guarded::Busy => Below::Busy,
-                        Guarded::Refused => Below::Survivors,
-                        Guarded::Lease(file) => {
-                            if let Some(file) = file {
-                                self.disk.release(&file);
-                            }
-                            Below::Known
-                        }
-                    },
-                    (other, _) => other,
-                },
-            };
-            found = found.max(now);
-            if found == Below::Survivors {
-                break;
+                found = found.max(self.is_known(&dir, &name, &row, &stat, &below)?);
+                if found == Below::Survivors {
+                    return Ok(found);
+                }
             }
+            let Some((above, name, below, inner)) = to_come.pop() else { return Ok(found) };
+            dir = self.disk.open_child(&above, &name, &below).at(&below, "open the directory")?;
+            (path, node) = (below, Some(inner));
         }
-        Ok(found)
+    }
+
+    /// The same for one object that is no directory, or should be none.
+    fn is_known(
+        &mut self,
+        dir: &D::Dir,
+        name: &Name,
+        row: &Row,
+        stat: &Stat,
+        path: &RelPath,
+    ) -> Result<Below, ReplicaError> {
+        let compared = self.compared(dir, row, stat, path)?;
+        if compared != Below::Known || stat.kind != Some(Kind::File) {
+            return Ok(compared);
+        }
+        Ok(match self.guard(path, (dir, name), stat)? {
+            Guarded::Busy => Below::Busy,
+            Guarded::Refused => Below::Survivors,
+            Guarded::Lease(file) => {
+                if let Some(file) = file {
+                    self.disk.release(&file);
+                }
+                Below::Known
+            }
+        })
     }
 
     /// Whether an object is its row's: by its stat, or by its contents where the stat proves nothing.
@@ -309,26 +344,46 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         path: &RelPath,
         node: NodeId,
     ) -> Result<(), ReplicaError> {
-        let dir = self.disk.open_dir(path).at(path, "open the directory")?;
-        for (name, stat) in self.disk.list(&dir).at(path, "list the directory")? {
-            let Ok(below) = path.join(&name) else { continue };
+        let top = Parent { dir: parent.dir.clone(), node: parent.node, name: parent.name.clone() };
+        let mut levels = vec![self.enter_known(top, path.clone(), node)?];
+        while let Some(level) = levels.last_mut() {
+            let Some((name, stat)) = level.entries.next() else {
+                if let Some(level) = levels.pop() {
+                    self.leave_known(generation, &level)?;
+                }
+                continue;
+            };
+            let Ok(below) = level.path.join(&name) else { continue };
+            let (dir, node) = (level.dir.clone(), level.node);
             let Some(row) = self.row_in(node, &name, &below)? else { continue };
-            let inner = Parent { dir: dir.clone(), node, name };
+            let inner = Parent { dir, node, name };
             if stat.kind == Some(Kind::Dir) && row.entry.kind() == Kind::Dir && !stat.foreign {
-                self.remove_known(generation, &inner, &below, row.node)?;
-            } else if self.is_as_recorded(&dir, &row, &stat, &below)? {
+                levels.push(self.enter_known(inner, below, row.node)?);
+            } else if self.is_as_recorded(&inner.dir, &row, &stat, &below)? {
                 self.remove_one(generation, &inner, &below, &stat)?;
-                self.touch(&below, &dir);
+                self.touch(&below, &inner.dir);
             }
         }
-        let left = self.disk.list(&dir).at(path, "list the directory")?;
+        Ok(())
+    }
+
+    fn enter_known(&self, parent: Parent<D::Dir>, path: RelPath, node: NodeId) -> Result<Level<D::Dir>, ReplicaError> {
+        let dir = self.disk.open_child(&parent.dir, &parent.name, &path).at(&path, "open the directory")?;
+        let entries = self.disk.list(&dir).at(&path, "list the directory")?.into_iter();
+        Ok(Level { parent, path, node, dir, entries })
+    }
+
+    /// All that was known in a directory is gone; so is the directory, if nothing else is left in it.
+    fn leave_known(&mut self, generation: Generation, level: &Level<D::Dir>) -> Result<(), ReplicaError> {
+        let Level { parent, path, dir, .. } = level;
+        let left = self.disk.list(dir).at(path, "list the directory")?;
         let holds = left.iter().any(|(name, stat)| path.join(name).is_ok_and(|p| !self.goes_along(&p, stat)));
         if holds {
             self.dirty.insert(path.clone());
             self.unscanned.insert(path.clone());
             return Ok(());
         }
-        let stat = self.disk.stat_dir(&dir).at(path, "stat the directory")?;
+        let stat = self.disk.stat_dir(dir).at(path, "stat the directory")?;
         // Refused: something came into it this very moment. It stays, and is found as new.
         self.remove_tree_if_empty(generation, parent, path, &stat)
     }

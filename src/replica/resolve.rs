@@ -11,26 +11,80 @@ use super::disk::Disk;
 /// Deeper than any path can be: a cycle among the rows is an error of the archive, not an endless loop.
 const MAX_DEPTH: usize = 4096;
 
+/// The last way from a directory down to another, step by step: who looks at one path after another in a deep tree asks
+/// for nearly the same way again and again. It holds only as long as none of its rows gets another place, and what was
+/// reported to have moved stays the same.
+#[derive(Debug, Default)]
+pub(crate) struct Way {
+    /// Where it begins, and how much of the path leads there.
+    start: (NodeId, usize),
+    path: Option<RelPath>,
+    /// How much of the path leads to which node.
+    steps: Vec<(usize, NodeId)>,
+}
+
+impl Way {
+    /// How far this way goes towards a path.
+    fn towards(&mut self, path: &RelPath, start: (NodeId, usize)) -> (NodeId, usize) {
+        let shared = match &self.path {
+            Some(old) if self.start == start => path.shared_length(old),
+            _ => 0,
+        };
+        let common = self.steps.partition_point(|(end, _)| *end <= shared);
+        let known = common.checked_sub(1).map_or(start, |last| (self.steps[last].1, self.steps[last].0));
+        if known.1 < path.as_bytes().len() {
+            self.steps.truncate(common);
+            (self.start, self.path) = (start, Some(path.clone()));
+        }
+        known
+    }
+
+    fn go_on(&mut self, end: usize, node: NodeId) {
+        self.steps.push((end, node));
+    }
+
+    /// What leads to this node does so no more, nor to what lies below it.
+    fn leave(&mut self, node: NodeId) {
+        if self.start.0 == node {
+            self.forget();
+        } else if let Some(at) = self.steps.iter().position(|(_, step)| *step == node) {
+            self.steps.truncate(at);
+        }
+    }
+
+    pub(crate) fn forget(&mut self) {
+        *self = Way::default();
+    }
+}
+
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// The node of the directory at `dir` as users see it now; `None` if the archive does not know it.
     pub(crate) fn node_of(&self, dir: &RelPath) -> Result<Option<NodeId>, ArchiveError> {
         let bytes = dir.as_bytes();
         // From what moved there, or from the root, name by name: nothing is made of the paths in between.
-        let (mut node, mut at) = match self.moved_above(dir) {
+        let start = match self.moved_above(dir) {
             Some((node, top)) => (node, top.as_bytes().len()),
             None => (ROOT_NODE, 0),
         };
+        let mut way = self.way.borrow_mut();
+        let (mut node, mut at) = way.towards(dir, start);
         while at < bytes.len() {
             let from = if at == 0 { 0 } else { at + 1 };
             let end = bytes[from..].iter().position(|b| *b == b'/').map_or(bytes.len(), |length| from + length);
             let Ok(name) = Name::new(&bytes[from..end]) else { return Ok(None) };
-            let Some(row) = self.archive.child(node, &name)? else { return Ok(None) };
-            if !self.moved.is_empty() && self.moved.get(&row.node).is_some_and(|now| now.as_bytes() != &bytes[..end]) {
+            let Some(child) = self.archive.child_node(node, &name)? else { return Ok(None) };
+            if !self.moved.is_empty() && self.moved.get(&child).is_some_and(|now| now.as_bytes() != &bytes[..end]) {
                 return Ok(None);
             }
-            (node, at) = (row.node, end);
+            (node, at) = (child, end);
+            way.go_on(end, node);
         }
         Ok(Some(node))
+    }
+
+    /// A row is gone with all below it, or gets another place.
+    pub(crate) fn leave_way(&mut self, node: NodeId) {
+        self.way.get_mut().leave(node);
     }
 
     /// The deepest of this directory and those above it that came here from another path, as was reported.
@@ -74,13 +128,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(crate) fn path_of(&self, node: NodeId) -> Result<Option<RelPath>, ArchiveError> {
         let mut names = Vec::new();
         let mut at = node;
-        let mut top = RelPath::root();
         for _ in 0..MAX_DEPTH {
             if at == ROOT_NODE {
-                return Ok(names.iter().rev().try_fold(top, |path, name| path.join(name)).ok());
+                return Ok(RelPath::of_names(names.iter().rev()).ok());
             }
             if let Some(path) = self.moved.get(&at) {
-                top = path.clone();
+                let above: Vec<Name> = path.names().collect();
+                names.extend(above.into_iter().rev());
                 at = ROOT_NODE;
                 continue;
             }

@@ -53,6 +53,8 @@ struct Level<Dir> {
     node: Option<NodeId>,
     rows: BTreeMap<Name, Row>,
     entries: Entries,
+    /// It holds names with which the path is too long.
+    long: bool,
 }
 
 /// What a slice of a scan found.
@@ -61,6 +63,10 @@ pub struct Found {
     pub changes: Vec<Change>,
     pub busy: Vec<RelPath>,
     pub problems: Vec<Problem>,
+    /// Directories that hold names with which the path is too long.
+    pub long: Vec<RelPath>,
+    /// Directories that may hold such names, and hold none.
+    pub short: Vec<RelPath>,
     /// Files that have left a name where nothing lies now; in a moment it may be known what becomes of that.
     pub left: Vec<RelPath>,
     /// Directories that were entered: from now on all that happens in them is told. Inode and birth time.
@@ -132,12 +138,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let full = scan.scope.is_root();
                 let gone = gone.filter(|(path, is_dir)| !(full && self.filter.left_out(path, *is_dir)));
                 scan.gone.extend(gone.map(|(path, _)| path));
-                scan.levels.pop();
+                let level = scan.levels.pop();
+                found.short.extend(level.filter(|level| level.path.is_at_the_limit() && !level.long).map(|l| l.path));
                 continue;
             };
             let Ok(path) = level.path.join(&name) else {
-                let detail = "the path is longer than 4095 bytes".to_owned();
-                found.problems.push(Problem { path: level.path.clone(), kind: ProblemKind::TooLong, detail });
+                if !std::mem::replace(&mut level.long, true) {
+                    found.long.push(level.path.clone());
+                }
                 continue;
             };
             let row = level.rows.remove(&name);
@@ -203,7 +211,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let Some(inner) = scan.levels.last() else { return };
         let to_come = scan.levels.iter().rev().map(|level| (&level.path, level.entries.as_slice()));
         let levels = std::iter::once((&inner.path, next)).chain(to_come);
-        scan.ahead.read(&self.disk, &self.filter, levels);
+        scan.ahead.read(&self.disk, &self.filter, &inner.dir, levels);
     }
 
     /// Examines one name.
@@ -242,7 +250,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         found: &mut Found,
     ) -> Result<bool, ReplicaError> {
         let mut watched = true;
-        let dir = match self.disk.open_dir(&path) {
+        let opened = match (scan.levels.last(), path.split()) {
+            (Some(level), Some((above, name))) if level.path == above && !path.is_landmark() => {
+                self.disk.open_child(&level.dir, &name, &path)
+            }
+            _ => self.disk.open_dir(&path),
+        };
+        let dir = match opened {
             Ok(dir) => dir,
             // It was no directory, or is none any more.
             Err(error) if above_is_gone(&error) => return Ok(false),
@@ -277,7 +291,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 }
             }
         }
-        scan.levels.push(Level { path, dir, node, rows, entries });
+        scan.levels.push(Level { path, dir, node, rows, entries, long: false });
         Ok(watched)
     }
 

@@ -40,6 +40,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// that was taught absurd numbers has a way on.
     pub fn forget_ancestors(&mut self) -> Result<(), ReplicaError> {
         self.reopen_reports()?;
+        self.way.get_mut().forget();
         self.archive.drop_tree(ROOT_NODE)?;
         self.archive.forget_tombstones(Generation::MAX >> 1)?;
         self.identity.archive = self.another_identity();
@@ -139,6 +140,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// A new session knows nothing of what was reported before: all open paths are looked at again.
     pub fn reopen_reports(&mut self) -> Result<(), ReplicaError> {
         // The old name of what had moved as well: under the new one something else may lie by now.
+        self.way.get_mut().forget();
         for node in std::mem::take(&mut self.moved).into_keys() {
             self.dirty.extend(self.path_of(node)?);
         }

@@ -446,6 +446,15 @@ impl Archive for SqliteArchive {
         )
     }
 
+    fn child_node(&self, parent: NodeId, name: &Name) -> Result<Option<NodeId>, ArchiveError> {
+        self.usable("child")?;
+        let kept = self.directories.borrow().child_node(parent, name);
+        match kept {
+            Some(node) => Ok(Some(node)),
+            None => Ok(self.child(parent, name)?.map(|row| row.node)),
+        }
+    }
+
     fn node(&self, node: NodeId) -> Result<Option<Row>, ArchiveError> {
         self.kept("node", |kept| kept.node(node), || self.one("node", &statements::NODE, [int(node)], codec::read_row))
     }

@@ -115,19 +115,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
     }
 
-    /// Makes a copy of the file that lies at `path`, with other attributes.
-    pub(crate) fn stage_copy(
-        &mut self,
-        generation: Generation,
-        path: &RelPath,
-        attrs: &Attrs,
-    ) -> Result<Staged<D::File>, ReplicaError> {
-        let (above, name) = path.split().ok_or_else(|| std::io::Error::other("the root")).at(path, "copy")?;
-        let dir = self.disk.open_dir(&above).at(path, "open the directory")?;
-        self.stage_copy_of(generation, path, (&dir, &name), attrs)
-    }
-
-    /// The same of the file that lies under a name in an open directory.
+    /// Makes a copy of the file that lies under a name in an open directory, with other attributes. All at once: what gives
+    /// a displaced object its name back cannot wait.
     pub(crate) fn stage_copy_of(
         &mut self,
         generation: Generation,

@@ -137,10 +137,9 @@ impl Coalescer {
             return None;
         }
         let is_due = |path: &RelPath| self.dirty.get(path).is_some_and(|d| d.due <= now);
-        let last = |to: Bound<&RelPath>| self.dirty.range((Bound::Unbounded, to)).next_back().map(|(path, _)| path);
+        let next = |from: &RelPath| self.dirty.range(from..).next().map(|(path, _)| path);
         // Of a tree that went from below all is dirty: the search begins at the top.
-        let above = first.nearest_above(last).and_then(|_| first.above_from_top().find(is_due));
-        let path = above.unwrap_or_else(|| first.clone());
+        let path = first.topmost_above(next, is_due).unwrap_or(first).clone();
         self.take(&path);
         Some(path)
     }

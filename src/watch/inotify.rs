@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 
 use inotify::{Inotify, WatchDescriptor, WatchMask, Watches};
 use rustix::event::EventfdFlags;
+use rustix::fs::AtFlags;
 
 use self::batch::Reader;
 use self::tree::Tree;
@@ -187,10 +188,11 @@ impl Covered {
             return Ok(());
         };
         // Asked after the watch is there: a rename from now on makes events that correct the place.
-        let placed = match self.tree.lookup(&parent) {
-            Some(parent) if self.lies_at(path, dir) => self.tree.place(wd, watch.clone(), parent, name.as_bytes()),
-            _ => false,
+        let above = match path.is_landmark() {
+            true => self.tree.lookup(&parent).filter(|_| self.lies_at(path, dir)),
+            false => self.above(dir, name.as_bytes()),
         };
+        let placed = above.is_some_and(|above| self.tree.place(wd, watch.clone(), above, name.as_bytes()));
         if placed {
             return Ok(());
         }
@@ -201,6 +203,19 @@ impl Covered {
             io::ErrorKind::NotFound,
             "the directory was moved or removed, or lies in one that is not watched",
         ))
+    }
+
+    /// The watched directory in which `dir` lies now under this name: whatever the paths are, their events tell of them.
+    fn above(&mut self, dir: BorrowedFd<'_>, name: &[u8]) -> Option<i32> {
+        let watch = self.kernel.add(link(dir).join(".."), mask()).ok()?;
+        let above = watch.get_watch_descriptor_id();
+        if !self.tree.contains(above) {
+            self.remove(vec![watch]);
+            return None;
+        }
+        let here = rustix::fs::fstat(dir).ok()?;
+        let beside = rustix::fs::statat(dir, [b"../", name].concat(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        ((beside.st_dev, beside.st_ino) == (here.st_dev, here.st_ino)).then_some(above)
     }
 
     /// Whether `dir` is at `path` now, as the kernel has it. True if that cannot be found out.

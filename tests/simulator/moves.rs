@@ -352,7 +352,7 @@ impl Case {
 fn user(stage: &Stage, side: Side, calls: &[Call]) {
     let task = Task { side, pace: 0, calls: calls.to_vec() };
     let mut told = Vec::new();
-    Running::new(task, 0).advance(stage.disk(side), 0, true, &mut told);
+    Running::new(task, 0).advance(&stage.disks, 0, true, &mut told);
     told.into_iter().for_each(|line| stage.trace.line(|| line));
 }
 

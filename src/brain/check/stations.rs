@@ -1,8 +1,9 @@
 //! The two sides of a check: the left one in a thread, the right one over a link of its own.
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::super::sides::{Farewell, call, filter, limits};
 use super::{Station, answers};
@@ -13,6 +14,9 @@ use crate::endpoint::survey::{Scope, Survey, attend};
 use crate::link::LinkError;
 use crate::link::channel::Incoming;
 use crate::link::proxy::Proxy;
+
+/// So often the right side hears that somebody is still there.
+const LIFE: Duration = Duration::from_secs(15);
 
 /// The left side, whose root is on this host.
 pub fn left(settings: &Settings, pair: &str) -> Station {
@@ -63,10 +67,28 @@ pub fn right(settings: &Settings, pair: &str, command: &RightCommand) -> Result<
     };
     // What the process says is told if the link is lost.
     let (proxy, link) = call(pair, command, limits(settings, command), |_| {}, deliver)?;
+    let link = Arc::new(link);
+    // While the left side works the right one would hear nothing, and take the caller for dead.
+    let (station_is_there, gone) = channel::<()>();
+    let far = Arc::downgrade(&link);
+    let life = move || {
+        for number in 1.. {
+            let Err(RecvTimeoutError::Timeout) = gone.recv_timeout(LIFE) else { break };
+            if far.upgrade().is_none_or(|link| link.send(&Request::Ping { number }).is_err()) {
+                break;
+            }
+        }
+    };
+    let started = thread::Builder::new().name("life".into()).spawn(life);
+    started.map_err(|source| LinkError::Io { operation: "start a thread", source })?;
     let ask = move |ask| match link.send(&Request::Check(ask)) {
         Err(error @ LinkError::TooLong(_)) => Err(error.to_string()),
         // A link that has ended says why in the place of the answers.
         Ok(()) | Err(_) => Ok(()),
+    };
+    let ask = move |question| {
+        let _there = &station_is_there;
+        ask(question)
     };
     Ok((Station { ask: Box::new(ask), answers }, Far { proxy, lost }))
 }

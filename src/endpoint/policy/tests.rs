@@ -246,7 +246,7 @@ fn each_request_that_cannot_be_is_refused() {
 
 #[test]
 fn before_the_sides_have_met_nothing_is_done() {
-    let asks: [fn() -> Request; 12] = [
+    let asks: [fn() -> Request; 13] = [
         || apply(1001, |_| {}),
         || record(1001, |_| {}),
         || supply(1001, 1, Way::Stream),

@@ -193,6 +193,10 @@ fn what_the_administrator_accepts_is_removed_and_no_more() {
     };
     victim.ask(begin(true));
     victim.ask(go());
+    // Nothing is left here; the other side may still have a deletion to tell.
+    victim.ask(Request::Ping { number: 1 });
+    victim.now += 3000;
+    assert!(victim.replies().contains(&Reply::Pong { number: 1 }));
     let known = victim.known("all");
     let remove = Step::Remove { expect: Expect::Row(known.generation), force: false };
     victim.apply("all", Some(known.node), remove);
@@ -203,10 +207,9 @@ fn what_the_administrator_accepts_is_removed_and_no_more() {
     victim.ask(begin(true));
     victim.ask(go());
     victim.work();
-    // The brain asks this when nothing is left to do: what it accepted has been dealt with.
-    victim.ask(Request::Ping { number: 1 });
-    victim.now += 3000;
-    assert!(victim.replies().contains(&Reply::Pong { number: 1 }));
+    // Both sides are equal: what was accepted has been dealt with.
+    victim.ask(Request::Settled);
+    victim.work();
     let known = victim.known("all");
     victim.apply("all", Some(known.node), Step::Remove { expect: Expect::Row(known.generation), force: false });
     assert!(halt(&victim.replies()).is_some());

@@ -353,10 +353,11 @@ fn slow_line(mut from: UnixStream, mut to: UnixStream) -> Arc<AtomicU64> {
         // So slow that what sockets hold lasts while a busy machine gives the writer no time.
         let mut piece = [0; 8 << 10];
         while let Ok(n) = from.read(&mut piece) {
+            // Before they arrive: whoever has them may ask.
+            counted.fetch_add(n as u64, Ordering::SeqCst);
             if n == 0 || to.write_all(&piece[..n]).is_err() {
                 break;
             }
-            counted.fetch_add(n as u64, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(10));
         }
         drop(to.shutdown(std::net::Shutdown::Both));

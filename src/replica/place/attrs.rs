@@ -149,7 +149,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let Some((above, name)) = path.split() else { return Ok(Copied::No) };
         let Ok(dir) = self.disk.open_dir(&above) else { return Ok(Copied::No) };
         if self.disk.followed(&dir, &name).is_some() {
-            return Ok(Copied::Followed);
+            let file = self.disk.open_file(&dir, &name).at(path, "open")?;
+            let stat = self.disk.stat_file(&file).at(path, "stat")?;
+            return Ok(Copied::Followed(file, Signature::of(&stat)));
         }
         match self.disk.stat(&dir, &name) {
             Ok(stat) if has_other_names(&stat) && wanted.kind() == Kind::File => self.linked(path, wanted),
@@ -191,9 +193,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 /// Whether an object gets attributes itself, or a copy that replaces it.
 pub enum Copied<F> {
     No,
-    /// A link that stands for a file: that one is another's.
-    Followed,
-    /// A file with other names, which may be anybody's and outside of the root; open, and how it was then.
+    /// A link that stands for a file: that one is another's; open, and how it was then.
+    Followed(F, Signature),
+    /// The same of a file with other names, which may be anybody's and outside of the root.
     Linked(F, Signature),
 }
 

@@ -195,7 +195,8 @@ fn take_in_one(covered: &mut Covered, shared: &Shared, event: &Raw) -> Option<&'
 }
 
 /// Second pass: what happened, under the paths as they are now. What happened in a directory that has gone is left
-/// out: the event of the directory itself says it all. So is a path that is too long: the scan reports it.
+/// out: the event of the directory itself says it all. Of a path that is too long its directory is told, for a scan to
+/// report it.
 fn hints(covered: &Covered, shared: &Shared, raw: &[Raw]) -> Vec<Event> {
     let mut written: HashSet<(i32, &[u8])> = HashSet::new();
     let mut last: (i32, Option<RelPath>) = (-1, None);
@@ -218,6 +219,13 @@ fn hints(covered: &Covered, shared: &Shared, raw: &[Raw]) -> Vec<Event> {
             Ok(name) => dir.join(&name).ok(),
             Err(_) => event.name.is_empty().then(|| dir.clone()),
         };
+        if path.is_none() && dir.is_at_the_limit() && matches!(hint, Hint::Appeared | Hint::Vanished) {
+            let told = Event::Dirty { path: dir.clone(), hint: Hint::Appeared };
+            if out.last() != Some(&told) {
+                out.push(told);
+            }
+            continue;
+        }
         if let Some(path) = path.filter(|p| !shared.ignores(p)) {
             out.push(Event::Dirty { path, hint });
         }

@@ -86,7 +86,8 @@ impl<W> Tree<W> {
     /// Puts a directory, new or known, under this name; what has the name now stays without one until its own
     /// events tell more. False: `parent` is unknown, or lies within the directory itself.
     pub fn place(&mut self, wd: i32, watch: W, parent: i32, name: &[u8]) -> bool {
-        if !self.contains(parent) || self.is_root(wd) || self.is_within(parent, wd) {
+        let known = self.contains(wd);
+        if !self.contains(parent) || self.is_root(wd) || (known && self.is_within(parent, wd)) {
             return false;
         }
         self.nodes.entry(wd).or_insert(Node { watch, parent: NONE, name: Box::default(), children: Vec::new() });
@@ -97,7 +98,8 @@ impl<W> Tree<W> {
     /// The directory at `path`.
     pub fn lookup(&self, path: &RelPath) -> Option<i32> {
         let root = self.contains(self.root).then_some(self.root)?;
-        path.names().try_fold(root, |at, name| self.child(at, name.as_bytes()))
+        let names = path.as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+        names.into_iter().try_fold(root, |at, name| self.child(at, name))
     }
 
     /// Where a directory lies. `None`: it is unknown, or not below the root, or its path is too long.
