@@ -279,12 +279,12 @@ fn keepers(choices: &Choices, side: Side, alone: bool, maker: &mut Maker) -> Tas
             calls.push(Call::Rename(temporary, file));
         }
         10 => {
-            let other = if alone { name(*choices.pick(&DIRS)) } else { name(dir) };
+            let other = if alone { name(choices.pick::<&str>(&DIRS)) } else { name(dir) };
             calls.push(Call::Rename(file, other));
         }
         11 if alone => {
             // Another place, other rights.
-            let other = path(*choices.pick(&["d/in", "o/in", "p", "d/q"]));
+            let other = path(choices.pick::<&str>(&["d/in", "o/in", "p", "d/q"]));
             calls.push(Call::Rename(top, other.clone()));
             calls.push(Call::Chmod(other.clone(), closed));
             calls.extend(maker.write_calls(&name(&other.to_string()), true));
