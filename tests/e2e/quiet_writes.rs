@@ -60,8 +60,8 @@ fn what_is_written_and_put_back_in_time_arrives() {
             rewrite(here.join(name), 20, if left { "under two names" } else { "and the other" });
             let renamed = format!("{name} of {left}");
             rename(here.join(name), here.join(&renamed));
-            let came = poll(PATIENCE, || alike(&here.join(&renamed), &there.join(&renamed)));
-            assert!(came && !there.join(name).exists(), "{renamed}{}", pair.story());
+            let came = || alike(&here.join(&renamed), &there.join(&renamed)) && !there.join(name).exists();
+            assert!(poll(PATIENCE, came), "{renamed}{}", pair.story());
             rename(here.join(&renamed), here.join(name));
             assert!(poll(PATIENCE, || there.join(name).exists()), "{renamed}{}", pair.story());
         }
