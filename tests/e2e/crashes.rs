@@ -79,17 +79,22 @@ struct Machine {
     boot: PathBuf,
     down: PathBuf,
     pid: PathBuf,
+    /// The process through which all passes that the right hears.
+    ear: PathBuf,
     script: PathBuf,
 }
 
 impl Machine {
     fn new(pair: &Pair) -> Machine {
         let at = |name: &str| pair.beside(name);
-        let machine = Machine { boot: at("boot"), down: at("down"), pid: at("pid"), script: at("agent.sh") };
+        let machine =
+            Machine { boot: at("boot"), down: at("down"), pid: at("pid"), ear: at("ear"), script: at("agent.sh") };
         machine.boots(1);
         let text = format!(
-            "#!/bin/sh\nexec unshare -m sh -c 'echo $$ > {pid}.new; mv {pid}.new {pid}; mount --bind {boot} /proc/sys/kernel/random/boot_id; while [ -e {down} ]; do \
-             sleep .05; done; exec {PSYNC} --agent-mode --stdio --root {root} --log stderr'\n",
+            "#!/bin/sh\nexec unshare -m sh -c 'mount --bind {boot} /proc/sys/kernel/random/boot_id; while [ -e {down} ]; do sleep .05; done; \
+             sh -c \"echo \\$\\$ > {ear}.new; mv {ear}.new {ear}; exec cat\" | \
+             sh -c \"echo \\$\\$ > {pid}.new; mv {pid}.new {pid}; exec {PSYNC} --agent-mode --stdio --root {root} --log stderr\"'\n",
+            ear = machine.ear.display(),
             pid = machine.pid.display(),
             boot = machine.boot.display(),
             down = machine.down.display(),
@@ -108,6 +113,18 @@ impl Machine {
 
     fn process(&self) -> i32 {
         read(&self.pid).trim().parse().unwrap()
+    }
+
+    /// The right hears nothing from here on.
+    fn goes_deaf(&self) {
+        process::send(read(&self.ear).trim().parse().unwrap(), Signal::SIGSTOP);
+    }
+
+    fn loses_power(&self) {
+        write(&self.down, "");
+        for process in [self.process(), read(&self.ear).trim().parse().unwrap()] {
+            process::send(process, Signal::SIGKILL);
+        }
     }
 }
 
@@ -131,15 +148,15 @@ fn saved_again_before_a_power_cut(act: impl Fn(&Path), check: impl Fn(&Pair)) {
     pair.run();
     for n in 0..3 {
         let (right, left) = (pair.right.join("file"), pair.left.join("file"));
+        // What the left has recorded is to be recorded by the right as well, which does not hear of it.
+        machine.goes_deaf();
         save_on_disk(&right, &format!("version one, {n}\n"));
         assert!(spin(|| fs::read(&left).is_ok_and(|c| c.starts_with(b"version one"))), "it never came{}", pair.story());
         let agent = machine.process();
-        // Most likely it has not recorded it yet.
         process::send(agent, Signal::SIGSTOP);
         std::thread::sleep(Duration::from_millis(400));
         act(&right);
-        write(&machine.down, "");
-        process::send(agent, Signal::SIGKILL);
+        machine.loses_power();
         machine.boots(n + 2);
         std::thread::sleep(Duration::from_millis(300));
         remove(&machine.down);
@@ -210,8 +227,7 @@ fn a_file_that_is_empty_after_a_power_cut_keeps_the_other_sides_version_beside_i
     pair.run();
     pair.settle();
     let agent = machine.process();
-    write(&machine.down, "");
-    process::send(agent, Signal::SIGKILL);
+    machine.loses_power();
     // Saved anew and not synced: what is left is the name, or the first block and zeros.
     write(pair.right.join("letter"), "");
     write(pair.right.join("image"), [&image[..4096], &[0; 4096][..]].concat());
