@@ -186,7 +186,7 @@ impl Lab {
     }
 
     /// Leaves everything as it is, for people to look at.
-    pub fn keep(mut self) -> PathBuf {
+    pub fn keep(&mut self) -> PathBuf {
         let family = self.processes().concat();
         process::kill_and_wait(&family);
         self.reap();
