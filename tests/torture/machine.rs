@@ -170,10 +170,10 @@ impl Lab {
         self.reap();
         for side in (0..2).filter(|side| sides[*side]) {
             tools::run(Path::new("/"), "umount", &[self.root(side).to_str().unwrap()]);
-            let old = self.dir().join(format!("{}.{}.img", SIDES[side], self.boots[side] - 1));
-            fs::remove_file(&old)
-                .or_else(|_| fs::remove_file(self.dir().join(format!("{}.0.img", SIDES[side]))))
-                .unwrap();
+            let numbered = |boot: u32| self.dir().join(format!("{}.{boot}.img", SIDES[side]));
+            let old = Some(numbered(self.boots[side] - 1)).filter(|old| old.exists()).unwrap_or_else(|| numbered(0));
+            wait_until_let_go(&old);
+            fs::remove_file(&old).unwrap();
             self.boot(side);
             assert!(self.mount(side), "the copy of the {} cannot be mounted", SIDES[side]);
         }
@@ -191,6 +191,16 @@ impl Lab {
         process::kill_and_wait(&family);
         self.reap();
         self.at.take().unwrap().keep()
+    }
+}
+
+/// Waits until nobody has the image mounted. Another process's mount namespace may hold it for a while longer, and XFS and btrfs
+/// do not mount a second file system with the same name.
+fn wait_until_let_go(image: &Path) {
+    let end = Instant::now() + Duration::from_secs(300);
+    while !tools::run(Path::new("/"), "losetup", &["-j", image.to_str().unwrap()]).trim().is_empty() {
+        assert!(Instant::now() < end, "{} is mounted somewhere, still", image.display());
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
