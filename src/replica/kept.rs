@@ -21,8 +21,8 @@ const LONGEST: i64 = 900;
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     files: VecDeque<Whole>,
-    /// The object that is being placed was under a user's name for a moment.
-    shown: bool,
+    /// The object that is being placed was under a user's name for a moment; its time of change before that.
+    shown: Option<Time>,
 }
 
 /// A file of the stage that has all its contents.
@@ -41,12 +41,17 @@ struct Whole {
 impl Kept {
     /// Another object is about to be placed.
     pub fn begin(&mut self) {
-        self.shown = false;
+        self.shown = None;
     }
 
-    /// It has a user's name: from now on somebody may have it open.
-    pub fn show(&mut self) {
-        self.shown = true;
+    /// It gets a user's name: from now on somebody may have it open.
+    pub fn show(&mut self, mtime: Time) {
+        self.shown = Some(mtime);
+    }
+
+    /// The time of change that the object had before users saw it; `None`: they never did.
+    pub fn shown(&self) -> Option<Time> {
+        self.shown
     }
 }
 
@@ -60,7 +65,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         contents: Option<(u64, Hash)>,
     ) -> bool {
         let Some((size, hash)) = contents.filter(|(size, _)| *size > Data::WHOLE_MAX) else { return false };
-        if self.kept.shown || self.disk.is_short() {
+        if self.kept.shown.is_some() || self.disk.is_short() {
             return false;
         }
         let stat = self.disk.own(Own::Stage).and_then(|stage| self.disk.stat(&stage, name));

@@ -63,7 +63,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.kept.begin();
                 let placed = self.put(generation, path, node, entry, &expect, displaced, staged);
                 if !matches!(placed, Ok(Placed::Done(_))) && !self.keep_whole(path, &name, object, contents) {
-                    self.clear_staged(&name, object, path)?;
+                    self.clear_staged(&name, object, path, generation)?;
                 }
                 placed
             }
@@ -84,12 +84,23 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Gives a staged object up that was not placed. If an error came between, what lies under its name in the stage
-    /// may be a user's: that is kept.
-    fn clear_staged(&mut self, name: &Name, ours: (u64, Time), path: &RelPath) -> Result<(), ReplicaError> {
+    /// may be a user's: that is kept. A file that users saw for a moment may be open still: what they write into it is
+    /// looked for in the trash.
+    fn clear_staged(
+        &mut self,
+        name: &Name,
+        ours: (u64, Time),
+        path: &RelPath,
+        generation: Generation,
+    ) -> Result<(), ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         match self.disk.stat(&stage, name) {
             Ok(stat) if (stat.ino, stat.btime) != ours => {
                 self.keep_beside((&stage, name), path, None, stat.mtime.secs, "replaced")
+            }
+            Ok(stat) if stat.kind == Some(Kind::File) && self.kept.shown().is_some() => {
+                let before = self.kept.shown();
+                self.move_tree_to_trash(name, path, generation, "taken back", before).map(drop)
             }
             _ => {
                 self.placed.unplaced.push(name.clone());
@@ -271,7 +282,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if victim.is_some() {
             match self.dispose(&staged.name, path, displaced, generation) {
                 // The new object has the name for good: only the old one is still to be kept.
-                Err(ReplicaError::Path { .. }) => self.clear_staged(&staged.name, staged.object, path)?,
+                Err(ReplicaError::Path { .. }) => self.clear_staged(&staged.name, staged.object, path, generation)?,
                 trashed => {
                     if let Some((id, former)) = trashed?.zip(former) {
                         self.remember_former(&former, id);
@@ -315,7 +326,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Swapped::Refused),
             other => other.at(path, "exchange")?,
         }
-        self.kept.show();
+        self.kept.show(ours.mtime);
         let broken = lease.as_ref().is_some_and(|file| !self.disk.lease_holds(file, Lease::Read));
         // What cannot be verified is taken back as well.
         let out = self.disk.stat(staged.0, staged.1).at(path, "stat the displaced object");
