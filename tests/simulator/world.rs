@@ -59,6 +59,8 @@ pub struct World {
     shown: RefCell<HashMap<Vec<u8>, Eyes>>,
     /// Where contents were last seen on each side.
     pub places: RefCell<BTreeMap<(Vec<u8>, Side), Place>>,
+    /// The extended attributes that users set last on each side, as long as somebody wants to know; empty: taken away.
+    xattrs: RefCell<BTreeMap<(RelPath, &'static str), [Option<Vec<u8>>; 2]>>,
     violations: RefCell<Vec<String>>,
     /// When users last left a name empty.
     gaps: RefCell<HashMap<(Side, RelPath), Gap>>,
@@ -121,6 +123,17 @@ impl World {
             What::Gone(_) | What::Touched { .. } | What::Deleted(_) | What::Renamed { .. } => {}
         }
         self.facts.borrow_mut().push(Fact { at: self.moment(), side, what });
+    }
+
+    /// A user set an extended attribute.
+    pub fn set_xattr(&self, side: Side, path: &RelPath, name: &'static str, value: &[u8]) {
+        let mut xattrs = self.xattrs.borrow_mut();
+        xattrs.entry((path.clone(), name)).or_default()[side as usize] = Some(value.to_vec());
+    }
+
+    /// What users set since the last call: by path and name, on the left and on the right.
+    pub fn take_xattrs(&self) -> BTreeMap<(RelPath, &'static str), [Option<Vec<u8>>; 2]> {
+        std::mem::take(&mut self.xattrs.borrow_mut())
     }
 
     /// Takes the facts since the last call.
