@@ -17,9 +17,10 @@ use crate::users::{Call, DEFAULT_ACL, Maker, Task, Text};
 const EVERY: u64 = 19;
 const REST: u64 = 6;
 
-/// Two directories, and files of which each side's users write one: who meets another's contents meets a conflict, and
+/// Two directories and a file whose attributes both sides' users set.
+const SHARED: [&str; 3] = ["d", "d/e", "d/both"];
+/// Files that the users of one side alone write and give attributes to: who meets another's contents meets a conflict, and
 /// that has a rule of its own.
-const DIRS: [&str; 2] = ["d", "d/e"];
 const FILES: [&str; 2] = ["d/left", "d/e/right"];
 const NAMES: [&str; 4] = ["user.one", "user.two", "user.three", DEFAULT_ACL];
 
@@ -34,8 +35,8 @@ pub fn history(seed: u64, choices: &Choices) -> History {
     let left = Features { gives_acls: acl_from_left_only, ..Features::default() };
     let right = Features { keeps_acls: acl_from_left_only, ..Features::default() };
     let mut maker = Maker { choices, value: &mut 0, unique_sizes: true, home: None };
-    let mut calls: Vec<Call> = DIRS.into_iter().map(|dir| Call::Mkdir(path(dir))).collect();
-    FILES.into_iter().for_each(|file| calls.extend(maker.write_calls(&path(file), true)));
+    let mut calls: Vec<Call> = SHARED[..2].iter().map(|dir| Call::Mkdir(path(dir))).collect();
+    FILES.into_iter().chain([SHARED[2]]).for_each(|file| calls.extend(maker.write_calls(&path(file), true)));
     let before = vec![Task { side: Side::Left, pace: 0, calls }];
     maker.unique_sizes = false;
     // The first phase is the first meeting of all this with nothing.
@@ -68,7 +69,7 @@ fn phase(profile: Profile, maker: &mut Maker) -> Vec<Item> {
 
 fn calls(side: Side, maker: &mut Maker) -> Vec<Call> {
     let choices = maker.choices;
-    let object = path(choices.pick::<&str>(&[DIRS[0], DIRS[1], FILES[0], FILES[1]]));
+    let object = path(choices.pick::<&str>(&[SHARED[0], SHARED[1], SHARED[2], FILES[side as usize]]));
     match choices.below(10) {
         0 | 1 => maker.write_calls(&path(FILES[side as usize]), true),
         2 => vec![Call::Chmod(object, *choices.pick(&[0o700, 0o750, 0o755]))],
@@ -88,26 +89,36 @@ pub fn check(stage: &Stage) {
     let features = stage.disks.each_ref().map(|disk| disk.state().features.clone());
     for ((path, name), set) in stage.world.take_xattrs() {
         let own = name == DEFAULT_ACL && features[0].gives_acls;
+        let [left, right] = set.each_ref().map(|values| last(values));
         for side in Side::BOTH {
             let Some(view) = trees[side as usize].get(&path) else { continue };
             let found = view.xattrs.get(name.as_bytes()).map(|value| value.to_vec()).unwrap_or_default();
-            let mut wanted = set.iter().flatten();
-            let fine = match (&set, own) {
+            let fine = match own {
                 // Of the right's users no word counts; what they set there is theirs until the next full sync.
-                ([Some(left), None], true) => found == *left,
-                ([Some(left), Some(_)], true) => side == Side::Right || found == *left,
-                ([None, _], true) => side == Side::Right || !wanted.any(|other| !other.is_empty() && found == *other),
-                _ => wanted.any(|one| found == *one),
+                true if side == Side::Right => left.is_empty() || !right.is_empty() || left.contains(&found),
+                true if left.is_empty() => !right.iter().any(|other| !other.is_empty() && found == *other),
+                true => left.contains(&found),
+                false => left.contains(&found) || right.contains(&found),
             };
             if !fine {
-                let words = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-                let set = set.each_ref().map(|one| one.as_deref().map(words));
+                let words = |value: &Vec<u8>| String::from_utf8_lossy(value).into_owned();
+                let set = set.each_ref().map(|values| values.iter().map(words).collect::<Vec<_>>());
                 stage.world.violation(format!(
-                    "attribute lost: {name} of {path} is {:?} on the {}; users set {set:?}",
+                    "attribute lost: {name} of {path} is {:?} on the {}; users saw and set {set:?}",
                     words(&found),
                     side.word()
                 ));
             }
         }
+    }
+}
+
+/// The values with which users of one side may have left an attribute: the last one. But if that is what it was before they
+/// set it, the other side may have got one from in between, and the last one looks as if nothing had changed.
+fn last(values: &[Vec<u8>]) -> &[Vec<u8>] {
+    match values {
+        [first, .., last] if first == last => values,
+        [.., last] => std::slice::from_ref(last),
+        [] => &[],
     }
 }

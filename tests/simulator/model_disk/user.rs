@@ -413,6 +413,12 @@ impl ModelDisk {
             return Err(error(EINVAL));
         }
         let mut state = self.state_mut();
+        let before =
+            state.resolve(path).ok().and_then(|obj| state.inode(obj).meta.xattrs.get(name.as_bytes()).cloned());
+        let before = before.unwrap_or_default().into_vec();
+        if before.is_empty() && value.is_empty() {
+            return Err(error(ENOENT));
+        }
         state.user_attr(path, |meta| {
             if value.is_empty() {
                 meta.xattrs.remove(name.as_bytes());
@@ -420,7 +426,7 @@ impl ModelDisk {
                 meta.xattrs.insert(name.as_bytes().into(), value.into());
             }
         })?;
-        state.world.set_xattr(state.side, path, name, value);
+        state.world.set_xattr(state.side, path, name, before, value);
         Ok(())
     }
 
