@@ -133,8 +133,8 @@ impl<'a> View<'a> {
 pub fn reconcile(left: Option<&Change>, right: Option<&Change>, rules: Rules) -> Verdict {
     let ancestor = [left, right].into_iter().flatten().filter_map(|c| c.known.as_ref()).max_by_key(|k| k.generation);
     let (mut l, mut r) = (View::new(left, ancestor), View::new(right, ancestor));
-    l.contents &= !l.is_as_agreed(&r);
-    r.contents &= !r.is_as_agreed(&l);
+    let as_agreed = [r.contents && l.is_as_agreed(&r), l.contents && r.is_as_agreed(&l)];
+    (l.contents, r.contents) = (l.contents && !as_agreed[0], r.contents && !as_agreed[1]);
     let agreed = left.is_none() || right.is_none() || l.generation() == r.generation();
     if !l.changed() && !r.changed() && agreed && l.here.is_some() == r.here.is_some() {
         return Verdict::Nothing;

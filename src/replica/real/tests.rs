@@ -249,7 +249,7 @@ fn lists_every_name_with_its_state_and_not_our_own() {
             let kind = match name.as_bytes() {
                 b"dir" => Some(Kind::Dir),
                 b"link" => Some(Kind::Link),
-                b"fifo" => None,
+                b"fifo" => Some(Kind::Fifo),
                 _ => Some(Kind::File),
             };
             assert_eq!(stat.kind, kind, "{name}");
