@@ -25,8 +25,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
     }
 
-    /// The same of what is to be recorded.
+    /// The same of what is to be recorded. If this side has told something newer since, the row gets no signature, and what
+    /// lies there goes over it: then the record's own ACLs may be those of the older report.
     pub fn own_acls_of_record(&mut self, generation: Generation, record: &mut Record) -> Result<(), ReplicaError> {
+        if self.reported.get(&record.path).is_none_or(|reported| reported.seq != record.seq) {
+            return Ok(());
+        }
         match &mut record.entry {
             Some(entry) => self.own_acls(generation, record.node, &record.path, entry),
             None => Ok(()),

@@ -98,6 +98,8 @@ pub fn check(stage: &Stage) {
                 true if side == Side::Right => left.is_empty() || !right.is_empty() || left.contains(&found),
                 true if left.is_empty() => !right.iter().any(|other| !other.is_empty() && found == *other),
                 true => left.contains(&found),
+                // An ACL belongs to the mode, and is set whatever it has become this very moment.
+                false if name == DEFAULT_ACL => set.iter().flatten().any(|value| *value == found),
                 false => left.contains(&found) || right.contains(&found),
             };
             if !fine {

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, StatxFlags, Timespec, Timest
 use rustix::io::Errno;
 
 use crate::config::Accept;
-use crate::model::{Attrs, Kind, Time, Xattrs};
+use crate::model::{Attrs, Kind, Time, Xattrs, acls};
 use crate::replica::disk::{
     ACL_NAMES, CAPABILITY_REFUSED, GROUP_NAME, GROUP_REFUSED, NotSet, OWNER_NAME, OWNER_REFUSED, SETUID_REFUSED, Unfit,
 };
@@ -219,7 +219,8 @@ impl Object<'_> {
         let mut group_bits = None;
         let meant = |name: &[u8]| {
             let now = present.get(name).map(|value| &**value);
-            name != CAPABILITY && (is_acl(name) || held.is_none_or(|held| held.get(name).map(|value| &**value) == now))
+            name != CAPABILITY
+                && (acls::is_list(name) || held.is_none_or(|held| held.get(name).map(|value| &**value) == now))
         };
         for (name, value) in wanted.xattrs.iter().filter(|(name, _)| meant(name)) {
             if !rules.travels(name) {
