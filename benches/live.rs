@@ -336,7 +336,7 @@ fn scan_alone(root: &Path, pair: &str) -> f64 {
         style: psync::endpoint::Style::Continuous,
         recurse: false,
         rsync: None,
-        xattrs_from_left: true,
+        acls_from_left: true,
         skip_initial: false,
         dry_run: false,
         done: None,

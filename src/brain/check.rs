@@ -47,6 +47,8 @@ pub struct Findings {
     pub read: u64,
     /// Files that differ and were to be copied to the trash.
     pub kept: u64,
+    /// FIFOs, sockets and devices that do not travel, on the left and on the right.
+    pub special: [u64; 2],
     /// By path.
     pub differences: Vec<Difference>,
     pub problems: Vec<(Side, Problem)>,
@@ -110,6 +112,7 @@ impl Check<'_> {
                 None => {}
             }
         }
+        self.findings.special = [left.special, right.special];
         for (side, listed) in Side::BOTH.into_iter().zip([left, right]) {
             self.findings.problems.extend(listed.problems.into_iter().map(|problem| (side, problem)));
             if let Some(reason) = listed.failed {
@@ -263,11 +266,12 @@ struct Listed<'a> {
     ended: bool,
     failed: Option<String>,
     problems: Vec<Problem>,
+    special: u64,
 }
 
 impl<'a> Listed<'a> {
     fn of(answers: &'a Receiver<Answer>) -> Listed<'a> {
-        Listed { answers, items: Vec::new().into_iter(), ended: false, failed: None, problems: Vec::new() }
+        Listed { answers, items: Vec::new().into_iter(), ended: false, failed: None, problems: Vec::new(), special: 0 }
     }
 }
 
@@ -285,6 +289,7 @@ impl Iterator for &mut Listed<'_> {
             match self.answers.recv() {
                 Ok(Answer::Items { items }) => self.items = items.into_iter(),
                 Ok(Answer::Problem(problem)) => self.problems.push(problem),
+                Ok(Answer::Special { files }) => self.special = files,
                 Ok(Answer::Hashes { .. } | Answer::Trashed { .. } | Answer::Examined(_)) => {}
                 Ok(Answer::End) => self.ended = true,
                 Ok(Answer::Failed { reason }) => (self.ended, self.failed) = (true, Some(reason)),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use slog::{Logger, debug, info};
 
 use super::Job;
-use crate::config::{Compress, Durability, Links, OpenFiles, RightCommand, Settings};
+use crate::config::{Compress, Durability, Links, OpenFiles, RightCommand, Settings, Special};
 use crate::endpoint::backlog::{Backlog, Place};
 use crate::endpoint::heartbeat::Heartbeat;
 use crate::endpoint::message::{Reply, Request};
@@ -245,7 +245,7 @@ pub fn opening<'a>(settings: &'a Settings, pair: &'a str, side: Side) -> Opening
         style: style(settings.rsync_style),
         recurse: settings.rsync_event_recurse,
         rsync: settings.uses_rsync().then(|| settings.extra().words),
-        xattrs_from_left: settings.acl_from_left_only,
+        acls_from_left: settings.acl_from_left_only,
         skip_initial: settings.skip_initial_sync,
         dry_run: settings.dryrun,
         // The brain tells of both sides.
@@ -358,6 +358,7 @@ pub fn filter(settings: &Settings) -> FilterSettings {
         tempfiles: settings.tempfiles.clone(),
         safesuffix: settings.safesuffix.clone(),
         skip_links: settings.links == Links::Skip,
+        skip_fifos: settings.special == Special::Skip,
         rsync_excludes: settings.rsync_excludes.clone(),
     }
 }

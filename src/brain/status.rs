@@ -134,6 +134,9 @@ pub struct SideStatus {
     /// contents tells what was written since.
     #[serde(default)]
     pub unproven: u64,
+    /// FIFOs, sockets and devices, which do not travel (but FIFOs with `special = "fifos"`).
+    #[serde(default)]
+    pub special: u64,
     /// Only of the left side: directories watched, events read, times that the kernel's queue overflowed.
     pub watches: Option<u64>,
     pub events: Option<u64>,

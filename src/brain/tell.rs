@@ -213,6 +213,7 @@ impl<'a> Teller<'a> {
                 self.not_set.extend(counts.iter().map(|(what, count)| ((*side, what.clone()), *count)));
             }
             News::Unproven { side, files } => self.desk.update(|status| status.side(*side).unproven = *files),
+            News::Special { side, files } => self.desk.update(|status| status.side(*side).special = *files),
             News::Warning { what, text } => self.warn_once((*what).to_owned(), text),
             News::Halted { reason, advice } => {
                 let halt = Halt { reason: reason.clone(), advice: advice.clone(), since: wall() };

@@ -51,7 +51,7 @@ fn take(answers: &Receiver<Answer>, said: &mut Said) -> Result<(), String> {
             Ok(Answer::Trashed { items }) => said.items.extend(items),
             Ok(Answer::Problem(problem)) => said.problems.push(problem),
             Ok(Answer::Failed { reason }) => return Err(reason),
-            Ok(Answer::Items { .. } | Answer::Hashes { .. }) => {}
+            Ok(Answer::Items { .. } | Answer::Hashes { .. } | Answer::Special { .. }) => {}
             Err(_) => return Err("the link ended".to_owned()),
         }
     }

@@ -21,7 +21,7 @@ use super::human::words;
 use super::options::{self, Agent, Parsed, Serve};
 use super::roots::{self, Allowed};
 use crate::brain::monitor::Exit;
-use crate::config::{AgentSettings, Durability, Links, OpenFiles, valid_pair};
+use crate::config::{AgentSettings, Durability, Links, OpenFiles, Special, valid_pair};
 use crate::endpoint::agent::Served;
 use crate::endpoint::open::Opening;
 use crate::endpoint::serve::Inbound;
@@ -129,6 +129,7 @@ fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Op
             tempfiles: settings.tempfiles.clone(),
             safesuffix: settings.safesuffix.clone(),
             skip_links: settings.links == Links::Skip,
+            skip_fifos: settings.special == Special::Skip,
             rsync_excludes: settings.rsync_excludes.clone(),
         },
         timing: Timing {
@@ -152,7 +153,7 @@ fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Op
         style: style(settings.rsync_style),
         recurse: settings.rsync_event_recurse,
         rsync: settings.rsync.then(|| settings.rsync_words.clone()),
-        xattrs_from_left: settings.acl_from_left_only,
+        acls_from_left: settings.acl_from_left_only,
         skip_initial: settings.skip_initial_sync,
         dry_run: settings.dryrun,
         done,

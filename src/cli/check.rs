@@ -168,6 +168,10 @@ fn summary(found: &Findings) -> String {
     if found.kept > 0 {
         summary += &format!(", {} files copied to the trash", found.kept);
     }
+    let [left, right] = found.special;
+    if left > 0 || right > 0 {
+        summary += &format!(", {left} special files on the left and {right} on the right do not travel");
+    }
     if !found.problems.is_empty() {
         summary += &format!(", {} could not be looked at", found.problems.len());
     }
@@ -193,7 +197,7 @@ fn line(difference: &Difference) -> String {
         What::Contents => format!("{path}: contents differ{}", both()),
         What::Target => format!("{path}: targets differ{}", both()),
         What::Time => format!("{path}: times differ{}", both()),
-        What::Attributes => format!("{path}: modes or owners differ{}", both()),
+        What::Attributes => format!("{path}: modes, owners or extended attributes differ{}", both()),
     }
 }
 
@@ -207,6 +211,7 @@ fn described(item: &Item) -> String {
         }
         Kind::Dir => format!("directory, mode {:04o}", item.mode),
         Kind::Link => format!("link to {}", target(item)),
+        Kind::Fifo => format!("FIFO, mode {:04o}", item.mode),
     }
 }
 
@@ -223,7 +228,7 @@ fn as_json(pair: &str, verdict: Verdict, found: &Result<Findings, String>) -> Va
             let problem = |(side, problem): &(Side, Problem)| json!({ "side": side.word(), "path": problem.path.to_string(), "text": problem.detail });
             let problems: Vec<Value> = found.problems.iter().map(problem).collect();
             json!({ "pair": pair, "result": result, "compared": found.compared, "read": found.read,
-                "differences": differences, "problems": problems })
+                "special": found.special, "differences": differences, "problems": problems })
         }
     }
 }
@@ -235,6 +240,7 @@ fn difference_json(difference: &Difference) -> Value {
                 Kind::File => "file",
                 Kind::Dir => "directory",
                 Kind::Link => "link",
+                Kind::Fifo => "fifo",
             };
             let target = item.target.is_some().then(|| target(item));
             let mtime = (item.kind == Kind::File).then_some(item.mtime.secs);

@@ -80,6 +80,9 @@ fn families() -> Vec<Family> {
         ("last_check_differences", Gauge, "Paths that differed in the last check.", |s| {
             check(s, |check| vec![plain(check.differences as f64)])
         }),
+        ("special_files", Gauge, "FIFOs, sockets and devices that do not travel.", |s| {
+            side(s, |side| Some(side.special))
+        }),
         ("watches", Gauge, "Directories watched on this host.", |s| side(s, |side| side.watches)),
         ("actions", Counter, "Actions recorded on both sides.", |s| of(s, |s| s.totals.actions as f64)),
         ("placed_bytes", Counter, "Contents placed.", |s| of(s, |s| s.totals.bytes as f64)),

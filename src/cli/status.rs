@@ -156,6 +156,9 @@ fn side(side: &SideStatus) -> String {
     if side.scanning {
         text += &format!(", being read: {} files, {}", side.files, human::bytes(side.bytes));
     }
+    if side.special > 0 {
+        text += &format!(", {} special files that do not travel", side.special);
+    }
     if let Some(watches) = side.watches {
         text += &format!(", {watches} directories watched");
     }

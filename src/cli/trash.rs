@@ -298,6 +298,7 @@ fn kind_word(kind: Kind) -> &'static str {
         Kind::File => "file",
         Kind::Dir => "directory",
         Kind::Link => "link",
+        Kind::Fifo => "fifo",
     }
 }
 

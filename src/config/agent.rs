@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::check::{check_filters, check_patterns};
-use super::{Accept, Compress, Durability, Invalid, Links, OpenFiles, Owner, Settings, Share, Translate};
+use super::{Accept, Compress, Durability, Invalid, Links, OpenFiles, Owner, Settings, Share, Special, Translate};
 
 /// The settings that both sides must share, as the brain hands them to an agent that it starts itself:
 /// `psync-agent --settings JSON`. An agent with a configuration of its own makes it from that.
@@ -33,6 +33,7 @@ pub struct AgentSettings {
     pub dryrun: bool,
     pub skip_initial_sync: bool,
     pub links: Links,
+    pub special: Special,
     pub owner: Owner,
     pub acl_from_left_only: bool,
     pub samba_acls: bool,
@@ -82,6 +83,7 @@ impl From<&Settings> for AgentSettings {
             dryrun: s.dryrun,
             skip_initial_sync: s.skip_initial_sync,
             links: s.links,
+            special: s.special,
             owner: s.owner,
             acl_from_left_only: s.acl_from_left_only,
             samba_acls: s.samba_acls,

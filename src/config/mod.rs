@@ -34,5 +34,6 @@ pub use rsync::{Extra, is_plain};
 pub use settings::{Left, Right, Settings, Timers};
 pub use ssh_files::{KNOWN_HOSTS, credential, ssh_files, with_ssh_files};
 pub use values::{
-    Calendar, Compress, ConflictCopies, ConflictRule, Durability, Links, OpenFiles, Owner, Share, Transfer, Translate,
+    Calendar, Compress, ConflictCopies, ConflictRule, Durability, Links, OpenFiles, Owner, Share, Special, Transfer,
+    Translate,
 };

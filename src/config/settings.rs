@@ -59,13 +59,14 @@ pub struct Settings {
     #[serde(with = "values::share")]
     pub max_delete: Share,
     pub links: Links,
+    pub special: Special,
     pub owner: Owner,
     pub durability: Durability,
     pub open_files: OpenFiles,
     /// How long an open file waits for its close.
     #[serde(with = "values::seconds")]
     pub open_wait: Duration,
-    /// ACLs and extended attributes travel left to right only.
+    /// ACLs (POSIX and Samba's) travel left to right only. Other extended attributes travel both ways.
     pub acl_from_left_only: bool,
     pub samba_acls: bool,
     /// Whether the other side may give files the setuid and setgid bits here. `None`: only where both roots are on this
@@ -183,6 +184,7 @@ impl Default for Settings {
             max_size: None,
             max_delete: Share::Percent(50),
             links: Links::Preserve,
+            special: Special::Skip,
             owner: Owner::Names,
             durability: Durability::Full,
             open_files: OpenFiles::Wait,
@@ -234,7 +236,7 @@ mod tests {
             "tempfiles": "\\.tmp$|\\.~tmp~|/~\\$", "excludes": "/Thumbs\\.db$",
             "conflict": "newest", "conflict_copies": "visible",
             "trash_days": 7, "trash_max": "10%", "max_size": "none", "max_delete": "50%",
-            "links": "preserve", "owner": "names", "durability": "full", "open_files": "wait", "open_wait": 60.0,
+            "links": "preserve", "special": "skip", "owner": "names", "durability": "full", "open_files": "wait", "open_wait": 60.0,
             "acl_from_left_only": true, "samba_acls": false,
             "accept_setuid": null, "accept_capabilities": null, "accept_owners": null,
             "timeout": 60.0, "itimeout": 300.0, "etimeout": 45.0, "maxtimeout": 900.0, "log": "auto",

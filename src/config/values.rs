@@ -42,6 +42,15 @@ words! {
     }
 }
 words! {
+    /// What happens to FIFOs, sockets and devices.
+    Special {
+        /// None of them travels.
+        Skip,
+        /// FIFOs travel, the others do not.
+        Fifos,
+    }
+}
+words! {
     /// How owners and groups travel.
     Owner {
         Names,

@@ -233,6 +233,10 @@ pub enum Reply {
     Unproven {
         files: u64,
     },
+    /// So many FIFOs, sockets and devices of this side do not travel.
+    Special {
+        files: u64,
+    },
     /// A line for the log that operators should see.
     Note {
         #[serde(deserialize_with = "words::text")]

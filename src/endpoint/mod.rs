@@ -22,6 +22,7 @@ pub mod serve;
 pub mod service;
 mod settings;
 mod shortage;
+mod special;
 pub mod survey;
 mod tenure;
 mod transfers;
@@ -140,6 +141,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     /// Large files that are read slice by slice, and why they are looked at.
     readings: VecDeque<(RelPath, How)>,
     proofs: proofs::Proofs,
+    special: special::Told,
     troubles: BTreeMap<RelPath, Trouble>,
     long: long::Long,
     /// Paths that appeared: directories among them are scanned.
@@ -209,6 +211,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             whole: BTreeSet::new(),
             readings: VecDeque::new(),
             proofs: proofs::Proofs::default(),
+            special: special::Told::default(),
             troubles: BTreeMap::new(),
             long: long::Long::default(),
             appeared: BTreeSet::new(),
@@ -345,7 +348,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Request::Learn { rows } => self.lessons.extend(rows),
             Request::Go { peer, scan, whole } => self.go(peer, scan, whole, now)?,
             Request::Apply { generation, apply } => self.apply(generation, apply, out)?,
-            Request::Record { generation, record } => {
+            Request::Record { generation, mut record } => {
+                self.replica.own_acls_of_record(generation, &mut record)?;
                 self.replica.forget_kept(&record.path);
                 self.records.push((generation, record));
             }
@@ -562,6 +566,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.last_progress = now;
         self.replica.reopen_reports()?;
         self.proofs.begin(now);
+        self.begin_special();
         self.replica.unscanned.append(&mut self.long.again());
         if scan || !self.covered {
             self.scans.clear();
@@ -571,8 +576,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         Ok(())
     }
 
-    fn apply(&mut self, generation: Generation, apply: Apply, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
-        if let Some(problem) = self.too_large(&apply) {
+    fn apply(&mut self, generation: Generation, mut apply: Apply, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        self.replica.own_acls_of_action(generation, &mut apply)?;
+        if let Some(problem) = self.too_large(&apply).or_else(|| self.no_fifo(&apply)) {
             out.push(Reply::Result { generation, outcome: Outcome::Failed(problem) });
             return Ok(());
         }

@@ -67,8 +67,8 @@ pub struct Opening<'a> {
     /// Larger files neither travel nor are taken, in bytes; `None`: there are none.
     pub max_size: Option<u64>,
     pub wait_for_writers: bool,
-    /// ACLs and extended attributes travel from left to right only.
-    pub xattrs_from_left: bool,
+    /// ACLs travel from left to right only.
+    pub acls_from_left: bool,
     pub owner: Owner,
     pub links: Links,
     pub samba_acls: bool,
@@ -92,7 +92,14 @@ pub struct Opening<'a> {
 impl Opening<'_> {
     /// The same for a check.
     pub fn scope(&self) -> Scope {
-        Scope { filter: self.filter.clone(), owner: self.owner, links: self.links, rsync: self.rsync.is_some() }
+        Scope {
+            filter: self.filter.clone(),
+            owner: self.owner,
+            links: self.links,
+            acls: !self.acls_from_left,
+            samba_acls: self.samba_acls,
+            rsync: self.rsync.is_some(),
+        }
     }
 }
 
@@ -139,8 +146,8 @@ pub fn open(
         trash_max: Some(opening.trash_max),
         max_size: opening.max_size.unwrap_or(u64::MAX),
         own_owners: opening.owner == Owner::Ignore,
-        keeps_xattrs: opening.xattrs_from_left && opening.side == Side::Right,
-        gives_acls: opening.xattrs_from_left && opening.side == Side::Left,
+        keeps_acls: opening.acls_from_left && opening.side == Side::Right,
+        gives_acls: opening.acls_from_left && opening.side == Side::Left,
         ..Default::default()
     };
     // No contents pass rsync by with a report.

@@ -410,8 +410,8 @@ fn put(entry: &Entry, source: &Source) -> Result<(), Insane> {
             sane::object(from)?;
             sane::node(*node, *known)
         }
-        (Content::File { .. }, _) | (Content::Dir | Content::Link { .. }, Source::Nothing) => Ok(()),
-        (Content::Dir | Content::Link { .. }, _) => Err("contents of what is no file"),
+        (Content::File { .. }, _) | (Content::Dir | Content::Link { .. } | Content::Fifo, Source::Nothing) => Ok(()),
+        (Content::Dir | Content::Link { .. } | Content::Fifo, _) => Err("contents of what is no file"),
     }
 }
 

@@ -526,7 +526,8 @@ mod tests {
     fn door(root: &std::path::Path, told: Sender<String>) -> Door {
         let (endpoint, _) = channel();
         let filter = crate::filter::FilterSettings::default();
-        let scope = Scope { filter, owner: Owner::Names, links: Links::Preserve, rsync: false };
+        let scope =
+            Scope { filter, owner: Owner::Names, links: Links::Preserve, acls: false, samba_acls: false, rsync: false };
         Door {
             tenure: Arc::new(Tenure::new(endpoint)),
             admission: Admission::default(),

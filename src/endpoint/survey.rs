@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::{Links, Owner};
 use crate::filter::{Filter, FilterSettings};
-use crate::model::{Hash, Kind, Name, RelPath, Time};
+use crate::model::{Hash, Kind, Name, RelPath, Time, Xattrs, acls};
 use crate::replica::disk::{Disk, Stat};
 use crate::replica::error::problem;
 use crate::replica::metadata::Rules;
@@ -28,6 +28,10 @@ pub struct Scope {
     pub filter: FilterSettings,
     pub owner: Owner,
     pub links: Links,
+    /// ACLs travel both ways, and are compared.
+    pub acls: bool,
+    /// Samba's are among them.
+    pub samba_acls: bool,
     /// Contents go through rsync, which has to be there.
     pub rsync: bool,
 }
@@ -36,6 +40,7 @@ pub struct Scope {
 pub struct Survey<D> {
     disk: D,
     filter: Filter,
+    acls: bool,
     rsync: bool,
 }
 
@@ -44,8 +49,8 @@ impl Survey<RealDisk> {
     pub fn open(root: &Path, pair: &str, scope: &Scope) -> Result<Survey<RealDisk>, String> {
         let filter = Filter::new(&scope.filter).map_err(|e| e.to_string())?;
         let disk = RealDisk::open_dry(root, pair, Arc::new(NoCover)).map_err(|e| format!("{}: {e}", root.display()))?;
-        let disk = disk.with_rules(Rules::new(scope.owner, false), scope.links);
-        Ok(Survey { disk, filter, rsync: scope.rsync })
+        let disk = disk.with_rules(Rules::new(scope.owner, scope.samba_acls), scope.links);
+        Ok(Survey { disk, filter, acls: scope.acls, rsync: scope.rsync })
     }
 }
 
@@ -73,7 +78,7 @@ pub fn attend(
 
 impl<D: Disk> Survey<D> {
     pub fn new(disk: D, filter: Filter) -> Survey<D> {
-        Survey { disk, filter, rsync: false }
+        Survey { disk, filter, acls: false, rsync: false }
     }
 
     /// Answers in pieces, until `emit` says that nobody listens any more.
@@ -104,6 +109,7 @@ impl<D: Disk> Survey<D> {
         };
         let mut levels = vec![top];
         let mut items = Vec::new();
+        let mut special = 0;
         while let Some((above, dir, entries)) = levels.last_mut() {
             let Some((name, stat)) = entries.next() else {
                 levels.pop();
@@ -113,6 +119,7 @@ impl<D: Disk> Survey<D> {
             if self.is_left_out(&path) || stat.foreign {
                 continue;
             }
+            special += u64::from(stat.special && (stat.kind.is_none() || self.filter.skips(stat.kind)));
             let below = match self.item(dir, &path, &name, &stat) {
                 Ok(None) => continue,
                 Ok(Some(item)) => {
@@ -136,7 +143,8 @@ impl<D: Disk> Survey<D> {
                 return false;
             }
         }
-        items.is_empty() || emit(Answer::Items { items })
+        let heard = items.is_empty() || emit(Answer::Items { items });
+        heard && (special == 0 || emit(Answer::Special { files: special }))
     }
 
     fn look(&self, paths: &[RelPath], emit: &mut dyn FnMut(Answer) -> bool) -> bool {
@@ -227,10 +235,16 @@ impl<D: Disk> Survey<D> {
         self.filter.excluded(path) || self.filter.temporary(path)
     }
 
-    /// What the owner, the group and others may do, whatever an ACL lets further users do: not all ACLs travel.
-    fn mode(&self, dir: &D::Dir, name: &Name, kind: Kind, mode: u32) -> u32 {
-        let xattrs = (mode & 0o070 != 0).then(|| self.disk.xattrs(dir, name, kind).ok()).flatten();
-        xattrs.map_or(mode, |xattrs| without_acl(mode, &xattrs, None))
+    /// A hash of what both sides are to have of extended attributes. Capabilities are not among them: a side may refuse
+    /// them, and writes take them away.
+    fn compared(&self, mut xattrs: Xattrs) -> Option<Hash> {
+        xattrs.retain(|name, _| name.starts_with(b"user.") || self.acls && acls::is_list(name));
+        let mut bytes = Vec::new();
+        for part in xattrs.iter().flat_map(|(name, value)| [name, value]) {
+            bytes.extend((part.len() as u64).to_le_bytes());
+            bytes.extend(&**part);
+        }
+        (!xattrs.is_empty()).then(|| Hash::of(&bytes))
     }
 
     /// `None`: of no kind that travels, or the top of a mount, which is not asked for more: its server may be away.
@@ -239,16 +253,22 @@ impl<D: Disk> Survey<D> {
         let Some(kind) = stat.kind.filter(|_| travels) else { return Ok(None) };
         let (user, group) = self.disk.principals(stat.uid, stat.gid);
         let file = kind == Kind::File;
+        // What cannot be read is not compared.
+        let xattrs =
+            if kind == Kind::Link { Xattrs::new() } else { self.disk.xattrs(dir, name, kind).unwrap_or_default() };
+        // What the owner, the group and others may do, whatever an ACL lets further users do: not all ACLs travel.
+        let mode = if kind == Kind::Link { 0 } else { without_acl(stat.mode, &xattrs, None) };
         Ok(Some(Item {
             path: path.clone(),
             kind,
             size: if file { stat.size } else { 0 },
             mtime: if file { stat.mtime } else { Time::default() },
             changed: stat.ctime.secs.max(if file { stat.mtime.secs } else { 0 }),
-            mode: if kind == Kind::Link { 0 } else { self.mode(dir, name, kind, stat.mode) },
+            mode,
             user,
             group,
             target: if kind == Kind::Link { Some(self.disk.read_link(dir, name)?) } else { None },
+            xattrs: self.compared(xattrs),
         }))
     }
 }
@@ -285,7 +305,9 @@ mod tests {
         let disk = RealDisk::open_dry(root.path(), "p", Arc::new(NoCover)).expect("a root");
         let survey = Survey::new(disk, Filter::new(&FilterSettings::default()).expect("filters"));
         let listed = answers(&survey, &Ask::List);
-        let [Answer::Items { items }, Answer::End] = &listed[..] else { panic!("{listed:?}") };
+        let [Answer::Items { items }, Answer::Special { files: 1 }, Answer::End] = &listed[..] else {
+            panic!("{listed:?}")
+        };
         let names: Vec<String> = items.iter().map(|i| i.path.to_string()).collect();
         assert_eq!(names, ["a", "b", "b/c", "b/c/x", "b-", "link"]);
         assert_eq!((items[0].size, items[1].size), (1, 0));

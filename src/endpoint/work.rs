@@ -69,6 +69,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         for path in std::mem::take(&mut self.replica.vanished) {
             self.vanish(path, now);
         }
+        self.tell_special(now, out);
         self.answer_pings(now, out);
         if self.reporting {
             self.look_for_room(now, out)?;
@@ -126,7 +127,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let owes = self.reports() && self.owes_proofs();
         let asked = self.pings.iter().map(|(_, since)| since + PING_WAIT).min().filter(|_| !owes);
         let room = self.next_room.filter(|_| self.reporting);
-        let mut due = [self.replica.next_look(), asked, room].into_iter().flatten().min();
+        let mut due = [self.replica.next_look(), asked, room, self.special_due()].into_iter().flatten().min();
         if self.reports() {
             let trouble = self.troubles.values().map(|t| t.next).min();
             let stalled = self.full_scan.is_some().then_some(now + 100);

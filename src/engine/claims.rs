@@ -213,6 +213,7 @@ impl Engine {
             Reply::Note { .. }
             | Reply::NotSet { .. }
             | Reply::Unproven { .. }
+            | Reply::Special { .. }
             | Reply::Lost { .. }
             | Reply::HasRoom
             | Reply::ScanDone { .. } => claims.chat(now),

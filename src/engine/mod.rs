@@ -399,6 +399,7 @@ impl Engine {
             }
             Reply::NotSet { counts } => self.tell(News::NotSet { side, counts }),
             Reply::Unproven { files } => self.tell(News::Unproven { side, files }),
+            Reply::Special { files } => self.tell(News::Special { side, files }),
             Reply::Note { text } => self.tell(News::Note { side, text }),
             Reply::Lost { scope, reason } => self.tell(News::Lost { side, scope, reason }),
             Reply::HasRoom => self.has_room(side, now),

@@ -69,6 +69,11 @@ pub enum News {
         side: Side,
         files: u64,
     },
+    /// So many FIFOs, sockets and devices of this side do not travel.
+    Special {
+        side: Side,
+        files: u64,
+    },
     Note {
         side: Side,
         text: String,

@@ -112,6 +112,14 @@ impl<'a> View<'a> {
         self.known.map_or(0, |k| k.generation)
     }
 
+    /// The row here could not tell whether the file was written, but the other side's row of the same agreement can: it has
+    /// the hash of what lies here. So no edit of one side meets an attribute of the other as if that were an edit too.
+    fn is_as_agreed(&self, other: &View) -> bool {
+        let (Some(here), Some(agreed)) = (self.here, other.known) else { return false };
+        let one = self.generation() == agreed.generation;
+        one && self.unread() && agreed.entry.content.compare(&here.content) == Sameness::Same
+    }
+
     /// The file was taken for equal unread, and looks as it did then: what it holds may never have been agreed on.
     fn unread(&self) -> bool {
         let (Some(here), Some(Known { entry: known, .. })) = (self.here, self.known) else { return false };
@@ -124,7 +132,9 @@ impl<'a> View<'a> {
 /// Moves are not decided here.
 pub fn reconcile(left: Option<&Change>, right: Option<&Change>, rules: Rules) -> Verdict {
     let ancestor = [left, right].into_iter().flatten().filter_map(|c| c.known.as_ref()).max_by_key(|k| k.generation);
-    let (l, r) = (View::new(left, ancestor), View::new(right, ancestor));
+    let (mut l, mut r) = (View::new(left, ancestor), View::new(right, ancestor));
+    let as_agreed = [r.contents && l.is_as_agreed(&r), l.contents && r.is_as_agreed(&l)];
+    (l.contents, r.contents) = (l.contents && !as_agreed[0], r.contents && !as_agreed[1]);
     let agreed = left.is_none() || right.is_none() || l.generation() == r.generation();
     if !l.changed() && !r.changed() && agreed && l.here.is_some() == r.here.is_some() {
         return Verdict::Nothing;
@@ -280,7 +290,11 @@ fn never_agreed(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Know
 fn agreed_attrs(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>) -> Attrs {
     match ancestor {
         Some(known) if l.known.is_some() && r.known.is_some() => merge_attrs(l, r, a, b, known),
-        _ => newer(a, b).attrs.clone(),
+        _ => {
+            let newer = newer(a, b);
+            let other = if std::ptr::eq(newer, a) { b } else { a };
+            merge::joined(&newer.attrs, &other.attrs)
+        }
     }
 }
 

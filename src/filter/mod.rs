@@ -24,6 +24,8 @@ pub struct FilterSettings {
     pub safesuffix: String,
     /// Symbolic links are left out as well.
     pub skip_links: bool,
+    /// So are FIFOs.
+    pub skip_fifos: bool,
     /// Left out of full syncs, in rsync's language.
     pub rsync_excludes: Vec<String>,
 }
@@ -35,6 +37,7 @@ impl Default for FilterSettings {
             tempfiles: r"\.tmp$|\.~tmp~|/~\$".into(),
             safesuffix: ".psync.ignore".into(),
             skip_links: false,
+            skip_fifos: true,
             rsync_excludes: Vec::new(),
         }
     }
@@ -47,6 +50,7 @@ pub struct Filter {
     tempfiles: Pattern,
     safesuffix: Box<[u8]>,
     skip_links: bool,
+    skip_fifos: bool,
     rsync_excludes: Excludes,
     digest: [u8; 32],
     not_excluded: Clean,
@@ -65,6 +69,7 @@ impl Filter {
             tempfiles: Pattern::new("tempfiles", &settings.tempfiles)?,
             safesuffix: suffix.into(),
             skip_links: settings.skip_links,
+            skip_fifos: settings.skip_fifos,
             rsync_excludes: Excludes::new(&settings.rsync_excludes)?,
             digest: digest(settings),
             not_excluded: Clean::default(),
@@ -94,7 +99,7 @@ impl Filter {
 
     /// Whether objects of this kind are left out wherever they lie.
     pub fn skips(&self, kind: Option<Kind>) -> bool {
-        self.skip_links && kind == Some(Kind::Link)
+        self.skip_links && kind == Some(Kind::Link) || self.skip_fifos && kind == Some(Kind::Fifo)
     }
 
     /// Whether a full sync leaves the object as it is, on either side.
@@ -145,13 +150,14 @@ impl Clean {
 }
 
 fn digest(settings: &FilterSettings) -> [u8; 32] {
-    let FilterSettings { excludes, tempfiles, safesuffix, skip_links, rsync_excludes } = settings;
+    let FilterSettings { excludes, tempfiles, safesuffix, skip_links, skip_fifos, rsync_excludes } = settings;
     let mut hasher = blake3::Hasher::new();
     let links = if *skip_links { "skip" } else { "" };
     let patterns = rsync_excludes.iter().map(|pattern| ("rsync_excludes", pattern.as_str()));
     let others =
         [("excludes", excludes.as_str()), ("tempfiles", tempfiles), ("safesuffix", safesuffix), ("links", links)];
-    for (key, value) in others.into_iter().chain(patterns) {
+    let fifos = (!skip_fifos).then_some(("special", "fifos"));
+    for (key, value) in others.into_iter().chain(fifos).chain(patterns) {
         for part in [key, value] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());

@@ -35,12 +35,13 @@ pub struct Time {
     pub nanos: u32,
 }
 
-/// The kinds that psync carries. FIFOs, sockets and devices are a problem of their path.
+/// The kinds that psync carries. Sockets and devices are not among them, and FIFOs only with `special = "fifos"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     File,
     Dir,
     Link,
+    Fifo,
 }
 
 /// A user or a group as it travels: by name where it has one, else by number.
@@ -71,7 +72,7 @@ pub struct Attrs {
     pub mode: u32,
     pub user: Principal,
     pub group: Principal,
-    /// Modification time of a file; zero for directories and links, whose times are no state.
+    /// Modification time of a file; zero for other kinds, whose times are no state.
     pub mtime: Time,
     pub xattrs: Xattrs,
 }
@@ -89,6 +90,8 @@ pub enum Content {
     Link {
         target: Box<[u8]>,
     },
+    /// A FIFO, whose contents are on their way from one process to another: they are nobody's to carry.
+    Fifo,
 }
 
 /// One object's state.
@@ -113,6 +116,7 @@ impl Entry {
             Content::File { .. } => Kind::File,
             Content::Dir => Kind::Dir,
             Content::Link { .. } => Kind::Link,
+            Content::Fifo => Kind::Fifo,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Merging attributes, each by itself.
 
+use super::rights::CAPABILITY;
 use super::{Attrs, Xattrs};
 
 /// The attributes that an object stands for: what this side holds where it was changed since `achieved`,
@@ -11,6 +12,16 @@ pub fn carried(live: &Attrs, achieved: &Attrs, agreed: &Attrs) -> Attrs {
 /// Both sides' attributes, given what they last agreed on; where both changed one, the left's.
 pub fn merged(ancestor: &Attrs, left: &Attrs, right: &Attrs) -> Attrs {
     three_way(ancestor, left, right)
+}
+
+/// The attributes of two objects that were never agreed on: the first's, with the extended attributes that only the second
+/// has. But for its capability, which was granted to the second's contents.
+pub fn joined(first: &Attrs, second: &Attrs) -> Attrs {
+    let mut joined = first.clone();
+    for (name, value) in second.xattrs.iter().filter(|(name, _)| ***name != *CAPABILITY) {
+        joined.xattrs.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    joined
 }
 
 /// Takes `first` where it differs from `base`, else `second`.
@@ -65,6 +76,14 @@ mod tests {
         assert_eq!(merged(&base, &left, &right), attrs(0o600, 2, 20, &[("user.a", "2"), ("user.c", "9")]));
         assert_eq!(merged(&base, &base, &right), right);
         assert_eq!(merged(&base, &left, &base), left);
+    }
+
+    #[test]
+    fn what_only_one_of_two_strangers_has_both_get() {
+        let first = attrs(0o600, 1, 10, &[("user.a", "1"), ("system.posix_acl_access", "1")]);
+        let second = attrs(0o644, 2, 20, &[("user.a", "2"), ("user.b", "2"), ("security.capability", "2")]);
+        let wanted = [("user.a", "1"), ("user.b", "2"), ("system.posix_acl_access", "1")];
+        assert_eq!(joined(&first, &second), attrs(0o600, 1, 10, &wanted));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The nouns of psync. No I/O, no clock, no decisions.
 
+pub mod acls;
 mod action;
 mod change;
 pub mod conflict;

@@ -14,6 +14,11 @@ pub const RESERVED: NodeId = 16;
 const NAME_MAX: usize = 256;
 /// The most bytes of an object's extended attributes: what both sides have of them at most, together.
 const XATTRS_MAX: usize = 3 * 256 * 1024;
+/// The most bytes of one of them; but POSIX ACLs have names in the place of numbers.
+const XATTR_MAX: usize = 64 * 1024;
+/// The most bytes of their names, each with its end: what the kernel lists of an object, of both sides and of what they
+/// agreed on.
+const NAMES_MAX: usize = 3 * 64 * 1024;
 /// The longest target of a link.
 const TARGET_MAX: usize = 4095;
 /// So many objects lie below a directory at most.
@@ -62,7 +67,7 @@ pub fn entry(entry: &Entry) -> Result<(), Insane> {
         Content::Link { target } if target.is_empty() || target.len() > TARGET_MAX || target.contains(&0) => {
             Err("a link's target that cannot be one")
         }
-        Content::File { .. } | Content::Dir | Content::Link { .. } => attrs(&entry.attrs),
+        Content::File { .. } | Content::Dir | Content::Link { .. } | Content::Fifo => attrs(&entry.attrs),
     }
 }
 
@@ -95,9 +100,14 @@ pub fn names(numbers: &[OwnerNumber]) -> Result<(), Insane> {
 
 fn xattrs(xattrs: &Xattrs) -> Result<(), Insane> {
     let bytes: usize = xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let names: usize = xattrs.keys().map(|name| name.len() + 1).sum();
+    let named = |name: &[u8]| matches!(name, super::acls::ACL_ACCESS | super::acls::ACL_DEFAULT);
+    let large = |name: &[u8], value: &[u8]| !named(name) && value.len() > XATTR_MAX;
     hold! {
         xattrs.keys().all(|name| travels(name)), "an extended attribute of a kind that does not travel";
         bytes <= XATTRS_MAX, "too many bytes of extended attributes";
+        names <= NAMES_MAX, "more extended attributes than an object can have";
+        !xattrs.iter().any(|(name, value)| large(name, value)), "an extended attribute that is too large";
     }
 }
 
@@ -229,7 +239,12 @@ mod tests {
                 |e| put(e, &[&b"user."[..], &[b'x'; 251]].concat(), 1),
                 "an extended attribute of a kind that does not travel",
             ),
-            (|e| put(e, b"user.y", XATTRS_MAX), "too many bytes of extended attributes"),
+            (|e| put(e, b"system.posix_acl_default", XATTRS_MAX), "too many bytes of extended attributes"),
+            (|e| put(e, b"user.y", XATTR_MAX + 1), "an extended attribute that is too large"),
+            (
+                |e| (0..40_000).for_each(|n| put(e, format!("user.{n}").as_bytes(), 0)),
+                "more extended attributes than an object can have",
+            ),
         ];
         for (spoil, want) in table {
             let mut bad = good();

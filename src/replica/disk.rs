@@ -14,8 +14,10 @@ use crate::model::{Attrs, Kind, Name, OwnerNumber, RelPath, Time, Xattrs};
 /// What `statx` tells of one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// `None`: a FIFO, socket or device.
+    /// `None`: a socket or device, or what cannot be looked at.
     pub kind: Option<Kind>,
+    /// A FIFO, socket or device.
+    pub special: bool,
     pub ino: u64,
     /// Birth time; with `ino` it names an object for ever.
     pub btime: Time,
@@ -195,8 +197,10 @@ pub trait Disk {
     fn open_pinned(&self, pin: &Self::Pin) -> io::Result<Self::File>;
     /// Its extended attributes that travel.
     fn pinned_xattrs(&self, pin: &Self::Pin, kind: Kind) -> io::Result<Xattrs>;
-    /// Gives it attributes, as [`Disk::set_attrs`] does; `InvalidInput` if it is of another kind.
-    fn set_pinned_attrs(&self, pin: &Self::Pin, kind: Kind, attrs: &Attrs) -> io::Result<NotSet>;
+    /// Gives it attributes, as [`Disk::set_attrs`] does; `InvalidInput` if it is of another kind. `held`: the extended
+    /// attributes that it had when it was looked at. One that has another value by now is a user's, set this very moment:
+    /// it stays. ACLs and capabilities, which belong to mode and contents, are set all the same.
+    fn set_pinned_attrs(&self, pin: &Self::Pin, kind: Kind, attrs: &Attrs, held: &Xattrs) -> io::Result<NotSet>;
 
     /// Opens a regular file for reading, without waiting for lease holders and without touching its atime.
     fn open_file(&self, dir: &Self::Dir, name: &Name) -> io::Result<Self::File>;
@@ -266,6 +270,8 @@ pub trait Disk {
     fn make_dir(&self, dir: &Self::Dir, name: &Name) -> io::Result<()>;
     /// Makes a symbolic link. Only in own directories.
     fn make_link(&self, dir: &Self::Dir, name: &Name, target: &[u8]) -> io::Result<()>;
+    /// Makes a FIFO, mode 0600. Only in own directories.
+    fn make_fifo(&self, dir: &Self::Dir, name: &Name) -> io::Result<()>;
     /// Gives an object of an own directory attributes, in the order that keeps them all (owner, ACLs and xattrs, mode, times).
     /// What this side cannot hold is left out and told; other errors are errors.
     fn set_attrs(&self, dir: &Self::Dir, name: &Name, kind: Kind, attrs: &Attrs) -> io::Result<NotSet>;

@@ -85,6 +85,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let dir = match self.disk.open_dir(&parent) {
             Ok(dir) => dir,
             Err(error) if above_is_gone(&error) => {
+                self.specials.gone(path);
                 self.stop_reading(path);
                 self.forget_move_to(path)?;
                 let told = self.reported.get(path).is_some_and(|r| r.seen.is_some());
@@ -167,6 +168,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stat = match self.disk.stat(dir, name) {
             Ok(stat) => stat,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.specials.gone(path);
                 return self.examine_nothing(path, parent, under_name, how);
             }
             Err(error) => return Ok(Examined::Problem(problem(path, "stat", &error))),
@@ -176,6 +178,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let row = unchanged.clone();
             return self.same(path, parent, &row, how, false);
         }
+        if self.passes_over(&stat) {
+            return Ok(self.pass_over(dir, path, name, under_name.is_some(), how));
+        }
+        self.specials.forget(path);
         if self.filter.skips(stat.kind) {
             return match under_name {
                 // What the archive has here was replaced by something that takes no part.
@@ -187,11 +193,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let detail = "another file system is mounted here: make it a pair of its own".to_owned();
             return Ok(Examined::Problem(Problem { path: path.clone(), kind: ProblemKind::OtherFileSystem, detail }));
         }
-        let Some(kind) = stat.kind else {
-            let why = self.disk.why_odd(dir, name);
-            let detail = why.unwrap_or_else(|| "not a file, directory or link: not synchronised".to_owned());
-            return Ok(Examined::Problem(Problem { path: path.clone(), kind: ProblemKind::Unsupported, detail }));
-        };
+        let Some(kind) = stat.kind else { return Ok(Examined::Problem(self.unsupported(dir, path, name))) };
         let live = self.live(dir, path, name, stat, kind)?;
         let object = (stat.ino, stat.btime);
         if how.as_copy {
@@ -220,7 +222,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some((from, row)) if how.patient && kind == Kind::File && reported_move != Some(row.node) => {
                 Ok(Examined::Left { from, made: row.generation == row.node })
             }
-            Some((from, row)) => self.examine_moved(path, parent, under_name, from, row, live, how),
+            Some((from, row)) => {
+                self.specials.moved(&from, path);
+                self.examine_moved(path, parent, under_name, from, row, live, how)
+            }
             None => self.examine_object(dir, parent, path, name, under_name, live, how),
         }
     }
@@ -419,6 +424,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let mut touched = false;
         let (content, contents) = match live.kind {
             Kind::Dir => (Content::Dir, row.as_ref().is_none_or(|r| r.entry.kind() != Kind::Dir)),
+            Kind::Fifo => (Content::Fifo, row.as_ref().is_none_or(|r| r.entry.kind() != Kind::Fifo)),
             Kind::Link => {
                 let content = Content::Link { target: live.target.clone().unwrap_or_default() };
                 let differs = row.as_ref().is_none_or(|r| r.entry.content != content);

@@ -387,6 +387,8 @@ fn is_late(dir: &Stat, stat: &Stat, stamp: Time) -> bool {
     match stat.kind {
         // New entries in it change its ctime as well, and then its mtime.
         Some(Kind::Dir) => came && (stat.btime > stamp || !later(stat.mtime)),
+        // What is written into it goes to whoever reads it.
+        Some(Kind::Fifo) => came,
         _ => came || (stat.nlink == 1 && stat.ctime > stamp && later(stat.mtime)),
     }
 }

@@ -46,20 +46,15 @@ impl Rules {
     }
 }
 
-/// The access ACL of a file or directory.
-pub const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
-/// The ACL that new objects in a directory get.
-pub const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+pub use crate::model::acls::{ACL_ACCESS, ACL_DEFAULT, NTACL};
 /// File capabilities. Lost with every change of owner and every write.
 pub use crate::model::rights::CAPABILITY;
-/// Samba's Windows ACLs.
-pub const NTACL: &[u8] = b"security.NTACL";
 
 /// The most bytes, names and values, that the extended attributes of one object may have: a message holds an object's
 /// up to three times.
 pub const XATTRS_MAX: usize = 256 * 1024;
 
-/// Whether the attribute is an ACL, whose value travels in the form of [`acl::Acl`].
+/// Whether the attribute is a POSIX ACL, whose value travels in the form of [`acl::Acl`].
 pub fn is_acl(name: &[u8]) -> bool {
     matches!(name, ACL_ACCESS | ACL_DEFAULT)
 }

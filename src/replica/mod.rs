@@ -18,6 +18,7 @@ pub mod late;
 pub mod memory;
 pub mod metadata;
 pub mod not_set;
+mod own_acls;
 mod partial;
 pub mod place;
 mod put_back;
@@ -33,6 +34,7 @@ mod rights;
 mod room;
 pub mod scan;
 pub mod session;
+pub mod special;
 pub mod sqlite;
 pub mod stage;
 mod touched;
@@ -58,9 +60,10 @@ pub struct Settings {
     pub inline_max: u64,
     /// Put data and names on disk before they are confirmed.
     pub durable: bool,
-    /// This side's ACLs and extended attributes are never reported.
-    pub keeps_xattrs: bool,
-    /// New objects of the other side bring no ACLs: they get those that making them here would have given.
+    /// This side's ACLs are never reported: those of the other one count.
+    pub keeps_acls: bool,
+    /// No ACL is taken from the other side: an object has those that it has here, and a new one those that making it here
+    /// would have given.
     pub gives_acls: bool,
     /// Owners do not travel: an object belongs to whom the one that it replaces belongs to, else to the owner of its
     /// directory.
@@ -91,7 +94,7 @@ impl Default for Settings {
             side: Side::Left,
             inline_max: 32 * 1024,
             durable: true,
-            keeps_xattrs: false,
+            keeps_acls: false,
             gives_acls: false,
             own_owners: false,
             wait_for_writers: true,
@@ -135,11 +138,11 @@ impl Seen {
         }
     }
 
-    /// Whether nothing changed that would be worth another report: a directory's own times and size do not count.
+    /// Whether nothing changed that would be worth another report: a directory's own times and size do not count, nor a FIFO's.
     pub(crate) fn equals(&self, other: &Seen) -> bool {
         let object = |s: &Signature| (s.ino, s.btime, s.mode, s.uid, s.gid);
         let same = match self.content {
-            Content::Dir => object(&self.signature) == object(&other.signature),
+            Content::Dir | Content::Fifo => object(&self.signature) == object(&other.signature),
             _ => self.signature == other.signature,
         };
         // The hash is there or not as the reason for the look had it.
@@ -210,6 +213,9 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) expiry: expire::Expiry,
     room: room::Room,
     kept: kept::Kept,
+    pub(crate) specials: special::Specials,
+    /// ACLs of the other side that were left out.
+    foreign_acls: u32,
     /// The last batch, until it is finished.
     pub(crate) placed: batch::Unfinished<D::Dir, D::File>,
     pub(crate) stage_counter: u64,
@@ -260,6 +266,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             expiry: expire::Expiry::default(),
             room: room::Room::default(),
             kept: kept::Kept::default(),
+            specials: special::Specials::default(),
+            foreign_acls: 0,
             placed: batch::Unfinished::default(),
             stage_counter: 0,
             next_seq: 1,

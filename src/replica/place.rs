@@ -170,10 +170,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         })
     }
 
-    /// Whether the object is still the row's: a directory by its identity and what may be set on it alone.
+    /// Whether the object is still the row's: a directory or FIFO by its identity and what may be set on it alone. What
+    /// goes on in it changes its times.
     fn still(&self, row: &Row, stat: &Stat) -> bool {
         match (row.entry.kind(), &row.signature) {
-            (Kind::Dir, Some(s)) => stat.kind == Some(Kind::Dir) && s.same_object(stat) && same_rights(s, stat),
+            (kind @ (Kind::Dir | Kind::Fifo), Some(s)) => {
+                stat.kind == Some(kind) && s.same_object(stat) && same_rights(s, stat)
+            }
             _ => self.unchanged(row, stat),
         }
     }
@@ -473,8 +476,9 @@ fn same_rights(signature: &Signature, stat: &Stat) -> bool {
 
 fn still_seen(seen: &Seen, stat: &Stat) -> bool {
     match stat.kind {
-        Some(Kind::Dir) => {
-            seen.content == Content::Dir && seen.signature.same_object(stat) && same_rights(&seen.signature, stat)
+        Some(Kind::Dir | Kind::Fifo) => {
+            let kind = matches!(seen.content, Content::Dir) == (stat.kind == Some(Kind::Dir));
+            kind && seen.signature.same_object(stat) && same_rights(&seen.signature, stat)
         }
         // What may have been written once more under the same ctime must be looked at again.
         Some(Kind::File) => seen.settled && seen.signature == Signature::of(stat),

@@ -1,7 +1,6 @@
-//! Put back: on the right, ACLs and extended attributes are the left's; what users make of them there stays until the
-//! next full sync.
+//! Put back: where ACLs are the left's, what users on the right make of them stays there until the next full sync.
 
-use crate::model::{Attrs, Kind, Name, RelPath};
+use crate::model::{Attrs, Kind, Name, RelPath, Xattrs, acls};
 
 use super::Replica;
 use super::archive::{Archive, Row, Signature};
@@ -12,7 +11,8 @@ use super::place::attrs::has_other_names;
 use super::place::{Guarded, same_version};
 
 impl<D: Disk, A: Archive> Replica<D, A> {
-    /// Gives an object that is else its row's the extended attributes of its row again. True if they were others.
+    /// Gives an object that is else its row's the ACLs of its row again, and what it had no room for before. True if
+    /// that changed anything.
     pub(super) fn put_back_xattrs(
         &mut self,
         dir: &D::Dir,
@@ -25,10 +25,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if kind == Kind::Link || self.settings.dry_run || self.filter.excluded(path) {
             return Ok(false);
         }
-        // What the row has as achieved may be a user's: an edit brings along what the object has by then.
-        let wanted = &row.entry.attrs.xattrs;
         let Ok(before) = self.disk.xattrs(dir, name, kind) else { return Ok(false) };
-        if before == *wanted {
+        let wanted = wanted(row, &before);
+        if before == wanted {
             return Ok(false);
         }
         // Another object may have the name by now; and what a file's other names are is not psync's to say.
@@ -43,7 +42,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             // It was granted to the row's contents, and these only look like them.
             attrs.xattrs.remove(CAPABILITY);
         }
-        let set = self.disk.set_pinned_attrs(&pin, kind, &attrs);
+        let set = self.disk.set_pinned_attrs(&pin, kind, &attrs, &before);
         let after = self.disk.stat_pin(&pin);
         let alone = lease.as_ref().is_none_or(|file| self.disk.lease_holds(file, Lease::Read));
         if let Some(file) = &lease {
@@ -68,4 +67,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let hash = self.hash_whole(&file, path, stat.size).ok().flatten();
         same && hash.is_some() && hash == row.entry.hash()
     }
+}
+
+/// The extended attributes that an object of this row is to have, which has `before`. ACLs are the row's; what the row has
+/// as achieved of them may be a user's, since an edit brings along what the object has by then. Of the others only those
+/// that could not be set before are set again: what differs otherwise is a user's, and is reported.
+fn wanted(row: &Row, before: &Xattrs) -> Xattrs {
+    let (agreed, achieved) = (&row.entry.attrs.xattrs, &row.live_attrs().xattrs);
+    let mut wanted = before.clone();
+    acls::take(&mut wanted, agreed);
+    for (name, value) in agreed.iter().filter(|(name, _)| !acls::is_list(name)) {
+        if before.get(name) == achieved.get(name) {
+            wanted.insert(name.clone(), value.clone());
+        }
+    }
+    wanted
 }

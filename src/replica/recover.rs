@@ -300,7 +300,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if !self.may_end_with(path, &pin, &stat, &live, &entry, &wanted)? {
             return Ok(());
         }
-        let not_set = self.disk.set_pinned_attrs(&pin, kind, &wanted).at(path, "set attributes")?;
+        let not_set = self.disk.set_pinned_attrs(&pin, kind, &wanted, &live.xattrs).at(path, "set attributes")?;
         let stat = self.disk.stat_pin(&pin).at(path, "stat")?;
         let live = self.pinned_attrs(&pin, &stat, kind).at(path, "read extended attributes")?;
         let achieved = (live != entry.attrs && not_set.explains(&entry.attrs, &live)).then_some(live);

@@ -65,7 +65,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let same = known.is_some_and(|(was, xattrs)| {
                 let rights = (was.mode, was.uid, was.gid) == (stat.mode, stat.uid, stat.gid);
                 // An ACL may change without the mode, but not without the ctime.
-                let told = self.settings.keeps_xattrs || was.ctime == stat.ctime;
+                let told = self.settings.keeps_acls || was.ctime == stat.ctime;
                 let acl = || self.disk.xattrs(&above, &name, crate::model::Kind::Dir).is_ok_and(|now| now == *xattrs);
                 rights && was.same_object(&stat) && (told || acl())
             });

@@ -26,7 +26,7 @@ pub struct Scan<Dir> {
     reading: Option<(Name, Stat)>,
     /// Files are read even if their stat is unchanged.
     pub checksum: bool,
-    /// ACLs and extended attributes that are the other side's business are made what they were.
+    /// ACLs that are the other side's business are made what they were.
     pub full: bool,
     put_back: u64,
     /// See [`How::inline`].
@@ -121,6 +121,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub fn scan(&mut self, scan: &mut Scan<D::Dir>, budget: usize, found: &mut Found) -> Result<bool, ReplicaError> {
         if !scan.started {
             scan.started = true;
+            if scan.scope.is_root() {
+                self.specials.begin();
+            }
             let scope = scan.scope.clone();
             let node = self.node_of(&scope)?;
             self.enter(scan, scope, node, found)?;
@@ -183,7 +186,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     }
                 }
             }
-            if scan.full && self.settings.keeps_xattrs && !self.reported.contains_key(&path) {
+            if scan.full && self.settings.keeps_acls && !self.reported.contains_key(&path) {
                 // What was looked at has a new signature.
                 let row = if unchanged { row } else { self.row_at(&path)? };
                 if let Some(row) = row.filter(|row| self.unchanged(row, &stat))
@@ -303,11 +306,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<bool, ReplicaError> {
         for _ in 0..budget {
             let Some(path) = scan.gone.pop() else {
+                if scan.scope.is_root() {
+                    self.specials.end();
+                }
                 if scan.put_back > 0 {
                     let count = scan.put_back;
-                    self.notes.push(format!(
-                        "full sync: {count} objects had other ACLs or extended attributes: the left's are back"
-                    ));
+                    self.notes.push(format!("full sync: {count} objects had other ACLs: the left's are back"));
                 }
                 return Ok(true);
             };

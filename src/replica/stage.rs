@@ -90,7 +90,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.finish_file(path, name, file, attrs, Some(Hash::of(bytes)), written)
     }
 
-    /// Makes the whole object: a directory, a link, or a file with these contents.
+    /// Makes the whole object: a directory, a link, a FIFO, or a file with these contents.
     pub(crate) fn stage_whole(
         &mut self,
         generation: Generation,
@@ -106,6 +106,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let name = self.stage_name(generation)?;
                 self.disk.make_dir(&stage, &name).at(path, "make a directory")?;
                 self.finish(path, name, None, Kind::Dir, &entry.attrs, None)
+            }
+            Content::Fifo => {
+                let name = self.stage_name(generation)?;
+                self.disk.make_fifo(&stage, &name).at(path, "make a FIFO")?;
+                self.finish(path, name, None, Kind::Fifo, &entry.attrs, None)
             }
             Content::Link { target } => {
                 let name = self.stage_name(generation)?;

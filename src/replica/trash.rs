@@ -131,6 +131,6 @@ pub(super) fn stamp_of(stat: &Stat) -> Option<Time> {
     match stat.kind? {
         Kind::File => Some(stat.mtime),
         Kind::Dir => Some(stat.ctime),
-        Kind::Link => None,
+        Kind::Link | Kind::Fifo => None,
     }
 }

@@ -70,6 +70,9 @@ fn each_kind_of_difference() {
         ("hidden contents", hide, &["-c"], "", 0),
         ("hidden contents, all read", hide, &["-c", "--all"], "contents", 2),
         ("another mode", |right| chmod(right.join("a"), 0o600), &[], "attributes", 3),
+        ("an attribute", |right| set_xattr(right.join("a"), "user.a", b"1"), &[], "attributes", 3),
+        ("an attribute of a directory", |right| set_xattr(right.join("d"), "user.a", b"1"), &[], "attributes", 3),
+        ("an attribute, lite", |right| set_xattr(right.join("a"), "user.a", b"1"), &["-l"], "", 0),
         ("another kind", |right| (remove(right.join("a")), mkdir(right.join("a"))).1, &[], "kind", 2),
         ("another target", retarget, &[], "target", 2),
         ("another target, no links", retarget, &["-X"], "", 0),
@@ -82,6 +85,7 @@ fn each_kind_of_difference() {
                 chmod(pair.left.join("a"), 0o644);
                 chmod(pair.right.join("a"), 0o644);
                 pair.sides().iter().for_each(|side| symlink("here", side.join("link")));
+                pair.sides().iter().for_each(|side| mkdir(side.join("d")));
                 spoil(&pair.right);
                 let before = trees(&pair);
                 let once = check(&file, &[*options, &["--json"]].concat());
@@ -94,6 +98,25 @@ fn each_kind_of_difference() {
             });
         }
     });
+}
+
+#[test]
+fn special_files_are_counted() {
+    let (pair, file) = configured("");
+    both(&pair, "a", "text");
+    crate::support::tools::run(&pair.right, "mkfifo", &["fifo", "another"]);
+    let told = check(&file, &[]);
+    assert_eq!(told.code(), 0, "{}", told.stdout);
+    assert!(told.stdout.contains("0 special files on the left and 2 on the right do not travel"), "{}", told.stdout);
+    let json: serde_json::Value = serde_json::from_str(&check(&file, &["--json"]).stdout).expect("JSON");
+    assert_eq!(json["special"], serde_json::json!([0, 2]));
+    // Carried, they differ as everything else does.
+    let (pair, file) = configured("");
+    write(&file, format!("special = \"fifos\"\n{}", read(&file)));
+    crate::support::tools::run(&pair.right, "mkfifo", &["fifo"]);
+    let told = check(&file, &[]);
+    assert_eq!(told.code(), 3, "{}", told.stdout);
+    assert!(told.stdout.contains("fifo: only on the right"), "{}", told.stdout);
 }
 
 /// Other contents of the same size and time.

@@ -45,3 +45,4 @@ mod told;
 mod trash;
 mod visible;
 mod writers;
+mod xattrs;

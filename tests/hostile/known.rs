@@ -196,9 +196,10 @@ fn an_agent_cannot_empty_the_left_side() {
         let scene = crowded();
         let (rows, hello) = {
             let mut brain = HostileBrain::new(&scene);
-            let hello = brain.open();
+            let hello = crate::scene::open(&mut brain.talk, crate::scene::start()).expect("a Hello");
             let rows = rows(&mut brain.talk);
             brain.end().unwrap();
+            assert!(rows.len() >= 600, "the agent told {} rows", rows.len());
             (rows, hello)
         };
         let mut agent = HostileAgent::new(&scene, &[]);
@@ -224,6 +225,86 @@ fn an_agent_cannot_empty_the_left_side() {
         println!("{name}: {left} left");
         assert!(left >= 250, "{name}: of 600 files {left} are left");
     }
+}
+
+/// The travelling form of an ACL that lets user 4711 do anything.
+fn acl_for_everything() -> Box<[u8]> {
+    use psync::replica::metadata::{acl::Acl, owners::Owners};
+    let lines = [(0x01, 6, u32::MAX), (0x02, 7, 4711), (0x04, 4, u32::MAX), (0x10, 7, u32::MAX), (0x20, 0, u32::MAX)];
+    let mut kernel = 2_u32.to_le_bytes().to_vec();
+    for (tag, allowed, id) in lines {
+        kernel.extend(u16::to_le_bytes(tag).into_iter().chain(u16::to_le_bytes(allowed)));
+        kernel.extend(u32::to_le_bytes(id));
+    }
+    let acl = Acl::from_kernel(&kernel, &Owners::new(psync::config::Owner::Numeric)).unwrap();
+    acl.to_portable().unwrap().into()
+}
+
+#[test]
+fn an_agent_has_no_say_in_the_acls_of_the_left() {
+    const ACCESS: &[u8] = b"system.posix_acl_access";
+    const DEFAULT: &[u8] = b"system.posix_acl_default";
+    if !tools::has("setfacl") || !process::is_root() {
+        return tools::missing("root, setfacl");
+    }
+    let mut scene = Scene::new();
+    let left = scene.pair.left.clone();
+    for name in ["open", "closed", "wiped", "claimed"] {
+        plant(left.join(name), "contents\n");
+        chmod(left.join(name), 0o640);
+    }
+    tools::run(&left, "setfacl", &["-m", "u:4711:---", "closed", "wiped"]);
+    mkdir(left.join("dir"));
+    scene.pair.sync();
+    let (rows, hello) = {
+        let mut brain = HostileBrain::new(&scene);
+        let hello = crate::scene::open(&mut brain.talk, crate::scene::start()).expect("a Hello");
+        let rows = rows(&mut brain.talk);
+        brain.end().unwrap();
+        (rows, hello)
+    };
+    let mut agent = HostileAgent::new(&scene, &[]);
+    let hello = Hello { watching: true, ..hello };
+    let mut talk = agent.meet_and_go(&hello).expect("a session");
+    let known = |name: &str| {
+        let row = rows.iter().find(|row| row.path.as_bytes() == name.as_bytes()).unwrap();
+        Known { node: row.node, generation: row.generation, entry: row.entry.clone().unwrap() }
+    };
+    let mut say = |seq: u64, name: &str, known: Known, acl: Option<&[u8]>| {
+        let mut after = known.entry.clone();
+        after.attrs.mode |= 0o060;
+        after.attrs.xattrs.remove(ACCESS);
+        after.attrs.xattrs.extend(acl.map(|acl| (acl.into(), acl_for_everything())));
+        let change = Change { contents: false, ..change(seq, name, Some(known), Some(after)) };
+        talk.say(&Reply::Report(change));
+    };
+    say(1, "open", known("open"), Some(ACCESS));
+    say(2, "closed", known("closed"), Some(ACCESS));
+    say(3, "wiped", known("wiped"), None);
+    say(4, "dir", known("dir"), Some(DEFAULT));
+    // As if that had been agreed on.
+    let mut claimed = known("claimed");
+    claimed.entry.attrs.xattrs.insert(ACCESS.into(), acl_for_everything());
+    say(5, "claimed", claimed, Some(ACCESS));
+    let mut new = file(0o640, b"new\n");
+    new.attrs.xattrs.insert(ACCESS.into(), acl_for_everything());
+    let inline = Some(ByteBuf::from(b"new\n".to_vec()));
+    talk.say(&Reply::Report(Change { inline, ..change(6, "new", None, Some(new)) }));
+    let mode = |name: &str| std::fs::metadata(left.join(name)).map_or(0, |meta| meta.permissions().mode());
+    let done = poll(PATIENCE, || {
+        talk.ears.drain();
+        let files = ["open", "closed", "wiped", "claimed", "dir"];
+        files.iter().all(|name| mode(name) & 0o060 == 0o060) && left.join("new").exists()
+    });
+    let lists = ["open", "closed", "wiped", "claimed", "dir", "new"]
+        .map(|name| tools::run(&left, "getfacl", &["-cpn", name]).replace('\n', " "));
+    assert!(done, "{lists:?}\n{}", agent.brain.said());
+    for (list, wanted) in lists.iter().zip([false, true, true, false, false, false]) {
+        assert!(!list.contains("4711:rwx") && list.contains("user:4711:---") == wanted, "{lists:?}");
+    }
+    drop(talk);
+    drop(agent.end());
+    scene.assert_honest_again("ACLs from the right");
 }
 
 #[test]

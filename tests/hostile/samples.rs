@@ -344,6 +344,7 @@ impl Maker {
             user: principal(self),
             group: principal(self),
             target: self.some(|_| Box::from(&b"../../etc/passwd"[..])),
+            xattrs: self.some(|m| m.hash()),
         }
     }
 
@@ -365,6 +366,7 @@ kinds! {
         Kind::File => { let _ = &m; Kind::File },
         Kind::Dir => Kind::Dir,
         Kind::Link => Kind::Link,
+        Kind::Fifo => Kind::Fifo,
     }
 }
 
@@ -379,6 +381,7 @@ kinds! {
     contents, content: Content, m {
         Content::File { .. } => Content::File { size: m.u64(), hash: m.some(Maker::hash) },
         Content::Dir => Content::Dir,
+        Content::Fifo => Content::Fifo,
         Content::Link { .. } => Content::Link {
             target: Box::from(*m.roll.pick(&[&b"../victims/secret"[..], b"/etc/passwd", b"", b"x\0y", &[b't'; 5000]])),
         },
@@ -525,6 +528,7 @@ kinds! {
         Answer::Hashes { .. } => Answer::Hashes { hashes: m.few(|m| (m.path(), m.some(Maker::hash))) },
         Answer::Trashed { .. } => Answer::Trashed { items: m.few(Maker::trashed) },
         Answer::Examined(_) => Answer::Examined(m.examination()),
+        Answer::Special { .. } => Answer::Special { files: m.u64() },
         Answer::Problem(_) => Answer::Problem(m.problem()),
         Answer::End => Answer::End,
         Answer::Failed { .. } => Answer::Failed { reason: m.text() },
@@ -597,6 +601,7 @@ kinds! {
         Reply::Problem { .. } => Reply::Problem { path: m.path(), problem: m.some(Maker::problem) },
         Reply::NotSet { .. } => Reply::NotSet { counts: m.few(|m| (m.text(), m.u64())) },
         Reply::Unproven { .. } => Reply::Unproven { files: m.u64() },
+        Reply::Special { .. } => Reply::Special { files: m.u64() },
         Reply::Note { .. } => Reply::Note { text: m.text() },
         Reply::HasRoom => Reply::HasRoom,
         Reply::Pong { .. } => Reply::Pong { number: m.u64() },

@@ -131,3 +131,83 @@ fn saves_through_samba_on_both_sides() {
         assert!(odd.is_empty(), "{odd:?}");
     }
 }
+
+/// A share that keeps DOS attributes, and streams where this Samba can.
+fn serve_attributes(host: &Host) -> bool {
+    let streams = host.output("ls /usr/lib/*/samba/vfs/streams_xattr.so").good;
+    let objects = if streams { "vfs objects = streams_xattr\n" } else { "" };
+    host.write(
+        "/etc/samba/smb.conf",
+        &format!(
+            "[global]\nmap to guest = Bad User\nguest account = root\nserver role = standalone server\n\
+             load printers = no\ndisable spoolss = yes\n\
+             [web]\npath = /srv/web\nguest ok = yes\nread only = no\nforce user = root\nveto files = /.psync/\n\
+             store dos attributes = yes\nmap archive = no\nmap hidden = no\nmap system = no\nmap readonly = no\n\
+             ea support = yes\n{objects}"
+        ),
+    );
+    host.sh("systemctl restart smbd");
+    until("smbd answers", || host.output("smbclient -N //localhost/web -c ls").good);
+    streams
+}
+
+fn smb(host: &Host, commands: &str) -> String {
+    let done = host.output(&format!("cd /root; smbclient -N //localhost/web -c '{commands}' 2>&1"));
+    assert!(done.good && !done.stdout.contains("NT_STATUS"), "{} {commands}: {}", host.name, done.stdout);
+    done.stdout
+}
+
+/// What Samba says of a file: its attributes, when it was made, and its streams.
+fn told(host: &Host, name: &str) -> Vec<String> {
+    let done = host.output(&format!("smbclient -N //localhost/web -c 'allinfo {name}' 2>&1"));
+    let keeps = |line: &&str| ["attributes:", "create_time:", "stream:"].iter().any(|word| line.starts_with(word));
+    done.stdout.lines().filter(keeps).map(str::to_owned).collect()
+}
+
+#[test]
+fn dos_attributes_and_streams_arrive_both_ways() {
+    let Some(lab) = web("tempfiles = '\\.tmp$'") else { return };
+    let streams = lab.hosts().map(serve_attributes) == [true; 2];
+    for (from, to) in [(&lab.left, &lab.right), (&lab.right, &lab.left)] {
+        for name in [format!("document-{}", from.name), format!("folder-{}", from.name)] {
+            from.write("/root/document", "a document\n");
+            from.write("/root/notes", "in a stream\n");
+            match name.starts_with("folder") {
+                true => smb(from, &format!("mkdir {name}; put document {name}\\inside")),
+                false => smb(from, &format!("put document {name}")),
+            };
+            if streams && name.starts_with("document") {
+                smb(from, &format!("put notes {name}:notes"));
+            }
+            smb(from, &format!("setmode {name} +hra"));
+            let (flags, wanted) = (
+                |told: &[String]| told.iter().find(|line| line.starts_with("attributes:")).cloned(),
+                told(from, &name),
+            );
+            let letters = flags(&wanted).unwrap_or_default();
+            assert!(letters.contains('H') && letters.contains('R') && letters.contains('A'), "{name}: {wanted:?}");
+            until(&format!("{name} has its attributes on the {}: {wanted:?}", to.name), || told(to, &name) == wanted);
+            // Changed where it came to.
+            smb(to, &format!("setmode {name} -hr+s"));
+            let wanted = told(to, &name);
+            let letters = flags(&wanted).unwrap_or_default();
+            assert!(letters.contains('S') && !letters.contains('H'), "{name}: {wanted:?}");
+            until(&format!("{name} has them on the {}: {wanted:?}", from.name), || told(from, &name) == wanted);
+            if streams && name.starts_with("document") {
+                smb(to, &format!("get {name}:notes got"));
+                assert_eq!(fs::read_to_string(to.path("/root/got")).unwrap(), "in a stream\n");
+                to.write("/root/notes", "another text in the stream\n");
+                smb(to, &format!("put notes {name}:notes"));
+                until(&format!("the stream of {name} is on the {}", from.name), || {
+                    smb(from, &format!("get {name}:notes got"));
+                    fs::read_to_string(from.path("/root/got")).unwrap() == "another text in the stream\n"
+                });
+            }
+        }
+    }
+    in_sync(&lab);
+    // A day later nothing of that is a difference.
+    let check = lab.left.output("psync check web -c --all");
+    assert!(check.good, "{}", check.stdout);
+    println!("streams: {streams}");
+}

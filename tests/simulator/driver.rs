@@ -163,13 +163,14 @@ impl RealPair {
             *archive.borrow_mut() = crashed;
             let disk = self.stage.disk(side).restart();
             let wait_for_writers = !disk.state().features.sends_open;
-            let keeps_xattrs = disk.state().features.keeps_xattrs;
+            let keeps_acls = disk.state().features.keeps_acls;
             let settings = endpoint::Settings {
                 replica: psync::replica::Settings {
                     side,
                     inline_max: 16,
                     wait_for_writers,
-                    keeps_xattrs,
+                    keeps_acls,
+                    gives_acls: disk.state().features.gives_acls,
                     partial_min: 20,
                     read_slice: 16,
                     prove_later: 16,
@@ -187,7 +188,9 @@ impl RealPair {
                 chain_from: 2,
                 batch: 512,
             };
-            let filter = Filter::new(&FilterSettings::default()).expect("the default filters");
+            let skip_fifos = !disk.state().features.fifos;
+            let filter = Filter::new(&FilterSettings { skip_fifos, ..FilterSettings::default() });
+            let filter = filter.expect("the default filters");
             match Endpoint::open(disk.clone(), SpyArchive::new(archive, disk.clone()), filter, settings, now) {
                 Ok(endpoint) => self.endpoints[i] = Some((endpoint, disk)),
                 Err(error) => {

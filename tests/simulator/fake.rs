@@ -69,12 +69,14 @@ impl Mirror {
         if exists && kind == Kind::Dir {
             let pin = disk.pin(&dir, &name)?;
             disk.stat_pin(&pin)?;
-            return disk.set_pinned_attrs(&pin, kind, &attrs).map(drop);
+            let held = disk.pinned_xattrs(&pin, kind)?;
+            return disk.set_pinned_attrs(&pin, kind, &attrs, &held).map(drop);
         }
         match kind {
             Kind::File => disk.write_at(&disk.create(&own, &staged)?, 0, &new.contents)?,
             Kind::Dir => disk.make_dir(&own, &staged)?,
             Kind::Link => disk.make_link(&own, &staged, &new.contents)?,
+            Kind::Fifo => disk.make_fifo(&own, &staged)?,
         }
         disk.set_attrs(&own, &staged, kind, &attrs)?;
         if !exists {

@@ -17,7 +17,7 @@ use crate::plan::{Act, Fault, Item, Stage};
 use crate::sight;
 use crate::users::{Call, Maker, Running, Task};
 use crate::world::World;
-use crate::{rights, room};
+use crate::{attributes, rights, room};
 
 /// Users are quiet for this long before the trees are compared.
 const QUIET: Millis = 20 * 60 * 1000;
@@ -54,6 +54,8 @@ pub struct Profile {
     pub private: bool,
     /// Somebody removes nearly everything.
     pub clearing: bool,
+    /// Users of both sides give extended attributes to the same objects.
+    pub attributed: bool,
     /// This side's disk is full, and stays so until all has come to rest.
     pub full: Option<Side>,
 }
@@ -74,6 +76,7 @@ impl Profile {
             (self.hostile, "hostile"),
             (self.private, "private"),
             (self.clearing, "clearing"),
+            (self.attributed, "attributed"),
             (self.full.is_some(), "full"),
         ];
         let words: Vec<&str> = all.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect();
@@ -111,6 +114,9 @@ impl History {
         if clearing::is_clearing(seed) {
             return clearing::history(seed, &choices);
         }
+        if attributes::is_attributed(seed) {
+            return attributes::history(seed, &choices);
+        }
         if room::is_full(seed) {
             return room::history(seed, &choices);
         }
@@ -125,6 +131,8 @@ impl History {
                 features.layers = (seed >> 4) % 4 == side;
             }
         }
+        // Nor is this.
+        features.iter_mut().for_each(|features| features.fifos = seed % 3 == 1);
         let mut maker = Maker { choices: &choices, value: &mut value, unique_sizes: true, home: None };
         let before = (0..choices.below(9))
             .map(|_| {
@@ -267,6 +275,7 @@ fn profile(choices: &Choices) -> Profile {
         hostile: false,
         private: false,
         clearing: false,
+        attributed: false,
         full: None,
     }
 }
@@ -284,7 +293,9 @@ fn features(choices: &Choices, profile: Profile) -> [Features; 2] {
             layers: false,
             clones: false,
             sends_open: false,
-            keeps_xattrs: false,
+            keeps_acls: false,
+            gives_acls: false,
+            fifos: false,
         }
     })
 }
@@ -417,6 +428,9 @@ fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String>
             stage.oracle.borrow_mut().check_quiet(&stage.world, &stage.disks);
         }
         check_echo(stage, history);
+        if history.profile.attributed {
+            attributes::check(stage);
+        }
         if !(history.profile.hostile
             || history.profile.power
             || history.profile.snapshots

@@ -8,6 +8,7 @@
 // Tests may stop at what must not be; the library may not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod attributes;
 mod choice;
 mod clearing;
 mod driver;

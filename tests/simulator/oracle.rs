@@ -43,7 +43,8 @@ fn view(disk: &ModelDisk, state: &State, obj: Obj) -> View {
     let inode = state.inode(obj);
     let stat = state.stat(obj);
     View {
-        kind: stat.kind,
+        // One that does not travel is nothing to compare.
+        kind: stat.kind.filter(|kind| *kind != Kind::Fifo || state.features.fifos),
         contents: match &inode.body {
             Body::File(contents) => contents.clone(),
             Body::Link(target) => target.to_vec(),
@@ -66,6 +67,9 @@ pub fn common(view: &View, features: [&Features; 2]) -> View {
     if any(|side| side.no_xattrs) {
         view.xattrs.clear();
     }
+    if any(|side| side.keeps_acls) {
+        view.xattrs.retain(|name, _| !name.starts_with(b"system."));
+    }
     if any(|side| side.drops_setgid) {
         view.mode &= !0o2000;
     }
@@ -73,7 +77,7 @@ pub fn common(view: &View, features: [&Features; 2]) -> View {
         view.owner = (Principal::Id(0), Principal::Id(0));
     }
     // They belong to an owner and a group that one side cannot give, and do not join another's.
-    if any(|side| side.no_chown) && view.kind == Some(Kind::File) {
+    if any(|side| side.no_chown) && view.kind != Some(Kind::Dir) {
         view.mode &= !0o6000;
     }
     view

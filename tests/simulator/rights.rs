@@ -76,7 +76,8 @@ pub fn is_hostile(seed: u64) -> bool {
 pub fn history(seed: u64, choices: &Choices) -> History {
     let crashes = choices.one_in(3);
     let profile = Profile { hostile: true, crashes, events: choices.one_in(4), ..Profile::default() };
-    let right = Features { keeps_xattrs: choices.one_in(2), ..Features::default() };
+    let right = Features { keeps_acls: choices.one_in(2), ..Features::default() };
+    let left = Features { gives_acls: right.keeps_acls, ..Features::default() };
     let mut value = 0;
     let mut maker = Maker { choices, value: &mut value, unique_sizes: false, home: None };
     let mut before = Vec::new();
@@ -95,7 +96,7 @@ pub fn history(seed: u64, choices: &Choices) -> History {
         }
     }
     let phases = (0..1 + choices.below(3)).map(|_| phase(choices, profile, &mut maker)).collect();
-    History { schedule: seed ^ 0x5eed, profile, features: [Features::default(), right], before, phases }
+    History { schedule: seed ^ 0x5eed, profile, features: [left, right], before, phases }
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c"];

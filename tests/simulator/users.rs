@@ -32,7 +32,8 @@ pub enum Call {
     Chmod(RelPath, u32),
     Chown(RelPath, &'static str),
     Utimes(RelPath, Time),
-    SetXattr(RelPath, Text),
+    /// Of this name; an empty value takes it away.
+    SetXattr(RelPath, &'static str, Text),
     SetCapability(RelPath),
     Symlink(RelPath, Text),
     Link(RelPath, RelPath),
@@ -160,7 +161,7 @@ impl Running {
             Call::Chmod(path, mode) => disk.user_chmod(path, *mode),
             Call::Chown(path, user) => disk.user_chown(path, user),
             Call::Utimes(path, time) => disk.user_utimes(path, *time),
-            Call::SetXattr(path, value) => disk.user_setxattr(path, &value.0),
+            Call::SetXattr(path, name, value) => disk.user_setxattr(path, name, &value.0),
             Call::SetCapability(path) => disk.user_setcap(path),
             Call::Symlink(path, target) => disk.user_symlink(path, &target.0),
             Call::Link(from, to) => disk.user_link(from, to),
@@ -216,6 +217,9 @@ pub struct Maker<'a> {
     /// Work in this directory only.
     pub home: Option<RelPath>,
 }
+
+/// The model's ACLs: their values are anything, and the mode has nothing to do with them.
+pub const DEFAULT_ACL: &str = "system.posix_acl_default";
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d.txt", "e"];
 /// More of them, where many changes are on their way at the same time.
@@ -380,7 +384,9 @@ impl Maker<'_> {
             }
             25 => {
                 let value = if self.choices.one_in(4) { Text(Vec::new()) } else { self.value() };
-                calls.push(Call::SetXattr(path, value));
+                // No matter of choice: what follows in the stream stays what it was.
+                let name = ["user.tag", "user.other", DEFAULT_ACL][*self.value as usize % 3];
+                calls.push(Call::SetXattr(path, name, value));
             }
             26 => {
                 if self.choices.one_in(2) {

@@ -34,6 +34,10 @@ pub enum What {
 /// When a name was left empty, and when something lay there again, in nanoseconds.
 type Gap = (u64, Option<u64>);
 
+/// The values of an attribute by path and name, on the left and on the right: that before users set it, and then each that
+/// they set; empty: it was not there, or was taken away.
+pub type Attributes = BTreeMap<(RelPath, &'static str), [Vec<Vec<u8>>; 2]>;
+
 /// Called at each moment with the side whose replica is at work; `None`: nobody is.
 pub type Hook = Rc<dyn Fn(Option<Side>)>;
 
@@ -59,6 +63,8 @@ pub struct World {
     shown: RefCell<HashMap<Vec<u8>, Eyes>>,
     /// Where contents were last seen on each side.
     pub places: RefCell<BTreeMap<(Vec<u8>, Side), Place>>,
+    /// The values of extended attributes that users saw and set on each side since somebody asked.
+    xattrs: RefCell<Attributes>,
     violations: RefCell<Vec<String>>,
     /// When users last left a name empty.
     gaps: RefCell<HashMap<(Side, RelPath), Gap>>,
@@ -121,6 +127,21 @@ impl World {
             What::Gone(_) | What::Touched { .. } | What::Deleted(_) | What::Renamed { .. } => {}
         }
         self.facts.borrow_mut().push(Fact { at: self.moment(), side, what });
+    }
+
+    /// A user gave an extended attribute another value.
+    pub fn set_xattr(&self, side: Side, path: &RelPath, name: &'static str, before: Vec<u8>, value: &[u8]) {
+        let mut xattrs = self.xattrs.borrow_mut();
+        let set = &mut xattrs.entry((path.clone(), name)).or_default()[side as usize];
+        if set.is_empty() {
+            set.push(before);
+        }
+        set.push(value.to_vec());
+    }
+
+    /// What users set since the last call.
+    pub fn take_xattrs(&self) -> Attributes {
+        std::mem::take(&mut self.xattrs.borrow_mut())
     }
 
     /// Takes the facts since the last call.

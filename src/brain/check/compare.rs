@@ -32,7 +32,7 @@ pub enum What {
     Target,
     /// Equal in size, not in time.
     Time,
-    /// Mode, owner or group.
+    /// Mode, owner, group or extended attributes.
     Attributes,
 }
 
@@ -87,7 +87,7 @@ fn both(left: &Item, right: &Item, closely: Closely) -> Option<What> {
         None
     } else if !same_time(left.mtime, right.mtime) {
         Some(What::Time)
-    } else if left.mode != right.mode || owners(left) != owners(right) {
+    } else if left.mode != right.mode || owners(left) != owners(right) || left.xattrs != right.xattrs {
         Some(What::Attributes)
     } else {
         None
@@ -132,11 +132,13 @@ impl<L: Iterator<Item = Item>, R: Iterator<Item = Item>> Iterator for Both<L, R>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Principal;
+    use crate::model::{Hash, Principal};
 
-    /// `NAME=f10@5`: a file of 10 bytes with mtime 5; `=d` a directory, `=l` a link to its own letter, `+x` another mode.
+    /// `NAME=f10@5`: a file of 10 bytes with mtime 5; `=d` a directory, `=l` a link to its own letter, `+x` another mode,
+    /// `+a` an extended attribute.
     fn item(text: &str) -> Item {
         let (name, rest) = text.split_once('=').expect(text);
+        let (rest, xattrs) = rest.strip_suffix("+a").map_or((rest, None), |r| (r, Some(Hash([1; 32]))));
         let (rest, mode) = rest.strip_suffix("+x").map_or((rest, 0o644), |r| (r, 0o755));
         let (rest, secs) = rest.split_once('@').map_or((rest, 1), |(r, s)| (r, s.parse().expect(text)));
         let (kind, size) = match rest.split_at(1) {
@@ -148,7 +150,7 @@ mod tests {
         let target = (kind == Kind::Link).then(|| rest.as_bytes()[1..].into());
         let path = RelPath::new(name.as_bytes()).expect(text);
         let (user, group) = (Principal::Id(0), Principal::Id(0));
-        Item { path, kind, size, mtime, changed: secs, mode, user, group, target }
+        Item { path, kind, size, mtime, changed: secs, mode, user, group, target, xattrs }
     }
 
     fn items(text: &str) -> impl Iterator<Item = Item> {
@@ -169,6 +171,10 @@ mod tests {
             ("a=f1@1", "a=f1@2", lite, None),
             ("a=f1", "a=f1+x", plain, Some(What::Attributes)),
             ("a=f1", "a=f1+x", lite, None),
+            ("a=f1", "a=f1+a", plain, Some(What::Attributes)),
+            ("a=f1+a", "a=f1+a", plain, None),
+            ("a=d+a", "a=d", plain, Some(What::Attributes)),
+            ("a=d+a", "a=d", lite, None),
             ("a=d", "a=f0", plain, Some(What::Kind)),
             ("a=lx", "a=ly", plain, Some(What::Target)),
             ("a=lx", "a=ly", no_links, None),

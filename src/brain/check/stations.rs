@@ -23,8 +23,14 @@ pub fn left(settings: &Settings, pair: &str) -> Station {
     let (say, answers) = answers();
     let (questions, asked) = channel();
     let (root, pair) = (settings.left.root.clone(), pair.to_owned());
-    let (owner, links, rsync) = (settings.owner, settings.links, settings.uses_rsync());
-    let scope = Scope { filter: filter(settings), owner, links, rsync };
+    let scope = Scope {
+        filter: filter(settings),
+        owner: settings.owner,
+        links: settings.links,
+        acls: !settings.acl_from_left_only,
+        samba_acls: settings.samba_acls,
+        rsync: settings.uses_rsync(),
+    };
     let run = move || {
         let open = || Survey::open(&root, &pair, &scope);
         attend(open, || asked.recv().ok(), |answer| say.send(answer).is_ok());

@@ -40,6 +40,10 @@ pub enum Answer {
         items: Vec<Trashed>,
     },
     Examined(Examination),
+    /// So many FIFOs, sockets and devices lie there that do not travel; of a list, before its end.
+    Special {
+        files: u64,
+    },
     /// What cannot be looked at.
     Problem(Problem),
     /// The whole answer was given.
@@ -85,4 +89,6 @@ pub struct Item {
     pub group: Principal,
     /// Of a link.
     pub target: Option<Box<[u8]>>,
+    /// A hash of the extended attributes that travel both ways, names and values; `None`: it has none.
+    pub xattrs: Option<Hash>,
 }

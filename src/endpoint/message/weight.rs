@@ -101,6 +101,7 @@ impl Weight for Reply {
             | Reply::Credit { .. }
             | Reply::NotSet { .. }
             | Reply::Unproven { .. }
+            | Reply::Special { .. }
             | Reply::Pong { .. }
             | Reply::HasRoom
             | Reply::Stopped => 0,
@@ -114,6 +115,6 @@ fn checked(answer: &Answer) -> usize {
         Answer::Items { items } => items.iter().map(|item| 2 * LISTED + path(&item.path)).sum(),
         Answer::Hashes { hashes } => hashes.iter().map(|(at, _)| LISTED + path(at)).sum(),
         Answer::Trashed { items } => items.iter().map(|item| 2 * LISTED + path(&item.path)).sum(),
-        Answer::Examined(_) | Answer::Problem(_) | Answer::End | Answer::Failed { .. } => 0,
+        Answer::Examined(_) | Answer::Special { .. } | Answer::Problem(_) | Answer::End | Answer::Failed { .. } => 0,
     }
 }

@@ -112,6 +112,21 @@ fn of_two_that_were_taken_for_equal_unread_the_one_that_was_touched_since_keeps_
 }
 
 #[test]
+fn an_attribute_beside_an_edit_is_no_conflict_though_the_row_has_no_hash() {
+    // The row of the side that got the contents in pieces has no hash; that of the other side has one.
+    for (agreed, wanted) in [("a", "from R ca"), ("x", "from R c= keep L"), ("a?", "from R c= keep L")] {
+        let left = report("a?", "a+x");
+        let mut right = report("a", "bb@5");
+        right.as_mut().unwrap().known.as_mut().unwrap().entry = entry(agreed).unwrap();
+        assert_eq!(told(&decided(&left, &right, Prefer::Newest, OLD)), wanted, "{agreed}");
+        assert_eq!(told(&decided(&right, &left, Prefer::Newest, OLD)), mirrored(wanted), "{agreed}, mirrored");
+        // Written since, and its time with it.
+        let left = report("a?", "a@3");
+        assert_eq!(told(&decided(&left, &right, Prefer::Newest, OLD)), "from R c= keep L", "{agreed}, written");
+    }
+}
+
+#[test]
 fn every_cell_in_both_directions() {
     for (ancestor, left, right, wanted) in [
         // ancestor, left, right ("=": not reported)

@@ -1,7 +1,7 @@
 //! What the attributes of an object stand for: those that it has, and those that were agreed on and cannot be had here.
 
 use crate::model::rights::Rights;
-use crate::model::{Attrs, Entry, Kind, merge};
+use crate::model::{Attrs, Entry, Kind, acls, merge};
 
 use super::super::Replica;
 use super::super::archive::{Archive, Row};
@@ -14,7 +14,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Whether the live attributes differ from what this side achieved, and what the object stands for.
     pub(super) fn carried(&self, row: &Row, live: &Live) -> (bool, Attrs) {
         let (mut achieved, mut attrs) = (row.live_attrs().clone(), live.attrs.clone());
-        if self.settings.keeps_xattrs {
+        if self.settings.keeps_acls {
             let group = |attrs: &Attrs| without_acl(attrs.mode, &attrs.xattrs, None) & 0o070;
             // Where the mode is as it was, an ACL changes it only by taking something from the group.
             if attrs.mode != achieved.mode || group(&achieved) & !group(&attrs) != 0 {
@@ -22,7 +22,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 achieved.mode = without_acl(achieved.mode, &achieved.xattrs, acl);
                 attrs.mode = without_acl(attrs.mode, &attrs.xattrs, acl);
             }
-            attrs.xattrs.clone_from(&achieved.xattrs);
+            acls::take(&mut attrs.xattrs, &achieved.xattrs);
         }
         (achieved != attrs, merge::carried(&attrs, &achieved, &row.entry.attrs))
     }
@@ -30,9 +30,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// The attributes that a new object brings along.
     pub(super) fn brought(&self, attrs: &Attrs) -> Attrs {
         let mut attrs = attrs.clone();
-        if self.settings.keeps_xattrs {
+        if self.settings.keeps_acls {
             attrs.mode = without_acl(attrs.mode, &attrs.xattrs, None);
-            attrs.xattrs.clear();
+            attrs.xattrs.retain(|name, _| !acls::is_list(name));
         }
         attrs
     }

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::model::{Attrs, Entry, Expect, Generation, Kind, Name, NodeId, RelPath, Sameness, Time, merge};
+use crate::model::{
+    Attrs, Entry, Expect, Generation, Kind, Name, NodeId, RelPath, Sameness, Time, Xattrs, acls, merge,
+};
 
 use super::super::Replica;
 use super::super::archive::{Archive, Row, Signature};
@@ -53,6 +55,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Met::Victim(stat) if stat.kind == Some(kind) => {}
             _ => return refused(),
         }
+        let held = self.held(&parent, path, expect)?;
+        if matches!(kind, Kind::Dir | Kind::Fifo)
+            && !self.holds_still(&pin, kind, &before, &held).at(path, "read extended attributes")?
+        {
+            return refused();
+        }
         let linked = has_other_names(&before);
         if linked && !self.has_already(&parent, path, &pin, &before, &entry)? {
             // It is reported again, and then replaced by a copy.
@@ -65,7 +73,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let not_set = match linked {
             true => NotSet::default(),
-            false => self.disk.set_pinned_attrs(&pin, kind, &entry.attrs).at(path, "set attributes")?,
+            false => {
+                let set = self.disk.set_pinned_attrs(&pin, kind, &entry.attrs, &held.xattrs);
+                set.at(path, "set attributes")?
+            }
         };
         let after = self.disk.stat_pin(&pin).at(path, "stat")?;
         let whole = match &lease {
@@ -87,7 +98,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         // Another object may have the name by now: that one is nobody's yet.
         let there = self.disk.stat(&parent.dir, &parent.name);
         let shown = there.is_ok_and(|there| (there.ino, there.btime) == (after.ino, after.btime));
-        let proven = whole && shown && !intervened && (same || kind == Kind::Dir);
+        let proven = whole && shown && !intervened && (same || kind != Kind::File);
         let signature = proven.then(|| self.signature(&after));
         let achieved = (differs && !intervened).then_some(live);
         if let Some(row) = self.archive.child(parent.node, &parent.name)?
@@ -106,6 +117,32 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let lines = self.not_set.count_at(path, &not_set);
         self.notes.extend(lines);
         Ok(Placed::Done(Some(row.entry)))
+    }
+
+    /// What an object that is as expected was seen to have.
+    fn held(&self, parent: &Parent<D::Dir>, path: &RelPath, expect: &Expect) -> Result<Held, ReplicaError> {
+        let held = match expect {
+            Expect::Report(_) => self.reported.get(path).and_then(|reported| reported.seen.as_ref()).map(|seen| {
+                let ctime = seen.proof().ctime;
+                Held { ctime, xattrs: seen.attrs.xattrs.clone() }
+            }),
+            Expect::Row(_) | Expect::Absent => self.archive.child(parent.node, &parent.name)?.map(|row| {
+                let ctime = row.signature.map_or(Time::default(), |signature| signature.ctime);
+                Held { ctime, xattrs: row.live_attrs().xattrs.clone() }
+            }),
+        };
+        Ok(held.unwrap_or_default())
+    }
+
+    /// Whether a directory or FIFO has the extended attributes that it was seen with: nothing else of it that an
+    /// expectation compares tells of them, since its ctime moves with whatever goes on in it.
+    fn holds_still(&self, pin: &D::Pin, kind: Kind, now: &Stat, held: &Held) -> io::Result<bool> {
+        if now.ctime == held.ctime {
+            return Ok(true);
+        }
+        let found = self.disk.pinned_xattrs(pin, kind)?;
+        // Of ACLs that are the other side's business no user's word counts.
+        Ok(found == held.xattrs || self.settings.keeps_acls && acls::same_beside(&found, &held.xattrs))
     }
 
     /// Holds on to what lies under a name, and looks at it.
@@ -188,6 +225,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         Ok(linked)
     }
+}
+
+/// The extended attributes that an object was seen with, and its ctime then; zero where that proved nothing.
+#[derive(Default)]
+struct Held {
+    ctime: Time,
+    xattrs: Xattrs,
 }
 
 /// Whether an object gets attributes itself, or a copy that replaces it.

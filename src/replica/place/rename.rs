@@ -85,6 +85,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.put_row(&Row { parent: new.node, name: new.name, generation, entry: entry.clone(), signature, ..row })?;
         self.forget_orphaned_moves()?;
         self.rebase_reports(from, path);
+        self.specials.moved(from, path);
         if untouched.is_none() {
             self.dirty.insert(path.clone());
         }

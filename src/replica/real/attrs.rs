@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, StatxFlags, Timespec, Timest
 use rustix::io::Errno;
 
 use crate::config::Accept;
-use crate::model::{Attrs, Kind, Time, Xattrs};
+use crate::model::{Attrs, Kind, Time, Xattrs, acls};
 use crate::replica::disk::{
     ACL_NAMES, CAPABILITY_REFUSED, GROUP_NAME, GROUP_REFUSED, NotSet, OWNER_NAME, OWNER_REFUSED, SETUID_REFUSED, Unfit,
 };
@@ -59,21 +59,36 @@ fn portable_all(raw: Raw, rules: &Rules) -> io::Result<Xattrs> {
 
 /// Gives an object that is held on to the wanted attributes, with no more system calls than it takes. There is no such call
 /// for a name: what lies under it may be another's by then.
-pub fn set_pinned(pin: BorrowedFd<'_>, kind: Kind, wanted: &Attrs, rules: &Rules) -> io::Result<NotSet> {
-    set_on(pin, Some(beneath::proc_path(pin)), kind, wanted, rules)
+/// `held`: see [`crate::replica::disk::Disk::set_pinned_attrs`]; `None`: it is psync's alone.
+pub fn set_pinned(
+    pin: BorrowedFd<'_>,
+    kind: Kind,
+    wanted: &Attrs,
+    held: Option<&Xattrs>,
+    rules: &Rules,
+) -> io::Result<NotSet> {
+    set_on(pin, Some(beneath::proc_path(pin)), kind, wanted, held, rules)
 }
 
 /// The same for a file that is open, and not by `O_PATH`.
 pub fn set_open(file: BorrowedFd<'_>, wanted: &Attrs, rules: &Rules) -> io::Result<NotSet> {
-    set_on(file, None, Kind::File, wanted, rules)
+    set_on(file, None, Kind::File, wanted, None, rules)
 }
 
-fn set_on(fd: BorrowedFd<'_>, path: Option<String>, kind: Kind, wanted: &Attrs, rules: &Rules) -> io::Result<NotSet> {
+fn set_on(
+    fd: BorrowedFd<'_>,
+    path: Option<String>,
+    kind: Kind,
+    wanted: &Attrs,
+    held: Option<&Xattrs>,
+    rules: &Rules,
+) -> io::Result<NotSet> {
     let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
     let expected = match kind {
         Kind::File => FileType::RegularFile,
         Kind::Dir => FileType::Directory,
         Kind::Link => FileType::Symlink,
+        Kind::Fifo => FileType::Fifo,
     };
     if FileType::from_raw_mode(u32::from(stat.stx_mode)) != expected {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the kind of object that was to get attributes"));
@@ -98,7 +113,7 @@ fn set_on(fd: BorrowedFd<'_>, path: Option<String>, kind: Kind, wanted: &Attrs, 
         // A change of owner took it away.
         present.remove(CAPABILITY);
     }
-    let set = object.set_xattrs(&present, wanted, rules);
+    let set = object.set_xattrs(&present, wanted, held, rules);
     if set.is_err() && object.opened {
         object.chmod(mode)?;
     }
@@ -194,9 +209,20 @@ impl Object<'_> {
 
     /// ACLs and xattrs but capabilities. The answer: what the group bits of the mode must not exceed, since an ACL
     /// could not be set.
-    fn set_xattrs(&mut self, present: &Raw, wanted: &Attrs, rules: &Rules) -> io::Result<Option<u32>> {
+    fn set_xattrs(
+        &mut self,
+        present: &Raw,
+        wanted: &Attrs,
+        held: Option<&Xattrs>,
+        rules: &Rules,
+    ) -> io::Result<Option<u32>> {
         let mut group_bits = None;
-        for (name, value) in wanted.xattrs.iter().filter(|(name, _)| ***name != *CAPABILITY) {
+        let meant = |name: &[u8]| {
+            let now = present.get(name).map(|value| &**value);
+            name != CAPABILITY
+                && (acls::is_list(name) || held.is_none_or(|held| held.get(name).map(|value| &**value) == now))
+        };
+        for (name, value) in wanted.xattrs.iter().filter(|(name, _)| meant(name)) {
             if !rules.travels(name) {
                 // The other side keeps them, and this one was told not to.
                 if **name == *NTACL {
@@ -219,7 +245,7 @@ impl Object<'_> {
                 group_bits = Some(acl.group_bits());
             }
         }
-        for name in present.keys().filter(|name| ***name != *CAPABILITY && !wanted.xattrs.contains_key(*name)) {
+        for name in present.keys().filter(|name| meant(name) && !wanted.xattrs.contains_key(*name)) {
             if **name == *ACL_ACCESS {
                 // Without its ACL the mask would be the group's for a moment; and if it cannot be taken away, the mode
                 // must not let those in whom the mask keeps out.

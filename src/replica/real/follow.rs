@@ -88,7 +88,8 @@ pub fn stat(within: Within<'_>, dir: BorrowedFd<'_>, name: &[u8], link: &Stat, d
 
 /// The stat of a file as a link to it shows it.
 pub fn as_link(file: Stat, (ino, btime): (u64, crate::model::Time)) -> Stat {
-    Stat { ino, btime, nlink: 1, ..file }
+    // A link to a FIFO is none that could travel.
+    Stat { kind: file.kind.filter(|kind| *kind != Kind::Fifo), special: false, ino, btime, nlink: 1, ..file }
 }
 
 /// Puts what links show into a stat: one that is not followed is of no kind that travels.

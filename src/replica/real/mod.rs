@@ -34,7 +34,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
 use crate::config::Links;
@@ -357,8 +357,8 @@ impl Disk for RealDisk {
         attrs::read_pinned(pin.as_fd(), &self.rules)
     }
 
-    fn set_pinned_attrs(&self, pin: &OwnedFd, kind: Kind, wanted: &Attrs) -> io::Result<NotSet> {
-        attrs::set_pinned(pin.as_fd(), kind, wanted, &self.rules)
+    fn set_pinned_attrs(&self, pin: &OwnedFd, kind: Kind, wanted: &Attrs, held: &Xattrs) -> io::Result<NotSet> {
+        attrs::set_pinned(pin.as_fd(), kind, wanted, Some(held), &self.rules)
     }
 
     fn open_file(&self, dir: &Dir, name: &Name) -> io::Result<File> {
@@ -490,9 +490,15 @@ impl Disk for RealDisk {
         Ok(rustix::fs::symlinkat(target, dir, name.as_bytes())?)
     }
 
+    fn make_fifo(&self, dir: &Dir, name: &Name) -> io::Result<()> {
+        dir.own_only()?;
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(rustix::fs::mknodat(dir, name.as_bytes(), FileType::Fifo, mode, 0)?)
+    }
+
     fn set_attrs(&self, dir: &Dir, name: &Name, kind: Kind, wanted: &Attrs) -> io::Result<NotSet> {
         dir.own_only()?;
-        attrs::set_pinned(beneath::pin(dir.as_fd(), name.as_bytes())?.as_fd(), kind, wanted, &self.rules)
+        attrs::set_pinned(beneath::pin(dir.as_fd(), name.as_bytes())?.as_fd(), kind, wanted, None, &self.rules)
     }
 
     fn set_file_attrs(&self, file: &File, _at: (&Dir, &Name), wanted: &Attrs) -> io::Result<NotSet> {

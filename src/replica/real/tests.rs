@@ -183,7 +183,7 @@ fn what_is_pinned_stays_the_same_object_whatever_its_name_is() {
             fs::rename(&mine, lab.at("away")).expect("renamed");
             fs::rename(&other, &mine).expect("renamed");
             let untouched = fs::metadata(&mine).expect("there").mode();
-            lab.disk.set_pinned_attrs(&pin, kind, &attrs(0o700)).expect("set");
+            lab.disk.set_pinned_attrs(&pin, kind, &attrs(0o700), &Xattrs::new()).expect("set");
             assert_eq!(fs::metadata(&mine).expect("there").mode(), untouched);
             assert_eq!(fs::metadata(lab.at("away")).expect("there").mode() & 0o7777, 0o700);
             let opened = lab.disk.open_pinned(&pin).and_then(|file| lab.disk.stat_file(&file));
@@ -192,7 +192,7 @@ fn what_is_pinned_stays_the_same_object_whatever_its_name_is() {
                 _ => assert_eq!(kind_of(opened), Some(io::ErrorKind::InvalidInput)),
             }
             let wrong = if kind == Kind::File { Kind::Dir } else { Kind::File };
-            let set = lab.disk.set_pinned_attrs(&pin, wrong, &attrs(0o777));
+            let set = lab.disk.set_pinned_attrs(&pin, wrong, &attrs(0o777), &Xattrs::new());
             assert_eq!(kind_of(set), Some(io::ErrorKind::InvalidInput));
             fs::rename(lab.at("away"), &other).expect("renamed");
         }
@@ -201,7 +201,7 @@ fn what_is_pinned_stays_the_same_object_whatever_its_name_is() {
         for odd in ["fifo", "link"] {
             let pin = lab.disk.pin(&lab.root(), &name(odd)).expect("a pin");
             assert_eq!(kind_of(lab.disk.open_pinned(&pin)), Some(io::ErrorKind::InvalidInput), "{odd}");
-            let set = lab.disk.set_pinned_attrs(&pin, Kind::File, &attrs(0o777));
+            let set = lab.disk.set_pinned_attrs(&pin, Kind::File, &attrs(0o777), &Xattrs::new());
             assert_eq!(kind_of(set), Some(io::ErrorKind::InvalidInput), "{odd}");
         }
     }
@@ -249,7 +249,7 @@ fn lists_every_name_with_its_state_and_not_our_own() {
             let kind = match name.as_bytes() {
                 b"dir" => Some(Kind::Dir),
                 b"link" => Some(Kind::Link),
-                b"fifo" => None,
+                b"fifo" => Some(Kind::Fifo),
                 _ => Some(Kind::File),
             };
             assert_eq!(stat.kind, kind, "{name}");

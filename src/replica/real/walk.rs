@@ -220,10 +220,12 @@ fn convert(statx: &Statx, device: Device) -> Stat {
         FileType::RegularFile => Some(Kind::File),
         FileType::Directory => Some(Kind::Dir),
         FileType::Symlink => Some(Kind::Link),
+        FileType::Fifo => Some(Kind::Fifo),
         _ => None,
     };
     Stat {
         kind,
+        special: matches!(kind, None | Some(Kind::Fifo)),
         ino: statx.stx_ino,
         btime: time(statx.stx_btime),
         size: statx.stx_size,
@@ -247,6 +249,7 @@ fn unknown(ino: u64, errno: Errno) -> Stat {
     let zero = Time::default();
     Stat {
         kind: None,
+        special: false,
         ino,
         btime: zero,
         size: 0,

@@ -128,6 +128,7 @@ pub fn bind_row(statement: &mut rusqlite::Statement<'_>, row: &Row) -> Result<()
         Content::File { size, hash } => ("f", Some(int(*size)), hash.as_ref().map(|hash| &hash.0[..]), None),
         Content::Dir => ("d", None, None, None),
         Content::Link { target } => ("l", None, None, Some(&target[..])),
+        Content::Fifo => ("p", None, None, None),
     };
     let xattrs = if attrs.xattrs.is_empty() { None } else { Some(blob(&attrs.xattrs)?) };
     let achieved = row.achieved.as_ref().map(blob).transpose()?;
@@ -175,6 +176,7 @@ pub fn read_row(columns: &Columns<'_>) -> Result<Row, Fault> {
         }
         ValueRef::Text(b"d") => Content::Dir,
         ValueRef::Text(b"l") => Content::Link { target: bytes(columns, 7)?.into() },
+        ValueRef::Text(b"p") => Content::Fifo,
         _ => return Err(corrupt(4, "kind")),
     };
     let attrs = Attrs {

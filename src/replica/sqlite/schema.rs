@@ -36,7 +36,7 @@ CREATE TABLE rows (
     parent INTEGER NOT NULL,
     name BLOB NOT NULL,
     generation INTEGER NOT NULL,
-    kind TEXT NOT NULL,             -- f, d, l as in find -type
+    kind TEXT NOT NULL,             -- f, d, l, p as in find -type
     size INTEGER,                   -- files only
     hash BLOB,                      -- BLAKE3; files only; NULL: not known
     target BLOB,                    -- links only

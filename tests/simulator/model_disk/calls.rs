@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use psync::model::{Attrs, Kind, Name, OwnerNumber, Principal, RelPath, Side, Xattrs};
 use psync::replica::disk::{Disk, Lease, Leased, NotSet, Own, Space, Stat};
+use psync::replica::metadata::CAPABILITY;
 use psync::watch::Hint;
 
 use super::state::*;
@@ -237,11 +238,11 @@ impl State {
         if self.volume.inodes.contains_key(&obj) { Ok(()) } else { Err(error(EIO)) }
     }
 
-    fn set_whole(&mut self, obj: Obj, kind: Kind, attrs: &Attrs) -> io::Result<NotSet> {
+    fn set_whole(&mut self, obj: Obj, kind: Kind, attrs: &Attrs, held: Option<&Xattrs>) -> io::Result<NotSet> {
         if self.stat(obj).kind != Some(kind) {
             return Err(error(EINVAL));
         }
-        let not_set = self.set(obj, kind, attrs);
+        let not_set = self.set(obj, kind, attrs, held);
         self.visible_changes += u64::from(self.is_within(obj, ROOT));
         self.check_rights(obj);
         self.check_sight(obj);
@@ -254,7 +255,7 @@ impl State {
         if self.volume.inodes.contains_key(&file.obj) { Ok(()) } else { Err(error(EIO)) }
     }
 
-    fn set(&mut self, obj: Obj, kind: Kind, attrs: &Attrs) -> NotSet {
+    fn set(&mut self, obj: Obj, kind: Kind, attrs: &Attrs, held: Option<&Xattrs>) -> NotSet {
         let mut what = Vec::new();
         let now = self.stamp();
         let mtime = self.round(attrs.mtime);
@@ -278,7 +279,17 @@ impl State {
                     what.push("xattr");
                 }
             } else {
-                inode.meta.xattrs = attrs.xattrs.clone();
+                let before = std::mem::replace(&mut inode.meta.xattrs, attrs.xattrs.clone());
+                for name in before.keys().chain(attrs.xattrs.keys()) {
+                    // What a user set this very moment stays.
+                    let meant = name.starts_with(b"system.") || **name == *CAPABILITY;
+                    if !meant && held.is_some_and(|held| held.get(name) != before.get(name)) {
+                        match before.get(name) {
+                            Some(value) => inode.meta.xattrs.insert(name.clone(), value.clone()),
+                            None => inode.meta.xattrs.remove(name),
+                        };
+                    }
+                }
             }
             inode.meta.mode = attrs.mode;
             if features.drops_setgid && attrs.mode & 0o2000 != 0 {
@@ -434,7 +445,7 @@ impl Disk for ModelDisk {
         })
     }
 
-    fn set_pinned_attrs(&self, pin: &ModelPin, kind: Kind, attrs: &Attrs) -> io::Result<NotSet> {
+    fn set_pinned_attrs(&self, pin: &ModelPin, kind: Kind, attrs: &Attrs, held: &Xattrs) -> io::Result<NotSet> {
         self.call(|state| {
             state.live(pin.obj)?;
             state.allowed(pin.obj)?;
@@ -449,7 +460,7 @@ impl Disk for ModelDisk {
                 }
                 Some(_) => {}
             }
-            state.set_whole(pin.obj, kind, attrs)
+            state.set_whole(pin.obj, kind, attrs, Some(held))
         })
     }
 
@@ -595,6 +606,10 @@ impl Disk for ModelDisk {
         self.call(|state| state.add(*dir, name, Body::Dir(BTreeMap::new()), 0o700).map(drop))
     }
 
+    fn make_fifo(&self, dir: &Obj, name: &Name) -> io::Result<()> {
+        self.call(|state| state.add(*dir, name, Body::Fifo, 0o600).map(drop))
+    }
+
     fn make_link(&self, dir: &Obj, name: &Name, target: &[u8]) -> io::Result<()> {
         self.call(|state| state.add(*dir, name, Body::Link(target.into()), 0).map(drop))
     }
@@ -607,7 +622,7 @@ impl Disk for ModelDisk {
             }
             let obj = state.lookup(*dir, name)?;
             state.allowed(obj)?;
-            state.set_whole(obj, kind, attrs)
+            state.set_whole(obj, kind, attrs, None)
         })
     }
 

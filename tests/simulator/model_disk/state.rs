@@ -41,8 +41,12 @@ pub struct Features {
     pub clones: bool,
     /// Not the disk's: psync does not wait until users close their files.
     pub sends_open: bool,
-    /// Nor is this: this side reports no extended attributes.
-    pub keeps_xattrs: bool,
+    /// Nor is this: this side reports no ACLs.
+    pub keeps_acls: bool,
+    /// Nor is this: this side takes no ACLs.
+    pub gives_acls: bool,
+    /// Nor is this: FIFOs travel.
+    pub fifos: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -374,10 +378,11 @@ impl State {
             Body::File(contents) => (Some(Kind::File), contents.len() as u64),
             Body::Dir(_) => (Some(Kind::Dir), 4096),
             Body::Link(target) => (Some(Kind::Link), target.len() as u64),
-            Body::Fifo => (None, 0),
+            Body::Fifo => (Some(Kind::Fifo), 0),
         };
         Stat {
             kind,
+            special: kind == Some(Kind::Fifo),
             ino: inode.ino,
             btime: inode.btime,
             size,

@@ -408,17 +408,26 @@ impl ModelDisk {
         state.user_attr(path, |meta| meta.mtime = time)
     }
 
-    pub fn user_setxattr(&self, path: &RelPath, value: &[u8]) -> io::Result<()> {
+    pub fn user_setxattr(&self, path: &RelPath, name: &'static str, value: &[u8]) -> io::Result<()> {
         if !matches!(self.user_body(path), Some(Body::File(_) | Body::Dir(_))) || self.state().features.no_xattrs {
             return Err(error(EINVAL));
         }
-        self.state_mut().user_attr(path, |meta| {
+        let mut state = self.state_mut();
+        let before =
+            state.resolve(path).ok().and_then(|obj| state.inode(obj).meta.xattrs.get(name.as_bytes()).cloned());
+        let before = before.unwrap_or_default().into_vec();
+        if before.is_empty() && value.is_empty() {
+            return Err(error(ENOENT));
+        }
+        state.user_attr(path, |meta| {
             if value.is_empty() {
-                meta.xattrs.remove(&b"user.tag"[..]);
+                meta.xattrs.remove(name.as_bytes());
             } else {
-                meta.xattrs.insert(b"user.tag"[..].into(), value.into());
+                meta.xattrs.insert(name.as_bytes().into(), value.into());
             }
-        })
+        })?;
+        state.world.set_xattr(state.side, path, name, before, value);
+        Ok(())
     }
 
     pub fn user_body(&self, path: &RelPath) -> Option<Body> {
