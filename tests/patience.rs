@@ -60,6 +60,9 @@ impl Monitor for Counting {
     fn in_sync(&self, files: u64, bytes: u64) {
         self.inner.in_sync(files, bytes);
     }
+    fn round_over(&self, left: u64, files: u64, ends: bool) {
+        self.inner.round_over(left, files, ends);
+    }
     fn halted(&self, reason: &str, advice: &str) {
         self.inner.halted(reason, advice);
     }

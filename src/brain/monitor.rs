@@ -10,6 +10,9 @@ pub trait Monitor: Send + Sync {
     /// Both sides are equal and watched, with so many files and bytes. Told once in a run, after
     /// the initial sync.
     fn in_sync(&self, files: u64, bytes: u64);
+    /// What both sides' scans found is dealt with, but users do not rest: so many changes came since. Told instead of
+    /// [`Monitor::in_sync`] by a run that ends then, `ends`, or goes on.
+    fn round_over(&self, left: u64, files: u64, ends: bool);
     /// Propagation has stopped. `advice`: what the user can do.
     fn halted(&self, reason: &str, advice: &str);
     /// The pair waits for an administrator. Told once for each halt.
@@ -77,4 +80,6 @@ pub enum Exit {
     Banned,
     /// The pair halted, and nobody is there to resume it.
     Halted,
+    /// A one-time run is done, but for paths that have a problem.
+    ProblemsLeft,
 }

@@ -106,7 +106,7 @@ impl<'s, 'b> Session<'s, 'b> {
                 }
             }
             if self.stopping.is_some_and(|since| since.elapsed() > STOP_WAIT) {
-                return Ended::Exit(Exit::Done);
+                return Ended::Exit(self.done());
             }
             let itimeout = self.brain.job.settings.itimeout;
             if !self.met && begun.elapsed() > itimeout {
@@ -218,7 +218,7 @@ impl<'s, 'b> Session<'s, 'b> {
                     match &news {
                         News::InSync { .. } => self.settled = true,
                         News::Halted { .. } => self.halted = true,
-                        News::Stopped => ended = Some(Ended::Exit(Exit::Done)),
+                        News::Stopped => ended = Some(Ended::Exit(self.done())),
                         _ => {}
                     }
                     self.brain.teller.news(&news);
@@ -234,6 +234,15 @@ impl<'s, 'b> Session<'s, 'b> {
             return self.feed(Input::Stop).or(ended);
         }
         ended
+    }
+
+    /// How a run ends that has come to its end.
+    fn done(&self) -> Exit {
+        let once = self.brain.job.settings.first_sync_only || self.brain.job.settings.dryrun;
+        match once && self.brain.teller.synced && self.brain.teller.has_problems() {
+            true => Exit::ProblemsLeft,
+            false => Exit::Done,
+        }
     }
 
     fn take_orders(&mut self) -> Option<Ended> {
@@ -358,6 +367,7 @@ fn rules(job: &Job) -> engine::Settings {
         delta_min: if settings.extra().whole_file { u64::MAX } else { DELTA_MIN },
         rsync: settings.uses_rsync(),
         dry_run: settings.dryrun,
+        once: settings.first_sync_only || settings.dryrun,
         filters: filter_digest(settings),
     }
 }

@@ -34,8 +34,12 @@ pub struct Teller<'a> {
     log: Logger,
     pair: String,
     dry_run: bool,
-    /// Both sides were equal at some time in this run.
+    /// The run ends when what its scans found is dealt with.
+    once: bool,
+    /// Both sides were equal at some time in this run, or what they differed in at its beginning is dealt with.
     pub synced: bool,
+    /// That both sides are equal was told in this run.
+    told_equal: bool,
     /// How far the initial sync is, in a session before its end.
     count: Option<Count>,
     patience: Patience,
@@ -66,7 +70,9 @@ impl<'a> Teller<'a> {
             log: job.logger.clone(),
             pair: job.pair.clone(),
             dry_run: job.settings.dryrun,
+            once: job.settings.first_sync_only || job.settings.dryrun,
             synced: false,
+            told_equal: false,
             count: None,
             patience: Patience::new(etimeout(&job.settings)),
             not_set: BTreeMap::new(),
@@ -157,6 +163,7 @@ impl<'a> Teller<'a> {
         match news {
             News::Scanning { side, files, bytes } => self.scanning(*side, *files, *bytes),
             News::InSync { files, bytes } => self.in_sync(*files, *bytes),
+            News::RoundOver { left, files, bytes } => self.round_over(*left, *files, *bytes),
             News::Begun { .. } => self.begun(news),
             News::Completed { generation, path, bytes } => {
                 self.completed(*bytes);
@@ -269,10 +276,46 @@ impl<'a> Teller<'a> {
 
     fn in_sync(&mut self, files: u64, bytes: u64) {
         let now = wall();
-        let mut ended = None;
         self.desk.update(|status| {
             (status.files, status.bytes, status.last_in_sync) = (files, bytes, Some(now));
             status.halt = None;
+        });
+        self.end_full_sync(files);
+        if !std::mem::replace(&mut self.told_equal, true) {
+            match self.dry_run {
+                true => self.tell_planned(),
+                false => self.monitor.in_sync(files, bytes),
+            }
+        }
+    }
+
+    /// What the scans found is dealt with, and users do not rest.
+    fn round_over(&mut self, left: u64, files: u64, bytes: u64) {
+        self.desk.update(|status| (status.files, status.bytes) = (files, bytes));
+        if self.end_full_sync(files) {
+            self.monitor.round_over(left, files, self.once);
+            self.tell_planned();
+        }
+    }
+
+    /// Of a dry run what it would have done.
+    fn tell_planned(&self) {
+        if self.dry_run {
+            let text = format!("{} dry run: {} actions would be done; nothing was changed", self.pair, self.planned);
+            self.monitor.note(&text);
+        }
+    }
+
+    /// Whether a path is not synchronised for now.
+    pub fn has_problems(&self) -> bool {
+        !self.unsynced.is_empty()
+    }
+
+    /// Both sides were scanned, and what was found is dealt with. True if it is the first time in this run.
+    fn end_full_sync(&mut self, files: u64) -> bool {
+        let now = wall();
+        let mut ended = None;
+        self.desk.update(|status| {
             if let Some(sync) = status.full_sync.as_mut().filter(|sync| sync.ended.is_none()) {
                 sync.ended = Some(now);
                 status.totals.full_syncs += 1;
@@ -285,17 +328,8 @@ impl<'a> Teller<'a> {
                 MESSAGE_ID => message_id::FULL_SYNC, SIDE => "B");
         }
         self.tell_not_set();
-        if self.synced {
-            return;
-        }
-        self.synced = true;
         self.count = None;
-        match self.dry_run {
-            true => self
-                .monitor
-                .note(&format!("{} dry run: {} actions would be done; nothing was changed", self.pair, self.planned)),
-            false => self.monitor.in_sync(files, bytes),
-        }
+        !std::mem::replace(&mut self.synced, true)
     }
 
     /// The left side is open: the pair's events go into its directory.

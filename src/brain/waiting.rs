@@ -53,6 +53,7 @@ mod tests {
     impl Monitor for Ear {
         fn progress(&self, _: &Progress) {}
         fn in_sync(&self, _: u64, _: u64) {}
+        fn round_over(&self, _: u64, _: u64, _: bool) {}
         fn halted(&self, _: &str, _: &str) {}
         fn alert(&self, _: &str, _: &str) {}
         fn problem(&self, _: &RelPath, _: &str) {}

@@ -131,6 +131,10 @@ impl Monitor for ServiceMonitor {
         self.log.in_sync(files, bytes);
     }
 
+    fn round_over(&self, left: u64, files: u64, ends: bool) {
+        self.log.round_over(left, files, ends);
+    }
+
     fn halted(&self, reason: &str, advice: &str) {
         self.log.halted(reason, advice);
     }

@@ -18,6 +18,7 @@ use super::pair::PairFile;
 use super::trash::TrashOptions;
 use super::{UsageError, adhoc, alert, check, config, doctor, exit, init, status, trash};
 use crate::brain::control::{Reply, Request};
+use crate::brain::monitor::Exit;
 use crate::brain::status::{State, Status};
 use crate::service::control::{ask, socket_of};
 
@@ -179,9 +180,17 @@ fn full_sync(pair: &PairFile, checksum: bool, json: bool, run: adhoc::Run) -> Re
         };
         let done = status.full_sync.as_ref().is_some_and(|sync| sync.number > earlier && sync.ended.is_some());
         if done {
-            let text = format!("full sync done: {} files in {} s", status.files, begun.elapsed().as_secs());
+            let seconds = begun.elapsed().as_secs();
+            let (problems, code) = match status.problems_now {
+                0 => (String::new(), 0),
+                1 => ("; 1 path has a problem (`psync status` names it)".to_owned(), exit::code(Exit::ProblemsLeft)),
+                n => {
+                    (format!("; {n} paths have a problem (`psync status` names them)"), exit::code(Exit::ProblemsLeft))
+                }
+            };
+            let text = format!("full sync done: {} files in {seconds} s{problems}", status.files);
             tell(pair, &text, json, true);
-            return Ok(0);
+            return Ok(code);
         }
         if matches!(status.state, State::Halted | State::Disconnected | State::Paused) {
             tell(pair, &format!("the full sync does not end: {}", status.line()), json, false);

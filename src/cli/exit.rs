@@ -15,5 +15,6 @@ pub fn code(exit: Exit) -> u8 {
         Exit::Internal => 5,
         Exit::Banned => 6,
         Exit::Halted => 7,
+        Exit::ProblemsLeft => 8,
     }
 }

@@ -19,6 +19,10 @@ impl Monitor for LogMonitor {
             MESSAGE_ID => message_id::IN_SYNC, SIDE => "B", "files" => files, "bytes" => bytes);
     }
 
+    fn round_over(&self, left: u64, files: u64, ends: bool) {
+        info!(self.logger, "{}", round_over(left, files, ends); SIDE => "B");
+    }
+
     fn halted(&self, reason: &str, advice: &str) {
         error!(self.logger, "halted: {}", reason;
             MESSAGE_ID => message_id::HALT, SIDE => "B", "advice" => advice.to_string());
@@ -67,4 +71,15 @@ pub fn link_words(state: &LinkState) -> String {
         LinkState::Down { reason, retry: None } => format!("link down: {reason}"),
         LinkState::Down { reason, retry: Some(seconds) } => format!("link down: {reason}; next attempt in {seconds} s"),
     }
+}
+
+/// That a run has come to its end though users do not rest, in words.
+pub fn round_over(left: u64, files: u64, ends: bool) -> String {
+    let rest = if ends { "left to the next run" } else { "on the way" };
+    let changes = match left {
+        0 => String::new(),
+        1 => format!(", and 1 change since then is {rest}"),
+        left => format!(", and {left} changes since then are {rest}"),
+    };
+    format!("has dealt with all that was found: {files} files; users do not rest{changes}")
 }

@@ -8,7 +8,7 @@ use slog::Logger;
 
 use super::console::Console;
 use super::human;
-use super::log_monitor::{LogMonitor, link_words};
+use super::log_monitor::{LogMonitor, link_words, round_over};
 use crate::brain::monitor::{LinkState, Monitor, Phase, Progress};
 use crate::model::{Millis, RelPath};
 use crate::service::log::Target;
@@ -78,6 +78,13 @@ impl Monitor for TerminalMonitor {
         self.say(&text);
         if !self.log_on_stderr {
             self.log.in_sync(files, bytes);
+        }
+    }
+
+    fn round_over(&self, left: u64, files: u64, ends: bool) {
+        self.say(&format!("{} {}", self.pair, round_over(left, files, ends)));
+        if !self.log_on_stderr {
+            self.log.round_over(left, files, ends);
         }
     }
 

@@ -6,6 +6,7 @@ mod above;
 pub mod admit;
 pub mod agent;
 pub mod backlog;
+mod checks;
 mod damage;
 mod doctor;
 pub mod expire;
@@ -361,8 +362,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.look(&path, How { again: true, hash: true, ..How::default() }, now, out)?;
             }
             Request::Holds { path, remains } => {
-                let is_part = self.replica.holds(&path, &remains)?;
-                out.push(Reply::Holds { path, is_part });
+                if !self.replica.compare_later(path, remains) {
+                    self.policy.end();
+                    self.reporting = false;
+                    self.refused = Some("the other side asks for more comparisons than it can have doubts".to_owned());
+                }
             }
             Request::Supply { generation, path, seq, way: Way::Rsync } => self.offer(generation, path, seq, out)?,
             Request::Supply { generation, path, seq, way } => {

@@ -120,6 +120,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.proofs.owed || self.proofs.at.as_ref().is_some_and(|proof| proof.owed) || self.replica.owes()
     }
 
+    /// The same but for files whose ctimes move again and again.
+    pub(super) fn owes_what_rests(&self) -> bool {
+        let at = self.proofs.at.as_ref().filter(|proof| proof.owed).map(|proof| &proof.path);
+        self.proofs.owed || self.replica.owes_what_rests(at)
+    }
+
     /// When there is something to compare that could not be compared at once.
     pub(super) fn proofs_due(&self, now: Millis) -> Option<Millis> {
         match self.owes_proofs() || self.proofs.walk.is_some() || self.proofs.at.is_some() {

@@ -25,6 +25,7 @@ use crate::watch::inotify::InotifyTree;
 
 use super::admit::Admission;
 use super::backlog::Backlog;
+use super::checks::Checks;
 use super::heartbeat::Heartbeat;
 use super::message::survey::Ask;
 use super::message::{Reply, Request};
@@ -35,8 +36,6 @@ use super::tenure::Tenure;
 
 /// Connections at a time, of which one is served.
 const CALLERS: usize = 16;
-/// Checks at a time.
-const CHECKS: usize = 2;
 /// Whoever says for so long what nobody waits for, or nothing, has to go. A check shows more often that it is still there.
 const SILENT: Duration = Duration::from_secs(60);
 /// Whoever was turned away may take so long to go.
@@ -139,7 +138,7 @@ impl Service<'_> {
             backlog: Backlog::default(),
             root: self.opening.root.to_owned(),
             scope: self.opening.scope(),
-            checks: Arc::default(),
+            checks: Checks::default(),
             mounted: self.mounted.clone(),
             silent: SILENT,
             end,
@@ -302,7 +301,7 @@ struct Door {
     /// What a check looks at.
     root: PathBuf,
     scope: Scope,
-    checks: Arc<AtomicUsize>,
+    checks: Checks,
     mounted: Mounted,
     /// How long a caller may hold a place and say nothing.
     silent: Duration,
@@ -399,7 +398,7 @@ impl Door {
                     }
                 }
                 Incoming::Message(Request::Check(ask)) if !begun => {
-                    self.check(ask, &who, &heard, &replies);
+                    self.check(connection, ask, &who, &heard, &replies);
                     break;
                 }
                 Incoming::Message(Request::Ping { .. }) if !begun => {}
@@ -425,7 +424,10 @@ impl Door {
 
     /// Until the caller has heard why, and gone.
     fn wait_until_gone(heard: &Receiver<Incoming<Request>>) {
-        while heard.recv_timeout(GO).is_ok_and(|incoming| !matches!(incoming, Incoming::Ended(_))) {}
+        // Whatever it says meanwhile.
+        let until = Instant::now() + GO;
+        let left = || until.saturating_duration_since(Instant::now());
+        while heard.recv_timeout(left()).is_ok_and(|incoming| !matches!(incoming, Incoming::Ended(_))) {}
     }
 
     /// If the root's file system is not there, the caller is told so.
@@ -447,10 +449,16 @@ impl Door {
 
     /// A check, from its first question to its last, beside the session that may go on: it holds nothing and changes
     /// nothing.
-    fn check(&self, first: Ask, who: &str, heard: &Receiver<Incoming<Request>>, replies: &Channel<Reply>) {
-        let _counted = Counted(self.checks.clone());
-        if self.checks.fetch_add(1, Ordering::AcqRel) >= CHECKS {
-            return replies.turn_away(&format!("{CHECKS} checks are running already"));
+    fn check(
+        &self,
+        connection: u64,
+        first: Ask,
+        who: &str,
+        heard: &Receiver<Incoming<Request>>,
+        replies: &Arc<Channel<Reply>>,
+    ) {
+        if let Err(why) = self.checks.enter(connection, replies, self.silent) {
+            return replies.turn_away(&why);
         }
         let open = || Survey::open(&self.root, &self.pair, &self.scope);
         let mut first = Some(first);
@@ -458,9 +466,11 @@ impl Door {
             first.take().or_else(|| {
                 loop {
                     match heard.recv_timeout(self.silent) {
-                        Ok(Incoming::Message(Request::Check(ask))) => return Some(ask),
+                        Ok(Incoming::Message(Request::Check(ask))) => {
+                            return self.checks.moves(connection).then_some(ask);
+                        }
                         // The other side is still at it.
-                        Ok(Incoming::Message(Request::Ping { .. })) => {}
+                        Ok(Incoming::Message(Request::Ping { .. })) if self.checks.holds(connection) => {}
                         Err(RecvTimeoutError::Timeout) => {
                             self.end_silent(who, replies);
                             return None;
@@ -470,7 +480,8 @@ impl Door {
                 }
             })
         };
-        attend(open, next, |answer| replies.send(&Reply::Checked(answer)).is_ok());
+        attend(open, next, |answer| replies.send(&Reply::Checked(answer)).is_ok() && self.checks.moves(connection));
+        self.checks.leave(connection);
         replies.close();
     }
 }
@@ -542,12 +553,14 @@ mod tests {
             backlog: Backlog::default(),
             root: root.to_owned(),
             scope,
-            checks: Arc::default(),
+            checks: Checks::default(),
             mounted: Arc::new(|| Ok(())),
             silent: Duration::from_secs(3),
             end: Arc::new(|| {}),
         }
     }
+
+    static CALLS: AtomicUsize = AtomicUsize::new(1);
 
     /// Calls, and says this; then it is silent, or only shows that it lives.
     fn call(door: &Door, says: &[Request]) -> (thread::JoinHandle<()>, Channel<Request>, Receiver<Incoming<Reply>>) {
@@ -558,7 +571,8 @@ mod tests {
         let link = Channel::start(pipes, Hello::new(Role::Brain, "p"), Limits::default(), deliver).expect("a link");
         says.iter().for_each(|request| link.send(request).expect("sent"));
         let door = door.clone();
-        (thread::spawn(move || door.attend(1, &ours)), link, heard)
+        let connection = CALLS.fetch_add(1, Ordering::Relaxed) as u64;
+        (thread::spawn(move || door.attend(connection, &ours)), link, heard)
     }
 
     #[test]
@@ -576,7 +590,7 @@ mod tests {
             assert!(ended.is_some_and(|why| why.contains("nothing was asked")), "{says:?}");
             assert!(told.recv().is_ok_and(|why| why.contains("nothing was asked")));
             attending.join().expect("it has gone");
-            assert_eq!(door.checks.load(Ordering::Acquire), 0);
+            assert!(!door.checks.holds(1));
         }
         // Whoever shows that it is still there stays, and is answered.
         let (attending, link, heard) = call(&door, &[look()]);
@@ -590,5 +604,65 @@ mod tests {
         assert_eq!(heard.iter().filter(answered).take(2).count(), 2);
         drop((link, heard));
         attending.join().expect("it has gone");
+    }
+
+    #[test]
+    fn who_lives_and_takes_nothing_makes_way() {
+        let root = tempfile::tempdir().expect("a root");
+        // More than waits in a socket and in front of it.
+        for n in 0..30_000 {
+            std::fs::write(root.path().join(format!("{n:0>200}")), "").expect("written");
+        }
+        let (tell, _told) = channel();
+        let door = door(root.path(), tell);
+        let look = || Request::Check(Ask::Look { paths: vec![] });
+        let over = Arc::new(AtomicUsize::new(0));
+        let deaf: Vec<_> = (0..2)
+            .map(|_| {
+                let (ours, theirs) = UnixStream::pair().expect("sockets");
+                let pipes = (theirs.try_clone().expect("a socket"), theirs);
+                let until = over.clone();
+                let takes_nothing = move |_: Incoming<Reply>| {
+                    while until.load(Ordering::Relaxed) == 0 {
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                    true
+                };
+                let hello = Hello::new(Role::Brain, "p");
+                let link = Channel::start(pipes, hello, Limits::default(), takes_nothing).expect("a link");
+                link.send(&Request::Check(Ask::List)).expect("sent");
+                let (door, until) = (door.clone(), over.clone());
+                let connection = CALLS.fetch_add(1, Ordering::Relaxed) as u64;
+                let attending = thread::spawn(move || door.attend(connection, &ours));
+                let lives = thread::spawn(move || {
+                    while until.load(Ordering::Relaxed) == 0 && link.send(&Request::Ping { number: 1 }).is_ok() {
+                        thread::sleep(Duration::from_millis(50));
+                    }
+                });
+                (attending, lives)
+            })
+            .collect();
+        let answered = || {
+            let (attending, link, heard) = call(&door, &[look()]);
+            let first = heard.iter().find(|incoming| !matches!(incoming, Incoming::Hello(_)));
+            drop((link, heard));
+            attending.join().expect("it has gone");
+            matches!(first, Some(Incoming::Message(Reply::Checked(_))))
+        };
+        let until = Instant::now() + Duration::from_secs(60);
+        while !answered() {
+            assert!(Instant::now() < until, "nobody else gets a place");
+            thread::sleep(Duration::from_millis(200));
+        }
+        // They lose their connections as well, whatever they go on saying.
+        while !deaf.iter().any(|(attending, _)| attending.is_finished()) {
+            assert!(Instant::now() < until, "who has lost the place keeps the connection");
+            thread::sleep(Duration::from_millis(200));
+        }
+        over.store(1, Ordering::Relaxed);
+        for (attending, lives) in deaf {
+            lives.join().expect("over");
+            attending.join().expect("it has gone");
+        }
     }
 }

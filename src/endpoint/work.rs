@@ -22,6 +22,8 @@ const SCAN_SLICE: usize = 512;
 const ENTERED: usize = 16_384;
 /// A question whether anything is left waits at most so long, in milliseconds.
 const PING_WAIT: Millis = 2_000;
+/// It waits at least so long for files whose times of change move again and again, in milliseconds.
+const OWED_WAIT: Millis = 30_000;
 /// What waits until reports are dealt with is looked at again after so long, in milliseconds: while it goes on, and else.
 const CROWDED: (Millis, Millis) = (50, 5_000);
 /// A scan that waits for the brain goes on after this time all the same, in milliseconds.
@@ -46,7 +48,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             return Ok(Next::Idle);
         }
         self.flush(out, now)?;
-        let mut more = false;
+        self.replica.begin_slice();
+        let mut more = self.step_comparisons(out)?;
         if std::mem::take(&mut self.doubts_root) && !self.replica.disk.root_is_there() {
             self.reporting = false;
             out.push(Reply::Halt { reason: "the root was moved, deleted or unmounted".to_owned() });
@@ -93,6 +96,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         Ok(self.next_due(now))
     }
 
+    /// Reads a slice of what the other side wants compared. True if there is more to read.
+    fn step_comparisons(&mut self, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
+        if let Some((path, is_part)) = self.replica.step_comparison()? {
+            out.push(Reply::Holds { path, is_part });
+        }
+        Ok(self.replica.compares())
+    }
+
     /// Whether a session wants to know what changes, and wants it now.
     fn reports(&self) -> bool {
         self.reporting && !self.held
@@ -110,11 +121,16 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             || !self.coalescer.is_empty();
         // Whoever is told that both sides are equal ends, perhaps, or deletes.
         let owes = self.reports() && self.owes_proofs();
+        let rests = owes && self.owes_what_rests();
         let asked = !self.pings.is_empty();
+        if !asked {
+            self.replica.nobody_waits();
+        }
         if asked && let Some(counts) = self.replica.not_set.take_news() {
             out.push(Reply::NotSet { counts });
         }
         self.pings.retain(|(number, since)| {
+            let owes = owes && (rests || now < since + OWED_WAIT);
             let wait = owes || (busy && now < since + PING_WAIT);
             if !wait {
                 out.push(Reply::Pong { number: *number });
@@ -125,7 +141,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     fn next_due(&self, now: Millis) -> Next {
         let owes = self.reports() && self.owes_proofs();
-        let asked = self.pings.iter().map(|(_, since)| since + PING_WAIT).min().filter(|_| !owes);
+        let wait = if owes { OWED_WAIT } else { PING_WAIT };
+        let asked = self.pings.iter().map(|(_, since)| since + wait).min().filter(|_| !owes || !self.owes_what_rests());
         let room = self.next_room.filter(|_| self.reporting);
         let mut due = [self.replica.next_look(), asked, room, self.special_due()].into_iter().flatten().min();
         if self.reports() {
@@ -307,7 +324,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let how = How { inline: u64::MAX, verify, ..How::default() };
         let begun = out.len();
         for path in self.due(now)? {
-            self.look_at_dirty(&path, how, now, out)?;
+            match self.replica.has_read_enough() {
+                // Others have their turn first; then these are the first.
+                true => drop(self.replica.dirty.insert(path)),
+                false => self.look_at_dirty(&path, how, now, out)?,
+            }
         }
         saves::copies_first(&mut out[begun..]);
         for scope in self.coalescer.take_scopes() {
@@ -399,6 +420,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if crowded && now.saturating_sub(self.last_progress) < STALL {
             return Ok(false);
         }
+        // Whoever changes large files again and again keeps no scan from its turn.
+        self.replica.begin_slice();
         let mut found = Found::default();
         if let Some(mut scan) = self.scans.pop_front() {
             if !self.replica.scan(&mut scan, SCAN_SLICE, &mut found)? {

@@ -271,7 +271,11 @@ impl Engine {
             }
             self.go_on_after_removal(&flight);
             self.ask_for_edits(&flight);
+            // Whoever had the object already is whose users changed it.
+            let from = if matches!(flight.parts[0], Part::Record { .. }) { Side::Left } else { Side::Right };
             for path in paths {
+                self.round.dealt_with(&path);
+                self.count_try(from, &path);
                 self.strikes.remove(&path);
                 self.solve(&path);
                 self.review(&path, &flight, generation);
@@ -437,6 +441,7 @@ impl Engine {
             self.guard.give_back(super::plan::gone(&flight.changes));
         }
         let path = flight.path.clone();
+        self.count_try(side, &path);
         let other_applied = matches!(flight.parts[index(side.other())], Part::Apply(_));
         let mut not_before = 0;
         match &outcome {

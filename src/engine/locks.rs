@@ -49,6 +49,16 @@ impl Locks {
         self.shut.remove(path);
     }
 
+    /// Whether an action in flight concerns this very path.
+    pub fn holds(&self, path: &RelPath) -> bool {
+        self.held.contains_key(path)
+    }
+
+    /// All paths that actions in flight concern.
+    pub fn held(&self) -> impl Iterator<Item = &RelPath> {
+        self.held.keys()
+    }
+
     /// Whether an action in flight concerns this very path, or a tree that it lies in.
     pub fn covers(&self, path: &RelPath) -> bool {
         !self.is_free(path, Reach::Object)

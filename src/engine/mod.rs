@@ -15,6 +15,7 @@ mod orders;
 mod places;
 mod plan;
 pub mod reconcile;
+mod round;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ use locks::Locks;
 pub use news::News;
 use places::{Places, Standing};
 pub use reconcile::Prefer;
+use round::Round;
 
 /// Rules that users may choose.
 #[derive(Debug, Clone)]
@@ -56,6 +58,8 @@ pub struct Settings {
     pub rsync: bool,
     /// Decide and tell, but do nothing.
     pub dry_run: bool,
+    /// A run that ends once what its scans found is dealt with.
+    pub once: bool,
     /// Digest of the filters.
     pub filters: [u8; 32],
 }
@@ -201,6 +205,7 @@ pub struct Engine {
     scan_wanted: Option<bool>,
     /// The number of the question whether anything is left to look at, and which side said no.
     settling: Option<(u64, [bool; 2])>,
+    round: Round,
     pings: u64,
     /// Files on the left and their bytes: what its scan found, and what was put there and removed since.
     holds: (u64, u64),
@@ -264,6 +269,7 @@ impl Engine {
             paused: false,
             scan_wanted: None,
             settling: None,
+            round: Round::default(),
             pings: 0,
             holds: (0, 0),
             fx: Vec::new(),
@@ -291,7 +297,7 @@ impl Engine {
 
     /// When the engine wants a [`Input::Tick`]; `None` if only other inputs matter.
     pub fn next_due(&self) -> Option<Millis> {
-        self.timers.first().map(|(due, _)| *due)
+        self.timers.first().map(|(due, _)| *due).into_iter().chain(self.round.due()).min()
     }
 
     /// Whether both sides are scanned and nothing waits or is under way.
@@ -410,6 +416,7 @@ impl Engine {
                     answered[index(side)] = true;
                 }
                 self.side_settled(side, number);
+                self.answer_round(side, number);
             }
             // Of a check, which has a link of its own.
             Reply::Checked(_) => {}
@@ -570,60 +577,11 @@ impl Engine {
             }
             self.confirm();
             self.tell_in_sync();
+            self.go_round(now);
         }
         if self.phase == Phase::Stopping && self.flights.is_empty() {
             self.finish_stop();
         }
-    }
-
-    fn tell_in_sync(&mut self) {
-        let quiet = self.flights.is_empty()
-            && self.sides.iter().all(|s| s.cursor.is_none() && s.asked.is_empty())
-            && self.sides.iter().all(|s| s.pending.values().all(|pending| self.is_stuck(&pending.change)));
-        if !quiet || self.in_sync || self.paused || self.scan_wanted.is_some() {
-            self.settling = None;
-            return;
-        }
-        // Nothing is known to be left; the sides may still have something to look at.
-        let Some((_, answered)) = self.settling else {
-            self.pings += 1;
-            let number = self.pings;
-            self.settling = Some((number, [false; 2]));
-            for side in Side::BOTH {
-                self.send(side, Request::Ping { number });
-            }
-            return;
-        };
-        if answered == [true; 2] {
-            self.settling = None;
-            self.in_sync = true;
-            self.first = false;
-            self.made.clear();
-            self.conflicts.clear();
-            // What was accepted has been dealt with.
-            if std::mem::take(&mut self.accept) {
-                Side::BOTH.into_iter().for_each(|side| self.send(side, Request::Settled));
-            }
-            let (files, bytes) = self.holds;
-            self.tell(News::InSync { files, bytes });
-        }
-    }
-
-    /// Whether a change waits for a problem to end: that of its path, or of the name to which its object was moved.
-    fn is_stuck(&self, change: &Change) -> bool {
-        let moved_to = |side: Side| {
-            let known = change.known.as_ref().filter(|_| change.after.is_none())?;
-            self.places.of(side, known.node).map(|place| &place.path)
-        };
-        self.has_problem(&change.path) || Side::BOTH.into_iter().filter_map(moved_to).any(|path| self.has_problem(path))
-    }
-
-    /// Whether a path waits for its problem to end, or for that of a directory that it lies in.
-    fn has_problem(&self, path: &RelPath) -> bool {
-        let among = |s: &SideState| {
-            s.problems.contains(path) || !s.problems.is_empty() && path.ancestors().any(|p| s.problems.contains(&p))
-        };
-        self.sides.iter().any(among)
     }
 
     /// Asks a side to look at a path again; it answers with a report or [`Reply::Clean`].

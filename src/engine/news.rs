@@ -16,6 +16,12 @@ pub enum News {
         files: u64,
         bytes: u64,
     },
+    /// What both sides' scans found was dealt with, and users do not rest: so many changes came since, and are under way.
+    RoundOver {
+        left: u64,
+        files: u64,
+        bytes: u64,
+    },
     /// An action begins; on a dry run nothing follows.
     Begun {
         generation: Generation,

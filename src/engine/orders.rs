@@ -21,6 +21,7 @@ impl Engine {
             return;
         }
         let Some(checksum) = self.scan_wanted.take() else { return };
+        self.round.begin();
         for side in Side::BOTH {
             self.send(side, Request::Scan { checksum });
             self.sides[index(side)].cursor = Some(RelPath::root());

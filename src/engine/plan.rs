@@ -24,6 +24,9 @@ impl Engine {
         if changes.iter().all(Option::is_none) {
             return;
         }
+        if self.round.is_restless(path) {
+            return self.stall_at(path);
+        }
         if self.must_wait(path, &changes, now) {
             return;
         }
@@ -194,6 +197,7 @@ impl Engine {
         self.strike(path, now);
         for side in Side::BOTH {
             if !changes[index(side)].as_ref().is_some_and(&read) {
+                self.count_try(side, path);
                 self.drop_pending(side, path);
                 self.side(side).asked.insert(path.clone());
                 self.send(side, crate::endpoint::message::Request::Hash { path: path.clone() });

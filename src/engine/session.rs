@@ -282,6 +282,7 @@ mod tests {
             delta_min: u64::MAX,
             rsync: false,
             dry_run: false,
+            once: false,
             filters: [0; 32],
         });
         engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);

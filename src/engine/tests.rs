@@ -8,6 +8,7 @@ use crate::model::{
 };
 
 mod lies;
+mod rounds;
 
 const HALF: guard::Limit = guard::Limit::Share { percent: 50, at_least: 100 };
 
@@ -74,6 +75,7 @@ impl Session {
             delta_min: u64::MAX,
             rsync: false,
             dry_run: false,
+            once: false,
             filters: [0; 32],
         });
         engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);

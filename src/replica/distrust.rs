@@ -1,6 +1,9 @@
 //! After a power failure: which of this side's own reports may be what the failure left, and whether what the other side
 //! found is a part of what lies here.
 
+use std::collections::VecDeque;
+
+use crate::model::sane::Weight;
 use crate::model::{Content, Distrust, Entry, Hash, Hasher, Kind, Name, RelPath, Remains, Sameness, Seq};
 
 use super::Replica;
@@ -14,6 +17,55 @@ const BLOCK: usize = 4096;
 const READ_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes that are read at a time.
 const PIECE: usize = 64 * BLOCK;
+
+/// Questions about parts that may wait, in bytes: the other side keeps no more doubts than two thirds of that.
+const ASKED_MAX: usize = 96 << 20;
+
+/// What the other side asks of parts of this side's files: one after another, each in slices.
+pub(super) struct Comparisons<F> {
+    waiting: VecDeque<(RelPath, Remains)>,
+    weight: usize,
+    /// The one that is being read.
+    at: Option<Comparison<F>>,
+}
+
+struct Comparison<F> {
+    path: RelPath,
+    remains: Remains,
+    row: Row,
+    file: F,
+    offset: u64,
+    hasher: Hasher,
+}
+
+impl<F> Default for Comparisons<F> {
+    fn default() -> Self {
+        Comparisons { waiting: VecDeque::new(), weight: 0, at: None }
+    }
+}
+
+impl<F> Comparisons<F> {
+    /// Takes a question; false if more wait than anybody has.
+    fn push(&mut self, path: RelPath, remains: Remains) -> bool {
+        let weight = path.as_bytes().len() + remains.weight();
+        if self.weight + weight > ASKED_MAX {
+            return false;
+        }
+        self.weight += weight;
+        self.waiting.push_back((path, remains));
+        true
+    }
+
+    fn pop(&mut self) -> Option<(RelPath, Remains)> {
+        let (path, remains) = self.waiting.pop_front()?;
+        self.weight -= path.as_bytes().len() + remains.weight();
+        Some((path, remains))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.at.is_none()
+    }
+}
 
 /// An object in its directory.
 type At<'a, Dir> = (&'a Dir, &'a Name);
@@ -139,40 +191,93 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// The hash of a file's first bytes, each piece as `change` leaves it; `None` if it has fewer, or cannot be read.
     fn hash_pieces(&self, file: &D::File, size: u64, mut change: impl FnMut(u64, &mut [u8])) -> Option<Hash> {
-        let mut hasher = Hasher::new();
+        let (mut hasher, mut offset) = (Hasher::new(), 0);
+        self.hash_on(file, size, size, &mut offset, &mut hasher, &mut change)?;
+        Some(hasher.finish())
+    }
+
+    /// Reads on from `offset`, about so many bytes of a file that counts up to `size`.
+    fn hash_on(
+        &self,
+        file: &D::File,
+        size: u64,
+        slice: u64,
+        offset: &mut u64,
+        hasher: &mut Hasher,
+        change: &mut dyn FnMut(u64, &mut [u8]),
+    ) -> Option<()> {
         let mut piece = vec![0; PIECE];
-        let mut offset = 0;
-        while offset < size {
-            let wanted = usize::try_from(size - offset).unwrap_or(PIECE).min(PIECE);
+        let end = size.min(offset.saturating_add(slice));
+        while *offset < end {
+            let wanted = usize::try_from(size - *offset).unwrap_or(PIECE).min(PIECE);
             let mut filled = 0;
             while filled < wanted {
-                match self.disk.read_at(file, offset + filled as u64, &mut piece[filled..wanted]).ok()? {
+                match self.disk.read_at(file, *offset + filled as u64, &mut piece[filled..wanted]).ok()? {
                     0 => return None,
                     got => filled += got,
                 }
             }
-            change(offset, &mut piece[..wanted]);
+            change(*offset, &mut piece[..wanted]);
             hasher.update(&piece[..wanted]);
-            offset += wanted as u64;
+            *offset += wanted as u64;
         }
-        Some(hasher.finish())
+        Some(())
     }
 
-    /// Whether what the other side found at a path is a part of the file that lies here as it was recorded: its beginning,
-    /// with blocks of zeros where the contents did not reach the disk.
-    pub fn holds(&self, path: &RelPath, remains: &Remains) -> Result<bool, ReplicaError> {
-        if !remains.is_sound() || remains.size > READ_MAX {
-            return Ok(false);
-        }
-        let (Some(row), Some((above, name))) = (self.row_at(path)?, path.split()) else { return Ok(false) };
-        let Ok(dir) = self.disk.open_dir(&above) else { return Ok(false) };
-        let Ok(file) = self.disk.open_file(&dir, &name) else { return Ok(false) };
-        let recorded = |replica: &Self| {
-            replica.disk.stat_file(&file).is_ok_and(|stat| stat.size >= remains.size && replica.unchanged(&row, &stat))
+    /// Takes the question whether what the other side found at a path is a part of the file that lies here as it was
+    /// recorded: its beginning, with blocks of zeros where the contents did not reach the disk. False if too many wait.
+    pub fn compare_later(&mut self, path: RelPath, remains: Remains) -> bool {
+        self.comparisons.push(path, remains)
+    }
+
+    /// Whether the other side waits for such an answer.
+    pub fn compares(&self) -> bool {
+        !self.comparisons.is_empty()
+    }
+
+    /// Nobody waits for an answer any more.
+    pub(super) fn forget_comparisons(&mut self) {
+        self.comparisons = Comparisons::default();
+    }
+
+    /// Reads one slice for such a question. The answer, once there is one.
+    pub fn step_comparison(&mut self) -> Result<Option<(RelPath, bool)>, ReplicaError> {
+        let mut at = match self.comparisons.at.take() {
+            Some(at) => at,
+            None => {
+                let Some((path, remains)) = self.comparisons.pop() else { return Ok(None) };
+                match self.begin_comparison(&path, &remains)? {
+                    Some((row, file)) => Comparison { path, remains, row, file, offset: 0, hasher: Hasher::new() },
+                    None => return Ok(Some((path, false))),
+                }
+            }
         };
-        let before = recorded(self);
-        let hash = self.hash_pieces(&file, remains.size, |offset, piece| mask(&remains.zeros, offset, piece));
-        Ok(before && recorded(self) && hash == Some(remains.hash))
+        let (size, slice) = (at.remains.size, self.settings.read_slice);
+        let mut change = |offset: u64, piece: &mut [u8]| mask(&at.remains.zeros, offset, piece);
+        if self.hash_on(&at.file, size, slice, &mut at.offset, &mut at.hasher, &mut change).is_none() {
+            return Ok(Some((at.path, false)));
+        }
+        if at.offset < size {
+            self.comparisons.at = Some(at);
+            return Ok(None);
+        }
+        let is_part = at.hasher.finish() == at.remains.hash && self.is_recorded(&at.row, &at.file, size);
+        Ok(Some((at.path, is_part)))
+    }
+
+    fn begin_comparison(&self, path: &RelPath, remains: &Remains) -> Result<Option<(Row, D::File)>, ReplicaError> {
+        if !remains.is_sound() || remains.size > READ_MAX {
+            return Ok(None);
+        }
+        let (Some(row), Some((above, name))) = (self.row_at(path)?, path.split()) else { return Ok(None) };
+        let opened = self.disk.open_dir(&above).and_then(|dir| self.disk.open_file(&dir, &name));
+        let file = opened.ok().filter(|file| self.is_recorded(&row, file, remains.size));
+        Ok(file.map(|file| (row, file)))
+    }
+
+    /// Whether the open file is what its row says, and has so many bytes.
+    fn is_recorded(&self, row: &Row, file: &D::File, size: u64) -> bool {
+        self.disk.stat_file(file).is_ok_and(|stat| stat.size >= size && self.unchanged(row, &stat))
     }
 }
 

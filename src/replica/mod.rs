@@ -208,6 +208,9 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) notes: Vec<String>,
     pub(crate) looks: late::Looks,
     readings: reading::Readings<D::File>,
+    comparisons: distrust::Comparisons<D::File>,
+    /// Bytes that may still be read in this slice of work.
+    budget: std::cell::Cell<u64>,
     unproven: unproven::Unproven,
     pub(crate) formers: std::collections::VecDeque<trash::Former>,
     pub(crate) expiry: expire::Expiry,
@@ -261,6 +264,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             notes: Vec::new(),
             looks: late::Looks::default(),
             readings: reading::Readings::default(),
+            comparisons: distrust::Comparisons::default(),
+            budget: std::cell::Cell::new(u64::MAX),
             unproven: unproven::Unproven::default(),
             formers: Default::default(),
             expiry: expire::Expiry::default(),

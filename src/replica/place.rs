@@ -12,7 +12,6 @@ use super::examine::above_is_gone;
 use super::metadata::is_acl;
 use super::stage::Staged;
 use super::{Replica, Seen};
-use beside::CONFLICT;
 
 pub mod attrs;
 pub(crate) mod beside;
@@ -434,10 +433,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 }
                 other => other.map(Some),
             },
-            Displaced::Copy(copy) => {
-                let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
-                self.keep_beside((&stage, stage_name), path, Some(copy), 0, CONFLICT).map(|()| None)
-            }
+            Displaced::Copy(copy) => self.keep_loser(stage_name, path, Some(copy), generation),
         }
     }
 }

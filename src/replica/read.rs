@@ -139,6 +139,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(Contents::Busy);
         }
         let slice = self.settings.read_slice;
+        self.has_read(slice);
         let hash = match open.reading.go_on(&self.disk, &open.file, slice, &mut |_, _| Ok(())) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Contents::Busy),
             hash => hash.at(path, "read")?,
@@ -158,6 +159,20 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
     }
 
+    /// A slice of work begins: so much is read in it, and what is being read then.
+    pub fn begin_slice(&self) {
+        self.budget.set(self.settings.read_slice);
+    }
+
+    /// Whether so much was read in this slice of work that others are to have their turn.
+    pub fn has_read_enough(&self) -> bool {
+        self.budget.get() == 0
+    }
+
+    fn has_read(&self, bytes: u64) {
+        self.budget.set(self.budget.get().saturating_sub(bytes));
+    }
+
     /// Nothing of this file will be read any more.
     pub(super) fn stop_reading(&mut self, path: &RelPath) {
         drop(self.readings.take(path));
@@ -166,6 +181,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// No file that is being read is wanted any more.
     pub fn stop_readings(&mut self) {
         self.readings.clear();
+        self.forget_comparisons();
     }
 
     /// What keeps a file from travelling that is larger than `max_size`.
@@ -210,6 +226,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             Ok(())
         };
+        self.has_read(size);
         let mut reading = Reading::new(size);
         loop {
             match reading.go_on(&self.disk, file, u64::MAX, &mut take) {

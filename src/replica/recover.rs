@@ -12,7 +12,6 @@ use super::disk::{Disk, Lease, Leased, Own, Stat};
 use super::error::{At, ReplicaError};
 use super::late::Known;
 use super::place::attrs::has_other_names;
-use super::place::beside::CONFLICT;
 use super::place::generation_of;
 use super::read::READ_TO_COMPARE;
 use super::trash::stamp_of;
@@ -166,8 +165,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                         self.move_to_trash(&intent.stage, &intent.path, intent.generation, "replaced")?;
                     }
                     (_, copy) => {
-                        let stage = self.disk.own(Own::Stage).at(&intent.path, "open the stage")?;
-                        self.keep_beside((&stage, &intent.stage), &intent.path, copy, stat.mtime.secs, CONFLICT)?;
+                        self.keep_loser(&intent.stage, &intent.path, copy, intent.generation)?;
                     }
                 }
             }

@@ -129,6 +129,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.enter(scan, scope, node, found)?;
         }
         for _ in 0..budget {
+            if self.has_read_enough() {
+                return Ok(false);
+            }
             let Some(level) = scan.levels.last_mut() else {
                 return self.look_for_gone(scan, budget, found);
             };

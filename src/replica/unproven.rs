@@ -5,7 +5,7 @@
 //! it wrote. So a ctime that moved by itself is a change until the contents are compared; large ones are read when
 //! nobody else has work.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{NodeId, RelPath};
 
@@ -17,6 +17,9 @@ use super::error::ReplicaError;
 /// Paths that are kept one by one; of more all that is unproven is looked at.
 const OWED_MAX: usize = 10_000;
 
+/// A file whose ctime moved so often while somebody waited is not waited for.
+const RESTLESS: u32 = 8;
+
 /// What is to be compared by contents, and how soon.
 #[derive(Debug, Default)]
 pub struct Unproven {
@@ -24,6 +27,8 @@ pub struct Unproven {
     owed: BTreeSet<RelPath>,
     /// There are more of those than are kept.
     more: bool,
+    /// How often each of them came since somebody began to wait.
+    came: BTreeMap<RelPath, u32>,
     /// Since somebody asked, rows came that prove nothing.
     fresh: bool,
 }
@@ -31,6 +36,9 @@ pub struct Unproven {
 impl Unproven {
     /// The file at this path may hold something new.
     pub(super) fn owe(&mut self, path: &RelPath) {
+        if self.came.len() < OWED_MAX || self.came.contains_key(path) {
+            *self.came.entry(path.clone()).or_default() += 1;
+        }
         if self.owed.len() >= OWED_MAX && !self.owed.contains(path) {
             self.more = true;
             return;
@@ -41,6 +49,12 @@ impl Unproven {
     /// A row was written.
     pub(super) fn note(&mut self, row: &Row) {
         self.fresh |= row.is_unproven();
+    }
+
+    /// Whether one of these, or `at`, came less often than what never rests.
+    fn owes_what_rests(&self, at: Option<&RelPath>) -> bool {
+        let rests = |path: &RelPath| self.came.get(path).is_none_or(|times| *times < RESTLESS);
+        self.more || self.owed.iter().chain(at).any(rests)
     }
 
     fn owes(&self) -> bool {
@@ -69,6 +83,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Whether a file may hold something that nobody was told of.
     pub fn owes(&self) -> bool {
         self.unproven.owes()
+    }
+
+    /// The same but for files, `at` among them, whose ctimes move again and again.
+    pub fn owes_what_rests(&self, at: Option<&RelPath>) -> bool {
+        self.unproven.owes_what_rests(at)
+    }
+
+    /// Nobody waits for what is owed.
+    pub fn nobody_waits(&mut self) {
+        self.unproven.came.clear();
     }
 
     /// The next file of which that is known.
@@ -125,6 +149,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_never_rests_is_not_waited_for() {
+        let mut unproven = Unproven::default();
+        let [a, b] = ["a", "b"].map(|name| RelPath::new(name.as_bytes()).expect("a path"));
+        (0..RESTLESS).for_each(|_| unproven.owe(&a));
+        assert!(unproven.owes() && !unproven.owes_what_rests(None) && unproven.owes_what_rests(Some(&b)));
+        unproven.owe(&b);
+        assert!(unproven.owes_what_rests(Some(&a)));
+    }
 
     #[test]
     fn what_is_owed_is_bounded_and_never_forgotten() {

@@ -34,14 +34,15 @@ const READ: &[&str] = &[
 /// it starts itself.
 #[derive(Clone, Copy)]
 pub struct Reach<'a> {
-    /// It may do everything below this directory.
-    pub work: BorrowedFd<'a>,
+    /// It may do everything below this directory; `None`: it writes nothing.
+    pub work: Option<BorrowedFd<'a>>,
     /// It may list these directories, and those below them.
     pub lists: &'a [BorrowedFd<'a>],
     /// It may read these files.
     pub reads: &'a [BorrowedFd<'a>],
-    /// It may run this program, which may lie outside the system's directories.
+    /// It may run these programs, which may lie outside the system's directories.
     pub program: &'a Path,
+    pub runs: &'a [BorrowedFd<'a>],
 }
 
 /// Does this work in a thread whose processes reach no more than that; what it starts stays confined. Where the kernel has
@@ -84,14 +85,16 @@ fn rules() -> Result<RulesetCreated, RulesetError> {
 /// Confines this thread.
 fn restrict(reach: Reach<'_>) -> io::Result<RulesetStatus> {
     let all = AccessFs::from_all(NEWEST);
-    let run = AccessFs::Execute | AccessFs::ReadFile | AccessFs::ReadDir;
+    let program = AccessFs::Execute | AccessFs::ReadFile;
+    let run = program | AccessFs::ReadDir;
     let made = || -> Result<RulesetCreated, RulesetError> {
         rules()?
-            .add_rule(PathBeneath::new(reach.work, all))?
+            .add_rules(reach.work.iter().map(|fd| Ok::<_, RulesetError>(PathBeneath::new(*fd, all))))?
             .add_rules(path_beneath_rules(SYSTEM, run))?
             .add_rules(path_beneath_rules([reach.program], run))?
             .add_rules(path_beneath_rules(READ, AccessFs::ReadFile))?
             .add_rules(path_beneath_rules(["/dev/null"], AccessFs::ReadFile | AccessFs::WriteFile))?
+            .add_rules(reach.runs.iter().map(|fd| Ok::<_, RulesetError>(PathBeneath::new(*fd, program))))?
             .add_rules(reach.lists.iter().map(|fd| Ok::<_, RulesetError>(PathBeneath::new(*fd, AccessFs::ReadDir))))?
             .add_rules(reach.reads.iter().map(|fd| Ok::<_, RulesetError>(PathBeneath::new(*fd, AccessFs::ReadFile))))
     };
@@ -119,10 +122,11 @@ mod tests {
         let open = |name: &str| std::fs::File::open(dir.join(name)).expect("open");
         let (inside, above, basis) = (open("work"), open("."), open("basis"));
         let reach = Reach {
-            work: inside.as_fd(),
+            work: Some(inside.as_fd()),
             lists: &[above.as_fd()],
             reads: &[basis.as_fd()],
             program: Path::new("/bin/sh"),
+            runs: &[],
         };
         let start = || Command::new("/bin/sh").current_dir(&work).args(["-c", script]).output().expect("sh");
         Some(confined(reach, start).expect("confined"))
@@ -168,6 +172,28 @@ mod tests {
         assert!(said.contains("Permission denied"), "{output:?}");
         // The last command's: kill.
         assert!(!output.status.success() || !extent().1.ends_with("what it needs"), "{output:?}");
+    }
+
+    #[test]
+    fn who_has_no_directory_of_its_own_reads_what_it_is_given() {
+        if !extent().0 {
+            eprintln!("skipped: the kernel has no Landlock");
+            return;
+        }
+        let dir = tempfile::tempdir().expect("dir");
+        std::fs::write(dir.path().join("given"), "given").expect("write");
+        std::fs::write(dir.path().join("secret"), "secret").expect("write");
+        std::fs::copy("/bin/true", dir.path().join("program")).expect("a program");
+        let open = |name: &str| std::fs::File::open(dir.path().join(name)).expect("open");
+        let (given, program) = (open("given"), open("program"));
+        let (reads, runs) = ([given.as_fd()], [program.as_fd()]);
+        let reach = Reach { work: None, lists: &[], reads: &reads, program: Path::new("/bin/sh"), runs: &runs };
+        let script = "cat given; cat secret; echo x > new; echo y > given; ./program && echo ran; cp /bin/true t; ls";
+        let mut command = Command::new("/bin/sh");
+        let output = confined(reach, || command.current_dir(dir.path()).args(["-c", script]).output().expect("sh"));
+        let output = output.expect("confined");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "givenran\n", "{output:?}");
+        assert_eq!(names(dir.path()), ["given", "program", "secret"]);
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod partaking;
 mod places;
 mod policy;
 mod quiet_writes;
+mod restless;
 mod rights;
 mod roots;
 mod rsync;

@@ -2,8 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
@@ -33,28 +35,59 @@ impl Rsync {
         let here = pair.beside("rsync");
         fs::create_dir(&here).unwrap();
         let dir = here.display();
+        // It is confined as the real one is, and writes nothing: the test is told of each call, and says what is to be done.
         let script = format!(
-            r#"#!/bin/sh
-if [ "$1" = --server ]; then exec {real} "$@"; fi
-echo "$1" >> {dir}/calls
-for failure in {dir}/fail.*; do
-    [ -e "$failure" ] || break
-    echo "rsync: boom" >&2
-    echo "rsync error: some error" >&2
-    code=$(cat "$failure")
-    case $failure in *.always) ;; *) rm "$failure" ;; esac
-    exit $code
-done
-if [ -e {dir}/slow ]; then exec {real} --bwlimit=1m "$@"; fi
-exec {real} "$@"
+            r#"#!/usr/bin/python3 -IS
+import os, socket, sys
+more = []
+if sys.argv[1] != "--server":
+    asked = socket.socket(socket.AF_UNIX)
+    asked.connect("{dir}/asked")
+    asked.sendall(b"?")
+    word = asked.makefile().read().strip()
+    asked.close()
+    if word == "slow":
+        more = ["--bwlimit=1m"]
+    elif word:
+        print("rsync: boom\nrsync error: some error", file=sys.stderr)
+        sys.exit(int(word))
+os.execv("{real}", ["{real}"] + more + sys.argv[1:])
 "#,
             real = real.display()
         );
+        let (listener, told) = (UnixListener::bind(here.join("asked")).unwrap(), here.clone());
+        std::thread::spawn(move || {
+            for call in listener.incoming() {
+                let word = Rsync(told.clone()).answer();
+                // Whoever was killed meanwhile hears nothing.
+                let _ = call.and_then(|mut call| {
+                    call.read_exact(&mut [0])?;
+                    call.write_all(word.as_bytes())
+                });
+            }
+        });
         let program = here.join("rsync");
         write(&program, script);
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let path = format!("PATH={dir}:{}", std::env::var("PATH").unwrap());
         (pair.through(&["env", &path, PSYNC]), Rsync(here))
+    }
+
+    /// Counts a call by a source, and says what it is to do.
+    fn answer(&self) -> String {
+        write(self.0.join("calls"), "x\n".repeat(self.calls() + 1));
+        let mut failures: Vec<_> = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+        failures.retain(|path| path.file_stem().is_some_and(|stem| stem == "fail"));
+        failures.sort();
+        match failures.first() {
+            Some(failure) => {
+                let code = read(failure);
+                remove(failure);
+                code
+            }
+            None if self.0.join("slow").exists() => "slow".to_owned(),
+            None => String::new(),
+        }
     }
 
     /// How often it was called by a source.
@@ -253,9 +286,10 @@ fn without_an_rsync_the_file_has_a_problem_until_there_is_one() {
     pair.stop();
 }
 
-/// The receiver's rsync is told what to do by the other host. It reads the file that it replaces, and no other of the users'.
+/// Either rsync talks to one of the other host. The receiver's reads the file that it replaces, the source's the one that it
+/// sends, and neither any other of the users'; the source's writes nothing.
 #[test]
-fn the_receiving_rsync_reads_no_file_but_the_old_one() {
+fn neither_rsync_reads_more_than_its_own_file() {
     let Some(real) = real() else { return };
     if !psync::sys::confine::extent().0 {
         return tools::missing("Landlock");
@@ -269,10 +303,14 @@ fn the_receiving_rsync_reads_no_file_but_the_old_one() {
     let [left, right] = [pair.left.join("neighbour"), pair.right.join("neighbour")];
     let script = format!(
         r#"#!/bin/sh
-if [ "$1" = --server ]; then
-    for file in {secret} {left} {right} /etc/shadow /etc/hostname; do
-        if cat "$file" > /dev/null 2>&1; then echo "it reads $file" >&2; exit 66; fi
+for file in {secret} {left} {right} /etc/shadow /etc/hostname; do
+    if cat "$file" > /dev/null 2>&1; then echo "it reads $file" >&2; exit 66; fi
+done
+if [ "$1" != --server ]; then
+    for file in {secret} {left} {right}.new /tmp/.psync-$$; do
+        if echo x 2> /dev/null > "$file"; then echo "it reads and writes $file" >&2; exit 68; fi
     done
+else
     for word; do case $word in --copy-dest=*) cat "${{word#*=}}/changed" > /dev/null || exit 67 ;; esac; done
 fi
 exec {real} "$@"

@@ -92,6 +92,7 @@ fn new_engine(max_delete: Limit) -> Engine {
         delta_min: 64,
         rsync: false,
         dry_run: false,
+        once: false,
         filters: [0; 32],
     })
 }

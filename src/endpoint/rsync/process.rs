@@ -120,11 +120,18 @@ impl Run {
         let program = File::open("/proc/self/exe").map_err(|e| failed("this program", &e))?;
         let contents = File::from(file.try_clone().map_err(|e| failed("the file", &e))?);
         let mut command = rsync()?;
+        let its_program = PathBuf::from(command.get_program());
+        let tunnel = program.try_clone().map_err(|e| failed("this program", &e))?;
         let (theirs, program) = (OwnedFd::from(theirs), OwnedFd::from(program));
         let shell = format!("/proc/self/fd/{} --agent-mode tunnel {}", program.as_raw_fd(), theirs.as_raw_fd());
         command.args(options).arg("-e").arg(shell).arg(format!("/proc/self/fd/{}", file.as_raw_fd())).arg("psync:x");
         inherit(&mut command, vec![file, program, theirs], None);
-        let (proxy, (mut stdout, stdin)) = start(&mut command)?;
+        // The rsync on the other host answers it: whatever that says, it reads this one file, writes nothing, and runs what
+        // carries its bytes.
+        let (reads, runs) = ([contents.as_fd()], [tunnel.as_fd()]);
+        let reach = Reach { work: None, lists: &[], reads: &reads, program: &its_program, runs: &runs };
+        let started = confined(reach, || start(&mut command)).map_err(|e| failed("confine rsync", &e))?;
+        let (proxy, (mut stdout, stdin)) = started?;
         // Else the socket would never end.
         drop((command, stdin));
         let input = ours.try_clone().map_err(|e| failed("the socket", &e))?;
@@ -165,7 +172,7 @@ impl Run {
         // Where the kernel has no Landlock the list of arguments must do.
         let (lists, reads): (Vec<_>, Vec<_>) =
             (above.iter().map(AsFd::as_fd).collect(), old.iter().map(AsFd::as_fd).collect());
-        let reach = Reach { work: made.as_fd(), lists: &lists, reads: &reads, program: &program };
+        let reach = Reach { work: Some(made.as_fd()), lists: &lists, reads: &reads, program: &program, runs: &[] };
         let started = confined(reach, || start(&mut command)).map_err(|e| failed("confine rsync", &e))?;
         let (proxy, (stdout, stdin)) = started?;
         let mut run = Run::new(teller.number);

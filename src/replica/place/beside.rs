@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::model::{Attrs, Kind, Name, RelPath, conflict, rights};
+use crate::model::{Attrs, Generation, Kind, Name, RelPath, conflict, rights};
 
 use super::super::Replica;
 use super::super::archive::Archive;
@@ -66,10 +66,38 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 }
 
+/// A displaced file with other names whose rights are to go is copied up to this size: all at once, since what gives it a
+/// name back cannot wait.
+const COPIED_MAX: u64 = 16 * 1024 * 1024;
+
 /// Why a version is kept beside another that has its name.
 pub(crate) const CONFLICT: &str = "conflict";
 
 impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Keeps the loser of a conflict, which lies in the stage: beside the winner. One that would have to be copied for that,
+    /// and is large, goes to the trash: its contents are under its other names too.
+    pub(crate) fn keep_loser(
+        &mut self,
+        stage_name: &Name,
+        path: &RelPath,
+        copy: Option<Name>,
+        generation: Generation,
+    ) -> Result<Option<Name>, ReplicaError> {
+        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        let stat = self.disk.stat(&stage, stage_name).at(path, "stat the displaced object")?;
+        if stat.kind == Some(Kind::File) && stat.nlink > 1 && stat.size > COPIED_MAX {
+            let live = self.live(&stage, path, stage_name, stat, Kind::File)?.attrs;
+            if rights::bare(Kind::File, &live).1.any() {
+                self.notes.push(format!(
+                    "{CONFLICT}: {path}: the other version has setuid, setgid or capabilities, other names, and is large: it is \
+                     kept in the trash"
+                ));
+                return self.move_to_trash(stage_name, path, generation, CONFLICT).map(Some);
+            }
+        }
+        self.keep_beside((&stage, stage_name), path, copy, stat.mtime.secs, CONFLICT).map(|()| None)
+    }
+
     /// Takes setuid, setgid and capabilities from a displaced file before users see it under another name. The answer is
     /// that of [`Replica::redress`].
     fn strip(&mut self, object: (&D::Dir, &Name), path: &RelPath) -> Result<Option<(D::Dir, Name)>, ReplicaError> {

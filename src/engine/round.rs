@@ -1,0 +1,238 @@
+//! A round: what both sides' scans found, until it is dealt with, and the word that both sides are equal.
+//!
+//! Users never rest on some trees. So neither a full sync nor a one-time run waits for a moment at which nothing is left:
+//! a round is over once each path that was known to differ when the scans had ended was carried over, has a problem, or was
+//! tried [`TRIES`] times in vain; and a moment of rest, which is the usual end, is waited for [`REST`] longer at most.
+//!
+//! In a one-time run a path that was dealt with as often, and differs again, has a problem: nothing more is begun there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::endpoint::message::Request;
+use crate::model::{Change, Millis, Problem, ProblemKind, RelPath, Side};
+
+use super::{Engine, News, SideState, index};
+
+/// Actions on one path, or questions for its contents, after which a round does not wait for it any more.
+const TRIES: u32 = 8;
+/// A moment at which nothing is left is waited for at most so long once the round is over, in milliseconds.
+const REST: Millis = 10_000;
+/// Paths whose tries are counted. Of more the end of the round alone is the bound.
+const COUNTED: usize = 50_000;
+
+/// How far a round is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// A side is being scanned.
+    #[default]
+    Scanning,
+    /// The sides are asked whether the scans left them something to look at: the question's number, and who has none.
+    Asking(u64, [bool; 2]),
+    /// What differed then is being dealt with.
+    Closing,
+    /// All of that was dealt with at this time.
+    Over(Millis),
+    /// Its end was told.
+    Told,
+}
+
+/// What the scans found, as far as it is open.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    stage: Stage,
+    open: BTreeSet<RelPath>,
+    /// How often each path was tried since both sides were scanned.
+    tries: BTreeMap<RelPath, u32>,
+    /// In a one-time run: nothing more is begun there.
+    restless: BTreeSet<RelPath>,
+}
+
+impl Round {
+    /// Both sides are to be scanned.
+    pub fn begin(&mut self) {
+        *self = Round::default();
+    }
+
+    fn asked(&mut self, number: u64) {
+        self.stage = Stage::Asking(number, [false; 2]);
+    }
+
+    /// A side has nothing left to look at, or does not come to rest. True if both have said so.
+    pub fn answer(&mut self, side: Side, number: u64) -> bool {
+        let Stage::Asking(asked, answered) = &mut self.stage else { return false };
+        if *asked == number {
+            answered[index(side)] = true;
+        }
+        *answered == [true; 2]
+    }
+
+    fn close(&mut self, open: BTreeSet<RelPath>) {
+        (self.stage, self.open) = (Stage::Closing, open);
+    }
+
+    /// What was found at a path is on both sides.
+    pub fn dealt_with(&mut self, path: &RelPath) {
+        self.open.remove(path);
+    }
+
+    /// One more try at this path is over. True if it is the last one that a round waits for.
+    fn count(&mut self, path: &RelPath) -> bool {
+        if matches!(self.stage, Stage::Scanning) || self.tries.len() >= COUNTED && !self.tries.contains_key(path) {
+            return false;
+        }
+        let tries = self.tries.entry(path.clone()).or_default();
+        *tries += 1;
+        *tries == TRIES
+    }
+
+    /// Whether nothing more is begun at this very path.
+    pub fn is_restless(&self, path: &RelPath) -> bool {
+        self.restless.contains(path)
+    }
+
+    /// When an end is to be told that nobody's word brings.
+    pub fn due(&self) -> Option<Millis> {
+        if let Stage::Over(since) = self.stage { Some(since + REST) } else { None }
+    }
+}
+
+impl Engine {
+    /// Goes on with the round, as far as it is by now.
+    pub(super) fn go_round(&mut self, now: Millis) {
+        let scanning = self.scan_wanted.is_some() || self.sides.iter().any(|side| side.cursor.is_some());
+        match self.round.stage {
+            Stage::Scanning if !scanning && !self.paused => {
+                let number = self.ping_both();
+                self.round.asked(number);
+            }
+            Stage::Closing => {
+                while let Some(path) = self.round.open.first()
+                    && !self.is_open(path)
+                {
+                    self.round.open.pop_first();
+                }
+                if self.round.open.is_empty() {
+                    self.round.stage = Stage::Over(now);
+                }
+            }
+            Stage::Over(since) if now >= since + REST && !self.paused => {
+                self.round.stage = Stage::Told;
+                let left = self.sides.iter().flat_map(|side| side.pending.values());
+                let left = left.filter(|pending| !self.is_stuck(&pending.change)).count() + self.flights.len();
+                let (files, bytes) = self.holds;
+                self.tell(News::RoundOver { left: left as u64, files, bytes });
+            }
+            _ => {}
+        }
+    }
+
+    /// A side answered a question whether anything is left to look at.
+    pub(super) fn answer_round(&mut self, side: Side, number: u64) {
+        if self.round.answer(side, number) {
+            let pending = self.sides.iter().flat_map(|side| side.pending.keys().chain(&side.asked));
+            let open = pending.chain(self.locks.held()).cloned().collect();
+            self.round.close(open);
+        }
+    }
+
+    /// Whether what the scans found at this path is still to be dealt with.
+    fn is_open(&self, path: &RelPath) -> bool {
+        let waits = |side: &SideState| {
+            side.pending.get(path).is_some_and(|pending| !self.is_stuck(&pending.change)) || side.asked.contains(path)
+        };
+        self.locks.holds(path) || self.sides.iter().any(waits)
+    }
+
+    /// A try at this path is over, whatever came of it. If there were too many of them the round goes on without it.
+    pub(super) fn count_try(&mut self, side: Side, path: &RelPath) {
+        // A pair that goes on counts for its rounds alone.
+        if !self.settings.once && self.round.stage == Stage::Told || !self.round.count(path) {
+            return;
+        }
+        self.round.dealt_with(path);
+        if self.settings.once && self.round.restless.insert(path.clone()) {
+            let detail = "it changes all the time, and is left as it is; the next run tries again".to_owned();
+            let problem = Problem { path: path.clone(), kind: ProblemKind::Busy, detail };
+            self.tell(News::Problem { side, path: path.clone(), problem: Some(problem) });
+        }
+    }
+
+    fn ping_both(&mut self) -> u64 {
+        self.pings += 1;
+        let number = self.pings;
+        for side in Side::BOTH {
+            self.send(side, Request::Ping { number });
+        }
+        number
+    }
+
+    pub(super) fn tell_in_sync(&mut self) {
+        let quiet = self.flights.is_empty()
+            && self.sides.iter().all(|s| s.cursor.is_none() && s.asked.is_empty())
+            && self.sides.iter().all(|s| s.pending.values().all(|pending| self.is_stuck(&pending.change)));
+        if !quiet || self.in_sync || self.paused || self.scan_wanted.is_some() {
+            self.settling = None;
+            return;
+        }
+        // Nothing is known to be left; the sides may still have something to look at.
+        let Some((_, answered)) = self.settling else {
+            let number = self.ping_both();
+            self.settling = Some((number, [false; 2]));
+            return;
+        };
+        if answered == [true; 2] {
+            self.settling = None;
+            self.in_sync = true;
+            self.round.stage = Stage::Told;
+            self.first = false;
+            self.made.clear();
+            self.conflicts.clear();
+            // What was accepted has been dealt with.
+            if std::mem::take(&mut self.accept) {
+                Side::BOTH.into_iter().for_each(|side| self.send(side, Request::Settled));
+            }
+            let (files, bytes) = self.holds;
+            self.tell(News::InSync { files, bytes });
+        }
+    }
+
+    /// Whether a change waits for a problem to end: that of its path, or of the name to which its object was moved.
+    pub(super) fn is_stuck(&self, change: &Change) -> bool {
+        let moved_to = |side: Side| {
+            let known = change.known.as_ref().filter(|_| change.after.is_none())?;
+            self.places.of(side, known.node).map(|place| &place.path)
+        };
+        self.has_problem(&change.path) || Side::BOTH.into_iter().filter_map(moved_to).any(|path| self.has_problem(path))
+    }
+
+    /// Whether a path waits for its problem to end, or for that of a directory that it lies in.
+    pub(super) fn has_problem(&self, path: &RelPath) -> bool {
+        let among = |problems: &BTreeSet<RelPath>| {
+            problems.contains(path) || !problems.is_empty() && path.ancestors().any(|p| problems.contains(&p))
+        };
+        among(&self.round.restless) || self.sides.iter().any(|side| among(&side.problems))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).expect("a path")
+    }
+
+    #[test]
+    fn a_round_counts_after_the_scans_and_each_path_for_itself() {
+        let mut round = Round::default();
+        assert!((0..2 * TRIES).all(|_| !round.count(&path("a"))), "the scans go on");
+        round.asked(7);
+        assert!(!round.answer(Side::Left, 6) && !round.answer(Side::Left, 7) && !round.answer(Side::Left, 7));
+        assert!(round.answer(Side::Right, 7));
+        round.close(BTreeSet::from([path("a"), path("b")]));
+        let last: Vec<u32> = (1..2 * TRIES).filter(|_| round.count(&path("a"))).collect();
+        assert_eq!((last, round.count(&path("b"))), (vec![TRIES], false));
+        round.begin();
+        assert_eq!((round.stage, round.due(), round.open.len()), (Stage::Scanning, None, 0));
+    }
+}
