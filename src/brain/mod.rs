@@ -4,6 +4,7 @@ pub mod check;
 pub mod control;
 pub mod desk;
 pub mod doctor;
+mod lasting;
 pub mod monitor;
 mod patience;
 mod progress;

@@ -28,7 +28,7 @@ use crate::model::Side;
 use crate::model::sane::Weight;
 use crate::pulse;
 use crate::replica::real::OwnDir;
-use crate::service::repeats::Repeats;
+use crate::service::repeats::{Repeats, without_figures};
 use crate::watch::coalesce::Timing;
 use crate::watch::inotify::{InotifyTree, Stats};
 
@@ -342,7 +342,8 @@ impl Words {
     fn log(&self, logger: &Logger) -> impl FnMut(String) + Send + 'static + use<> {
         let (logger, words) = (logger.clone(), Words { repeats: self.repeats.clone() });
         move |line| {
-            let again = words.lock().as_mut().is_some_and(|said| said.worth(&line, Instant::now()).is_none());
+            let again =
+                words.lock().as_mut().is_some_and(|said| said.worth(&words_of(&line), Instant::now()).is_none());
             if again {
                 debug!(logger, "right: {line}");
             } else {
@@ -350,6 +351,10 @@ impl Words {
             }
         }
     }
+}
+
+fn words_of(line: &str) -> String {
+    without_figures(line).collect()
 }
 
 pub fn filter(settings: &Settings) -> FilterSettings {

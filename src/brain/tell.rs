@@ -8,6 +8,7 @@ use slog::{Logger, debug, info, warn};
 
 use super::Job;
 use super::desk::Desk;
+use super::lasting::Lasting;
 use super::monitor::Monitor;
 use super::patience::{Patience, Verdict};
 use super::progress::Count;
@@ -20,9 +21,12 @@ use crate::replica::disk::{CAPABILITY_REFUSED, GROUP_REFUSED, OWNER_REFUSED, SET
 use crate::replica::real::OwnDir;
 use crate::service::events::{Event, Events};
 use crate::service::log::{EVENT_ID, MESSAGE_ID, METHOD, PATH, SIDE, event_id, message_id, method, side_letter};
+use crate::service::repeats::{Repeats, without_figures};
 
-/// Problems that are known by path; of more only the number of tellings counts.
-const PROBLEMS: usize = 100_000;
+/// Different notes of endpoints in an hour.
+const NOTES: usize = 4096;
+/// Problems that last are looked through so often.
+const LOOK: Duration = Duration::from_secs(60);
 /// Problems and conflicts that the board shows.
 const SHOWN: (usize, usize) = (100, 20);
 /// Rates are those of so long a time.
@@ -49,7 +53,13 @@ pub struct Teller<'a> {
     told_once: BTreeSet<String>,
     /// Actions told of in a dry run.
     planned: u64,
-    unsynced: BTreeMap<(Side, RelPath), String>,
+    problems: Lasting,
+    /// Sides that scan, or have in this session.
+    scanned: BTreeSet<Side>,
+    /// What endpoints note.
+    notes: Repeats,
+    halts: Repeats,
+    next_look: Instant,
     full_syncs: u64,
     /// What was done, by the second in which it was.
     done: VecDeque<(Instant, u64, u64)>,
@@ -78,7 +88,11 @@ impl<'a> Teller<'a> {
             not_set: BTreeMap::new(),
             told_once: BTreeSet::new(),
             planned: 0,
-            unsynced: BTreeMap::new(),
+            problems: Lasting::default(),
+            scanned: BTreeSet::new(),
+            notes: Repeats::of(NOTES),
+            halts: Repeats::default(),
+            next_look: Instant::now(),
             full_syncs: 0,
             done: VecDeque::new(),
             begun: BTreeMap::new(),
@@ -91,7 +105,8 @@ impl<'a> Teller<'a> {
         self.count = (!self.synced).then(Count::default);
         self.patience = Patience::new(etimeout(settings));
         self.not_set.clear();
-        self.unsynced.clear();
+        self.problems.begin();
+        self.scanned.clear();
         self.show_problems();
         self.desk.update(|status| {
             let first = FullSync { number: 0, begun: wall(), ended: None, checksum: false };
@@ -102,6 +117,7 @@ impl<'a> Teller<'a> {
     /// An administrator says to go on after a halt.
     pub fn resumed(&mut self) {
         info!(self.log, "going on after the halt");
+        self.halts.forget();
         self.desk.update(|status| status.halt = None);
     }
 
@@ -127,6 +143,7 @@ impl<'a> Teller<'a> {
             debug!(self.log, "session: the {} side {what}", side.word(); SIDE => side_letter(side));
         }
         if matches!(request, Request::Go { scan: true, .. } | Request::Scan { .. }) {
+            self.scanned.insert(side);
             self.desk.update(|status| status.side(side).scans += 1);
         }
         self.patience.asked(side, request, now);
@@ -143,6 +160,7 @@ impl<'a> Teller<'a> {
         for verdict in self.patience.check(now) {
             self.verdict(verdict);
         }
+        self.remind();
     }
 
     fn verdict(&mut self, verdict: Verdict) {
@@ -231,12 +249,25 @@ impl<'a> Teller<'a> {
                     let before = status.halt.take().filter(|_| known);
                     status.halt = Some(before.unwrap_or(halt));
                 });
-                self.monitor.halted(reason, advice);
+                // A side that cannot go on says the same at each call.
+                let words: String = without_figures(reason).collect();
+                if self.halts.worth(&words, Instant::now()).is_some() {
+                    self.monitor.halted(reason, advice);
+                }
                 if !known {
                     self.monitor.alert(reason, advice);
                 }
             }
-            News::Note { side, text } => info!(self.log, "{text}"; SIDE => side_letter(*side)),
+            News::Note { side, text } => {
+                let key = format!("{} {text}", side.word());
+                match self.notes.worth(&key, Instant::now()) {
+                    None => {}
+                    Some(0) => info!(self.log, "{text}"; SIDE => side_letter(*side)),
+                    Some(more) => {
+                        info!(self.log, "{text} (and {more} times what was told before)"; SIDE => side_letter(*side));
+                    }
+                }
+            }
             News::Lost { side, scope, reason } => {
                 warn!(self.log, "events below {scope} were lost ({reason}): scanning it again";
                     MESSAGE_ID => message_id::OVERFLOW, SIDE => side_letter(*side), PATH => scope.to_string());
@@ -308,7 +339,7 @@ impl<'a> Teller<'a> {
 
     /// Whether a path is not synchronised for now.
     pub fn has_problems(&self) -> bool {
-        !self.unsynced.is_empty()
+        self.problems.number() > 0
     }
 
     /// Both sides were scanned, and what was found is dealt with. True if it is the first time in this run.
@@ -328,6 +359,12 @@ impl<'a> Teller<'a> {
                 MESSAGE_ID => message_id::FULL_SYNC, SIDE => "B");
         }
         self.tell_not_set();
+        self.halts.forget();
+        for side in std::mem::take(&mut self.scanned) {
+            for path in self.problems.settle(side, Instant::now()) {
+                self.monitor.solved(&path);
+            }
+        }
         self.count = None;
         !std::mem::replace(&mut self.synced, true)
     }
@@ -379,39 +416,48 @@ impl<'a> Teller<'a> {
             EVENT_ID => event_id(*generation));
     }
 
-    /// A problem is told once, however often it is met.
+    /// A path has a problem, or has none any more. How often that is told is [`Lasting`]'s.
     fn problem(&mut self, side: Side, path: &RelPath, text: Option<String>) {
-        let key = (side, path.clone());
+        let now = Instant::now();
         match text {
             Some(text) => {
-                let told = self.unsynced.get(&key);
-                if told == Some(&text) {
-                    return;
-                }
-                // The same with other figures is no news: only the status shows it.
-                if told.is_none_or(|told| !without_figures(told).eq(without_figures(&text))) {
+                if self.problems.meets(side, path, &text, now) {
                     self.monitor.problem(path, &text);
                     self.desk.update(|status| status.totals.problems += 1);
                 }
-                if self.unsynced.len() < PROBLEMS {
-                    self.unsynced.insert(key, text);
-                }
             }
             None => {
-                self.unsynced.remove(&key);
-                self.monitor.solved(path);
+                if self.problems.is_over(side, path, now) {
+                    self.monitor.solved(path);
+                }
             }
         }
         self.show_problems();
     }
 
+    /// Tells of the problems that last, once an hour each.
+    fn remind(&mut self) {
+        let now = Instant::now();
+        if now < self.next_look {
+            return;
+        }
+        self.next_look = now + LOOK;
+        let reminder = self.problems.remind(now);
+        for (path, text, lasts) in reminder.named {
+            self.monitor.problem(&path, &format!("{text} (for {})", in_words(lasts)));
+        }
+        if reminder.others > 0 {
+            self.monitor.note(&format!("{} more paths are not synchronised: see `psync status`", reminder.others));
+        }
+    }
+
     fn show_problems(&self) {
-        let shown = self.unsynced.iter().take(SHOWN.0).map(|((side, path), text)| ProblemStatus {
+        let shown = self.problems.present().take(SHOWN.0).map(|(side, path, text)| ProblemStatus {
             side: side.word().to_owned(),
             path: path.to_string(),
-            text: text.clone(),
+            text: text.to_owned(),
         });
-        let (shown, number) = (shown.collect(), self.unsynced.len() as u64);
+        let (shown, number) = (shown.collect(), self.problems.number());
         self.desk.update(|status| (status.problems, status.problems_now) = (shown, number));
     }
 
@@ -438,9 +484,12 @@ fn etimeout(settings: &Settings) -> Millis {
     u64::try_from(settings.etimeout.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The words of a text, whatever its numbers are.
-fn without_figures(text: &str) -> impl Iterator<Item = char> + '_ {
-    text.chars().filter(|c| !c.is_ascii_digit())
+/// How long something lasts.
+fn in_words(time: Duration) -> String {
+    match time.as_secs() / 3600 {
+        hours @ 0..48 => format!("{hours} h"),
+        hours => format!("{} days", hours / 24),
+    }
 }
 
 /// The attribute that an endpoint names, in a user's words.

@@ -129,6 +129,9 @@ pub enum IntentStep {
     Remove { object: (u64, Time) },
     /// The object (ino, btime), which had other attributes before, gets those of the entry.
     Attributes { entry: Entry, before: Attrs, object: (u64, Time) },
+    /// The node's directory (ino, btime), which cannot be renamed, goes from one path to the other in pieces, into one that was made
+    /// for it (ino, btime).
+    Pieces { from: RelPath, object: (u64, Time), made: (u64, Time) },
 }
 
 /// What is about to happen to one path, on disk before it happens.

@@ -42,6 +42,9 @@ pub enum Own {
     Trash,
 }
 
+/// What the name in the stage of an object ends with that made way for a link which is made in its place.
+pub const ASIDE: &[u8] = b".out";
+
 /// A lease on an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lease {
@@ -173,6 +176,10 @@ pub trait Disk {
     /// The link's own stat, if the name is a link that stands for the file it leads to: that is to be read, and never
     /// written through.
     fn followed(&self, _dir: &Self::Dir, _name: &Name) -> Option<Stat> {
+        None
+    }
+    /// Why what lies under a name is not on the root's file system, where there is more to say than that it is mounted.
+    fn why_foreign(&self, _dir: &Self::Dir, _name: &Name) -> Option<String> {
         None
     }
     /// Why a name is of no kind that travels, where there is more to say than that.

@@ -190,7 +190,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             };
         }
         if stat.foreign {
-            let detail = "another file system is mounted here: make it a pair of its own".to_owned();
+            let mounted = || "another file system is mounted here: make it a pair of its own".to_owned();
+            let detail = self.disk.why_foreign(dir, name).unwrap_or_else(mounted);
             return Ok(Examined::Problem(Problem { path: path.clone(), kind: ProblemKind::OtherFileSystem, detail }));
         }
         let Some(kind) = stat.kind else { return Ok(Examined::Problem(self.unsupported(dir, path, name))) };

@@ -16,6 +16,10 @@ use super::place::generation_of;
 use super::read::READ_TO_COMPARE;
 use super::trash::stamp_of;
 
+mod pieces;
+
+use pieces::is_same;
+
 /// Entries that are looked at to find objects that users have moved. Where there are more, those objects are met as new ones.
 const SEARCHED: usize = 200_000;
 
@@ -48,6 +52,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 }
                 IntentStep::Move { from, object } => self.recover_move(&scene, intent, from, *object),
                 IntentStep::Remove { object } => self.recover_remove(intent, *object),
+                IntentStep::Pieces { from, object, made } => {
+                    match self.recover_pieces(&scene.strays, intent, from, *object, *made) {
+                        // What cannot go on stays where it lies, whole, and is found there.
+                        Err(ReplicaError::Path { .. }) => Ok(()),
+                        other => other,
+                    }
+                }
                 IntentStep::Attributes { entry, before, object } => {
                     let at = scene.strays.get(object).unwrap_or(&intent.path).clone();
                     match self.recover_attributes(intent, &at, entry.clone(), before, *object) {
@@ -102,6 +113,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let object = match &intent.step {
                 IntentStep::Place { staged, .. } if !same_boot && self.staged(&intent.stage)?.is_none() => *staged,
                 IntentStep::Attributes { object, .. } => *object,
+                IntentStep::Pieces { made, .. } if self.staged(&intent.stage)?.is_none() => *made,
                 _ => continue,
             };
             if !self.lies_here(&intent.path, object) {
@@ -149,7 +161,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             // Never placed, or taken back.
             Some(stat) if (stat.ino, stat.btime) == staged => {
                 scene.unplaced.push(intent.stage.clone());
-                return Ok(());
+                return self.recover_link(intent, entry, achieved, victim, copy);
             }
             // What was to be displaced lies where it was: the exchange was taken back, but a user had come in between.
             Some(stat) if victim.is_some_and(|victim| self.lies_here(&intent.path, (victim.ino, victim.btime))) => {
@@ -157,18 +169,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 return self.keep_beside((&stage, &intent.stage), &intent.path, None, stat.mtime.secs, "replaced");
             }
             // Placed, and what it displaced is still here.
-            Some(stat) => {
-                let expected =
-                    victim.is_some_and(|v| v.same_object(&stat) && (v.size, v.mtime) == (stat.size, stat.mtime));
-                match (expected, copy) {
-                    (true, None) => {
-                        self.move_to_trash(&intent.stage, &intent.path, intent.generation, "replaced")?;
-                    }
-                    (_, copy) => {
-                        self.keep_loser(&intent.stage, &intent.path, copy, intent.generation)?;
-                    }
-                }
-            }
+            Some(stat) => self.recover_displaced(intent, &intent.stage, &stat, victim, copy)?,
             None => {
                 // Nothing but placing takes an object out of the stage while its intent is open. So it was placed, and users
                 // have deleted, renamed or replaced it since; unless the power failed, which may have taken it.
@@ -186,6 +187,22 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let (node, generation, entry) = (intent.node, intent.generation, entry.clone());
         self.put_row(&Row { node, parent, name, generation, entry, achieved, signature })?;
         self.sync_parent(&intent.path)
+    }
+
+    /// Keeps what was displaced, and lies in the stage under this name: the expected victim in the trash, anything else as a copy.
+    fn recover_displaced(
+        &mut self,
+        intent: &Intent,
+        staged: &Name,
+        stat: &Stat,
+        victim: Option<Signature>,
+        copy: Option<Name>,
+    ) -> Result<(), ReplicaError> {
+        let expected = victim.is_some_and(|v| v.same_object(stat) && (v.size, v.mtime) == (stat.size, stat.mtime));
+        if expected && copy.is_none() {
+            return self.move_to_trash(staged, &intent.path, intent.generation, "replaced").map(drop);
+        }
+        self.keep_loser(staged, &intent.path, copy, intent.generation).map(drop)
     }
 
     /// The directory and the name that an intent is about, if the archive still has that directory.
@@ -215,6 +232,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let mut replaced = self.kept_in_trash(intent)?;
         for (name, stat) in self.disk.list(&stage).at(from, "list the stage")? {
             if generation_of(&name).is_none_or(|(generation, _)| generation != intent.generation) {
+                continue;
+            }
+            if stat.kind == Some(Kind::Dir) && (stat.ino, stat.btime) != object {
+                // Made for a move in pieces that had not begun: no move takes a directory of users' out of its way.
+                self.unstage(&name);
                 continue;
             }
             let Some((above, old)) = from.split().filter(|_| (stat.ino, stat.btime) == object) else {
@@ -254,15 +276,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     self.look_through(&stage, &name, stat, &intent.path, Known::Rows(Some(intent.node)))?;
                 }
                 removed |= whole;
-                self.move_to_trash(&name, &intent.path, intent.generation, "deleted")?;
+                let path = self.piece_path(intent, &stat)?;
+                self.move_to_trash(&name, &path, intent.generation, "deleted")?;
             }
         }
-        let there = self.object_at(&intent.path).is_some_and(|stat| (stat.ino, stat.btime) == object);
-        if removed && !there {
-            self.sync_parent(&intent.path)?;
-            self.bury(intent.generation, intent.node)?;
+        let there = self.object_at(&intent.path).filter(|stat| is_same(stat, object));
+        match there.filter(|stat| stat.kind == Some(Kind::Dir)) {
+            Some(stat) => self.half_removed(intent, &stat),
+            None if removed && there.is_none() => {
+                self.sync_parent(&intent.path)?;
+                self.bury(intent.generation, intent.node)
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Attributes are set one by one: what was begun is ended, or psync's own would pass for a user's. What a user set
@@ -373,7 +399,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.archive.trash_add(&TrashItem {
                 since: self.disk.wall_clock(),
                 size: victim.map_or(stat.size, |victim| victim.size),
-                path: intent.map_or_else(RelPath::root, |intent| intent.path.clone()),
+                path: intent.map_or_else(|| Ok(RelPath::root()), |intent| self.piece_path(intent, &stat))?,
                 reason: if by_check { "copied by a check" } else { "found after a crash" }.to_owned(),
                 look: !by_check && stamp.is_some(),
                 stamp,
@@ -391,6 +417,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             let generation = generation_of(&name).map(|(generation, _)| generation);
             match intents.iter().find(|intent| Some(intent.generation) == generation) {
+                // Directories made for such a move, which had no name yet.
+                Some(Intent { step: IntentStep::Pieces { .. }, .. }) => self.unstage(&name),
                 Some(intent) => {
                     self.move_to_trash(&name, &intent.path, intent.generation, "found after a crash")?;
                 }

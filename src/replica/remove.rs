@@ -146,7 +146,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let broken = lease.as_ref().is_some_and(|file| !self.disk.lease_holds(file, Lease::Read));
         let out = self.disk.stat(&stage, &name).at(path, "stat what was removed")?;
-        if broken || !same_version(stat, &out) {
+        // An overlay copies a file of its lower layer for the rename, which gives it another birth time.
+        let reborn = Stat { btime: out.btime, ..*stat };
+        if broken || !same_version(&reborn, &out) {
             self.put_back((&stage, &name), place, path, &out)?;
             if let Some(file) = &lease {
                 self.disk.release(file);

@@ -543,6 +543,7 @@ impl Archive for SqliteArchive {
             IntentStep::Move { .. } => "move",
             IntentStep::Remove { .. } => "remove",
             IntentStep::Attributes { .. } => "attributes",
+            IntentStep::Pieces { .. } => "pieces",
         };
         self.change("intend", |connection, _| {
             let (generation, node, parent, step) = (int(*generation), int(*node), parent.map(int), blob(step)?);

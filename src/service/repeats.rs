@@ -10,17 +10,29 @@ const AGAIN: Duration = Duration::from_secs(3600);
 const TEXTS: usize = 64;
 
 /// What was said of late.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Repeats {
     told: BTreeMap<String, Instant>,
     untold: u64,
+    most: usize,
+}
+
+impl Default for Repeats {
+    fn default() -> Repeats {
+        Repeats::of(TEXTS)
+    }
 }
 
 impl Repeats {
+    /// Remembers so many texts.
+    pub fn of(most: usize) -> Repeats {
+        Repeats { told: BTreeMap::new(), untold: 0, most }
+    }
+
     /// `Some` if the text is worth a record: it is new, or was told long ago. How much was not told since the last record.
     pub fn worth(&mut self, text: &str, now: Instant) -> Option<u64> {
         self.told.retain(|_, told| now.saturating_duration_since(*told) < AGAIN);
-        if self.told.contains_key(text) || self.told.len() >= TEXTS {
+        if self.told.contains_key(text) || self.told.len() >= self.most {
             self.untold += 1;
             return None;
         }
@@ -30,8 +42,13 @@ impl Repeats {
 
     /// All is well again: whatever is said next is new.
     pub fn forget(&mut self) {
-        *self = Repeats::default();
+        *self = Repeats::of(self.most);
     }
+}
+
+/// The words of a text, whatever its numbers are: the same with other figures, a time of day among them, is no news.
+pub fn without_figures(text: &str) -> impl Iterator<Item = char> + '_ {
+    text.chars().filter(|c| !c.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -53,6 +70,8 @@ mod tests {
         assert_eq!(repeats.worth("refused", minute(63)), None);
         repeats.forget();
         assert_eq!(repeats.worth("no route", minute(64)), Some(0));
+        let words = |text: &str| without_figures(text).collect::<String>();
+        assert_eq!(words("01:05 no room, 3 MiB"), words("11:06 no room, 20 MiB"));
     }
 
     #[test]

@@ -442,6 +442,55 @@ fn a_check_and_the_doctor_pass_by_a_dead_mount() {
     assert!(doctor.stdout.contains("left"), "{}{}", doctor.stdout, doctor.stderr);
 }
 
+// ---- a subvolume below the root
+
+#[test]
+fn a_subvolume_below_the_root_is_left_out_and_told() {
+    if !tools::has("btrfs") {
+        return;
+    }
+    for side in 0..2 {
+        let mut pair = Pair::new();
+        let disk = pair.beside("disk");
+        let Some(_mounted) = in_a_file("btrfs", &["-q"], &disk, 400) else { return };
+        *[&mut pair.left, &mut pair.right][side] = disk.join("root");
+        let (here, there) = (pair.sides()[side].to_owned(), pair.sides()[1 - side].to_owned());
+        mkdir(&here);
+        for name in ["home/old", "home/kept", "beside/file"] {
+            plant(here.join(name), format!("{name}\n"));
+        }
+        pair.run();
+        pair.settle();
+        pair.stop();
+        // A directory becomes a subvolume, as `btrfs subvolume create` and a copy make it; and one is new.
+        let create =
+            |name: &str| tools::run(&here, "btrfs", &["subvolume", "create", here.join(name).to_str().unwrap()]);
+        rename(here.join("home"), disk.join("was home"));
+        create("home");
+        create("new");
+        plant(here.join("home/old"), "home/old\n");
+        plant(here.join("new/file"), "new\n");
+        pair.run();
+        plant(here.join("beside/another"), "another\n");
+        plant(there.join("beside/of the other"), "of the other\n");
+        plant(there.join("home/of the other"), "of the other\n");
+        plant(there.join("new/of the other"), "of the other\n");
+        let through = || there.join("beside/another").exists() && here.join("beside/of the other").exists();
+        assert!(poll(PATIENCE, through), "what lies beside waits{}", pair.story());
+        let told = |name: &str| {
+            pair.lines()
+                .iter()
+                .any(|line| line.contains(&format!("{name}: not synchronised")) && line.contains("subvolume"))
+        };
+        assert!(poll(PATIENCE, || told("home") && told("new")), "nobody is told of the subvolumes{}", pair.story());
+        assert_eq!(read(there.join("home/kept")), "home/kept\n", "what is not seen was taken for deleted");
+        pair.stop();
+        pair.sync_once();
+        assert!(there.join("home/kept").exists() && there.join("home/of the other").exists(), "{}", pair.story());
+        assert!(here.join("new/file").exists() && !here.join("new/of the other").exists(), "{}", pair.story());
+    }
+}
+
 // ---- immutable and append-only
 
 fn chattr(option: &str, at: &Path) -> bool {

@@ -384,6 +384,49 @@ fn a_change_of_a_big_file_fits_where_blocks_are_shared() {
     pair.sync();
 }
 
+#[test]
+fn both_sides_full_at_once_go_on_with_what_needs_no_room() {
+    let mut pair = Pair::new();
+    let (one, other) = (pair.beside("one"), pair.beside("other"));
+    let (Some(_one), Some(_other)) = (small_ext4(&one, 300), small_ext4(&other, 300)) else { return };
+    (pair.left, pair.right) = (one.join("root"), other.join("root"));
+    for root in [pair.left.clone(), pair.right.clone()] {
+        mkdir(root);
+    }
+    (0..200).for_each(|n| plant(pair.left.join(format!("dir/{n}")), format!("text {n}\n")));
+    pair.run();
+    pair.settle();
+    write(pair.left.join("from left"), noise(1, 40 * MIB));
+    write(pair.right.join("from right"), noise(2, 40 * MIB));
+    fill(&one.join("filler"));
+    fill(&other.join("filler"));
+    for n in 0..50 {
+        remove(pair.left.join(format!("dir/{n}")));
+        remove(pair.right.join(format!("dir/{}", n + 50)));
+    }
+    let gone = || pair.sides().iter().all(|root| (0..100).all(|n| !root.join(format!("dir/{n}")).exists()));
+    assert!(poll(LONG, gone), "deletions do not arrive{}", pair.story());
+    for disk in [&one, &other] {
+        fill(&disk.join("filler"));
+    }
+    let began = pair.actions_logged();
+    std::thread::sleep(Duration::from_secs(20));
+    let more = pair.actions_logged() - began;
+    assert!(more < 60, "{more} actions in 20 s where nothing can be done{}", pair.story());
+    assert!(pair.is_running(), "{}", pair.story());
+    remove(one.join("filler"));
+    remove(other.join("filler"));
+    let equal = poll(LONG, || {
+        let [left, right] = pair.sides().map(|root| snapshot(root, Depth::Stat));
+        left == right
+    });
+    assert!(equal, "no convergence after there is room{}", pair.story());
+    let tree = pair.settle();
+    assert!(tree.has("from left") && tree.has("from right") && tree.has("dir/150") && !tree.has("dir/99"));
+    pair.stop();
+    pair.sync();
+}
+
 const LONG_IMAGE: u64 = 1 << 40;
 
 /// Blocks of 64 KiB in a file of 1 TiB, at its beginning, within, and at its end.
@@ -456,4 +499,36 @@ fn a_thin_image_costs_what_its_data_cost() {
     assert_eq!(checked.code(), 0, "{}{}", checked.stdout, checked.stderr);
     assert_eq!(pair.sync_once().code(), 0, "{}", pair.story());
     assert!(equal(&pair));
+}
+
+#[test]
+fn rsync_keeps_a_thin_image_thin_in_both_directions() {
+    if !tools::has("rsync") {
+        return;
+    }
+    let pair = Pair::new();
+    let config = pair.beside("psync.toml");
+    write(&config, "transfer = \"rsync\"\n");
+    let mut pair = pair.with(&["--config", config.to_str().unwrap()]);
+    let thin = |at: &Path| {
+        write(at, "");
+        truncate(at, 300 << 20);
+        write_at(at, 100_000_000, "hello");
+    };
+    thin(&pair.left.join("scanned"));
+    pair.run();
+    thin(&pair.left.join("of the left"));
+    thin(&pair.right.join("of the right"));
+    for name in ["scanned", "of the left", "of the right"] {
+        for root in pair.sides() {
+            let at = root.join(name);
+            let arrives = poll(LONG, || {
+                holds(&at, 100_000_000, b"hello") && fs::metadata(&at).is_ok_and(|stat| stat.len() == 300 << 20)
+            });
+            assert!(arrives, "{name} is not at {root:?}{}", pair.story());
+            assert!(fs::metadata(&at).unwrap().blocks() * 512 < 1 << 20, "{name} is not thin at {root:?}");
+        }
+    }
+    pair.settle();
+    pair.stop();
 }

@@ -147,3 +147,37 @@ fn a_side_that_does_not_move_is_a_problem_until_it_does() {
     pair.settle();
     pair.stop();
 }
+
+#[test]
+fn a_problem_that_lasts_is_told_once_however_often_the_line_breaks() {
+    let mut pair = Pair::new();
+    for pipe in [pair.left.join("of the left"), pair.right.join("of the right")] {
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    pair.run();
+    let told = |pair: &Pair, what: &str| pair.lines().iter().filter(|line| line.contains(what)).count();
+    let ups = |pair: &Pair| told(pair, "link up");
+    let not = ["of the left: not synchronised", "of the right: not synchronised"];
+    for what in not {
+        assert!(poll(PATIENCE, || told(&pair, what) == 1), "{what}{}", pair.story());
+    }
+    for n in 0..3 {
+        let before = ups(&pair);
+        let agent = process::children(pair.processes()[0])[0];
+        process::send(agent, Signal::SIGKILL);
+        assert!(poll(PATIENCE, || ups(&pair) > before), "the right side is not called again{}", pair.story());
+        let name = format!("file {n}");
+        write(pair.left.join(&name), &name);
+        assert!(poll(PATIENCE, || pair.right.join(&name).exists()), "{}", pair.story());
+    }
+    for what in not {
+        assert_eq!(told(&pair, what), 1, "{what}{}", pair.story());
+    }
+    remove(pair.left.join("of the left"));
+    remove(pair.right.join("of the right"));
+    for name in ["of the left", "of the right"] {
+        let over = format!("{name}: synchronised again");
+        assert!(poll(PATIENCE, || told(&pair, &over) == 1), "{over}{}", pair.story());
+    }
+    pair.stop();
+}

@@ -6,10 +6,11 @@ use std::io;
 use crate::model::{Content, Entry, Generation, Kind, Name, NodeId, RelPath};
 
 use super::super::Replica;
-use super::super::archive::{Archive, Row};
+use super::super::archive::{Archive, Intent, IntentStep, Row};
 use super::super::batch::Placed;
 use super::super::disk::{Disk, Own, Stat};
 use super::super::error::{At, ReplicaError};
+use super::super::stage::Staged;
 use super::Parent;
 
 /// Something new may come in while the rest goes out: so often is looked again.
@@ -102,28 +103,87 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Moves a directory, and all that is in it, by making it anew. False if something has the new name. What a user puts into
-    /// the old one meanwhile stays there, and is found as new. A crash leaves some of it here and some there, all of it whole.
+    /// the old one meanwhile stays there, and is found as new. An intent says so before the first piece goes: whatever comes in
+    /// between, the next start carries on.
     pub(super) fn move_in_pieces(
         &mut self,
         generation: Generation,
         (from, old): (&RelPath, (&D::Dir, &Name)),
-        (to, new): (&RelPath, (&D::Dir, &Name)),
+        (to, new): (&RelPath, &Parent<D::Dir>),
         before: &Stat,
-        node: Option<NodeId>,
+        node: NodeId,
     ) -> Result<bool, ReplicaError> {
+        let staged = self.stage_dir_like(generation, (from, old), to, before)?;
+        self.archive.intend(&Intent {
+            generation,
+            node,
+            path: to.clone(),
+            parent: Some(new.node),
+            stage: staged.name.clone(),
+            step: IntentStep::Pieces { from: from.clone(), object: (before.ino, before.btime), made: staged.object },
+        })?;
+        self.commit()?;
+        if !self.give_name(&staged, to, (&new.dir, &new.name))? {
+            return Ok(false);
+        }
+        self.go_over((from, old), (to, (&new.dir, &new.name)), generation, Some(node))?;
+        Ok(true)
+    }
+
+    /// Goes on with such a move after a crash, from one directory into the other, which is psync's own.
+    pub(in crate::replica) fn carry_on_in_pieces(
+        &mut self,
+        generation: Generation,
+        (from, old): (&RelPath, (&D::Dir, &Name)),
+        (to, new): (&RelPath, (&D::Dir, &Name)),
+        node: NodeId,
+    ) -> Result<(), ReplicaError> {
+        self.go_over((from, old), (to, new), generation, Some(node))
+    }
+
+    /// Makes an empty directory in the stage with the attributes of one that cannot be renamed.
+    fn stage_dir_like(
+        &mut self,
+        generation: Generation,
+        (from, old): (&RelPath, (&D::Dir, &Name)),
+        to: &RelPath,
+        before: &Stat,
+    ) -> Result<Staged<D::File>, ReplicaError> {
         let attrs = self.live(old.0, from, old.1, *before, Kind::Dir)?.attrs;
-        let staged = self.stage_whole(generation, to, &Entry { content: Content::Dir, attrs }, &[])?;
+        self.stage_whole(generation, to, &Entry { content: Content::Dir, attrs }, &[])
+    }
+
+    /// Renames a staged directory into its place; false, and it is thrown away, if something lies there.
+    fn give_name(
+        &mut self,
+        staged: &Staged<D::File>,
+        to: &RelPath,
+        new: (&D::Dir, &Name),
+    ) -> Result<bool, ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(to, "open the stage")?;
         match self.disk.rename((&stage, &staged.name), new) {
-            Ok(()) => self.touch(to, new.0),
+            Ok(()) => {
+                self.touch(to, new.0);
+                Ok(true)
+            }
             Err(error) => {
                 self.unstage(&staged.name);
-                if error.kind() == io::ErrorKind::AlreadyExists {
-                    return Ok(false);
+                match error.kind() {
+                    io::ErrorKind::AlreadyExists => Ok(false),
+                    _ => Err(error).at(to, "rename into place"),
                 }
-                return Err(error).at(to, "rename into place");
             }
         }
+    }
+
+    /// Empties one directory into the other, and removes it.
+    fn go_over(
+        &mut self,
+        (from, old): (&RelPath, (&D::Dir, &Name)),
+        (to, new): (&RelPath, (&D::Dir, &Name)),
+        generation: Generation,
+        node: Option<NodeId>,
+    ) -> Result<(), ReplicaError> {
         let out = self.disk.open_child(old.0, old.1, from).at(from, "open the directory")?;
         let into = self.disk.open_child(new.0, new.1, to).at(to, "open the directory")?;
         let mut gone = false;
@@ -139,10 +199,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.unscanned.insert(from.clone());
         }
         self.unscanned.insert(to.clone());
-        Ok(true)
+        Ok(())
     }
 
-    /// Renames what lies in one directory into another; directories in it that cannot be renamed are made anew.
+    /// Renames what lies in one directory into another; directories in it that cannot be renamed are made anew, unless that was
+    /// done before a crash.
     fn empty_into(
         &mut self,
         generation: Generation,
@@ -152,29 +213,42 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<(), ReplicaError> {
         for (name, stat) in self.disk.list(out).at(from, "list the directory")? {
             let (Ok(was), Ok(goes)) = (from.join(&name), to.join(&name)) else { continue };
-            match self.disk.rename((out, &name), (into, &name)) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::CrossesDevices && stat.kind == Some(Kind::Dir) => {
-                    if stat.foreign {
-                        continue;
-                    }
-                    let row = match node {
-                        Some(node) => self.archive.child(node, &name)?.filter(|row| row.entry.kind() == Kind::Dir),
-                        None => None,
-                    };
-                    let inner = row.as_ref().map(|row| row.node);
-                    let moved =
-                        self.move_in_pieces(generation, (&was, (out, &name)), (&goes, (into, &name)), &stat, inner)?;
-                    if let (true, Some(row)) = (moved, row) {
-                        self.sign_anew(into, &stat, row)?;
-                    }
+            let refused = match self.disk.rename((out, &name), (into, &name)) {
+                Ok(()) => {
+                    self.touch(&goes, into);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let is_dir = stat.kind == Some(Kind::Dir) && !stat.foreign;
+            let there = match refused.kind() {
+                io::ErrorKind::StorageFull => return Err(refused).at(&goes, "rename"),
+                io::ErrorKind::CrossesDevices if is_dir => false,
+                // It was made in a run before this one, or a user made one: what lies in both goes together.
+                io::ErrorKind::AlreadyExists if is_dir => {
+                    self.disk.stat(into, &name).is_ok_and(|there| there.kind == Some(Kind::Dir) && !there.foreign)
                 }
                 // A mount point, or what a user moved or made this very moment: it is found where it lies.
-                Err(error) if error.kind() != io::ErrorKind::StorageFull => continue,
-                Err(error) => return Err(error).at(&goes, "rename"),
+                _ => continue,
+            };
+            if !there && refused.kind() == io::ErrorKind::AlreadyExists {
+                continue;
             }
-            self.touch(&was, out);
-            self.touch(&goes, into);
+            if !there {
+                let staged = self.stage_dir_like(generation, (&was, (out, &name)), &goes, &stat)?;
+                if !self.give_name(&staged, &goes, (into, &name))? {
+                    continue;
+                }
+            }
+            let row = match node {
+                Some(node) => self.archive.child(node, &name)?.filter(|row| row.entry.kind() == Kind::Dir),
+                None => None,
+            };
+            let inner = row.as_ref().map(|row| row.node);
+            self.go_over((&was, (out, &name)), (&goes, (into, &name)), generation, inner)?;
+            if let Some(row) = row {
+                self.sign_anew(into, &stat, row)?;
+            }
         }
         Ok(())
     }

@@ -42,8 +42,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Met::Nothing => match self.disk.rename((&old.dir, &old.name), (&new.dir, &new.name)) {
                 Err(error) if rename_refused(&error) => return refused(),
                 Err(error) if error.kind() == io::ErrorKind::CrossesDevices && before.kind == Some(Kind::Dir) => {
-                    let (was, goes) = ((from, (&old.dir, &old.name)), (path, (&new.dir, &new.name)));
-                    if !self.move_in_pieces(generation, was, goes, &before, Some(node))? {
+                    let was = (from, (&old.dir, &old.name));
+                    if !self.move_in_pieces(generation, was, (path, &new), &before, node)? {
                         return refused();
                     }
                     anew = true;

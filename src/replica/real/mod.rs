@@ -304,6 +304,13 @@ impl Disk for RealDisk {
         self.link_at(dir, name.as_bytes())
     }
 
+    fn why_foreign(&self, dir: &Dir, name: &Name) -> Option<String> {
+        walk::is_subvolume(dir.as_fd(), name.as_bytes()).then(|| {
+            "a btrfs subvolume lies here, which takes no part: put a directory in its place, or make it a pair of its own"
+                .to_owned()
+        })
+    }
+
     fn why_odd(&self, dir: &Dir, name: &Name) -> Option<String> {
         let link = self.link_at(dir, name.as_bytes())?;
         let found = follow::stat(self.within(), dir.as_fd(), name.as_bytes(), &link, self.device);

@@ -316,6 +316,11 @@ fn private_dir(parent: BorrowedFd<'_>, name: &[u8], device: walk::Device) -> io:
         require_private(&stat, name)?;
     }
     for acl in [ACL_ACCESS, ACL_DEFAULT] {
+        // Below a quota that is used up even taking away what is not there is refused.
+        if rustix::fs::fgetxattr(&dir, acl, &mut [0_u8; 0]).is_err_and(|e| e == Errno::NODATA || e == Errno::OPNOTSUPP)
+        {
+            continue;
+        }
         match rustix::fs::fremovexattr(&dir, acl) {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error.into()),

@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Gid, RenameFlags, StatxAttributes, StatxFlag
 use rustix::io::Errno;
 
 use crate::model::{Name, readable};
+use crate::replica::disk::ASIDE;
 
 use super::{Dir, OwnDir, Place, project, raise};
 
@@ -102,7 +103,7 @@ fn is_link((dir, name): At<'_>) -> bool {
 fn link_anew(from: At<'_>, to: At<'_>, flags: RenameFlags) -> io::Result<()> {
     let target = rustix::fs::readlinkat(from.0, from.1, Vec::new())?;
     let owner = rustix::fs::statat(from.0, from.1, AtFlags::SYMLINK_NOFOLLOW)?;
-    let aside = [from.1, b".out"].concat();
+    let aside = [from.1, ASIDE].concat();
     let out = (from.0, &aside[..]);
     let exchange = flags.contains(RenameFlags::EXCHANGE);
     if exchange {

@@ -211,6 +211,14 @@ fn ask(dir: BorrowedFd<'_>, name: &[u8], how: AtFlags) -> Result<Statx, Errno> {
     rustix::fs::statx(dir, name, here | how | AtFlags::NO_AUTOMOUNT, wanted)
 }
 
+/// Whether a foreign object is not mounted there: then it is a btrfs subvolume. Nothing is asked of a mount's server.
+pub fn is_subvolume(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
+    ask(dir, name, AtFlags::STATX_DONT_SYNC).is_ok_and(|statx| {
+        !statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+            && statx.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
+    })
+}
+
 fn foreign(statx: &Statx, device: Device) -> bool {
     !Device::in_statx(statx).is(&device) || statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
 }

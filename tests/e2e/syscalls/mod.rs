@@ -4,6 +4,7 @@
 //! enters its n-th changing call; then psync runs undisturbed, and the result must be exactly what it would have
 //! been. `PSYNC_KILL_AT=N` does it for one n only.
 
+mod pieces;
 pub mod trace;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
