@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use crate::model::{Attrs, Content, Entry, Kind, Name, NodeId, RelPath, Time};
+use crate::model::{Attrs, Content, Entry, Kind, Name, NodeId, RelPath, Time, Xattrs};
 
 use super::super::Replica;
 use super::super::archive::{Archive, Intent, IntentStep, Row, Signature};
@@ -117,7 +117,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let (true, Some((parent, row_name))) = (is_made, self.place_meant(intent)?) else { return Ok(()) };
         let pin = self.disk.pin(&dir, &name).at(&intent.path, "stat")?;
         let attrs = achieved.as_ref().unwrap_or(&entry.attrs);
-        self.disk.set_pinned_attrs(&pin, Kind::Link, attrs).at(&intent.path, "set attributes")?;
+        self.disk.set_pinned_attrs(&pin, Kind::Link, attrs, &Xattrs::new()).at(&intent.path, "set attributes")?;
         if let Some(out) = out {
             self.recover_displaced(intent, &aside, &out, victim, copy)?;
         }
