@@ -189,7 +189,8 @@ mod tests {
             Look,
         }
         use Do::{Look, Meets, Over, Session, Settle};
-        let cases: &[(&str, &[(u64, Do, bool)])] = &[
+        type Steps = &'static [(u64, Do, bool)];
+        let cases: &[(&str, Steps)] = &[
             (
                 "met again and again",
                 &[(0, Meets("full"), true), (1, Meets("full"), false), (59, Look, false), (60, Look, true)],
