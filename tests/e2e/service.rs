@@ -103,7 +103,9 @@ fn the_status_for_people_scripts_and_metrics() {
     for n in 0..3 {
         write(house.left.join(format!("file{n}")), "12345");
     }
+    // It is in the way of a file.
     nix::unistd::mkfifo(&house.left.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    write(house.right.join("fifo"), "12345");
     house.start(&[]);
     house.wait_in_sync();
     house.wait_for(|house| house.status()["problems_now"] == 1);
