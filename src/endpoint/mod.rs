@@ -573,6 +573,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.begin_special();
         self.replica.unscanned.append(&mut self.long.again());
         if scan || !self.covered {
+            // The full scan comes by everywhere, and enters each directory from its parent, which is watched by then.
+            self.replica.unscanned.clear();
             self.scans.clear();
             self.entered.clear();
             self.full_scan = Some(Scan::new(RelPath::root()).full().attaching(if whole { SCAN_INLINE } else { 0 }));

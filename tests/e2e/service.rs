@@ -107,7 +107,6 @@ fn the_status_for_people_scripts_and_metrics() {
     nix::unistd::mkfifo(&house.left.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     write(house.right.join("fifo"), "12345");
     house.start(&[]);
-    house.wait_in_sync();
     house.wait_for(|house| house.status()["problems_now"] == 1);
 
     let text = house.psync(&["status", PAIR]);
