@@ -6,7 +6,7 @@
 //! live rights, not by events. What differs is reported first, and the engine lets nothing pass below it until both
 //! sides have it. That takes three system calls for each directory above the reports of one slice of work.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Millis, RelPath};
 use crate::replica::archive::Archive;
@@ -105,17 +105,43 @@ fn forget_older(said: &mut Vec<Reply>, paths: &BTreeSet<RelPath>) {
     }
 }
 
-/// A report of a directory goes before those of what lies in it, wherever it was found.
-fn in_order(said: &mut Vec<Reply>, dirs: &BTreeSet<RelPath>) {
-    for dir in dirs {
-        let Some(first) = said.iter().position(|reply| brings(reply).is_some_and(|path| path.is_below(dir))) else {
-            continue;
-        };
-        let own = |reply: &Reply| brings(reply) == Some(dir);
-        if let Some(at) = said.iter().rposition(own).filter(|at| *at > first) {
-            let report = said.remove(at);
-            said.insert(first, report);
+/// A report of a directory goes before those of what lies in it, wherever it was found. Each reply is looked at once, and each
+/// directory once, however many there are of both.
+fn in_order(said: &mut [Reply], dirs: &BTreeSet<RelPath>) {
+    // The first report of something in a directory, and the last one of the directory itself.
+    let mut first: BTreeMap<RelPath, usize> = BTreeMap::new();
+    let mut own: BTreeMap<&RelPath, usize> = BTreeMap::new();
+    for (at, reply) in said.iter().enumerate() {
+        let Some(path) = brings(reply) else { continue };
+        if let Some(dir) = dirs.get(path) {
+            own.insert(dir, at);
         }
+        let mut above = path.parent();
+        // Where one is known, so are those above it.
+        while let Some(dir) = above.filter(|dir| !dir.is_root() && !first.contains_key(dir)) {
+            above = dir.parent();
+            first.insert(dir, at);
+        }
+    }
+    // Directories that move to one place are in the order of their paths there: the upper ones first.
+    let mut keys: Vec<(usize, Option<&RelPath>)> = (0..said.len()).map(|at| (at, None)).collect();
+    let mut late = false;
+    for (dir, at) in own {
+        if let Some(first) = first.get(dir).filter(|first| *first < &at) {
+            keys[at] = (*first, Some(dir));
+            late = true;
+        }
+    }
+    if !late {
+        return;
+    }
+    let order =
+        |(at, dir): &(usize, Option<&RelPath>)| (*at, dir.is_none(), dir.map(RelPath::as_bytes).map(<[u8]>::len));
+    let taken = said.iter_mut().map(|reply| std::mem::replace(reply, Reply::Stopped));
+    let mut sorted: Vec<_> = keys.iter().map(order).zip(taken).collect();
+    sorted.sort_by_key(|(key, _)| *key);
+    for (place, (_, reply)) in said.iter_mut().zip(sorted) {
+        *place = reply;
     }
 }
 
@@ -130,6 +156,8 @@ fn speaks_of(reply: &Reply) -> Option<&RelPath> {
 
 /// The path of a report that something is there.
 fn brings(reply: &Reply) -> Option<&RelPath> {
+    #[cfg(test)]
+    tests::LOOKS.set(tests::LOOKS.get() + 1);
     match reply {
         Reply::Report(change) if change.after.is_some() => Some(&change.path),
         _ => None,
@@ -157,7 +185,14 @@ fn above<'a>(paths: impl Iterator<Item = &'a RelPath>) -> BTreeSet<RelPath> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// How often a reply was asked for its path.
+        pub(super) static LOOKS: Cell<usize> = const { Cell::new(0) };
+    }
 
     #[test]
     fn each_directory_once_and_never_the_root() {
@@ -207,6 +242,24 @@ mod tests {
         let dirs = above(said.iter().filter_map(brings));
         in_order(&mut said, &dirs);
         assert_eq!(told(&said), ["-", "x", "a", "a/b", "a/b/c", "y", "-", "a/d"]);
+    }
+
+    /// What each reply is asked for its path: linear in the reports, not in reports times directories.
+    #[test]
+    fn many_directories_are_put_in_order_in_one_go() {
+        let count = 2_000;
+        // Each directory is found after a file in it.
+        let mut said: Vec<Reply> = (0..count)
+            .flat_map(|n| [report(2 * n + 1, &format!("a/d{n:04}/f")), report(2 * n + 2, &format!("a/d{n:04}"))])
+            .collect();
+        said.push(report(2 * count + 1, "a"));
+        let dirs = above(said.iter().filter_map(brings));
+        LOOKS.set(0);
+        in_order(&mut said, &dirs);
+        assert!(LOOKS.get() <= 2 * said.len(), "{} looks at {} reports", LOOKS.get(), said.len());
+        let told = told(&said);
+        assert_eq!(told[..5], ["a", "a/d0000", "a/d0000/f", "a/d0001", "a/d0001/f"]);
+        assert_eq!(told.len(), 4_001);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub enum Fault {
     ClockJump(Side, i64),
     /// From now on, or no longer, the disk is full.
     Full(Side, bool),
+    /// From now on, or no longer, no inode is free, whatever room there is.
+    NoInodes(Side, bool),
     /// psync may not open what lies at this path.
     Deny(Side, RelPath),
     /// The call after so many fails with EIO.
@@ -225,6 +227,7 @@ impl Stage {
             }
             Fault::ClockJump(side, seconds) => self.disk(side).state_mut().clock_offset += seconds * 1_000_000_000,
             Fault::Full(side, full) => self.disk(side).state_mut().no_space = full,
+            Fault::NoInodes(side, none) => self.disk(side).state_mut().no_inodes = none,
             Fault::Deny(side, path) => {
                 let state = &mut *self.disk(side).state_mut();
                 if let Ok(obj) = state.resolve(&path) {
@@ -274,6 +277,7 @@ impl Stage {
         for disk in &self.disks {
             let state = &mut *disk.state_mut();
             state.no_space = false;
+            state.no_inodes = false;
             state.fail_in = None;
             state.volume.inodes.values_mut().for_each(|inode| inode.denied = false);
         }

@@ -1,4 +1,4 @@
-//! Histories of a full disk: users go on working on the side that has room, and nothing helps before they have done.
+//! Histories of a disk that is full, of bytes or of inodes: users go on working on the side that has room, and nothing helps before they have done.
 //!
 //! The rule: what was deleted there is gone on the full side too, though nothing new fits; and what does not fit is not sent
 //! over and over.
@@ -22,6 +22,11 @@ pub fn is_full(seed: u64) -> bool {
     seed % EVERY == REST
 }
 
+/// In every third of them there is room for bytes, and no inode is free.
+fn lacks_inodes(seed: u64) -> bool {
+    seed / EVERY % 3 == 1
+}
+
 pub fn history(seed: u64, choices: &Choices) -> History {
     let full = if choices.one_in(2) { Side::Left } else { Side::Right };
     let side = full.other();
@@ -30,7 +35,8 @@ pub fn history(seed: u64, choices: &Choices) -> History {
     let mut maker = Maker { choices, value: &mut value, unique_sizes: true, home: None };
     let before = (0..4 + choices.below(8)).map(|_| Task { pace: 0, ..maker.task(side) }).collect();
     maker.unique_sizes = false;
-    let mut items = vec![Item { at: 0, act: Act::Fault(Fault::Full(full, true)) }];
+    let lack = if lacks_inodes(seed) { Fault::NoInodes(full, true) } else { Fault::Full(full, true) };
+    let mut items = vec![Item { at: 0, act: Act::Fault(lack) }];
     let mut at = 0;
     for _ in 0..2 + choices.below(10) {
         at += *choices.pick(&[0, 3, 60, 600, 1_000_000]);

@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 
 use psync::model::{Attrs, Kind, Name, OwnerNumber, Principal, RelPath, Side, Xattrs};
-use psync::replica::disk::{Disk, Lease, Leased, NotSet, Own, Space, Stat};
+use psync::replica::disk::{Disk, Inodes, Lease, Leased, NotSet, Own, Space, Stat};
 use psync::watch::Hint;
 
 use super::state::*;
@@ -199,7 +199,7 @@ impl State {
             self.world.violation(format!("{}: an object was to be made in a users' directory", self.side.word()));
             return Err(error(EACCES));
         }
-        if self.no_space { Err(error(ENOSPC)) } else { Ok(()) }
+        if self.no_space || self.no_inodes { Err(error(ENOSPC)) } else { Ok(()) }
     }
 
     fn add(&mut self, dir: Obj, name: &Name, body: Body, mode: u32) -> io::Result<Obj> {
@@ -494,7 +494,7 @@ impl Disk for ModelDisk {
     fn snapshot(&self, file: &ModelFile) -> Option<ModelFile> {
         let copy = self.call(|state| {
             state.live_file(file)?;
-            if !state.features.clones || state.no_space {
+            if !state.features.clones || state.no_space || state.no_inodes {
                 return Err(error(EINVAL));
             }
             let body = state.inode(file.obj).body.clone();
@@ -507,7 +507,8 @@ impl Disk for ModelDisk {
     fn space(&self) -> Option<Space> {
         let total = 1 << 30;
         let state = self.state();
-        Some(Space { total, free: if state.no_space { 0 } else { total / 2 }, inodes: None })
+        let inodes = state.no_inodes.then_some(Inodes { total: 1 << 16, free: 0 });
+        Some(Space { total, free: if state.no_space { 0 } else { total / 2 }, inodes })
     }
 
     fn read_link(&self, dir: &Obj, name: &Name) -> io::Result<Box<[u8]>> {

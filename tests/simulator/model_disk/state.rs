@@ -142,6 +142,8 @@ pub struct State {
     pub watches: BTreeMap<Obj, RelPath>,
     pub events: VecDeque<Event>,
     pub no_space: bool,
+    /// There is room for bytes, and no inode is free.
+    pub no_inodes: bool,
     /// The next call but this many fails with EIO.
     pub fail_in: Option<u32>,
     /// psync's calls that changed what users see.
@@ -211,6 +213,7 @@ impl State {
             watches: BTreeMap::new(),
             events: VecDeque::new(),
             no_space: false,
+            no_inodes: false,
             fail_in: None,
             visible_changes: 0,
             changed_at_home: None,

@@ -133,7 +133,7 @@ impl State {
         if self.entries(dir)?.contains_key(&name) {
             return Err(error(EEXIST));
         }
-        if self.no_space {
+        if self.no_space || self.no_inodes {
             return Err(error(ENOSPC));
         }
         let obj = self.make(body, mode);
