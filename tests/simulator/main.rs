@@ -89,7 +89,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 28] = [
+const FOUND: [(u64, &str); 29] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -118,6 +118,7 @@ const FOUND: [(u64, &str); 28] = [
     (303484, "a deletion asked every 20 ms whether what it waited for was made"),
     (23978, "a directory that was moved away was removed for the file in its place, and met itself as a conflict"),
     (151469, "a file got its row in a directory that had been renamed meanwhile, and was not there any more"),
+    (1446699, "what a user wrote into a file that was shown for a moment and taken back was thrown away with it"),
 ];
 
 #[test]
