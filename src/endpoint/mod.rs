@@ -25,6 +25,7 @@ mod settings;
 mod shortage;
 mod special;
 pub mod survey;
+mod tally;
 mod tenure;
 mod transfers;
 mod work;
@@ -52,6 +53,8 @@ use message::survey::Answer;
 use message::{Hello, Reply, Request, Start};
 use policy::{Own, Policy, Refusal};
 use serve::Tuning;
+pub use tally::Waiting;
+
 pub use settings::{Done, Settings, Style, max_delete, style};
 
 /// The largest files whose contents a scan attaches to its reports, in bytes: as many as may be open at a time are in
@@ -143,6 +146,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     readings: VecDeque<(RelPath, How)>,
     proofs: proofs::Proofs,
     special: special::Told,
+    tally: tally::Tally,
     troubles: BTreeMap<RelPath, Trouble>,
     long: long::Long,
     /// Paths that appeared: directories among them are scanned.
@@ -213,6 +217,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             readings: VecDeque::new(),
             proofs: proofs::Proofs::default(),
             special: special::Told::default(),
+            tally: tally::Tally::default(),
             troubles: BTreeMap::new(),
             long: long::Long::default(),
             appeared: BTreeSet::new(),
@@ -397,8 +402,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
             }
             Request::Confirm { upto } => self.replica.confirm(upto)?,
-            Request::Scan { checksum } => self.full_scan = Some(Scan::new(RelPath::root()).reading(checksum).full()),
-            Request::Hold { on } => self.held = on,
+            Request::Scan { checksum } => {
+                self.full_scan = Some(Scan::new(RelPath::root()).reading(checksum).full());
+                self.hasten_troubles();
+            }
+            Request::Hold { on } => {
+                self.held = on;
+                self.hasten_troubles();
+            }
             Request::Ping { number } => {
                 // Where users never rest a brain asks again and again, and means the last time.
                 if self.pings.len() >= PINGS_MAX {
@@ -497,6 +508,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.leavers.clear();
         self.readings.clear();
         self.proofs = proofs::Proofs::default();
+        self.tally.forget();
         self.replica.stop_readings();
         self.end_rsync();
         self.replica.forget_shortage();

@@ -80,6 +80,12 @@ pub enum News {
         side: Side,
         files: u64,
     },
+    /// So many files, with so many bytes, are in this side's archive.
+    Tally {
+        side: Side,
+        files: u64,
+        bytes: u64,
+    },
     Note {
         side: Side,
         text: String,

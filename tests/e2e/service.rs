@@ -111,7 +111,7 @@ fn the_status_for_people_scripts_and_metrics() {
     house.wait_for(|house| house.status()["problems_now"] == 1);
 
     let text = house.psync(&["status", PAIR]);
-    assert_eq!(text.code(), 0, "{}", text.stderr);
+    assert_eq!(text.code(), 3, "{}", text.stderr);
     assert!(text.stdout.starts_with("web: in sync: 3 files, 1 with problems\n"), "{}", text.stdout);
     for line in ["  link       up since ", "  problems   1\n    fifo: left side: ", "  conflicts  0\n"] {
         assert!(text.stdout.contains(line), "no {line:?} in:\n{}", text.stdout);
@@ -124,7 +124,7 @@ fn the_status_for_people_scripts_and_metrics() {
 
     // Without a pair: all that run here.
     let metrics = house.psync(&["status", "--openmetrics"]);
-    assert_eq!(metrics.code(), 0, "{}", metrics.stderr);
+    assert_eq!(metrics.code(), 3, "{}", metrics.stderr);
     for line in [
         "psync_up{pair=\"web\"} 1",
         "psync_state{pair=\"web\",psync_state=\"in sync\"} 1",

@@ -94,6 +94,7 @@ fn new_engine(max_delete: Limit) -> Engine {
         dry_run: false,
         once: false,
         filters: [0; 32],
+        right_root: Vec::new(),
     })
 }
 

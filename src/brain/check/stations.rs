@@ -51,6 +51,8 @@ pub fn left(settings: &Settings, pair: &str) -> Station {
 pub struct Far {
     proxy: Proxy,
     lost: Arc<Mutex<Option<LinkError>>>,
+    /// The side's host, if it has one of its own.
+    host: Option<String>,
 }
 
 /// The right side, reached by that command, beside whatever else its agent serves.
@@ -96,7 +98,8 @@ pub fn right(settings: &Settings, pair: &str, command: &RightCommand) -> Result<
         let _there = &station_is_there;
         ask(question)
     };
-    Ok((Station { ask: Box::new(ask), answers }, Far { proxy, lost }))
+    let host = settings.right.host.clone();
+    Ok((Station { ask: Box::new(ask), answers }, Far { proxy, lost, host }))
 }
 
 impl Far {
@@ -104,6 +107,7 @@ impl Far {
     pub fn end(self) -> Option<String> {
         let farewell = Farewell::of(self.proxy);
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
-        lost.filter(|error| !matches!(error, LinkError::Closed)).map(|error| farewell.explain(&error))
+        lost.filter(|error| !matches!(error, LinkError::Closed))
+            .map(|error| farewell.explain(&error, self.host.as_deref()))
     }
 }

@@ -1,6 +1,7 @@
 //! `psync-agent serve PAIR`: the right side of a pair as a service, behind a socket that systemd made.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -77,13 +78,38 @@ fn read(file: &Path) -> Result<Settings, UsageError> {
     Ok(settings)
 }
 
-/// Asks systemd, if that started the service: the unit waits for the root's mounts, and does not need them.
+/// Whether the root can be served by this process, if systemd started it: the unit waits for the root's mounts, and does not
+/// need them, and the sandbox shows the root as it was at the start.
 fn mounted(root: &Path) -> Mounted {
     let root = root.to_owned();
-    match notify::supervised() {
-        true => Arc::new(move || mount_units::all_mounted(&root)),
-        false => Arc::new(|| Ok(())),
+    if !notify::supervised() {
+        return Arc::new(|| Ok(()));
     }
+    let (at_start, started) = (identity(&root), monotonic());
+    Arc::new(move || {
+        mount_units::all_mounted(&root)?;
+        let shown = root.display();
+        match identity(&root) {
+            None => Err(format!("root {shown} does not exist")),
+            // In this sandbox it can only be read.
+            there if there != at_start => Err(format!("root {shown} came after this process, and is looked at anew")),
+            Some(_) if mount_units::mounted_since(&root, started) => {
+                Err(format!("root {shown} was mounted after this process began, and is looked at anew"))
+            }
+            Some(_) => Ok(()),
+        }
+    })
+}
+
+/// Which directory lies there; `None`: none.
+fn identity(root: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(root).ok().filter(|stat| stat.is_dir()).map(|stat| (stat.dev(), stat.ino()))
+}
+
+/// Microseconds of the clock by which systemd tells when a unit became active.
+fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
 }
 
 /// What an agent with these settings does on its link.

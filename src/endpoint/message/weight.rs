@@ -93,6 +93,7 @@ impl Weight for Reply {
             | Reply::Damaged { detail: text }
             | Reply::Note { text }
             | Reply::Lost { reason: text, .. } => text.len(),
+            Reply::OtherRoot { root } => root.len(),
             Reply::Hello(_)
             | Reply::RowsEnd
             | Reply::ScanDone { .. }
@@ -102,6 +103,7 @@ impl Weight for Reply {
             | Reply::NotSet { .. }
             | Reply::Unproven { .. }
             | Reply::Special { .. }
+            | Reply::Tally { .. }
             | Reply::Pong { .. }
             | Reply::HasRoom
             | Reply::Stopped => 0,
