@@ -158,6 +158,7 @@ fn a_right_side_that_is_away_for_hours_costs_nothing_and_gets_everything() {
         right: RightCommand::Proxy(command.into()),
         mandate: Mandate::default(),
         persistent: true,
+        anew: false,
         // A minute and a second, a thousand times as fast.
         pauses: (Duration::from_millis(1), Duration::from_millis(60)),
         checksum: false,

@@ -52,6 +52,8 @@ pub struct Job {
     pub mandate: Mandate,
     /// It does not give up when a side is lost, and a halt waits for an administrator.
     pub persistent: bool,
+    /// A left root that is lost is served by another process, which sees it as it lies then; this one's sandbox does not.
+    pub anew: bool,
     /// The first and the longest pause before a lost side is called again; see [`PAUSES`].
     pub pauses: (Duration, Duration),
     /// Every file is read before both sides count as equal.
@@ -92,6 +94,7 @@ pub fn run_at(desk: &Desk, job: &Job, monitor: Arc<dyn Monitor>, stop: Stop) -> 
         heard,
         incarnation: started_at(),
         paused: pause::Pause::default(),
+        rest: job.pauses.0,
         mandate: job.mandate,
         alarm: Alarm::default(),
         owed_since: None,
@@ -116,6 +119,8 @@ struct Brain<'a> {
     heard: Receiver<Heard>,
     incarnation: u64,
     paused: pause::Pause,
+    /// How long a side that cannot serve for now is left alone.
+    rest: Duration,
     /// What an administrator accepts, for the next session.
     mandate: Mandate,
     alarm: Alarm,
@@ -207,6 +212,7 @@ impl Brain<'_> {
                     if settled {
                         // What was accepted counts until both sides are equal.
                         self.mandate = Mandate::default();
+                        self.rest = shortest;
                     }
                     // The process at the other end gets some seconds.
                     let farewell = pulse::rest(Duration::from_secs(10), || right.end());
@@ -304,7 +310,12 @@ impl Brain<'_> {
         let (queue, oldest) = self.waiting(left);
         let lag = oldest.map_or(0, |since| clock().saturating_sub(since));
         let stats = left.stats();
+        let held = left.waiting().files().filter(|_| !self.job.settings.dryrun);
         self.desk.update(|status| {
+            if let Some((files, bytes)) = held {
+                (status.left.files, status.left.bytes) = (files, bytes);
+                (status.files, status.bytes) = (files, bytes);
+            }
             (status.queue, status.lag_seconds) = (queue, lag as f64 / 1000.0);
             status.left.watches = Some(stats.watches as u64);
             (status.left.events, status.left.overflows) = (Some(stats.events), Some(stats.overflows));

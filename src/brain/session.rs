@@ -45,6 +45,8 @@ pub struct Session<'s, 'b> {
     engine: Engine,
     stopping: Option<Instant>,
     halted: bool,
+    /// The side that cannot serve for now, and since when.
+    away: Option<(Side, Instant)>,
     /// The right side said what cannot be, and is not listened to any more.
     put_out: bool,
     refreshed: Option<Instant>,
@@ -76,6 +78,7 @@ impl<'s, 'b> Session<'s, 'b> {
             engine,
             stopping: None,
             halted: false,
+            away: None,
             put_out: false,
             refreshed: None,
             asked: Vec::new(),
@@ -138,10 +141,27 @@ impl<'s, 'b> Session<'s, 'b> {
             }
             self.send_asked();
             self.refresh();
-            if let Some(ended) = ended {
+            if let Some(ended) = ended.or_else(|| self.try_again()) {
                 return ended;
             }
         }
+    }
+
+    /// A side that could not serve for now is opened anew after a while. Until it serves the pair stays halted.
+    fn try_again(&mut self) -> Option<Ended> {
+        let (side, since) = self.away.filter(|_| self.brain.job.persistent && self.stopping.is_none())?;
+        if since.elapsed() < self.brain.rest {
+            return None;
+        }
+        self.brain.rest = (self.brain.rest * 2).min(self.brain.job.pauses.1);
+        Some(match side {
+            Side::Right => Ended::Reconnect,
+            Side::Left if self.brain.job.anew => {
+                self.brain.monitor.note("starting anew: another process sees the root as it lies then");
+                Ended::Exit(Exit::InitialSyncFailed)
+            }
+            Side::Left => Ended::LeftFailed("the root was lost".to_owned()),
+        })
     }
 
     fn send_asked(&mut self) {
@@ -223,7 +243,10 @@ impl<'s, 'b> Session<'s, 'b> {
                 Effect::Tell(news) => {
                     match &news {
                         News::InSync { .. } => self.settled = true,
-                        News::Halted { .. } => self.halted = true,
+                        News::Halted { away, .. } => {
+                            self.halted = true;
+                            self.away = away.map(|side| (side, Instant::now()));
+                        }
                         News::Stopped => ended = Some(Ended::Exit(self.done())),
                         _ => {}
                     }

@@ -39,6 +39,8 @@ pub struct Teller<'a> {
     /// The right side's host, if it has one of its own.
     host: Option<String>,
     dry_run: bool,
+    /// A halt is waited out.
+    persistent: bool,
     /// The run ends when what its scans found is dealt with.
     once: bool,
     /// Both sides were equal at some time in this run, or what they differed in at its beginning is dealt with.
@@ -81,6 +83,7 @@ impl<'a> Teller<'a> {
             pair: job.pair.clone(),
             host: job.settings.right.host.clone(),
             dry_run: job.settings.dryrun,
+            persistent: job.persistent,
             once: job.settings.first_sync_only || job.settings.dryrun,
             synced: false,
             told_equal: false,
@@ -269,9 +272,13 @@ impl<'a> Teller<'a> {
             News::Unproven { side, files } => self.desk.update(|status| status.side(*side).unproven = *files),
             News::Special { side, files } => self.desk.update(|status| status.side(*side).special = *files),
             News::Warning { what, text } => self.warn_once((*what).to_owned(), text),
-            News::Halted { reason, advice } => {
+            News::Halted { reason, advice, away } => {
                 let reason = self.named(reason);
-                let halt = Halt { reason: reason.clone(), advice: advice.clone(), since: wall() };
+                let advice = match away.filter(|_| self.persistent) {
+                    Some(_) => "it goes on by itself once that is mended",
+                    None => advice,
+                };
+                let halt = Halt { reason: reason.clone(), advice: advice.to_owned(), since: wall() };
                 self.desk.know(|facts, status| {
                     facts.halted = true;
                     // A halted pair whose link was lost meanwhile finds the same again.

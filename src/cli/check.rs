@@ -131,9 +131,15 @@ fn wanted(options: &CheckOptions, settings: &Settings) -> Wanted {
 fn compared(settings: &Settings, pair: &PairFile, wanted: &Wanted) -> Result<Findings, String> {
     let whose = settings.right.host.as_deref().unwrap_or("right side");
     let named = |text: String| if text.starts_with(&format!("{whose}: ")) { text } else { format!("{whose}: {text}") };
-    let (right, far) =
+    let (mut right, far) =
         stations::right(settings, &pair.name, &pair.right(settings)).map_err(|e| named(e.to_string()))?;
-    let found = check([stations::left(settings, &pair.name), right], wanted);
+    let found = match stations::serves(&mut right, &settings.right.root).map_err(named) {
+        Ok(()) => check([stations::left(settings, &pair.name), right], wanted),
+        Err(other) => {
+            drop(right);
+            Err(other)
+        }
+    };
     let lost = far.end();
     match (found, lost) {
         (Err(_), Some(lost)) => Err(named(lost)),

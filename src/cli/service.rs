@@ -90,6 +90,7 @@ fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
         right,
         mandate: Mandate::default(),
         persistent: true,
+        anew: notify::supervised(),
         pauses: brain::PAUSES,
         checksum: false,
         logger,

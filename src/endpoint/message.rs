@@ -161,6 +161,11 @@ pub enum Reply {
         #[serde(deserialize_with = "words::text")]
         reason: String,
     },
+    /// This side cannot serve for now, and may soon: the pair halts with these words, and is tried again.
+    Away {
+        #[serde(deserialize_with = "words::text")]
+        reason: String,
+    },
     /// Another root than that of [`Start`] is served here for the pair; it halts, and nothing was opened.
     OtherRoot {
         #[serde(with = "serde_bytes")]

@@ -17,6 +17,7 @@ pub mod message;
 pub mod open;
 mod policy;
 mod proofs;
+mod root;
 pub mod rsync;
 mod saves;
 pub mod serve;
@@ -166,8 +167,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     next_room: Option<Millis>,
     /// Questions whether anything is left to look at, and when they came.
     pings: Vec<(u64, Millis)>,
-    /// The root itself may have been moved, deleted or unmounted.
-    doubts_root: bool,
+    root: root::Doubt,
     /// psync's own directory is not where it was: nothing is done any more, and the session was told.
     astray: bool,
     policy: Policy,
@@ -229,7 +229,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             next_expiry: 0,
             next_room: None,
             pings: Vec::new(),
-            doubts_root: false,
+            root: root::Doubt::default(),
             astray: false,
             policy: Policy::new(),
             refused: None,
@@ -284,7 +284,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
             }
             Event::Lost { scope, reason } => {
-                self.doubts_root |= scope.is_root();
+                self.root.doubt(&scope);
                 self.entered.clear();
                 self.lost.push((scope.clone(), reason));
                 self.replica.unscanned.insert(scope);

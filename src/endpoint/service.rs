@@ -212,7 +212,7 @@ impl Service<'_> {
                 keep(beating, None);
                 (self.tell)(News::Failed(&reason));
                 if let Some(to) = replies.take() {
-                    let _ = to.send(&Reply::Halt { reason });
+                    let _ = to.send(&Reply::Away { reason });
                     to.close();
                 }
             }
@@ -264,7 +264,9 @@ impl Service<'_> {
         match reply {
             Reply::ScanDone { files, bytes } => (self.tell)(News::Scanned { files: *files, bytes: *bytes }),
             Reply::Note { text } => (self.tell)(News::Note(text)),
-            Reply::Halt { reason } | Reply::Damaged { detail: reason } => (self.tell)(News::Failed(reason)),
+            Reply::Halt { reason } | Reply::Away { reason } | Reply::Damaged { detail: reason } => {
+                (self.tell)(News::Failed(reason))
+            }
             _ => {}
         }
     }

@@ -23,6 +23,9 @@ const PIECE: usize = 128;
 /// Files in one message of hashes: so that the other side sees that it goes on.
 const HASHES: usize = 16;
 
+/// What mends it.
+const CORRECT: &str = "correct right.root in the pair's file on one of both hosts";
+
 /// What takes part in a check, and how owners are named.
 #[derive(Debug, Clone)]
 pub struct Scope {
@@ -92,9 +95,16 @@ impl<D: Disk> Survey<D> {
             Ask::Hash { paths } => self.hash(paths, &mut emit),
             Ask::Keep { name, paths } => self.keep(name, paths, &mut emit),
             Ask::Trash => self.trash(&mut emit),
+            Ask::Serves { root } => match self.other_root(root) {
+                Some(found) => {
+                    emit(Answer::Failed { reason: format!("{found}: {CORRECT}") });
+                    false
+                }
+                None => true,
+            },
             Ask::Examine { root } => {
                 let mut examination = self.examine();
-                examination.findings.extend(self.other_root(root));
+                examination.findings.extend(self.other_root(root).map(|found| Finding::wrong("root", found, CORRECT)));
                 emit(Answer::Examined(examination))
             }
             Ask::Restore { id, below, to } => self.restore(id, below.as_ref(), to, &mut emit),
@@ -197,10 +207,9 @@ impl<D: Disk> Survey<D> {
     }
 
     /// What is wrong, if this side's root is not the one that is meant.
-    fn other_root(&self, named: &[u8]) -> Option<Finding> {
+    fn other_root(&self, named: &[u8]) -> Option<String> {
         let own = self.root.as_ref().filter(|root| !super::service::serves(root, named))?;
-        let found = format!("{} is served here, the other host's file says {}", own.display(), readable(named));
-        Some(Finding::wrong("root", found, "correct right.root in the pair's file on one of both hosts"))
+        Some(format!("{} is served here, the other host's file says {}", own.display(), readable(named)))
     }
 
     fn trash(&self, emit: &mut dyn FnMut(Answer) -> bool) -> bool {

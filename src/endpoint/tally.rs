@@ -21,6 +21,9 @@ pub struct Waiting {
     open: AtomicU64,
     /// 0: nothing is dirty.
     oldest: AtomicU64,
+    /// In the archive: the number of files plus one, and their bytes. 0: not known.
+    files: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl Waiting {
@@ -37,6 +40,12 @@ impl Waiting {
     /// When the oldest change came that was not looked at yet, by [`super::serve::clock`].
     pub fn oldest(&self) -> Option<Millis> {
         Some(self.oldest.load(Ordering::Relaxed)).filter(|since| *since > 0)
+    }
+
+    /// The files that the archive has, and their bytes.
+    pub fn files(&self) -> Option<(u64, u64)> {
+        let files = self.files.load(Ordering::Relaxed).checked_sub(1)?;
+        Some((files, self.bytes.load(Ordering::Relaxed)))
     }
 
     fn set(&self, dirty: u64, open: u64) {
@@ -98,6 +107,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         waiting.set(dirty as u64, self.replica.open_paths() as u64);
         if dirty == 0 || waiting.oldest().is_none() || now >= self.tally.looked + TELL {
             self.tally.looked = now;
+            // A damaged archive is told when it is used.
+            if let Ok((files, bytes)) = self.replica.count_files() {
+                waiting.bytes.store(bytes, Ordering::Relaxed);
+                waiting.files.store(files.saturating_add(1), Ordering::Relaxed);
+            }
             let oldest = self.coalescer.oldest().filter(|_| dirty > 0).or((dirty > 0).then_some(now));
             waiting.oldest.store(oldest.unwrap_or(0), Ordering::Relaxed);
         }

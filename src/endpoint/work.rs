@@ -51,9 +51,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.flush(out, now)?;
         self.replica.begin_slice();
         let mut more = self.step_comparisons(out)?;
-        if std::mem::take(&mut self.doubts_root) && !self.replica.disk.root_is_there() {
+        if self.has_lost_root(now) {
             self.reporting = false;
-            out.push(Reply::Halt { reason: "the root was moved, deleted or unmounted".to_owned() });
+            out.push(Reply::Away { reason: "the root was moved, deleted or unmounted".to_owned() });
         }
         if self.reports() {
             more |= self.step_dirty(now, out)?;

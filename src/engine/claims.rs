@@ -227,6 +227,7 @@ impl Engine {
             }
             Reply::Hello(_)
             | Reply::Halt { .. }
+            | Reply::Away { .. }
             | Reply::Damaged { .. }
             | Reply::RowsEnd
             | Reply::Result { .. }

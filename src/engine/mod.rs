@@ -334,6 +334,7 @@ impl Engine {
         match reply {
             Reply::Hello(hello) => self.hello(side, hello, now),
             Reply::Names { numbers } => self.pass_names(side, numbers),
+            Reply::Away { reason } => self.halt_away(side, &reason),
             Reply::Halt { reason } => self.halt(format!("{} side: {reason}", side.word()), String::new()),
             Reply::OtherRoot { root } => self.halt_elsewhere(&root),
             Reply::Damaged { detail } => self.halt_damaged(side, &detail),
@@ -651,9 +652,13 @@ impl Engine {
     }
 
     fn halt(&mut self, reason: String, advice: String) {
+        self.halt_until(reason, advice, None);
+    }
+
+    fn halt_until(&mut self, reason: String, advice: String, away: Option<Side>) {
         if self.phase != Phase::Halted {
             self.phase = Phase::Halted;
-            self.tell(News::Halted { reason, advice });
+            self.tell(News::Halted { reason, advice, away });
         }
     }
 }

@@ -59,6 +59,8 @@ pub enum News {
     Halted {
         reason: String,
         advice: String,
+        /// The side that cannot serve for now: it is worth a try after a while.
+        away: Option<Side>,
     },
     /// Something to be mended, told once in a run for each `what`.
     Warning {

@@ -32,6 +32,11 @@ impl Engine {
         }
     }
 
+    /// A side cannot serve for now.
+    pub(super) fn halt_away(&mut self, side: Side, reason: &str) {
+        self.halt_until(format!("{} side: {reason}", side.word()), String::new(), Some(side));
+    }
+
     /// The right side serves another root for this pair: one of two files is wrong, and nobody but their writer knows which.
     pub(super) fn halt_elsewhere(&mut self, root: &[u8]) {
         let (pair, ours) = (&self.settings.pair, readable(&self.settings.right_root));

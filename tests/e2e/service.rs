@@ -271,24 +271,67 @@ fn the_result_of_a_check_is_in_the_status() {
 }
 
 #[test]
-fn a_left_root_that_went_away_is_tried_again_after_resume() {
+fn a_root_that_went_away_is_served_again_when_it_is_back() {
+    for lost in ["left", "right"] {
+        let mut house = House::new("");
+        write(house.left.join("a"), "a\n");
+        let mut brain = house.brain();
+        // Without systemd there is no sandbox that hides what comes.
+        brain.env_remove("NOTIFY_SOCKET");
+        house.start_alone(brain);
+        house.wait_in_sync();
+        rename(house.beside(lost), house.beside("away"));
+        house.wait_for(|house| house.status()["state"] == "halted");
+        let status = house.psync(&["status", PAIR]);
+        let why = format!("halted: {lost} side: the root was moved, deleted or unmounted (it goes on by itself");
+        assert!(status.code() == 2 && status.stdout.contains(&why), "{}", status.stdout);
+        rename(house.beside("away"), house.beside(lost));
+        write(house.beside(lost).join("b"), "b\n");
+        house.wait_in_sync();
+        assert_eq!((read(house.right.join("a")), read(house.right.join("b"))), ("a\n".into(), "b\n".into()));
+        write(house.right.join("c"), "c\n");
+        house.wait_for(|house| house.left.join("c").exists());
+        house.stop();
+    }
+}
+
+#[test]
+fn in_a_service_a_lost_left_root_is_for_the_next_process() {
     let mut house = House::new("");
     write(house.left.join("a"), "a\n");
     house.start(&[]);
     house.wait_in_sync();
     rename(&house.left, house.beside("away"));
-    house.wait_for(|house| house.status()["state"] == "halted");
-    assert_eq!(house.psync(&["resume", PAIR]).code(), 0);
-    house.wait_for(|house| house.status()["state"] == "disconnected");
-    let status = house.psync(&["status", PAIR]);
-    assert!(status.code() == 2 && status.stdout.contains("left side: "), "{}", status.stdout);
+    assert_eq!(house.wait_end(), Some(2), "{}", house.story());
     rename(house.beside("away"), &house.left);
     write(house.left.join("b"), "b\n");
+    house.start(&[]);
     house.wait_in_sync();
-    assert_eq!((read(house.right.join("a")), read(house.right.join("b"))), ("a\n".into(), "b\n".into()));
-    write(house.right.join("c"), "c\n");
-    house.wait_for(|house| house.left.join("c").exists());
+    assert_eq!(read(house.right.join("b")), "b\n");
     house.stop();
+}
+
+#[test]
+fn another_directory_in_the_place_of_a_lost_root_is_not_taken_for_it() {
+    for lost in ["left", "right"] {
+        let mut house = House::new("");
+        write(house.left.join("a"), "a\n");
+        let mut brain = house.brain();
+        brain.env_remove("NOTIFY_SOCKET");
+        house.start_alone(brain);
+        house.wait_in_sync();
+        rename(house.beside(lost), house.beside("away"));
+        mkdir(house.beside(lost));
+        house.wait_for(|house| {
+            let status = house.status();
+            let reason = status.pointer("/halt/reason").and_then(|reason| reason.as_str()).unwrap_or_default();
+            status["state"] == "halted" && reason.contains("no archive of this pair")
+        });
+        let kept = if lost == "left" { &house.right } else { &house.left };
+        assert_eq!(read(kept.join("a")), "a\n");
+        assert_eq!(walk(&house.beside(lost)), 0);
+        house.stop();
+    }
 }
 
 /// The number of files in a tree, psync's own left out.
@@ -436,6 +479,9 @@ fn a_bad_start_is_one_line_and_exit_1() {
         assert_eq!(once.stderr.lines().count(), 1, "{}", once.stderr);
     }
     remove_tree(&house.left);
-    let once = run_to_end(house.brain());
+    // A service that systemd starts waits for it.
+    let mut brain = house.brain();
+    brain.env_remove("NOTIFY_SOCKET");
+    let once = run_to_end(brain);
     assert!(once.code() == 1 && once.stderr.contains("does not exist"), "{}", once.stderr);
 }

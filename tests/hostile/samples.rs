@@ -519,6 +519,7 @@ kinds! {
         Ask::Keep { .. } => Ask::Keep { name: m.name(), paths: m.few(Maker::path) },
         Ask::Trash => Ask::Trash,
         Ask::Restore { .. } => Ask::Restore { id: m.name(), below: m.some(Maker::path), to: m.path() },
+        Ask::Serves { .. } => Ask::Serves { root: b"/srv/\xff".to_vec() },
         Ask::Examine { .. } => Ask::Examine { root: b"/etc".to_vec() },
     }
 }
@@ -584,6 +585,7 @@ kinds! {
     replies, reply: Reply, m {
         Reply::Hello(_) => Reply::Hello(m.hello()),
         Reply::Halt { .. } => Reply::Halt { reason: m.text() },
+        Reply::Away { .. } => Reply::Away { reason: m.text() },
         Reply::OtherRoot { .. } => Reply::OtherRoot { root: b"/srv/\xff\n".to_vec() },
         Reply::Rows { .. } => Reply::Rows { rows: m.few(Maker::row) },
         Reply::RowsEnd => Reply::RowsEnd,

@@ -228,7 +228,7 @@ impl RealPair {
                 Effect::HangUp(side) => panic!("an honest {} side is put out", side.word()),
                 Effect::Tell(news) => {
                     self.stage.trace.line(|| format!("{now} news: {}", short(&news)));
-                    if let News::Halted { reason, advice } = news {
+                    if let News::Halted { reason, advice, .. } = news {
                         self.union = advice.contains("--union");
                         if self.union {
                             // What was deleted on one side comes back then.

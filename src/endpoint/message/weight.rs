@@ -90,6 +90,7 @@ impl Weight for Reply {
             Reply::Problem { path, .. } => path.as_bytes().len() * 2,
             Reply::Checked(answer) => checked(answer),
             Reply::Halt { reason: text }
+            | Reply::Away { reason: text }
             | Reply::Damaged { detail: text }
             | Reply::Note { text }
             | Reply::Lost { reason: text, .. } => text.len(),
