@@ -99,13 +99,11 @@ fn a_right_side_that_is_down_is_a_status_and_no_failed_start() {
 
 #[test]
 fn the_status_for_people_scripts_and_metrics() {
-    let mut house = House::new("");
+    let mut house = House::new("max_size = 100\n");
     for n in 0..3 {
         write(house.left.join(format!("file{n}")), "12345");
     }
-    // It is in the way of a file.
-    nix::unistd::mkfifo(&house.left.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    write(house.right.join("fifo"), "12345");
+    write(house.left.join("large"), "1".repeat(101));
     house.start(&[]);
     house.wait_in_sync();
     house.wait_for(|house| house.status()["problems_now"] == 1);
@@ -113,7 +111,7 @@ fn the_status_for_people_scripts_and_metrics() {
     let text = house.psync(&["status", PAIR]);
     assert_eq!(text.code(), 3, "{}", text.stderr);
     assert!(text.stdout.starts_with("web: in sync: 3 files, 1 with problems\n"), "{}", text.stdout);
-    for line in ["  link       up since ", "  problems   1\n    fifo: left side: ", "  conflicts  0\n"] {
+    for line in ["  link       up since ", "  problems   1\n    large: left side: ", "  conflicts  0\n"] {
         assert!(text.stdout.contains(line), "no {line:?} in:\n{}", text.stdout);
     }
 

@@ -3,10 +3,11 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
+use psync::link::frame::{Kind, write_frame};
 use psync::service::log::message_id;
 
 use crate::support::web::{
-    AGENT, BRAIN, arrives, configure, in_sync, number, records, state, status, vanishes, web, write,
+    AGENT, BRAIN, LINK, arrives, configure, in_sync, number, records, state, status, vanishes, web, write,
 };
 use crate::support::{Lab, until};
 
@@ -19,12 +20,17 @@ fn every_state_is_told_alike_everywhere() {
     behind(&lab);
     paused(&lab);
     a_line_that_is_down(&lab);
+    a_start_without_the_line(&lab);
     problems_are_tried_at_once(&lab);
+    another_version(&lab);
+    a_pair_that_the_right_does_not_know(&lab);
     another_root_on_the_right(&lab);
     the_root_of_the_right_is_missing(&lab);
     the_root_of_the_left_is_missing(&lab);
+    a_root_is_lost_while_it_is_served(&lab);
     what_the_right_host_says(&lab);
     stopped_and_failed(&lab);
+    a_first_sync_and_a_full_disk(&lab);
 }
 
 fn alerts(lab: &Lab) -> String {
@@ -159,6 +165,104 @@ fn a_line_that_is_down(lab: &Lab) {
     lab.left.sh("rm -f /srv/alert");
 }
 
+/// What waits since before the start nobody knows before both sides can be compared; what the left has is known.
+fn a_start_without_the_line(lab: &Lab) {
+    let there = number(lab, "/files");
+    lab.line.cut();
+    lab.left.sh(&format!("systemctl restart {BRAIN}"));
+    agree(lab, "disconnected", 2, "disconnected");
+    until("the left's files are counted", || number(lab, "/files") == there && number(lab, "/left/files") == there);
+    write(&lab.left, "without the line", "x");
+    agree(lab, "disconnected", 2, "1 waiting here");
+    until("it is told", || alerts(lab).contains("files2 not reached since "));
+    lab.line.restore();
+    arrives(&lab.right, "without the line", "x");
+    until("its end is told", || alerts(lab).contains("files2 is reached again, after "));
+    files(lab, there + 1);
+    lab.left.sh("rm -f /srv/alert");
+}
+
+fn another_version(lab: &Lab) {
+    let right = &lab.right;
+    let mut hello = Vec::new();
+    let said = [b"psync".as_slice(), &99_u16.to_le_bytes(), &[5], b"9.9.9"].concat();
+    write_frame(&mut hello, Kind::Hello, 0, &said).unwrap();
+    fs::write(right.path("/var/lib/psync/hello"), hello).unwrap();
+    // In place of the agent's relay.
+    right.write("/usr/local/bin/psync-agent", "#!/bin/sh\ncat /var/lib/psync/hello; exec sleep 20\n");
+    let keys = "/var/lib/psync/.ssh/authorized_keys";
+    right.sh(&format!(
+        "chmod 755 /usr/local/bin/psync-agent; sed -i 's|command=\"psync-agent|command=\"/usr/local/bin/psync-agent|' {keys}"
+    ));
+    lab.left.sh(&format!("systemctl stop {LINK}"));
+    agree(lab, "disconnected", 2, "the two versions of psync do not fit");
+    until("it is told", || alerts(lab).contains("the two versions of psync do not fit"));
+    right.sh(&format!("sed -i 's|/usr/local/bin/psync-agent|psync-agent|' {keys}; rm /usr/local/bin/psync-agent"));
+    in_sync(lab);
+    until("its end is told", || alerts(lab).contains("files2 is reached again"));
+    lab.left.sh("rm -f /srv/alert");
+}
+
+fn a_pair_that_the_right_does_not_know(lab: &Lab) {
+    let right = &lab.right;
+    right.sh(&format!("mv /etc/psync/web.toml /root/known.toml; systemctl stop {AGENT}"));
+    agree(lab, "disconnected", 2, "files2: /etc/psync/web.toml: cannot read");
+    until("it is told", || alerts(lab).contains("files2: /etc/psync/web.toml: cannot read"));
+    right.sh(&format!(
+        "mv /root/known.toml /etc/psync/web.toml; systemctl daemon-reload; systemctl reset-failed {AGENT}"
+    ));
+    in_sync(lab);
+    until("its end is told", || alerts(lab).contains("files2 is reached again"));
+    lab.left.sh("rm -f /srv/alert");
+}
+
+fn a_root_is_lost_while_it_is_served(lab: &Lab) {
+    let (left, right) = (&lab.left, &lab.right);
+    right.sh("mv /srv/web /srv/away");
+    agree(lab, "halted", 2, "halted: files2: the root was moved, deleted or unmounted");
+    until("the alert is delivered", || alerts(lab).contains("pair web: halted: files2: the root was moved"));
+    write(left, "while the right lacked its root", "x");
+    right.sh("mv /srv/away /srv/web");
+    arrives(right, "while the right lacked its root", "x");
+    agree(lab, "in-sync", 0, "in sync");
+    until("its end is told", || alerts(lab).contains("pair web: goes on, after a halt"));
+    left.sh("rm -f /srv/alert");
+
+    left.sh("mv /srv/web /srv/away");
+    agree(lab, "disconnected", 2, "root /srv/web does not exist");
+    write(right, "while the left lacked its root", "x");
+    left.sh("mv /srv/away /srv/web");
+    arrives(left, "while the left lacked its root", "x");
+    agree(lab, "in-sync", 0, "in sync");
+    left.sh("rm -f /srv/alert");
+}
+
+/// The sides meet for the first time, and the right one's disk is small.
+fn a_first_sync_and_a_full_disk(lab: &Lab) {
+    let (left, right) = (&lab.left, &lab.right);
+    left.sh(&format!(
+        "systemctl stop {BRAIN}; rm -r /srv/web/.psync; mkdir /srv/web/first; cd /srv/web/first; seq 6000 | xargs touch"
+    ));
+    right.sh(&format!(
+        "systemctl stop {AGENT}; mv /srv/web /srv/old; mkdir /srv/web
+         mount -t tmpfs -o size=24m,nr_inodes=40k tmpfs /srv/web; chown --reference=/srv/old /srv/web; chmod --reference=/srv/old /srv/web"
+    ));
+    left.sh(&format!("systemctl start {BRAIN}"));
+    agree(lab, "syncing", 0, "syncing");
+    assert!(status(lab)["last_in_sync"].is_null() || state(lab) == "in-sync", "{}", status(lab));
+    in_sync(lab);
+    left.sh("dd if=/dev/urandom of=/srv/web/large bs=1M count=40 status=none");
+    agree(lab, "in-sync", 3, "1 with problems");
+    let text = status(lab).pointer("/problems/0/text").and_then(|text| text.as_str()).unwrap_or_default().to_owned();
+    assert!(text.starts_with("files2: ") && text.contains("free"), "{text}");
+    until("it is told", || alerts(lab).contains("1 path is not synchronised since "));
+    left.sh("rm /srv/web/large");
+    until("its end is told", || alerts(lab).contains("all paths are synchronised again"));
+    agree(lab, "in-sync", 0, "in sync");
+    left.sh(&format!("systemctl stop {BRAIN}"));
+    right.sh(&format!("systemctl stop {AGENT}; umount /srv/web"));
+}
+
 fn problems_are_tried_at_once(lab: &Lab) {
     write(&lab.left, "kept", "1");
     arrives(&lab.right, "kept", "1");
@@ -170,7 +274,7 @@ fn problems_are_tried_at_once(lab: &Lab) {
     assert!(text.starts_with("files2: "), "{text}");
     until("it is told", || alerts(lab).contains("1 path is not synchronised since "));
     let left = lab.left.output("psync fullsync web");
-    assert!(left.code == 3 && left.stdout.contains("1 path is not synchronised: kept: files2: "), "{}", left.stdout);
+    assert!(left.code == 8 && left.stdout.contains("1 path is not synchronised: kept: files2: "), "{}", left.stdout);
     // It waits for longer and longer by now; an administrator does not.
     std::thread::sleep(std::time::Duration::from_secs(10));
     lab.right.sh("chattr -i /srv/web/kept");
@@ -193,6 +297,11 @@ fn another_root_on_the_right(lab: &Lab) {
     until("the alert is delivered", || alerts(lab).contains("pair web: halted: files2 serves /srv/other"));
     let doctor = lab.left.output("psync doctor web");
     assert!(!doctor.good && doctor.stdout.contains("root: /srv/other is served here"), "{}", doctor.stdout);
+    for asked in ["psync check web", "psync trash web list"] {
+        let said = lab.left.output(asked);
+        let other = "/srv/other is served here, the other host's file says /srv/web";
+        assert!(said.code == 1 && said.stderr.contains(other), "{asked}: {}{}", said.stdout, said.stderr);
+    }
     assert_eq!(fs::read_dir(right.path("/srv/other")).unwrap().count(), 0, "something was written there");
     let told = records(&lab.left, &format!("MESSAGE_ID={} --boot", message_id::HALT));
     assert!(told.contains("halted: files2 serves /srv/other"), "{told}");
