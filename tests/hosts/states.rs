@@ -3,7 +3,7 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use psync::link::frame::{Kind, write_frame};
+use psync::link::frame::{Kind, write as write_frame};
 use psync::service::log::message_id;
 
 use crate::support::web::{
