@@ -153,13 +153,11 @@ impl<'s, 'b> Session<'s, 'b> {
         if since.elapsed() < self.brain.rest {
             return None;
         }
+        // What was accepted was accepted of what lay there then.
+        self.brain.mandate = Mandate::default();
         self.brain.rest = (self.brain.rest * 2).min(self.brain.job.pauses.1);
         Some(match side {
             Side::Right => Ended::Reconnect,
-            Side::Left if self.brain.job.anew => {
-                self.brain.monitor.note("starting anew: another process sees the root as it lies then");
-                Ended::Exit(Exit::InitialSyncFailed)
-            }
             Side::Left => Ended::LeftFailed("the root was lost".to_owned()),
         })
     }
@@ -243,6 +241,11 @@ impl<'s, 'b> Session<'s, 'b> {
                 Effect::Tell(news) => {
                     match &news {
                         News::InSync { .. } => self.settled = true,
+                        // The next process tells what is missing, and waits for it.
+                        News::Halted { reason, away: Some(Side::Left), .. } if self.brain.job.anew => {
+                            self.brain.monitor.note(&format!("{reason}: starting anew, to see what lies there then"));
+                            return Some(Ended::Exit(Exit::InitialSyncFailed));
+                        }
                         News::Halted { away, .. } => {
                             self.halted = true;
                             self.away = away.map(|side| (side, Instant::now()));

@@ -132,6 +132,12 @@ impl ServiceMonitor {
         ));
     }
 
+    /// What it waited for is there.
+    pub fn is_over(&self) {
+        let name = &self.pair.name;
+        self.send(format!("pair {name}: goes on: the root is there\n\nSee `psync status {name}`.\n"));
+    }
+
     fn send(&self, text: String) {
         if !notify::supervised() {
             // The command may take its time, which the brain has not.

@@ -101,6 +101,7 @@ pub fn wait(pair: &PairFile, settings: &Settings, first: &Missing, console: &Con
     });
     if there {
         info!(logger, "the root is there: starting anew");
+        monitor.is_over();
     }
     stop.set();
     Ok(there || hangup.is_set())

@@ -105,8 +105,10 @@ fn the_status_for_people_scripts_and_metrics() {
     }
     write(house.left.join("large"), "1".repeat(101));
     house.start(&[]);
-    house.wait_in_sync();
-    house.wait_for(|house| house.status()["problems_now"] == 1);
+    house.wait_for(|house| {
+        let status = house.status();
+        status["state"] == "in-sync" && status["problems_now"] == 1 && status["files"] == 3
+    });
 
     let text = house.psync(&["status", PAIR]);
     assert_eq!(text.code(), 3, "{}", text.stderr);

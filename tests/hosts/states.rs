@@ -230,9 +230,11 @@ fn a_root_is_lost_while_it_is_served(lab: &Lab) {
 
     left.sh("mv /srv/web /srv/away");
     agree(lab, "disconnected", 2, "root /srv/web does not exist");
+    until("the alert is delivered", || alerts(lab).contains("pair web: waits: root /srv/web does not exist"));
     write(right, "while the left lacked its root", "x");
     left.sh("mv /srv/away /srv/web");
     arrives(left, "while the left lacked its root", "x");
+    until("its end is told", || alerts(lab).contains("pair web: goes on: the root is there"));
     agree(lab, "in-sync", 0, "in sync");
     left.sh("rm -f /srv/alert");
 }
