@@ -142,6 +142,7 @@ fn begun(cause: Cause, status: &Status, since: u64) -> (String, String) {
             let mine = why.starts_with("left side");
             let what = if mine { "this side is lost".to_owned() } else { format!("{} not reached", lost_side(status)) };
             let waiting = match status.queue {
+                0 if !status.sees_changes() => "What waits here is known once both sides meet.".to_owned(),
                 0 => "Nothing waits here.".to_owned(),
                 1 => format!("1 change waits here since {}.", utc(waiting_since(status))),
                 many => format!("{many} changes wait here, the oldest since {}.", utc(waiting_since(status))),

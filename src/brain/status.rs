@@ -245,6 +245,11 @@ impl Status {
         under_way && self.full_sync.as_ref().is_some_and(|sync| sync.ended.is_none())
     }
 
+    /// Whether the left's changes are counted: it is watched from its first scan on, which begins when both sides meet.
+    pub fn sees_changes(&self) -> bool {
+        self.left.watches != Some(0)
+    }
+
     /// The status in one line, for systemd.
     pub fn line(&self) -> String {
         let state = self.state.word();
@@ -265,6 +270,7 @@ impl Status {
             State::Disconnected => {
                 let why = self.link.reason.as_ref().map(|reason| format!(": {reason}"));
                 let waiting = match self.queue {
+                    0 if !self.sees_changes() => "; what waits here is known once both sides meet".to_owned(),
                     0 => String::new(),
                     waiting => format!("; {waiting} waiting here"),
                 };

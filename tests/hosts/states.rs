@@ -173,7 +173,7 @@ fn a_start_without_the_line(lab: &Lab) {
     agree(lab, "disconnected", 2, "disconnected");
     until("the left's files are counted", || number(lab, "/files") == there && number(lab, "/left/files") == there);
     write(&lab.left, "without the line", "x");
-    agree(lab, "disconnected", 2, "1 waiting here");
+    agree(lab, "disconnected", 2, "what waits here is known once both sides meet");
     until("it is told", || alerts(lab).contains("files2 not reached since "));
     lab.line.restore();
     arrives(&lab.right, "without the line", "x");
