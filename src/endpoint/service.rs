@@ -95,10 +95,14 @@ pub struct Service<'a> {
     pub limits: Limits,
     pub tell: Tell,
     pub mounted: Mounted,
+    pub elsewhere: Elsewhere,
 }
 
 /// Whether the root's file system is there; else what is missing. Asked for each caller.
 pub type Mounted = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Whether the pair's file names another root by now: another process is to serve that. No caller decides it.
+pub type Elsewhere = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// An endpoint that is open, and what watches for it.
 struct Held {
@@ -146,6 +150,7 @@ impl Service<'_> {
             scope: self.opening.scope(),
             checks: Checks::default(),
             mounted: self.mounted.clone(),
+            elsewhere: self.elsewhere.clone(),
             silent: SILENT,
             end,
         };
@@ -311,6 +316,7 @@ struct Door {
     scope: Scope,
     checks: Checks,
     mounted: Mounted,
+    elsewhere: Elsewhere,
     /// How long a caller may hold a place and say nothing.
     silent: Duration,
     end: Arc<dyn Fn() + Send + Sync>,
@@ -400,7 +406,7 @@ impl Door {
                     let _ = replies.send(&Reply::OtherRoot { root });
                     // The pair stays halted as long as the link is there: a mended file is read by the next process.
                     Self::wait_while_there(&heard);
-                    if !self.tenure.is_held() {
+                    if (self.elsewhere)() && !self.tenure.is_held() {
                         (self.end)();
                     }
                     return;
@@ -597,6 +603,7 @@ mod tests {
             scope,
             checks: Checks::default(),
             mounted: Arc::new(|| Ok(())),
+            elsewhere: Arc::new(|| false),
             silent: Duration::from_secs(3),
             end: Arc::new(|| {}),
         }
@@ -639,7 +646,14 @@ mod tests {
     fn a_caller_who_means_another_root_is_told_before_anything_is_opened() {
         let root = tempfile::tempdir().expect("a root");
         let (tell, told) = channel();
-        let door = door(root.path(), tell);
+        let (end, ended) = channel();
+        let elsewhere = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let by_file = elsewhere.clone();
+        let door = Door {
+            end: Arc::new(move || drop(end.send(()))),
+            elsewhere: Arc::new(move || by_file.load(Ordering::Relaxed)),
+            ..door(root.path(), tell)
+        };
         let start = super::super::message::Start {
             pair: "p".into(),
             incarnation: 1,
@@ -649,7 +663,7 @@ mod tests {
             dry_run: false,
             root: b"/srv/another".to_vec(),
         };
-        let (attending, link, heard) = call(&door, &[Request::Start(start)]);
+        let (attending, link, heard) = call(&door, &[Request::Start(start.clone())]);
         let said = heard.iter().find_map(|incoming| match incoming {
             Incoming::Message(Reply::OtherRoot { root }) => Some(root),
             _ => None,
@@ -660,6 +674,14 @@ mod tests {
         attending.join().expect("it has gone");
         assert_eq!(std::fs::read_dir(root.path()).expect("the root").count(), 0);
         assert!(!door.tenure.is_held());
+        // What callers say ends no process; what the file says does.
+        assert!(ended.try_recv().is_err());
+        elsewhere.store(true, Ordering::Relaxed);
+        let (attending, link, heard) = call(&door, &[Request::Start(start)]);
+        assert!(heard.iter().any(|incoming| matches!(incoming, Incoming::Message(Reply::OtherRoot { .. }))));
+        drop((link, heard));
+        attending.join().expect("it has gone");
+        assert!(ended.try_recv().is_ok());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::{done, opening};
 use crate::brain::monitor::Exit;
 use crate::config::{self, AgentSettings, Settings};
 use crate::endpoint::admit::Admission;
-use crate::endpoint::service::{Beating, Mounted, News, Service, Tell, turn_all_away};
+use crate::endpoint::service::{Beating, Elsewhere, Mounted, News, Service, Tell, turn_all_away};
 use crate::link::Limits;
 use crate::pulse;
 use crate::service::log::{Log, MESSAGE_ID, Target, message_id};
@@ -55,6 +55,7 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
         limits: limits(&shared),
         tell: teller(log.logger.clone()),
         mounted: mounted(&settings.right.root),
+        elsewhere: elsewhere(file.clone(), &settings.right.root),
     };
     let beating = Beating::default();
     let _pulse = pulse::take("agent");
@@ -99,6 +100,12 @@ fn mounted(root: &Path) -> Mounted {
             Some(_) => Ok(()),
         }
     })
+}
+
+/// Whether the pair's file names another root than this one by now. One that cannot be read names none.
+fn elsewhere(file: PathBuf, root: &Path) -> Elsewhere {
+    let root = root.to_owned();
+    Arc::new(move || read(&file).is_ok_and(|settings| !settings.right.root.components().eq(root.components())))
 }
 
 /// Which directory lies there; `None`: none.
