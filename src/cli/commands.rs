@@ -36,7 +36,7 @@ enum Command {
     /// synchronised
     Status(StatusOptions),
 
-    /// Rescan both sides, try again what was not synchronised, and reconcile now, by the running brain or without one: exit 3
+    /// Rescan both sides, try again what was not synchronised, and reconcile now, by the running brain or without one: exit 8
     /// if something is left
     Fullsync {
         /// The pair's name, or the path of its file
@@ -57,7 +57,7 @@ enum Command {
         json: bool,
     },
 
-    /// Go on after a pause or a halt, and try again what was not synchronised: exit 3 if something is left
+    /// Go on after a pause or a halt, and try again what was not synchronised: exit 8 if something is left
     Resume {
         /// The pair's name, or the path of its file
         pair: String,
