@@ -650,7 +650,9 @@ mod tests {
         let elsewhere = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let by_file = elsewhere.clone();
         let door = Door {
-            end: Arc::new(move || drop(end.send(()))),
+            end: Arc::new(move || {
+                let _ = end.send(());
+            }),
             elsewhere: Arc::new(move || by_file.load(Ordering::Relaxed)),
             ..door(root.path(), tell)
         };
