@@ -41,6 +41,9 @@ pub struct Teller<'a> {
     dry_run: bool,
     /// A halt is waited out.
     persistent: bool,
+    /// The halt ends by itself once both sides exchange what they know; another one only when they are equal, since it may be
+    /// found again before.
+    passes: bool,
     /// The run ends when what its scans found is dealt with.
     once: bool,
     /// Both sides were equal at some time in this run, or what they differed in at its beginning is dealt with.
@@ -84,6 +87,7 @@ impl<'a> Teller<'a> {
             host: job.settings.right.host.clone(),
             dry_run: job.settings.dryrun,
             persistent: job.persistent,
+            passes: false,
             once: job.settings.first_sync_only || job.settings.dryrun,
             synced: false,
             told_equal: false,
@@ -122,16 +126,19 @@ impl<'a> Teller<'a> {
     pub fn resumed(&mut self) {
         info!(self.log, "going on after the halt");
         self.halts.forget();
-        self.desk.know(|facts, status| (facts.halted, status.halt) = (false, None));
+        self.end_halt();
     }
 
-    /// The pair was halted, and both sides agree to go on.
+    /// The sides exchange what they know, and changes are carried over.
     pub fn goes_on(&mut self) {
-        self.desk.know(|facts, status| {
-            if std::mem::take(&mut facts.halted) {
-                status.halt = None;
-            }
-        });
+        if self.passes {
+            self.end_halt();
+        }
+    }
+
+    fn end_halt(&mut self) {
+        self.passes = false;
+        self.desk.know(|facts, status| (facts.halted, status.halt) = (false, None));
     }
 
     /// Whose words follow: a host has a name.
@@ -274,7 +281,8 @@ impl<'a> Teller<'a> {
             News::Warning { what, text } => self.warn_once((*what).to_owned(), text),
             News::Halted { reason, advice, away } => {
                 let reason = self.named(reason);
-                let advice = match away.filter(|_| self.persistent) {
+                self.passes = away.is_some();
+                let advice = match away.filter(|_| self.persistent && advice.is_empty()) {
                     Some(_) => "it goes on by itself once that is mended",
                     None => advice,
                 };
@@ -391,6 +399,7 @@ impl<'a> Teller<'a> {
                 MESSAGE_ID => message_id::FULL_SYNC, SIDE => "B");
         }
         self.tell_not_set();
+        self.end_halt();
         self.halts.forget();
         for side in std::mem::take(&mut self.scanned) {
             for path in self.problems.settle(side, Instant::now()) {

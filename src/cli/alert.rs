@@ -56,7 +56,8 @@ pub fn main(unit: &str) -> Result<u8, UsageError> {
     let told_by_brain = unit.starts_with(CHECK)
         && std::env::var("MONITOR_EXIT_STATUS").is_ok_and(|status| status == "1")
         && matches!(look(&pair), Ok(Some(status)) if matches!(status.state, State::Disconnected | State::Halted));
-    if !told_by_brain && !(unit.starts_with(AGENT) && told_lately(unit, &text)) {
+    let told = told_by_brain || (unit.starts_with(AGENT) && told_lately(unit, &text));
+    if !told {
         tell(&pair, &text);
     }
     Ok(0)

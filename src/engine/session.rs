@@ -42,7 +42,7 @@ impl Engine {
         let (pair, ours) = (&self.settings.pair, readable(&self.settings.right_root));
         let reason = format!("right side serves {} for pair {pair}, this file says {ours}", readable(root));
         let advice = format!("correct right.root in /etc/psync/{pair}.toml on one of them");
-        self.halt(reason, advice);
+        self.halt_until(reason, advice, Some(Side::Right));
     }
 
     pub(super) fn hello(&mut self, side: Side, hello: Hello, now: Millis) {

@@ -249,7 +249,9 @@ fn a_first_sync_and_a_full_disk(lab: &Lab) {
         "systemctl stop {AGENT}; mv /srv/web /srv/old; mkdir /srv/web
          mount -t tmpfs -o size=24m,nr_inodes=40k tmpfs /srv/web; chown --reference=/srv/old /srv/web; chmod --reference=/srv/old /srv/web"
     ));
-    left.sh(&format!("systemctl start {BRAIN}"));
+    // It takes a while.
+    configure(left, &format!("{SETTINGS}\nbandwidth_limit = 300000"));
+    left.sh(&format!("dd if=/dev/urandom of=/srv/web/first/long bs=1M count=4 status=none; systemctl start {BRAIN}"));
     agree(lab, "syncing", 0, "syncing");
     assert!(status(lab)["last_in_sync"].is_null() || state(lab) == "in-sync", "{}", status(lab));
     in_sync(lab);
