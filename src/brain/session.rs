@@ -310,7 +310,8 @@ impl<'s, 'b> Session<'s, 'b> {
                 let said = self.brain.pause(true, Some(self.left));
                 (said, self.feed(Input::Pause(true)))
             }
-            Order::Resume(mandate) if self.halted => {
+            // A session that has not found the halt of the one before yet is not told of as one that goes on.
+            Order::Resume(mandate) if self.halted || self.brain.desk.facts().halted => {
                 drop(self.brain.pause(false, Some(self.left)));
                 self.brain.teller.resumed();
                 (fine("going on: both sides are looked at again"), Some(Ended::Resumed(mandate)))
