@@ -342,8 +342,15 @@ fn scan_alone(root: &Path, pair: &str) -> f64 {
         done: None,
     };
     let (mut endpoint, watcher) = open(&opening, clock(), drop).expect("the root opens");
-    let start =
-        Start { pair: pair.to_owned(), incarnation: 1, accept: false, union: false, filters: [0; 32], dry_run: false };
+    let start = Start {
+        pair: pair.to_owned(),
+        incarnation: 1,
+        accept: false,
+        union: false,
+        filters: [0; 32],
+        dry_run: false,
+        root: vec![],
+    };
     let mut out = Vec::new();
     endpoint.handle(Request::Start(start), clock(), &mut out).expect("start");
     let Some(Reply::Hello(hello)) = out.pop() else { panic!("no Hello: {out:?}") };

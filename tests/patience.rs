@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use psync::brain::alarm::Alert;
 use psync::brain::desk::{Desk, Mandate};
 use psync::brain::monitor::{Exit, LinkState, Monitor, Progress};
 use psync::brain::status::State;
@@ -66,8 +67,8 @@ impl Monitor for Counting {
     fn halted(&self, reason: &str, advice: &str) {
         self.inner.halted(reason, advice);
     }
-    fn alert(&self, reason: &str, advice: &str) {
-        self.inner.alert(reason, advice);
+    fn alert(&self, alert: &Alert) {
+        self.inner.alert(alert);
     }
     fn problem(&self, path: &RelPath, text: &str) {
         self.inner.problem(path, text);
@@ -157,6 +158,7 @@ fn a_right_side_that_is_away_for_hours_costs_nothing_and_gets_everything() {
         right: RightCommand::Proxy(command.into()),
         mandate: Mandate::default(),
         persistent: true,
+        anew: false,
         // A minute and a second, a thousand times as fast.
         pauses: (Duration::from_millis(1), Duration::from_millis(60)),
         checksum: false,

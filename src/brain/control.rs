@@ -25,6 +25,8 @@ pub enum Request {
         #[serde(default)]
         union: bool,
     },
+    /// The settings in force.
+    Settings {},
     /// A check has ended, and this came of it.
     Checked {
         check: CheckStatus,
@@ -36,6 +38,7 @@ pub enum Request {
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
     Status(Box<Status>),
+    Settings(serde_json::Value),
     Ok(String),
     Error(String),
 }
@@ -55,6 +58,7 @@ pub fn answer(desk: &Desk, line: &str) -> Vec<String> {
 fn obey(desk: &Desk, request: Request) -> Reply {
     let order = match request {
         Request::Status {} => return Reply::Status(Box::new(desk.status())),
+        Request::Settings {} => return Reply::Settings(desk.settings()),
         Request::Checked { check } => {
             desk.update(|status| status.check = Some(check));
             return Reply::Ok("noted".to_owned());

@@ -5,7 +5,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::status::{Link, LinkWord, SideStatus, State, Status, wall};
+use super::state::Facts;
+use super::status::{Link, LinkWord, Rates, SideStatus, State, Status, wall};
 use crate::config::Settings;
 use crate::endpoint::heartbeat::Heartbeat;
 
@@ -60,6 +61,9 @@ pub struct Desk {
 
 struct Board {
     status: Status,
+    facts: Facts,
+    /// The settings in force, as they were read.
+    settings: serde_json::Value,
     listener: Listener,
     /// The line that was told last, with its state and time.
     told: Option<(String, State, Instant)>,
@@ -87,6 +91,7 @@ impl Desk {
             state: State::Starting,
             since: now,
             halt: None,
+            paused: None,
             link: Link { state: LinkWord::Down, since: now, reason: None, next_attempt: None },
             left,
             right,
@@ -104,7 +109,13 @@ impl Desk {
             problems: Vec::new(),
             conflicts: Vec::new(),
         };
-        let board = Board { status, listener: Box::new(listener), told: None };
+        let board = Board {
+            status,
+            facts: Facts::default(),
+            settings: serde_json::to_value(settings).unwrap_or_default(),
+            listener: Box::new(listener),
+            told: None,
+        };
         Desk { board: Mutex::new(board), tray: Mutex::default(), heart: Mutex::default() }
     }
 
@@ -145,23 +156,51 @@ impl Desk {
         self.tray().slips.pop_front()
     }
 
-    /// Changes the status, and tells the listener if that made another line of it.
+    /// The settings in force, as they were read.
+    pub fn settings(&self) -> serde_json::Value {
+        self.board().settings.clone()
+    }
+
+    /// From now on these are in force.
+    pub fn set_settings(&self, settings: &Settings) {
+        self.board().settings = serde_json::to_value(settings).unwrap_or_default();
+    }
+
+    /// What the brain knows of itself.
+    pub(super) fn facts(&self) -> Facts {
+        self.board().facts
+    }
+
+    /// Changes what the status tells beside the state, and tells the listener if that made another line of it.
     pub(super) fn update(&self, change: impl FnOnce(&mut Status)) {
+        self.know(|_, status| change(status));
+    }
+
+    /// Changes what the brain knows of itself, from which the state follows, and the rest of the status with it.
+    pub(super) fn know(&self, change: impl FnOnce(&mut Facts, &mut Status)) {
         let mut board = self.board();
-        let before = board.status.state;
-        change(&mut board.status);
-        if board.status.state != before {
-            board.status.since = wall();
+        let Board { status, facts, .. } = &mut *board;
+        change(facts, status);
+        let state = facts.state();
+        if status.state != state {
+            (status.state, status.since) = (state, wall());
+        }
+        if !facts.paused {
+            status.paused = None;
+        } else if status.paused.is_none() {
+            status.paused = Some(wall());
+        }
+        if !facts.met {
+            // Nothing is under way where there is no session.
+            (status.left.scanning, status.right.scanning) = (false, false);
+            (status.in_flight, status.rates) = (0, Rates::default());
         }
         board.tell();
     }
 
-    pub(super) fn status_state(&self) -> State {
-        self.board().status.state
-    }
-
-    pub(super) fn set_state(&self, state: State) {
-        self.update(|status| status.state = state);
+    /// Looks at the status without taking a copy of it.
+    pub(super) fn read<T>(&self, look: impl FnOnce(&Status) -> T) -> T {
+        look(&self.board().status)
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
@@ -199,14 +238,17 @@ mod tests {
         let listener = told.clone();
         let desk =
             Desk::new("p", &Settings::default(), move |line| listener.lock().expect("lock").push(line.to_owned()));
-        desk.set_state(State::Connecting);
-        desk.set_state(State::Connecting);
-        desk.set_state(State::InSync);
-        desk.set_state(State::Syncing);
+        let on = Facts { opened: true, met: true, running: true, ..Facts::default() };
+        let know = |next: Facts| desk.know(|facts, _| *facts = next);
+        know(Facts { opened: true, ..Facts::default() });
+        know(Facts { opened: true, ..Facts::default() });
+        know(Facts { in_sync: true, ..on });
+        know(on);
         desk.update(|status| status.queue = 7);
-        desk.set_state(State::Paused);
+        know(Facts { paused: true, ..on });
         let told = told.lock().expect("lock").clone();
         assert_eq!(told, ["connecting", "in sync: 0 files", "paused (`psync resume p` goes on)"]);
+        assert!(desk.status().paused.is_some());
     }
 
     #[test]

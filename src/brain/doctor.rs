@@ -1,5 +1,7 @@
 //! A side is examined for `psync doctor`: here by this process, on another host as a check reaches it.
 
+use std::os::unix::ffi::OsStrExt;
+
 use super::sides::opening;
 use super::trash::ask;
 use crate::config::{RightCommand, Settings};
@@ -11,9 +13,20 @@ use crate::model::Side;
 /// reached.
 pub fn examine(settings: &Settings, pair: &str, right: &RightCommand, side: Side) -> Result<Examination, String> {
     if side == Side::Left || settings.is_local() {
-        let opening = opening(settings, pair, side);
-        return Ok(Survey::open(opening.root, pair, &opening.scope())?.examine());
+        return examine_here(settings, pair, side);
     }
-    let said = ask(settings, pair, right, side, &[Ask::Examine])?;
+    let said = ask(
+        settings,
+        pair,
+        right,
+        side,
+        &[Ask::Examine { root: settings.right.root.as_os_str().as_bytes().to_vec() }],
+    )?;
     said.examination.ok_or_else(|| "it does not answer".to_owned())
+}
+
+/// The same of a side whose root is on this host.
+pub fn examine_here(settings: &Settings, pair: &str, side: Side) -> Result<Examination, String> {
+    let opening = opening(settings, pair, side);
+    Ok(Survey::open(opening.root, pair, &opening.scope())?.examine())
 }

@@ -1,5 +1,6 @@
 //! The brain: the thread that feeds the engine and carries out its effects, over sessions that come and go.
 
+pub mod alarm;
 pub mod check;
 pub mod control;
 pub mod desk;
@@ -7,9 +8,12 @@ pub mod doctor;
 mod lasting;
 pub mod monitor;
 mod patience;
+mod pause;
 mod progress;
+mod rates;
 mod session;
 mod sides;
+mod state;
 pub mod status;
 mod tell;
 pub mod trash;
@@ -23,15 +27,18 @@ use slog::Logger;
 
 use crate::config::{AgentSettings, RightCommand, Settings, pair_command};
 use crate::endpoint::heartbeat::Heartbeat;
+use crate::endpoint::serve::clock;
 use crate::engine::guard::Guard;
+use crate::model::Millis;
 use crate::pulse;
 use crate::service::signals::Stop;
 use crate::service::watchdog::Heart;
+use alarm::Alarm;
 use desk::{Answer, Desk, Mandate, Order, Slip};
 use monitor::{Exit, LinkState, Monitor};
 use session::{Ended, Session};
 use sides::{Heard, Left, Right, Words};
-use status::{FullSync, Link, LinkWord, State, wall};
+use status::{FullSync, Link, LinkWord, wall};
 use tell::Teller;
 
 /// What a brain needs to run a pair.
@@ -45,6 +52,8 @@ pub struct Job {
     pub mandate: Mandate,
     /// It does not give up when a side is lost, and a halt waits for an administrator.
     pub persistent: bool,
+    /// A left root that is lost is served by another process, which sees it as it lies then; this one's sandbox does not.
+    pub anew: bool,
     /// The first and the longest pause before a lost side is called again; see [`PAUSES`].
     pub pauses: (Duration, Duration),
     /// Every file is read before both sides count as equal.
@@ -84,7 +93,11 @@ pub fn run_at(desk: &Desk, job: &Job, monitor: Arc<dyn Monitor>, stop: Stop) -> 
         heard_in,
         heard,
         incarnation: started_at(),
-        paused: false,
+        paused: pause::Pause::default(),
+        rest: job.pauses.0,
+        mandate: job.mandate,
+        alarm: Alarm::default(),
+        owed_since: None,
         guard: None,
         words: Words::default(),
     };
@@ -105,7 +118,14 @@ struct Brain<'a> {
     heard_in: SyncSender<Heard>,
     heard: Receiver<Heard>,
     incarnation: u64,
-    paused: bool,
+    paused: pause::Pause,
+    /// How long a side that cannot serve for now is left alone.
+    rest: Duration,
+    /// What an administrator accepts, for the next session.
+    mandate: Mandate,
+    alarm: Alarm,
+    /// When the oldest change came that was reported in the last session, and is not recorded on both sides.
+    owed_since: Option<Millis>,
     /// What the last session knew of deletions.
     guard: Option<Guard>,
     /// What the process says that leads to the right side.
@@ -114,24 +134,26 @@ struct Brain<'a> {
 
 impl Brain<'_> {
     fn run(mut self) -> Exit {
-        let mut mandate = self.job.mandate;
         let (shortest, longest) = self.job.pauses;
         let mut pause = shortest;
         let mut lefts = 0;
         let mut opened = false;
         loop {
-            self.desk.set_state(State::Starting);
+            self.desk.know(|facts, _| facts.opened = false);
             lefts += 1;
             let reason = match self.open_left(lefts) {
                 Ok(left) => {
                     opened = true;
-                    let ended = self.serve(&left, &mut mandate);
+                    self.desk.know(|facts, _| facts.opened = true);
+                    self.keep_pause(&left);
+                    let ended = self.serve(&left);
+                    self.desk.know(|facts, _| facts.opened = false);
                     self.desk.set_heart(None);
                     left.end(&self.heard);
                     match ended {
                         Ended::Exit(exit) => return exit,
                         Ended::Resumed(next) => {
-                            mandate = next;
+                            self.mandate = next;
                             continue;
                         }
                         Ended::LeftFailed(reason) => {
@@ -170,16 +192,18 @@ impl Brain<'_> {
     }
 
     /// Sessions with the right side, one after the other, until the run or the left side ends.
-    fn serve(&mut self, left: &Left, mandate: &mut Mandate) -> Ended {
+    fn serve(&mut self, left: &Left) -> Ended {
         let mut lost_since: Option<Instant> = None;
         let (shortest, longest) = self.job.pauses;
         let mut pause = shortest;
+        let host = self.job.settings.right.host.clone();
         loop {
             self.incarnation += 1;
             self.link(&LinkState::Connecting);
             let ended = match Right::start(&self.job, self.incarnation, self.heard_in.clone(), &self.words) {
                 Ok(right) => {
-                    let mut session = Session::new(self, left, &right, *mandate);
+                    let mandate = self.mandate;
+                    let mut session = Session::new(self, left, &right, mandate);
                     let ended = session.run();
                     let (greeted, settled) = (session.greeted, session.settled);
                     if greeted {
@@ -187,12 +211,13 @@ impl Brain<'_> {
                     }
                     if settled {
                         // What was accepted counts until both sides are equal.
-                        *mandate = Mandate::default();
+                        self.mandate = Mandate::default();
+                        self.rest = shortest;
                     }
                     // The process at the other end gets some seconds.
                     let farewell = pulse::rest(Duration::from_secs(10), || right.end());
                     match ended {
-                        Ended::RightLost(error) => Err(farewell.explain(&error)),
+                        Ended::RightLost(error) => Err(farewell.explain(&error, host.as_deref())),
                         ended => Ok(ended),
                     }
                 }
@@ -218,7 +243,7 @@ impl Brain<'_> {
             if let Some(exit) = given_up {
                 return Ended::Exit(exit);
             }
-            if let Some(ended) = self.wait(pause, Some(left.number)) {
+            if let Some(ended) = self.wait(pause, Some(left)) {
                 return ended;
             }
             pause = (pause * 2).min(longest);
@@ -226,17 +251,19 @@ impl Brain<'_> {
     }
 
     /// Waits while a side is lost; what the left says is void until the next session, but for its end.
-    fn wait(&mut self, pause: Duration, left: Option<u64>) -> Option<Ended> {
+    fn wait(&mut self, pause: Duration, left: Option<&Left>) -> Option<Ended> {
         let until = Instant::now() + pause;
         while !self.stop.is_set() {
             while let Some(Slip { order, answer }) = self.desk.next_order() {
-                drop(answer.send(self.obey_idle(order)));
+                drop(answer.send(self.obey_idle(order, left)));
             }
+            self.show_waiting(left);
+            self.look_for_alerts();
             let rest = until.saturating_duration_since(Instant::now()).min(IDLE);
             match pulse::rest(rest, || self.heard.recv_timeout(rest)) {
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) if Instant::now() >= until => return None,
-                Ok(Heard::LeftEnded(number, served)) if left == Some(number) => {
+                Ok(Heard::LeftEnded(number, served)) if left.is_some_and(|left| left.number == number) => {
                     return Some(Ended::LeftFailed(served.err().unwrap_or_else(|| "its thread has ended".to_owned())));
                 }
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
@@ -246,27 +273,60 @@ impl Brain<'_> {
     }
 
     /// An order while there is no session.
-    fn obey_idle(&mut self, order: Order) -> Answer {
+    fn obey_idle(&mut self, order: Order, left: Option<&Left>) -> Answer {
         match order {
             Order::FullSync { checksum } => {
                 let number = self.want_full_sync(checksum);
                 Err(format!("a side is lost: full sync {number} runs once both can be reached"))
             }
             Order::Expire => Err("a side is lost: `psync status` says why".to_owned()),
-            Order::Pause => {
-                self.paused = true;
-                Ok("paused".to_owned())
+            Order::Pause => self.pause(true, left),
+            Order::Resume(mandate) if self.desk.facts().halted => {
+                drop(self.pause(false, left));
+                self.teller.resumed();
+                self.mandate = mandate;
+                Ok("going on once both sides can be reached".to_owned())
             }
             Order::Resume(mandate) if mandate.accept => Err("not halted: there is nothing to accept".to_owned()),
-            Order::Resume(_) => {
-                let was = std::mem::replace(&mut self.paused, false);
-                Ok(if was { "resumed" } else { "neither paused nor halted" }.to_owned())
-            }
+            Order::Resume(_) if self.is_paused() => self.pause(false, left),
+            Order::Resume(_) => Ok("neither paused nor halted".to_owned()),
             Order::Reload(settings) => {
                 self.take_settings(*settings);
                 Ok("reloaded".to_owned())
             }
         }
+    }
+
+    /// What waits on this side while no session takes it, and since when.
+    fn waiting(&self, left: &Left) -> (u64, Option<Millis>) {
+        let waiting = left.waiting();
+        let owed = self.owed_since.filter(|_| waiting.open() > 0);
+        (waiting.dirty() + waiting.open(), waiting.oldest().into_iter().chain(owed).min())
+    }
+
+    /// Shows it. A side that is not open sees nothing.
+    fn show_waiting(&self, left: Option<&Left>) {
+        let Some(left) = left else { return };
+        let (queue, oldest) = self.waiting(left);
+        let lag = oldest.map_or(0, |since| clock().saturating_sub(since));
+        let stats = left.stats();
+        let held = left.waiting().files().filter(|_| !self.job.settings.dryrun);
+        self.desk.update(|status| {
+            if let Some((files, bytes)) = held {
+                (status.left.files, status.left.bytes) = (files, bytes);
+                (status.files, status.bytes) = (files, bytes);
+            }
+            (status.queue, status.lag_seconds) = (queue, lag as f64 / 1000.0);
+            status.left.watches = Some(stats.watches as u64);
+            (status.left.events, status.left.overflows) = (Some(stats.events), Some(stats.overflows));
+        });
+    }
+
+    /// Tells an administrator what he should hear of.
+    fn look_for_alerts(&mut self) {
+        let (alarm, after) = (&mut self.alarm, self.job.settings.alert_after);
+        let alerts = self.desk.read(|status| alarm.look(status, after, clock()));
+        alerts.iter().for_each(|alert| self.monitor.alert(alert));
     }
 
     /// Notes that a full sync is to come; its number.
@@ -313,19 +373,18 @@ fn show_link(desk: &Desk, state: &LinkState) {
         LinkState::Up => (LinkWord::Up, None, None),
         LinkState::Down { reason, retry } => (LinkWord::Down, Some(reason.clone()), *retry),
     };
-    desk.update(|status| {
+    desk.know(|facts, status| {
         let now = wall();
         let since = if status.link.state == word { status.link.since } else { now };
         // Why it was down is worth knowing while it is called again.
         let reason = reason.or_else(|| status.link.reason.take().filter(|_| word == LinkWord::Connecting));
-        let was_lost = status.state == State::Disconnected;
         status.link = Link { state: word, since, reason, next_attempt: next.map(|seconds| now + seconds) };
         status.totals.links += u64::from(word == LinkWord::Up);
-        status.state = match word {
-            LinkWord::Down => State::Disconnected,
-            LinkWord::Connecting if was_lost => State::Disconnected,
-            _ => State::Connecting,
-        };
+        match word {
+            LinkWord::Down => facts.lose(),
+            LinkWord::Connecting => facts.end_session(),
+            LinkWord::Up => facts.meet(),
+        }
     });
 }
 

@@ -1,5 +1,6 @@
 //! How the brain tells a user what it does. The brain reports, the caller shows.
 
+use super::alarm::Alert;
 use crate::model::RelPath;
 
 /// Told by the brain what a user wants to know, from any of its threads. Must not block for long.
@@ -15,8 +16,8 @@ pub trait Monitor: Send + Sync {
     fn round_over(&self, left: u64, files: u64, ends: bool);
     /// Propagation has stopped. `advice`: what the user can do.
     fn halted(&self, reason: &str, advice: &str);
-    /// The pair waits for an administrator. Told once for each halt.
-    fn alert(&self, reason: &str, advice: &str);
+    /// An administrator should hear of this, who looks at nothing. Told once for each cause, and once when it is over.
+    fn alert(&self, alert: &Alert);
     /// This path is not synchronised for now.
     fn problem(&self, path: &RelPath, text: &str);
     /// The problem of this path is over.

@@ -1,12 +1,12 @@
 //! One session: from the first word of both sides to the loss of one, or the end of the run.
 
+use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use super::desk::{Answer, Mandate, Order, Slip};
 use super::monitor::{Exit, LinkState};
 use super::sides::{Heard, Left, Right, filter_digest};
-use super::status::State;
 use super::{Brain, IDLE, Job};
 use crate::config::{ConflictCopies, ConflictRule, Settings};
 use crate::endpoint::max_delete;
@@ -45,6 +45,8 @@ pub struct Session<'s, 'b> {
     engine: Engine,
     stopping: Option<Instant>,
     halted: bool,
+    /// The side that cannot serve for now, and since when.
+    away: Option<(Side, Instant)>,
     /// The right side said what cannot be, and is not listened to any more.
     put_out: bool,
     refreshed: Option<Instant>,
@@ -76,6 +78,7 @@ impl<'s, 'b> Session<'s, 'b> {
             engine,
             stopping: None,
             halted: false,
+            away: None,
             put_out: false,
             refreshed: None,
             asked: Vec::new(),
@@ -89,6 +92,11 @@ impl<'s, 'b> Session<'s, 'b> {
         let ended = self.go_on();
         self.send_asked();
         self.brain.guard = Some(self.engine.guard());
+        self.brain.owed_since = match self.greeted {
+            true => self.engine.oldest(),
+            false => self.brain.owed_since,
+        };
+        self.brain.desk.know(|facts, _| facts.end_session());
         ended
     }
 
@@ -97,7 +105,7 @@ impl<'s, 'b> Session<'s, 'b> {
         loop {
             if self.brain.stop.is_set() && self.stopping.is_none() {
                 self.stopping = Some(Instant::now());
-                self.brain.desk.set_state(State::Stopping);
+                self.brain.desk.know(|facts, _| facts.stopping = true);
                 if !self.met {
                     return Ended::Exit(Exit::Done);
                 }
@@ -133,10 +141,25 @@ impl<'s, 'b> Session<'s, 'b> {
             }
             self.send_asked();
             self.refresh();
-            if let Some(ended) = ended {
+            if let Some(ended) = ended.or_else(|| self.try_again()) {
                 return ended;
             }
         }
+    }
+
+    /// A side that could not serve for now is opened anew after a while. Until it serves the pair stays halted.
+    fn try_again(&mut self) -> Option<Ended> {
+        let (side, since) = self.away.filter(|_| self.brain.job.persistent && self.stopping.is_none())?;
+        if since.elapsed() < self.brain.rest {
+            return None;
+        }
+        // What was accepted was accepted of what lay there then.
+        self.brain.mandate = Mandate::default();
+        self.brain.rest = (self.brain.rest * 2).min(self.brain.job.pauses.1);
+        Some(match side {
+            Side::Right => Ended::Reconnect,
+            Side::Left => Ended::LeftFailed("the root was lost".to_owned()),
+        })
     }
 
     fn send_asked(&mut self) {
@@ -170,6 +193,7 @@ impl<'s, 'b> Session<'s, 'b> {
                 drop(place);
                 if matches!(reply, Reply::Hello(_)) && !std::mem::replace(&mut self.greeted, true) {
                     self.brain.link(&LinkState::Up);
+                    self.refreshed = None;
                 }
                 self.feed(Input::Reply(Side::Right, reply))
             }
@@ -182,7 +206,7 @@ impl<'s, 'b> Session<'s, 'b> {
     fn begin(&mut self) -> Option<Ended> {
         self.met = true;
         self.brain.teller.begin(&self.brain.job.settings);
-        if self.brain.paused {
+        if self.brain.is_paused() {
             drop(self.feed(Input::Pause(true)));
         }
         let Mandate { accept, union } = self.mandate;
@@ -217,7 +241,15 @@ impl<'s, 'b> Session<'s, 'b> {
                 Effect::Tell(news) => {
                     match &news {
                         News::InSync { .. } => self.settled = true,
-                        News::Halted { .. } => self.halted = true,
+                        // The next process tells what is missing, and waits for it.
+                        News::Halted { reason, away: Some(Side::Left), .. } if self.brain.job.anew => {
+                            self.brain.monitor.note(&format!("{reason}: starting anew, to see what lies there then"));
+                            return Some(Ended::Exit(Exit::InitialSyncFailed));
+                        }
+                        News::Halted { away, .. } => {
+                            self.halted = true;
+                            self.away = away.map(|side| (side, Instant::now()));
+                        }
                         News::Stopped => ended = Some(Ended::Exit(self.done())),
                         _ => {}
                     }
@@ -275,20 +307,21 @@ impl<'s, 'b> Session<'s, 'b> {
                 (fine("both sides look through their trash"), None)
             }
             Order::Pause => {
-                self.brain.paused = true;
-                (fine("paused"), self.feed(Input::Pause(true)))
+                let said = self.brain.pause(true, Some(self.left));
+                (said, self.feed(Input::Pause(true)))
             }
-            Order::Resume(mandate) if self.halted => {
-                self.brain.paused = false;
+            // A session that has not found the halt of the one before yet is not told of as one that goes on.
+            Order::Resume(mandate) if self.halted || self.brain.desk.facts().halted => {
+                drop(self.brain.pause(false, Some(self.left)));
                 self.brain.teller.resumed();
                 (fine("going on: both sides are looked at again"), Some(Ended::Resumed(mandate)))
             }
             Order::Resume(Mandate { accept: true, .. }) => {
                 (Err("not halted: there is nothing to accept".to_owned()), None)
             }
-            Order::Resume(_) if self.brain.paused => {
-                self.brain.paused = false;
-                (fine("resumed"), self.feed(Input::Pause(false)))
+            Order::Resume(_) if self.brain.is_paused() => {
+                let said = self.brain.pause(false, Some(self.left));
+                (said, self.feed(Input::Pause(false)))
             }
             Order::Resume(_) => (fine("neither paused nor halted"), None),
             Order::Reload(settings) => (fine("reloaded"), self.reload(*settings)),
@@ -304,47 +337,45 @@ impl<'s, 'b> Session<'s, 'b> {
 
     /// Writes on the board how things stand.
     fn refresh(&mut self) {
-        let state = self.state();
+        let now = clock();
+        let running = self.engine.is_running() && !self.halted;
+        if running {
+            self.brain.teller.goes_on();
+        }
+        let scanning = Side::BOTH.map(|side| self.engine.is_scanning(side));
+        let (in_sync, greeted) = (self.engine.is_in_sync(), self.greeted);
         let desk = self.brain.desk;
-        if self.refreshed.is_some_and(|when| when.elapsed() < REFRESH) && desk.status_state() == state {
+        let before = desk.facts();
+        let mut facts = before;
+        facts.stopping |= self.stopping.is_some();
+        if greeted {
+            facts.meet();
+        }
+        (facts.running, facts.scanning, facts.in_sync) = (running, scanning.contains(&true), in_sync);
+        if facts == before && self.refreshed.is_some_and(|when| when.elapsed() < REFRESH) {
             return;
         }
         self.refreshed = Some(Instant::now());
         let (pending, flights) = self.engine.load();
-        let lag = self.engine.oldest().map_or(0, |since| clock().saturating_sub(since));
-        let scanning = Side::BOTH.map(|side| self.engine.is_scanning(side));
+        let waiting = self.left.waiting();
+        let (queue, oldest) = match greeted {
+            // While the pair is paused nobody takes what users change.
+            true => (pending as u64 + waiting.dirty(), self.engine.oldest().into_iter().chain(waiting.oldest()).min()),
+            false => self.brain.waiting(self.left),
+        };
+        let lag = oldest.map_or(0, |since| now.saturating_sub(since));
         let stats = self.left.stats();
         let rates = self.brain.teller.rates();
-        desk.update(|status| {
-            status.state = state;
-            (status.queue, status.in_flight) = (pending as u64, flights as u64);
+        desk.know(|known, status| {
+            *known = facts;
+            (status.queue, status.in_flight) = (queue, flights as u64);
             status.lag_seconds = lag as f64 / 1000.0;
             (status.left.scanning, status.right.scanning) = (scanning[0], scanning[1]);
             status.left.watches = Some(stats.watches as u64);
             (status.left.events, status.left.overflows) = (Some(stats.events), Some(stats.overflows));
             status.rates = rates;
         });
-    }
-
-    fn state(&self) -> State {
-        if self.stopping.is_some() {
-            State::Stopping
-        } else if self.halted {
-            State::Halted
-        } else if !self.greeted {
-            // It may have been lost before, and stays so until it answers.
-            self.brain.desk.status_state()
-        } else if self.brain.paused {
-            State::Paused
-        } else if self.engine.is_in_sync() {
-            State::InSync
-        } else if Side::BOTH.into_iter().any(|side| self.engine.is_scanning(side)) {
-            State::Scanning
-        } else if self.engine.is_running() {
-            State::Syncing
-        } else {
-            State::Connecting
-        }
+        self.brain.look_for_alerts();
     }
 }
 
@@ -369,5 +400,9 @@ fn rules(job: &Job) -> engine::Settings {
         dry_run: settings.dryrun,
         once: settings.first_sync_only || settings.dryrun,
         filters: filter_digest(settings),
+        right_root: match settings.is_local() {
+            true => Vec::new(),
+            false => settings.right.root.as_os_str().as_bytes().to_vec(),
+        },
     }
 }

@@ -18,7 +18,7 @@ use crate::endpoint::heartbeat::Heartbeat;
 use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::open::{Opening, open};
 use crate::endpoint::serve::{Inbound, Over, Tuning, clock, serve};
-use crate::endpoint::{max_delete, style};
+use crate::endpoint::{Waiting, max_delete, style};
 use crate::filter::FilterSettings;
 use crate::link::channel::{Channel, Incoming};
 use crate::link::handshake::{Hello, Role};
@@ -61,6 +61,7 @@ pub struct Left {
     thread: JoinHandle<()>,
     watcher: Arc<InotifyTree>,
     own: Option<OwnDir>,
+    waiting: Arc<Waiting>,
 }
 
 impl Left {
@@ -71,7 +72,7 @@ impl Left {
         let sink = move |told| drop(events.send(told));
         let opening = opening(&job.settings, &job.pair, Side::Left);
         let (mut endpoint, watcher) = open(&opening, clock(), sink)?;
-        let (its_watcher, own) = (watcher.clone(), endpoint.own_dir());
+        let (its_watcher, own, waiting) = (watcher.clone(), endpoint.own_dir(), endpoint.waiting());
         let run = move || {
             let _pulse = pulse::take("left");
             let served = serve(&mut endpoint, &inbox_out, |reply| heard.send(Heard::Left(number, reply)).is_ok());
@@ -86,7 +87,7 @@ impl Left {
             pulse::lean(|| drop(heard.send(Heard::LeftEnded(number, served))));
         };
         let thread = thread::Builder::new().name("left".into()).spawn(run).map_err(|e| e.to_string())?;
-        Ok(Left { number, inbox, thread, watcher, own })
+        Ok(Left { number, inbox, thread, watcher, own, waiting })
     }
 
     /// Its sign of life. A dry run makes no file, and has none.
@@ -99,6 +100,11 @@ impl Left {
     /// psync's own directory, as it has it open; a dry run has none.
     pub fn own_dir(&self) -> Option<OwnDir> {
         self.own.clone()
+    }
+
+    /// What waits on it while nobody takes its reports.
+    pub fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 
     /// What its watcher counts.
@@ -304,8 +310,8 @@ impl Farewell {
     }
 
     /// Why the right side was lost.
-    pub fn explain(&self, error: &LinkError) -> String {
-        failure::explain(error, &self.said, self.status)
+    pub fn explain(&self, error: &LinkError, host: Option<&str>) -> String {
+        failure::explain(error, &self.said, self.status, host)
     }
 }
 

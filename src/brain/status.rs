@@ -15,10 +15,13 @@ pub struct Status {
     /// Since when the state is what it is.
     pub since: u64,
     pub halt: Option<Halt>,
+    /// Since when an administrator's pause lasts, in whatever state the pair is.
+    #[serde(default)]
+    pub paused: Option<u64>,
     pub link: Link,
     pub left: SideStatus,
     pub right: SideStatus,
-    /// Changes that were reported and wait.
+    /// Changes that wait; while a side is lost, those that this side has seen.
     pub queue: u64,
     /// Actions under way.
     pub in_flight: u64,
@@ -26,7 +29,7 @@ pub struct Status {
     pub lag_seconds: f64,
     pub rates: Rates,
     pub totals: Totals,
-    /// Files of the pair and their bytes, when it was last in sync.
+    /// Files that are on both sides as they were agreed on, and their bytes.
     pub files: u64,
     pub bytes: u64,
     pub last_in_sync: Option<u64>,
@@ -127,9 +130,14 @@ pub struct SideStatus {
     pub scanning: bool,
     /// How often the whole tree was read since the start.
     pub scans: u64,
-    /// Seen by the scan that runs, or by the last one.
+    /// In this side's archive.
     pub files: u64,
     pub bytes: u64,
+    /// Seen by the scan that runs, or by the last one.
+    #[serde(default)]
+    pub seen_files: u64,
+    #[serde(default)]
+    pub seen_bytes: u64,
     /// Files that were not compared with what was agreed on: both sides' were taken for equal unread, or only a look at the
     /// contents tells what was written since.
     #[serde(default)]
@@ -143,7 +151,7 @@ pub struct SideStatus {
     pub overflows: Option<u64>,
 }
 
-/// Of the last minute.
+/// Of the last seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     pub actions_per_second: f64,
@@ -231,20 +239,45 @@ impl Status {
         }
     }
 
+    /// Whether the full sync that was begun goes on. It does not while a side is lost, or the pair is halted or paused.
+    pub fn syncs_fully(&self) -> bool {
+        let under_way = matches!(self.state, State::Connecting | State::Scanning | State::Syncing | State::InSync);
+        under_way && self.full_sync.as_ref().is_some_and(|sync| sync.ended.is_none())
+    }
+
+    /// Whether the left's changes are counted: it is watched from its first scan on, which begins when both sides meet.
+    pub fn sees_changes(&self) -> bool {
+        self.left.watches != Some(0)
+    }
+
     /// The status in one line, for systemd.
     pub fn line(&self) -> String {
         let state = self.state.word();
+        // Beside the state, since it outlives a lost line and a restart.
+        let paused = || match self.paused {
+            Some(_) => format!("; paused as well (`psync resume {}` ends that)", self.pair),
+            None => String::new(),
+        };
         match self.state {
             State::Halted => {
-                let why = self.halt.as_ref().map(|halt| format!(": {} ({})", halt.reason, halt.advice));
+                let advice = |halt: &Halt| match halt.advice.as_str() {
+                    "" => String::new(),
+                    advice => format!(" ({advice})"),
+                };
+                let why = self.halt.as_ref().map(|halt| format!(": {}{}", halt.reason, advice(halt)));
                 format!("{state}{}", why.unwrap_or_default())
             }
             State::Disconnected => {
                 let why = self.link.reason.as_ref().map(|reason| format!(": {reason}"));
-                format!("{state}{}; trying again", why.unwrap_or_default())
+                let waiting = match self.queue {
+                    0 if !self.sees_changes() => "; what waits here is known once both sides meet".to_owned(),
+                    0 => String::new(),
+                    waiting => format!("; {waiting} waiting here"),
+                };
+                format!("{state}{}; trying again{waiting}{}", why.unwrap_or_default(), paused())
             }
             State::Scanning => {
-                format!("{state}: {} files on the left, {} on the right", self.left.files, self.right.files)
+                format!("{state}: {} files on the left, {} on the right", self.left.seen_files, self.right.seen_files)
             }
             State::Syncing => format!("{state}: {} waiting, {} under way", self.queue, self.in_flight),
             State::InSync => {
@@ -254,7 +287,8 @@ impl Status {
                 format!("{state}: {} files{problems}{unproven}", self.files)
             }
             State::Paused => format!("{state} (`psync resume {}` goes on)", self.pair),
-            State::Starting | State::Connecting | State::Stopping => state.to_owned(),
+            State::Starting | State::Connecting => format!("{state}{}", paused()),
+            State::Stopping => state.to_owned(),
         }
     }
 }

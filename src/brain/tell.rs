@@ -1,6 +1,6 @@
 //! From the engine's news to the monitor, the log and the board.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use super::lasting::Lasting;
 use super::monitor::Monitor;
 use super::patience::{Patience, Verdict};
 use super::progress::Count;
+use super::rates::Meter;
 use super::status::{ConflictStatus, FullSync, Halt, ProblemStatus, Rates, wall};
 use crate::config::Settings;
 use crate::endpoint::message::{Reply, Request};
@@ -29,15 +30,20 @@ const NOTES: usize = 4096;
 const LOOK: Duration = Duration::from_secs(60);
 /// Problems and conflicts that the board shows.
 const SHOWN: (usize, usize) = (100, 20);
-/// Rates are those of so long a time.
-const WINDOW: Duration = Duration::from_secs(60);
 
 pub struct Teller<'a> {
     monitor: &'a dyn Monitor,
     desk: &'a Desk,
     log: Logger,
     pair: String,
+    /// The right side's host, if it has one of its own.
+    host: Option<String>,
     dry_run: bool,
+    /// A halt is waited out.
+    persistent: bool,
+    /// The halt ends by itself once both sides exchange what they know; another one only when they are equal, since it may be
+    /// found again before.
+    passes: bool,
     /// The run ends when what its scans found is dealt with.
     once: bool,
     /// Both sides were equal at some time in this run, or what they differed in at its beginning is dealt with.
@@ -61,8 +67,7 @@ pub struct Teller<'a> {
     halts: Repeats,
     next_look: Instant,
     full_syncs: u64,
-    /// What was done, by the second in which it was.
-    done: VecDeque<(Instant, u64, u64)>,
+    meter: Meter,
     /// What is under way, to be written down once it is done.
     begun: BTreeMap<Generation, Event>,
     /// `None`: a dry run.
@@ -79,7 +84,10 @@ impl<'a> Teller<'a> {
             desk,
             log: job.logger.clone(),
             pair: job.pair.clone(),
+            host: job.settings.right.host.clone(),
             dry_run: job.settings.dryrun,
+            persistent: job.persistent,
+            passes: false,
             once: job.settings.first_sync_only || job.settings.dryrun,
             synced: false,
             told_equal: false,
@@ -94,7 +102,7 @@ impl<'a> Teller<'a> {
             halts: Repeats::default(),
             next_look: Instant::now(),
             full_syncs: 0,
-            done: VecDeque::new(),
+            meter: Meter::default(),
             begun: BTreeMap::new(),
             events: (!job.settings.dryrun).then(Events::default),
         }
@@ -118,7 +126,35 @@ impl<'a> Teller<'a> {
     pub fn resumed(&mut self) {
         info!(self.log, "going on after the halt");
         self.halts.forget();
-        self.desk.update(|status| status.halt = None);
+        self.end_halt();
+    }
+
+    /// The sides exchange what they know, and changes are carried over.
+    pub fn goes_on(&mut self) {
+        if self.passes {
+            self.end_halt();
+        }
+    }
+
+    fn end_halt(&mut self) {
+        self.passes = false;
+        self.desk.know(|facts, status| (facts.halted, status.halt) = (false, None));
+    }
+
+    /// Whose words follow: a host has a name.
+    fn who(&self, side: Side) -> String {
+        match (&self.host, side) {
+            (Some(host), Side::Right) => host.clone(),
+            _ => format!("{} side", side.word()),
+        }
+    }
+
+    /// The same for what the engine said, which knows no names.
+    fn named(&self, text: &str) -> String {
+        match (&self.host, text.strip_prefix("right side")) {
+            (Some(host), Some(rest)) => format!("{host}{rest}"),
+            _ => text.to_owned(),
+        }
     }
 
     pub fn next_full_sync(&mut self) -> u64 {
@@ -146,6 +182,9 @@ impl<'a> Teller<'a> {
             self.scanned.insert(side);
             self.desk.update(|status| status.side(side).scans += 1);
         }
+        if let Request::Data { generation, data } = request {
+            self.meter.passed(*generation, data, Instant::now());
+        }
         self.patience.asked(side, request, now);
         if let Some(count) = &mut self.count {
             count.asked(request);
@@ -166,9 +205,9 @@ impl<'a> Teller<'a> {
     fn verdict(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Stuck { side, path, others, waited } => {
-                let (word, seconds) = (side.word(), waited as f64 / 1000.0);
+                let (who, seconds) = (self.who(side), waited as f64 / 1000.0);
                 let others = if others > 0 { format!(" ({others} more actions wait)") } else { String::new() };
-                self.problem(side, &path, Some(format!("{word} side: no progress for {seconds} s{others}")));
+                self.problem(side, &path, Some(format!("{who}: no progress for {seconds} s{others}")));
             }
             Verdict::Moves { side, path } => self.problem(side, &path, None),
         }
@@ -184,7 +223,7 @@ impl<'a> Teller<'a> {
             News::RoundOver { left, files, bytes } => self.round_over(*left, *files, *bytes),
             News::Begun { .. } => self.begun(news),
             News::Completed { generation, path, bytes } => {
-                self.completed(*bytes);
+                self.completed(*generation, *bytes);
                 if let Some(event) = self.begun.remove(generation) {
                     self.write_down(Event { bytes: *bytes, ..event });
                 }
@@ -231,7 +270,7 @@ impl<'a> Teller<'a> {
                 );
             }
             News::Problem { side, path, problem } => {
-                let text = problem.as_ref().map(|problem| format!("{} side: {}", side.word(), problem.detail));
+                let text = problem.as_ref().map(|problem| format!("{}: {}", self.who(*side), problem.detail));
                 self.problem(*side, path, text);
             }
             News::NotSet { side, counts } => {
@@ -240,24 +279,34 @@ impl<'a> Teller<'a> {
             News::Unproven { side, files } => self.desk.update(|status| status.side(*side).unproven = *files),
             News::Special { side, files } => self.desk.update(|status| status.side(*side).special = *files),
             News::Warning { what, text } => self.warn_once((*what).to_owned(), text),
-            News::Halted { reason, advice } => {
-                let halt = Halt { reason: reason.clone(), advice: advice.clone(), since: wall() };
-                let mut known = false;
-                self.desk.update(|status| {
+            News::Halted { reason, advice, away } => {
+                let reason = self.named(reason);
+                self.passes = away.is_some();
+                let advice = match away.filter(|_| self.persistent && advice.is_empty()) {
+                    Some(_) => "it goes on by itself once that is mended",
+                    None => advice,
+                };
+                let halt = Halt { reason: reason.clone(), advice: advice.to_owned(), since: wall() };
+                self.desk.know(|facts, status| {
+                    facts.halted = true;
                     // A halted pair whose link was lost meanwhile finds the same again.
-                    known = status.halt.as_ref().is_some_and(|before| before.reason == halt.reason);
-                    let before = status.halt.take().filter(|_| known);
-                    status.halt = Some(before.unwrap_or(halt));
+                    let same = |before: &Halt| without_figures(&before.reason).eq(without_figures(&halt.reason));
+                    let since = status.halt.as_ref().filter(|before| same(before)).map_or(halt.since, |b| b.since);
+                    status.halt = Some(Halt { since, ..halt });
                 });
                 // A side that cannot go on says the same at each call.
-                let words: String = without_figures(reason).collect();
+                let words: String = without_figures(&reason).collect();
                 if self.halts.worth(&words, Instant::now()).is_some() {
-                    self.monitor.halted(reason, advice);
-                }
-                if !known {
-                    self.monitor.alert(reason, advice);
+                    self.monitor.halted(&reason, advice);
                 }
             }
+            News::Tally { side, files, bytes } => self.desk.update(|status| {
+                let of = status.side(*side);
+                (of.files, of.bytes) = (*files, *bytes);
+                if *side == Side::Left {
+                    (status.files, status.bytes) = (*files, *bytes);
+                }
+            }),
             News::Note { side, text } => {
                 let key = format!("{} {text}", side.word());
                 match self.notes.worth(&key, Instant::now()) {
@@ -277,21 +326,13 @@ impl<'a> Teller<'a> {
         }
     }
 
-    /// What was done in the last minute, by the second.
+    /// What is done at the moment.
     pub fn rates(&mut self) -> Rates {
-        while self.done.front().is_some_and(|(when, ..)| when.elapsed() > WINDOW) {
-            self.done.pop_front();
-        }
-        let (actions, bytes) = self.done.iter().fold((0, 0), |sum, (_, a, b)| (sum.0 + a, sum.1 + b));
-        let seconds = WINDOW.as_secs_f64();
-        Rates { actions_per_second: actions as f64 / seconds, bytes_per_second: bytes as f64 / seconds }
+        self.meter.rates(Instant::now())
     }
 
-    fn completed(&mut self, bytes: u64) {
-        match self.done.back_mut().filter(|(when, ..)| when.elapsed() < Duration::from_secs(1)) {
-            Some((_, actions, sum)) => (*actions, *sum) = (*actions + 1, *sum + bytes),
-            None => self.done.push_back((Instant::now(), 1, bytes)),
-        }
+    fn completed(&mut self, generation: Generation, bytes: u64) {
+        self.meter.completed(generation, bytes, Instant::now());
         self.desk.update(|status| {
             status.totals.actions += 1;
             status.totals.bytes += bytes;
@@ -301,7 +342,7 @@ impl<'a> Teller<'a> {
     fn scanning(&self, side: Side, files: u64, bytes: u64) {
         self.desk.update(|status| {
             let side = status.side(side);
-            (side.files, side.bytes) = (files, bytes);
+            (side.seen_files, side.seen_bytes) = (files, bytes);
         });
     }
 
@@ -309,7 +350,6 @@ impl<'a> Teller<'a> {
         let now = wall();
         self.desk.update(|status| {
             (status.files, status.bytes, status.last_in_sync) = (files, bytes, Some(now));
-            status.halt = None;
         });
         self.end_full_sync(files);
         if !std::mem::replace(&mut self.told_equal, true) {
@@ -359,6 +399,7 @@ impl<'a> Teller<'a> {
                 MESSAGE_ID => message_id::FULL_SYNC, SIDE => "B");
         }
         self.tell_not_set();
+        self.end_halt();
         self.halts.forget();
         for side in std::mem::take(&mut self.scanned) {
             for path in self.problems.settle(side, Instant::now()) {
@@ -464,11 +505,11 @@ impl<'a> Teller<'a> {
     /// As rsync does: once for each kind, with the count, and never for each file.
     fn tell_not_set(&mut self) {
         for ((side, what), count) in std::mem::take(&mut self.not_set) {
-            let side = side.word();
-            let key = format!("not set: {side} {what}");
+            let key = format!("not set: {} {what}", side.word());
+            let who = self.who(side);
             let objects = if count == 1 { "1 object".to_owned() } else { format!("{count} objects") };
             let what = attribute(&what);
-            let text = format!("{side} side: {what} of {objects} could not be set and stay as they are there");
+            let text = format!("{who}: {what} of {objects} could not be set and stay as they are there");
             self.warn_once(key, &text);
         }
     }

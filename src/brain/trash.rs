@@ -27,12 +27,17 @@ pub fn ask(settings: &Settings, pair: &str, right: &RightCommand, side: Side, as
         }
     };
     let mut said = Said::default();
-    let mut answered = Ok(());
+    let examines = asks.iter().any(|ask| matches!(ask, Ask::Examine { .. }));
+    let mut answered = match side {
+        // An examination tells of another root beside all else.
+        Side::Right if !examines => stations::serves(&mut station, &settings.right.root),
+        _ => Ok(()),
+    };
     for ask in asks {
-        answered = (station.ask)(ask.clone()).and_then(|()| take(&station.answers, &mut said));
         if answered.is_err() {
             break;
         }
+        answered = (station.ask)(ask.clone()).and_then(|()| take(&station.answers, &mut said));
     }
     drop(station);
     let lost = far.and_then(stations::Far::end);

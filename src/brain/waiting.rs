@@ -39,6 +39,7 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use super::super::alarm::Alert;
     use super::super::desk::Order;
     use super::super::monitor::Progress;
     use super::super::status::State;
@@ -55,7 +56,7 @@ mod tests {
         fn in_sync(&self, _: u64, _: u64) {}
         fn round_over(&self, _: u64, _: u64, _: bool) {}
         fn halted(&self, _: &str, _: &str) {}
-        fn alert(&self, _: &str, _: &str) {}
+        fn alert(&self, _: &Alert) {}
         fn problem(&self, _: &RelPath, _: &str) {}
         fn solved(&self, _: &RelPath) {}
         fn note(&self, _: &str) {}

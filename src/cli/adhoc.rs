@@ -90,7 +90,7 @@ fn start(options: &AdHoc, console: &Console, run: Run) -> Result<u8, UsageError>
     let logger = log.logger.clone();
     let checksum = options.checksum;
     let pauses = crate::brain::PAUSES;
-    let job = Job { settings, pair, right, mandate, persistent: false, pauses, checksum, logger };
+    let job = Job { settings, pair, right, mandate, persistent: false, anew: false, pauses, checksum, logger };
     let ended = supervised(&job, Arc::new(monitor), console, run).unwrap_or_else(|e| {
         console.line(&format!("psync: cannot start: {}", words(&e)));
         Exit::Internal

@@ -4,19 +4,24 @@
 //! A halted brain goes on running, in a sandbox in which hardly any mail program works. So it leaves its message in a file
 //! that `psync-halt@PAIR.path` waits for, and the command runs where it runs for a failed unit.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, flock};
 use slog::{Logger, debug, error};
 
 use super::UsageError;
+use super::commands::look;
 use super::human::words;
 use super::log_monitor::{LogMonitor, link_words};
 use super::pair::PairFile;
+use crate::brain::alarm::Alert;
 use crate::brain::monitor::{LinkState, Monitor, Progress};
+use crate::brain::status::State;
 use crate::config::{self, valid_pair};
 use crate::model::RelPath;
 use crate::service::alert::alert;
@@ -26,6 +31,8 @@ use crate::service::{control, notify};
 /// The unit that waits for the message of a halt.
 const HALT: &str = "psync-halt";
 const AGENT: &str = "psync-agent@";
+/// With this the units of checks begin.
+const CHECK: &str = "psync-check";
 /// Between two alerts of an agent that say the same.
 const AGAIN: Duration = Duration::from_secs(3600);
 
@@ -35,6 +42,8 @@ pub fn main(unit: &str) -> Result<u8, UsageError> {
     let pair = PairFile::of(pair_of(unit).ok_or_else(none)?)?;
     let text = if unit.starts_with(HALT) {
         match taken(&pair.name) {
+            // It was left by somebody who has not written it yet, and writes another one.
+            Ok(text) if text.is_empty() => return Ok(0),
             Ok(text) => text,
             // Another one has told it.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -43,7 +52,12 @@ pub fn main(unit: &str) -> Result<u8, UsageError> {
     } else {
         message(unit, &pair.name, |name| std::env::var(name).ok())
     };
-    if !(unit.starts_with(AGENT) && told_lately(unit, &text)) {
+    // A check that could not be done is told by the brain that knows why, if that is why.
+    let told_by_brain = unit.starts_with(CHECK)
+        && std::env::var("MONITOR_EXIT_STATUS").is_ok_and(|status| status == "1")
+        && matches!(look(&pair), Ok(Some(status)) if matches!(status.state, State::Disconnected | State::Halted));
+    let told = told_by_brain || (unit.starts_with(AGENT) && told_lately(unit, &text));
+    if !told {
         tell(&pair, &text);
     }
     Ok(0)
@@ -73,12 +87,29 @@ fn message_of(pair: &str) -> PathBuf {
     control::directory().join(format!("{pair}.halt"))
 }
 
-/// Takes the message away, so that it is told once.
+/// Takes the messages away, so that they are told once.
 fn taken(pair: &str) -> io::Result<String> {
     let path = message_of(pair);
-    let text = fs::read_to_string(&path)?;
+    let mut file = File::open(&path)?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
     fs::remove_file(&path)?;
     Ok(text)
+}
+
+/// Adds a message to those that were not taken away yet.
+fn leave(path: &Path, text: &str) -> io::Result<()> {
+    // The path unit must not see a file with half a message, nor may one be added to a file that was just taken away.
+    loop {
+        let mut file = File::options().append(true).create(true).open(path)?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        let (held, there) = (file.metadata()?, fs::metadata(path));
+        if there.is_ok_and(|there| there.ino() == held.ino() && there.dev() == held.dev()) {
+            let between = if held.len() > 0 { "\n" } else { "" };
+            return file.write_all(format!("{between}{text}").as_bytes());
+        }
+    }
 }
 
 /// What a service's brain tells: to the log, and halts to the administrator.
@@ -102,23 +133,22 @@ impl ServiceMonitor {
         ));
     }
 
+    /// What it waited for is there.
+    pub fn is_over(&self) {
+        let name = &self.pair.name;
+        self.send(format!("pair {name}: goes on: the root is there\n\nSee `psync status {name}`.\n"));
+    }
+
     fn send(&self, text: String) {
         if !notify::supervised() {
             // The command may take its time, which the brain has not.
             let pair = self.pair.clone();
             let _ = std::thread::Builder::new().name("alert".into()).spawn(move || tell(&pair, &text));
-        } else if let Err(e) = self.leave(&text) {
+        } else if let Err(e) = leave(&message_of(&self.pair.name), &text) {
             let name = &self.pair.name;
             error!(self.log.logger, "the alert: {}: {}", message_of(name).display(), words(&e));
             alert(None, name, &text);
         }
-    }
-
-    fn leave(&self, text: &str) -> io::Result<()> {
-        let path = message_of(&self.pair.name);
-        let made = path.with_extension("halt-new");
-        fs::write(&made, text)?;
-        fs::rename(&made, &path)
     }
 }
 
@@ -139,10 +169,10 @@ impl Monitor for ServiceMonitor {
         self.log.halted(reason, advice);
     }
 
-    fn alert(&self, reason: &str, advice: &str) {
+    fn alert(&self, alert: &Alert) {
         let name = &self.pair.name;
-        let text = format!("pair {name}: halted: {reason}\n\n{advice}\n\nSee `psync status {name}`.\n");
-        self.send(text);
+        let advice = if alert.advice.is_empty() { String::new() } else { format!("{}\n\n", alert.advice) };
+        self.send(format!("pair {name}: {}\n\n{advice}See `psync status {name}`.\n", alert.text));
     }
 
     fn problem(&self, path: &RelPath, text: &str) {
@@ -192,6 +222,7 @@ fn message(unit: &str, pair: &str, variable: impl Fn(&str) -> Option<String>) ->
         (Some("exit-code"), Some("2")) if unit.starts_with("psync-check") => {
             "found that the two sides differ".to_string()
         }
+        (Some("exit-code"), Some("1")) if unit.starts_with(CHECK) => "could not compare the two sides".to_string(),
         (Some("exit-code"), Some(status)) => format!("failed with exit code {status}"),
         (Some("signal" | "core-dump"), Some(signal)) => format!("was killed by SIG{signal}"),
         (Some("watchdog"), _) => "made no progress, and was killed".to_string(),
@@ -231,7 +262,7 @@ mod tests {
         for (unit, result, status, want) in [
             ("psync-brain@p.service", "exit-code", "5", "failed with exit code 5"),
             ("psync-check@p.service", "exit-code", "2", "found that the two sides differ"),
-            ("psync-checksum@p.service", "exit-code", "1", "failed with exit code 1"),
+            ("psync-checksum@p.service", "exit-code", "1", "could not compare the two sides"),
             ("psync-brain@p.service", "signal", "KILL", "was killed by SIGKILL"),
             ("psync-brain@p.service", "watchdog", "ABRT", "made no progress, and was killed"),
             ("psync-agent@p.service", "success", "0", "failed"),
@@ -247,6 +278,15 @@ mod tests {
         let text = message("psync-agent@p.socket", "p", |_| None);
         assert!(text.starts_with("pair p: psync-agent@p.socket failed\n"), "{text}");
         assert!(text.contains("journalctl -u psync-agent@p.socket"), "{text}");
+    }
+
+    #[test]
+    fn messages_wait_for_each_other() {
+        let temp = tempfile::tempdir().expect("dir");
+        let path = temp.path().join("web.halt");
+        leave(&path, "one\n").expect("left");
+        leave(&path, "two\n").expect("left");
+        assert_eq!(fs::read_to_string(&path).expect("there"), "one\n\ntwo\n");
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub struct CheckOptions {
     /// By sizes alone; says nothing and exits with 0 unless there is something alarming
     #[arg(short, long)]
     pub lite: bool,
+    /// With --lite: exit with 1 all the same if it could not be done, and say why
+    #[arg(long, requires = "lite")]
+    pub strict: bool,
     /// Read the files of equal size whose times differ
     #[arg(short, long)]
     pub checksum: bool,
@@ -57,7 +60,7 @@ pub struct CheckOptions {
     pub json: bool,
 }
 
-/// The exit code: 0 equal, 1 could not, 2 alert, 3 notice; with `--lite` 1 and 3 become 0.
+/// The exit code: 0 equal, 1 could not, 2 alert, 3 notice; with `--lite` 1 and 3 become 0, with `--strict` only 3.
 pub fn main(options: &CheckOptions, console: &Console) -> Result<u8, UsageError> {
     let pair = PairFile::of(&options.pair)?;
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
@@ -65,7 +68,8 @@ pub fn main(options: &CheckOptions, console: &Console) -> Result<u8, UsageError>
     let found = compared(&settings, &pair, &wanted(options, &settings));
     let verdict = found.as_ref().map_or(Verdict::Failed, |found| judge(found, settings.alert_threshold));
     note(&pair, verdict, &found);
-    let quiet = options.lite && verdict != Verdict::Alert;
+    let told = verdict == Verdict::Alert || (options.strict && verdict == Verdict::Failed);
+    let quiet = options.lite && !told;
     if options.json {
         print(format!("{}\n", as_json(&pair.name, verdict, &found)));
     } else if !quiet {
@@ -125,12 +129,20 @@ fn wanted(options: &CheckOptions, settings: &Settings) -> Wanted {
 
 /// The error says what kept it from being done.
 fn compared(settings: &Settings, pair: &PairFile, wanted: &Wanted) -> Result<Findings, String> {
-    let (right, far) =
-        stations::right(settings, &pair.name, &pair.right(settings)).map_err(|e| format!("right side: {e}"))?;
-    let found = check([stations::left(settings, &pair.name), right], wanted);
+    let whose = settings.right.host.as_deref().unwrap_or("right side");
+    let named = |text: String| if text.starts_with(&format!("{whose}: ")) { text } else { format!("{whose}: {text}") };
+    let (mut right, far) =
+        stations::right(settings, &pair.name, &pair.right(settings)).map_err(|e| named(e.to_string()))?;
+    let found = match stations::serves(&mut right, &settings.right.root).map_err(named) {
+        Ok(()) => check([stations::left(settings, &pair.name), right], wanted),
+        Err(other) => {
+            drop(right);
+            Err(other)
+        }
+    };
     let lost = far.end();
     match (found, lost) {
-        (Err(_), Some(lost)) => Err(format!("right side: {lost}")),
+        (Err(_), Some(lost)) => Err(named(lost)),
         (found, _) => found,
     }
 }

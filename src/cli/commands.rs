@@ -32,10 +32,12 @@ struct Psync {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// What the pairs are doing: exit 0 in sync or on the way to it, 1 not running, 2 halted or disconnected
+    /// What the pairs are doing: exit 0 in sync or on the way to it, 1 not running, 2 halted or disconnected, 3 paths are not
+    /// synchronised
     Status(StatusOptions),
 
-    /// Rescan both sides and reconcile now, by the running brain or without one
+    /// Rescan both sides, try again what was not synchronised, and reconcile now, by the running brain or without one: exit 8
+    /// if something is left
     Fullsync {
         /// The pair's name, or the path of its file
         pair: String,
@@ -47,7 +49,7 @@ enum Command {
         json: bool,
     },
 
-    /// Stop propagation until `psync resume`, or until the brain is started again
+    /// Stop propagation until `psync resume`, over restarts as well
     Pause {
         /// The pair's name, or the path of its file
         pair: String,
@@ -55,7 +57,7 @@ enum Command {
         json: bool,
     },
 
-    /// Go on after a pause or a halt
+    /// Go on after a pause or a halt, and try again what was not synchronised: exit 8 if something is left
     Resume {
         /// The pair's name, or the path of its file
         pair: String,
@@ -115,6 +117,10 @@ pub struct StatusOptions {
 
 /// Between two looks at a full sync that runs.
 const LOOK: Duration = Duration::from_millis(300);
+/// How long whoever resumed a pair waits to hear what is left.
+const SOON: Duration = Duration::from_secs(10);
+/// Paths that are named in one line.
+const NAMED: usize = 5;
 
 /// Whether the first word is a subcommand. A directory of that name is `./NAME`.
 pub fn is_one(args: &[OsString]) -> bool {
@@ -144,7 +150,7 @@ fn carry_out(command: Command, console: &Console, run: adhoc::Run) -> Result<u8,
         Command::Fullsync { pair, checksum, json } => full_sync(&PairFile::of(&pair)?, checksum, json, run),
         Command::Pause { pair, json } => order(&PairFile::of(&pair)?, Request::Pause {}, json),
         Command::Resume { pair, accept, union, json } => {
-            order(&PairFile::of(&pair)?, Request::Resume { accept, union }, json)
+            resume(&PairFile::of(&pair)?, Request::Resume { accept, union }, json)
         }
         Command::Check(options) => check::main(&options, console),
         Command::Trash(options) => trash::main(&options, console),
@@ -164,6 +170,35 @@ fn order(pair: &PairFile, request: Request, json: bool) -> Result<u8, UsageError
     Ok(0)
 }
 
+/// Goes on, and says what cannot be synchronised all the same, if that is known soon.
+fn resume(pair: &PairFile, request: Request, json: bool) -> Result<u8, UsageError> {
+    let text = told(pair, request)?;
+    let begun = Instant::now();
+    loop {
+        thread::sleep(LOOK);
+        let status = look(pair)?;
+        let waits = |status: &Status| matches!(status.state, State::InSync | State::Halted | State::Disconnected);
+        if status.as_ref().is_none_or(waits) || begun.elapsed() > SOON {
+            let (left, code) = status.as_ref().map_or((String::new(), 0), left);
+            tell(pair, &format!("{text}{left}"), json, code == 0);
+            return Ok(code);
+        }
+    }
+}
+
+/// What is not synchronised, for the end of a line; and the exit code.
+fn left(status: &Status) -> (String, u8) {
+    let named: Vec<String> = status.problems.iter().take(NAMED).map(|p| format!("{}: {}", p.path, p.text)).collect();
+    let more = status.problems_now.saturating_sub(named.len() as u64);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let code = exit::code(Exit::ProblemsLeft);
+    match status.problems_now {
+        0 => (String::new(), 0),
+        1 => (format!("; 1 path is not synchronised: {}", named.join("; ")), code),
+        many => (format!("; {many} paths are not synchronised: {}{more}", named.join("; ")), code),
+    }
+}
+
 /// Asks for a full sync and waits for its end; without a brain it is done here.
 fn full_sync(pair: &PairFile, checksum: bool, json: bool, run: adhoc::Run) -> Result<u8, UsageError> {
     let before = match look(pair)? {
@@ -180,16 +215,9 @@ fn full_sync(pair: &PairFile, checksum: bool, json: bool, run: adhoc::Run) -> Re
         };
         let done = status.full_sync.as_ref().is_some_and(|sync| sync.number > earlier && sync.ended.is_some());
         if done {
-            let seconds = begun.elapsed().as_secs();
-            let (problems, code) = match status.problems_now {
-                0 => (String::new(), 0),
-                1 => ("; 1 path has a problem (`psync status` names it)".to_owned(), exit::code(Exit::ProblemsLeft)),
-                n => {
-                    (format!("; {n} paths have a problem (`psync status` names them)"), exit::code(Exit::ProblemsLeft))
-                }
-            };
-            let text = format!("full sync done: {} files in {seconds} s{problems}", status.files);
-            tell(pair, &text, json, true);
+            let (left, code) = left(&status);
+            let text = format!("full sync done: {} files in {} s{left}", status.files, begun.elapsed().as_secs());
+            tell(pair, &text, json, code == 0);
             return Ok(code);
         }
         if matches!(status.state, State::Halted | State::Disconnected | State::Paused) {
@@ -214,7 +242,9 @@ pub fn told(pair: &PairFile, request: Request) -> Result<String, UsageError> {
     match talk(pair, request)? {
         Some(Reply::Ok(text)) => Ok(text),
         Some(Reply::Error(text)) => Err(UsageError(format!("{}: {text}", pair.name))),
-        Some(Reply::Status(_)) => Err(UsageError(format!("{}: the answer makes no sense", pair.name))),
+        Some(Reply::Status(_) | Reply::Settings(_)) => {
+            Err(UsageError(format!("{}: the answer makes no sense", pair.name)))
+        }
         None => {
             Err(UsageError(format!("{}: not running (no answer at {})", pair.name, socket_of(&pair.name).display())))
         }
@@ -226,8 +256,16 @@ pub fn look(pair: &PairFile) -> Result<Option<Status>, UsageError> {
     match talk(pair, Request::Status {})? {
         Some(Reply::Status(status)) => Ok(Some(*status)),
         Some(Reply::Error(text)) => Err(UsageError(format!("{}: {text}", pair.name))),
-        Some(Reply::Ok(_)) => Err(UsageError(format!("{}: the answer makes no sense", pair.name))),
+        Some(Reply::Ok(_) | Reply::Settings(_)) => Err(UsageError(format!("{}: the answer makes no sense", pair.name))),
         None => Ok(None),
+    }
+}
+
+/// The settings that a pair's brain has in force; `None` if none runs, or it does not tell.
+pub fn in_force(pair: &PairFile) -> Option<serde_json::Value> {
+    match talk(pair, Request::Settings {}) {
+        Ok(Some(Reply::Settings(settings))) => Some(settings),
+        _ => None,
     }
 }
 

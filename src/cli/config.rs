@@ -1,5 +1,6 @@
 //! `psync config`: check a pair's file, show the settings in force, turn the original's `config.py`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +8,11 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::UsageError;
-use super::commands::print;
+use super::commands::{in_force, print};
 use super::console::Console;
 use super::exit;
 use super::human::words;
+use super::pair::PairFile;
 use crate::config::{self, Finding, Origins, Outcome, Settings};
 
 #[derive(Debug, Subcommand)]
@@ -88,7 +90,18 @@ fn show(pair: &OsString, json: bool, out: &mut Vec<u8>) -> Result<(), UsageError
     let file = config::pair_file(pair).map_err(UsageError)?;
     let (settings, origins) = checked(&file)?;
     let all = serde_json::to_value(&settings).map_err(|e| UsageError(e.to_string()))?;
-    let from = |key: &str| origins.of(key).map_or_else(|| "default".to_string(), ToString::to_string);
+    // What a brain was started with, or was told since, may be another.
+    let running = PairFile::of(&pair.to_string_lossy()).ok().and_then(|pair| in_force(&pair));
+    let other: BTreeMap<String, serde_json::Value> = running.iter().flat_map(flattened).collect();
+    let flat: BTreeMap<String, serde_json::Value> = flattened(&all).into_iter().collect();
+    let differs = |key: &str| other.get(key).filter(|value| flat.get(key) != Some(value));
+    let from = |key: &str| {
+        let origin = origins.of(key).map_or_else(|| "default".to_string(), ToString::to_string);
+        match differs(key) {
+            Some(value) => format!("{origin}; the running brain has {value}"),
+            None => origin,
+        }
+    };
     let text = if json { as_json(&all, from) } else { as_toml(&all, from) };
     out.extend(text.as_bytes());
     Ok(())

@@ -7,10 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::UsageError;
+use super::absent::right_side;
 use super::commands::{look, print};
 use super::pair::PairFile;
 use super::roots::{self, Allowed};
-use crate::brain::doctor::examine;
+use crate::brain::doctor::{examine, examine_here};
 use crate::brain::status::{State, Status};
 use crate::config::{self, Settings};
 use crate::endpoint::message::survey::Examination;
@@ -70,6 +71,9 @@ impl Report {
             }
         };
         self.pair(Finding::ok("configuration", pair.path.display().to_string()));
+        if let Some((agent, serves)) = right_side(pair) {
+            return self.right_host(&settings, pair, agent, serves);
+        }
         self.brain(pair);
         self.apart(&settings);
         line::findings(pair, &settings).into_iter().for_each(|found| self.side(Side::Left, found));
@@ -101,6 +105,29 @@ impl Report {
                     socket_of(name).display()
                 );
                 self.pair(Finding::wrong("brain", error.to_string(), mend));
+            }
+        }
+    }
+
+    /// On the host of the right side only that can be looked at.
+    fn right_host(&mut self, settings: &Settings, pair: &PairFile, agent: String, serves: bool) {
+        let found = format!(
+            "this host is the right side, {agent}; `psync doctor {}` on the left host looks at both",
+            pair.name
+        );
+        self.pair(match serves {
+            true => Finding::ok("host", found),
+            false => Finding::wrong("host", found, format!("journalctl -u psync-agent@{}", pair.name)),
+        });
+        let root = &settings.right.root;
+        if let Err(error) = roots::check("right root", root, Allowed { create: false, dry: true }) {
+            let mend = "make it, mount it, or correct right.root in the pair's file";
+            return self.side(Side::Right, Finding::wrong("root", error.to_string(), mend));
+        }
+        match examine_here(settings, &pair.name, Side::Right) {
+            Ok(found) => found.findings.iter().for_each(|finding| self.side(Side::Right, finding.clone())),
+            Err(reason) => {
+                self.side(Side::Right, Finding::wrong("root", reason, "psync must be able to read it"));
             }
         }
     }

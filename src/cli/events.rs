@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::UsageError;
+use super::absent::right_side;
 use super::commands::print;
 use super::human::words;
 use super::pair::PairFile;
@@ -94,6 +95,10 @@ fn open(pair: &str) -> Result<(Settings, Vec<Event>, Reader), UsageError> {
     let pair = PairFile::of(pair)?;
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
     settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
+    if right_side(&pair).is_some() {
+        let text = "this host is the right side; its events are kept on the host of its brain";
+        return Err(UsageError(format!("{}: {text}", pair.name)));
+    }
     let path = events_of(&settings.left.root, &pair.name);
     let cannot = |e: io::Error| UsageError(format!("{}: {}", path.display(), words(&e)));
     let (kept, reader) = Reader::open(&settings.left.root, &pair.name).map_err(cannot)?;

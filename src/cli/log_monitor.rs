@@ -2,6 +2,7 @@
 
 use slog::{Logger, error, info, warn};
 
+use crate::brain::alarm::Alert;
 use crate::brain::monitor::{LinkState, Monitor, Progress};
 use crate::model::RelPath;
 use crate::service::log::{MESSAGE_ID, PATH, SIDE, message_id};
@@ -29,7 +30,7 @@ impl Monitor for LogMonitor {
     }
 
     /// Who reads a log, or sits at a terminal, has been told.
-    fn alert(&self, _: &str, _: &str) {}
+    fn alert(&self, _: &Alert) {}
 
     fn problem(&self, path: &RelPath, text: &str) {
         warn!(self.logger, "not synchronised: {}", text; MESSAGE_ID => message_id::PROBLEM, PATH => path.to_string());

@@ -1,5 +1,6 @@
 //! The commands.
 
+mod absent;
 pub mod adhoc;
 pub mod agent;
 pub mod alert;

@@ -9,6 +9,7 @@ use slog::Logger;
 use super::console::Console;
 use super::human;
 use super::log_monitor::{LogMonitor, link_words, round_over};
+use crate::brain::alarm::Alert;
 use crate::brain::monitor::{LinkState, Monitor, Phase, Progress};
 use crate::model::{Millis, RelPath};
 use crate::service::log::Target;
@@ -93,8 +94,8 @@ impl Monitor for TerminalMonitor {
         self.say_beside_log(&format!("{} halted: {reason} ({advice})", self.pair));
     }
 
-    fn alert(&self, reason: &str, advice: &str) {
-        self.log.alert(reason, advice);
+    fn alert(&self, alert: &Alert) {
+        self.log.alert(alert);
     }
 
     fn problem(&self, path: &RelPath, text: &str) {

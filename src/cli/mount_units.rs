@@ -56,16 +56,38 @@ pub fn all_mounted(root: &Path) -> Result<(), String> {
     missing(root)?.map_or(Ok(()), |missing| Err(missing.to_string()))
 }
 
-/// The outermost mount of the root that is not there. An error: systemd cannot be asked.
-pub fn missing(root: &Path) -> Result<Option<Missing>, String> {
+/// Whether a mount of the root came after this moment of the monotonic clock, in microseconds.
+pub fn mounted_since(root: &Path, moment: u64) -> bool {
+    let shown = show(root, "Id,ActiveState,ActiveEnterTimestampMonotonic").unwrap_or_default();
+    has_come_since(&shown, moment)
+}
+
+fn has_come_since(shown: &str, moment: u64) -> bool {
+    shown.split("\n\n").any(|paragraph| {
+        let since = value(paragraph, "ActiveEnterTimestampMonotonic").and_then(|since| since.parse().ok());
+        value(paragraph, "ActiveState") == Some("active") && since.is_some_and(|since: u64| since > moment)
+    })
+}
+
+/// What systemd has of the units of the root's mounts: a paragraph for each.
+fn show(root: &Path, properties: &str) -> Result<String, String> {
     let mut command = Command::new("systemctl");
-    command.args(["show", "--property=Id,LoadState,ActiveState,Result", "--"]).args(of(root));
+    command.args(["show", &format!("--property={properties}"), "--"]).args(of(root));
     let output = command.output().map_err(|e| format!("systemctl show: {}", words(&e)))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!("systemctl show: {}", said.lines().next().unwrap_or("it failed")));
     }
-    let shown = String::from_utf8_lossy(&output.stdout);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn value<'s>(paragraph: &'s str, name: &str) -> Option<&'s str> {
+    paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// The outermost mount of the root that is not there. An error: systemd cannot be asked.
+pub fn missing(root: &Path) -> Result<Option<Missing>, String> {
+    let shown = show(root, "Id,LoadState,ActiveState,Result")?;
     let found = first_missing(&shown);
     Ok(found.map(|(unit, state)| Missing { root: root.to_owned(), unit: unit.to_owned(), state: state.to_owned() }))
 }
@@ -73,7 +95,7 @@ pub fn missing(root: &Path) -> Result<Option<Missing>, String> {
 /// The first unit that is known and not mounted, of what `systemctl show` prints: a paragraph for each.
 fn first_missing(shown: &str) -> Option<(&str, &str)> {
     shown.split("\n\n").find_map(|paragraph| {
-        let value = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let value = |name: &str| value(paragraph, name);
         let (unit, loaded, active) = (value("Id")?, value("LoadState")?, value("ActiveState")?);
         let why = value("Result").filter(|result| *result != "success").unwrap_or(active);
         (loaded == "loaded" && active != "active").then_some((unit, why))
@@ -95,6 +117,16 @@ mod tests {
             assert_eq!(of(Path::new(root)), want, "{root}");
         }
         assert_eq!(of(Path::new(&format!("/a/{}", "x".repeat(250)))), ["a.mount"]);
+    }
+
+    #[test]
+    fn a_mount_that_came_later_is_told() {
+        let unit = |state: &str, since: u64| {
+            format!("Id=a.mount\nActiveState={state}\nActiveEnterTimestampMonotonic={since}\n")
+        };
+        assert!(!has_come_since("", 5) && !has_come_since(&unit("active", 5), 5));
+        assert!(has_come_since(&[unit("active", 1), unit("active", 6)].join("\n"), 5));
+        assert!(!has_come_since(&unit("inactive", 6), 5));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::absent::Absent;
+use super::status::Pairs;
 use crate::brain::status::{CheckStatus, LinkWord, SideStatus, State, Status, Verdict};
 
 /// What a metric is.
@@ -16,8 +18,10 @@ enum Kind {
 /// One line of a family: more labels, and the value.
 type Sample = (String, f64);
 
-/// All pairs, `None` those that are not running.
-pub fn text(pairs: &BTreeMap<String, Option<Status>>) -> String {
+/// All pairs whose brain is to run on this host.
+pub fn text(pairs: &Pairs) -> String {
+    let ours = pairs.iter().filter(|(_, status)| !matches!(status, Err(Absent::RightSide { .. })));
+    let ours: BTreeMap<&String, Option<&Status>> = ours.map(|(name, status)| (name, status.as_ref().ok())).collect();
     let mut out = String::new();
     for (name, kind, help, samples) in families() {
         let word = match kind {
@@ -28,8 +32,8 @@ pub fn text(pairs: &BTreeMap<String, Option<Status>>) -> String {
         let _ = writeln!(out, "# HELP psync_{name} {help}");
         let _ = writeln!(out, "# TYPE psync_{name} {word}");
         let suffix = if matches!(kind, Kind::Counter) { "_total" } else { "" };
-        for (pair, status) in pairs {
-            for (labels, value) in samples(status.as_ref()) {
+        for (pair, status) in &ours {
+            for (labels, value) in samples(*status) {
                 let _ = writeln!(out, "psync_{name}{suffix}{{pair=\"{}\"{labels}}} {value}", label(pair));
             }
         }
@@ -57,7 +61,11 @@ fn families() -> Vec<Family> {
         ("queue", Gauge, "Changes that wait.", |s| of(s, |s| s.queue as f64)),
         ("in_flight", Gauge, "Actions under way.", |s| of(s, |s| s.in_flight as f64)),
         ("lag_seconds", Gauge, "Age of the oldest change that is not on both sides.", |s| of(s, |s| s.lag_seconds)),
-        ("files", Gauge, "Files of the pair when it was last in sync.", |s| of(s, |s| s.files as f64)),
+        ("paused", Gauge, "Whether an administrator paused the pair.", |s| {
+            of(s, |s| f64::from(u8::from(s.paused.is_some())))
+        }),
+        ("files", Gauge, "Files of the pair.", |s| of(s, |s| s.files as f64)),
+        ("side_files", Gauge, "Files that a side has as agreed.", |s| side(s, |side| Some(side.files))),
         ("bytes", Gauge, "Their contents.", |s| of(s, |s| s.bytes as f64)),
         ("problems", Gauge, "Paths that are not synchronised now.", |s| of(s, |s| s.problems_now as f64)),
         ("last_in_sync_seconds", Gauge, "When the pair was last found in sync, since 1970.", |s| {
@@ -130,7 +138,8 @@ mod tests {
         let mut status = Desk::new("web", &Settings::default(), |_| {}).status();
         status.left.watches = Some(3);
         status.totals.actions = 7;
-        let text = text(&BTreeMap::from([("web".to_owned(), Some(status)), ("mail".to_owned(), None)]));
+        let text =
+            text(&BTreeMap::from([("web".to_owned(), Ok(status)), ("mail".to_owned(), Err(Absent::NotRunning))]));
         assert!(text.ends_with("\n# EOF\n"));
         for line in [
             "# TYPE psync_state stateset",

@@ -81,6 +81,7 @@ fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
     settings.moot().iter().for_each(|line| info!(logger, "{line}"));
 
     let desk = Arc::new(Desk::new(&pair.name, &settings, notify::status));
+    desk.set_settings(&written);
     let right = pair.right(&settings);
     info!(logger, "the right side is reached {}", by(&right));
     let job = Job {
@@ -89,6 +90,7 @@ fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
         right,
         mandate: Mandate::default(),
         persistent: true,
+        anew: notify::supervised(),
         pauses: brain::PAUSES,
         checksum: false,
         logger,
@@ -216,6 +218,7 @@ impl Reload {
             Err(RecvTimeoutError::Disconnected) => return Err("the brain has ended".to_owned()),
         };
         self.log.set_debug(new.debug);
+        self.desk.set_settings(&new);
         *in_force = new;
         Ok(changes.keys.join(", "))
     }

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::UsageError;
+use super::absent::Absent;
 use super::commands::{StatusOptions, look, print};
 use super::human;
 use super::openmetrics;
@@ -20,11 +21,13 @@ use crate::service::log::{escape, utc};
 const DOWN: u8 = 1;
 /// A pair is halted or has lost a side.
 pub const LOST: u8 = 2;
+/// Paths are not synchronised.
+pub const PROBLEMS: u8 = 3;
 /// Between two looks with `--watch`.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The pairs that were asked for; `None`: that one is not running.
-type Pairs = BTreeMap<String, Option<Status>>;
+/// The pairs that were asked for, or why one has no status.
+pub type Pairs = BTreeMap<String, Result<Status, Absent>>;
 
 pub fn main(options: &StatusOptions) -> Result<u8, UsageError> {
     let mut last = String::new();
@@ -32,7 +35,7 @@ pub fn main(options: &StatusOptions) -> Result<u8, UsageError> {
         let pairs = match &options.pair {
             Some(word) => {
                 let pair = PairFile::of(word)?;
-                BTreeMap::from([(pair.name.clone(), look(&pair)?)])
+                BTreeMap::from([(pair.name.clone(), looked(&pair)?)])
             }
             None => all()?,
         };
@@ -40,7 +43,7 @@ pub fn main(options: &StatusOptions) -> Result<u8, UsageError> {
             StatusOptions { openmetrics: true, .. } => openmetrics::text(&pairs),
             StatusOptions { json: true, .. } => json(&pairs),
             _ if pairs.is_empty() => "no pair is configured or runs\n".to_owned(),
-            _ => pairs.iter().map(|(name, status)| describe(name, status.as_ref())).collect(),
+            _ => pairs.iter().map(|(name, status)| describe(name, status)).collect(),
         };
         if !options.watch {
             print(&text);
@@ -54,6 +57,10 @@ pub fn main(options: &StatusOptions) -> Result<u8, UsageError> {
     }
 }
 
+fn looked(pair: &PairFile) -> Result<Result<Status, Absent>, UsageError> {
+    Ok(look(pair)?.ok_or_else(|| Absent::of(pair)))
+}
+
 /// Every pair that has a file or a socket.
 fn all() -> Result<Pairs, UsageError> {
     let mut names: Vec<String> = stems(Path::new(CONFIGURATION), "toml");
@@ -61,7 +68,7 @@ fn all() -> Result<Pairs, UsageError> {
     let mut pairs = Pairs::new();
     for name in names {
         if let Ok(pair) = PairFile::of(&name) {
-            let status = look(&pair)?;
+            let status = looked(&pair)?;
             pairs.insert(name, status);
         }
     }
@@ -74,30 +81,49 @@ fn stems(directory: &Path, extension: &str) -> Vec<String> {
     paths.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect()
 }
 
-/// The worst of all pairs: lost, not running, fine.
+/// The worst of all pairs: lost, not running, with problems, fine.
 fn code(pairs: &Pairs) -> u8 {
-    let one = |status: &Option<Status>| match status.as_ref().map(|status| status.state) {
-        Some(State::Halted | State::Disconnected) => LOST,
-        Some(_) => 0,
-        None => DOWN,
-    };
-    if pairs.is_empty() { DOWN } else { pairs.values().map(one).max().unwrap_or(DOWN) }
+    let worst = pairs.values().map(code_of).max_by_key(|code| [0, 2, 3, 1][usize::from(*code)]);
+    worst.unwrap_or(DOWN)
+}
+
+/// The exit code for one.
+fn code_of(status: &Result<Status, Absent>) -> u8 {
+    match status {
+        Ok(Status { state: State::Halted | State::Disconnected, .. }) => LOST,
+        Ok(status) if status.problems_now > 0 => PROBLEMS,
+        Ok(_) | Err(Absent::RightSide { serves: true, .. }) => 0,
+        Err(Absent::RightSide { serves: false, .. }) => LOST,
+        Err(Absent::NotRunning | Absent::Failed { .. }) => DOWN,
+    }
 }
 
 fn json(pairs: &Pairs) -> String {
-    let one = |(name, status): (&String, &Option<Status>)| match status {
-        Some(status) => serde_json::to_string(status).unwrap_or_default() + "\n",
-        None => format!("{}\n", serde_json::json!({ "pair": name, "state": "not-running" })),
+    let one = |(name, status): (&String, &Result<Status, Absent>)| match status {
+        Ok(status) => serde_json::to_string(status).unwrap_or_default() + "\n",
+        Err(absent) => {
+            format!("{}\n", serde_json::json!({ "pair": name, "state": absent.word(), "text": absent.line() }))
+        }
     };
     pairs.iter().map(one).collect()
 }
 
 /// For people: a paragraph for each pair.
-fn describe(name: &str, status: Option<&Status>) -> String {
-    let Some(status) = status else { return format!("{name}: not running\n") };
+fn describe(name: &str, status: &Result<Status, Absent>) -> String {
+    let status = match status {
+        Ok(status) => status,
+        Err(absent) => {
+            let mut text = String::new();
+            escape(&mut text, &format!("{name}: {}", absent.line()));
+            return text + "\n";
+        }
+    };
     let mut lines = vec![format!("{name}: {}", status.line())];
     let mut add = |what: &str, text: String| lines.push(format!("  {what:<10} {text}"));
     add("since", utc(status.since));
+    if let Some(since) = status.paused {
+        add("paused", format!("since {}", utc(since)));
+    }
     add("link", link(status));
     add("left", side(&status.left));
     add("right", side(&status.right));
@@ -152,9 +178,10 @@ fn link(status: &Status) -> String {
 
 fn side(side: &SideStatus) -> String {
     let host = side.host.as_ref().map(|host| format!("{host}:")).unwrap_or_default();
-    let mut text = format!("{host}{}, scans: {}", side.root, side.scans);
+    let (files, bytes) = (side.files, human::bytes(side.bytes));
+    let mut text = format!("{host}{}, {files} files, {bytes}, scans: {}", side.root, side.scans);
     if side.scanning {
-        text += &format!(", being read: {} files, {}", side.files, human::bytes(side.bytes));
+        text += &format!(", being read: {} files, {}", side.seen_files, human::bytes(side.seen_bytes));
     }
     if side.special > 0 {
         text += &format!(", {} special files that do not travel", side.special);
@@ -170,7 +197,8 @@ fn full_sync(status: &Status) -> String {
     let how = if sync.checksum { ", with checksums" } else { "" };
     match sync.ended {
         Some(ended) => format!("{}, {} s{how}", utc(ended), ended.saturating_sub(sync.begun)),
-        None => format!("runs since {}{how}", utc(sync.begun)),
+        None if status.syncs_fully() => format!("runs since {}{how}", utc(sync.begun)),
+        None => format!("waits since {}{how}: {}", utc(sync.begun), status.state.word()),
     }
 }
 
@@ -191,16 +219,35 @@ mod tests {
 
     #[test]
     fn the_code_is_that_of_the_worst() {
-        for (states, want) in [
-            (vec![Some(State::InSync)], 0),
-            (vec![Some(State::Syncing), Some(State::Paused)], 0),
-            (vec![Some(State::InSync), None], 1),
-            (vec![None, Some(State::Halted)], 2),
-            (vec![Some(State::Disconnected)], 2),
+        let with_problems = |state| Status { problems_now: 1, ..status(state) };
+        let fine = || Ok(status(State::InSync));
+        let gone = || Err(Absent::NotRunning);
+        let right = |serves| Err(Absent::RightSide { agent: "x".into(), serves });
+        for (all, want) in [
+            (vec![fine()], 0),
+            (vec![Ok(status(State::Syncing)), Ok(status(State::Paused))], 0),
+            (vec![fine(), Ok(with_problems(State::InSync))], 3),
+            (vec![Ok(with_problems(State::InSync)), gone()], 1),
+            (vec![Ok(with_problems(State::InSync)), Ok(status(State::Halted)), gone()], 2),
+            (vec![Ok(with_problems(State::Disconnected))], 2),
+            (vec![fine(), gone()], 1),
+            (vec![Err(Absent::Failed { since: "now".into(), why: "x".into() }), fine()], 1),
+            (vec![right(true), fine()], 0),
+            (vec![right(false), gone()], 2),
             (vec![], 1),
         ] {
-            let pairs: Pairs = states.iter().enumerate().map(|(n, s)| (n.to_string(), s.map(status))).collect();
-            assert_eq!(code(&pairs), want, "{states:?}");
+            let pairs: Pairs = all.into_iter().enumerate().map(|(n, s)| (n.to_string(), s)).collect();
+            assert_eq!(code(&pairs), want, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_sync_runs_only_where_something_runs() {
+        let sync = crate::brain::status::FullSync { number: 1, begun: 0, ended: None, checksum: false };
+        let told = |state| full_sync(&Status { full_sync: Some(sync.clone()), ..status(state) });
+        assert_eq!(told(State::Scanning), format!("runs since {}", utc(0)));
+        for state in [State::Halted, State::Disconnected, State::Paused] {
+            assert_eq!(told(state), format!("waits since {}: {}", utc(0), state.word()));
         }
     }
 
@@ -212,7 +259,7 @@ mod tests {
             path: "a\nb\x1b".into(),
             text: "no".into(),
         }];
-        let text = describe("p", Some(&status));
+        let text = describe("p", &Ok(status));
         assert!(text.contains("    a\\x0ab\\x1b: no\n") && text.starts_with("p: in sync: 0 files\n"), "{text}");
     }
 }

@@ -1,6 +1,8 @@
-//! A brain whose root's mount is not there. It waits, tells why, and ends when the mount has come: its sandbox was made
-//! without it, so only a new process sees it, which systemd starts.
+//! A brain whose root, or the mount that it lies on, is not there. It waits, tells why, and ends when that has come: its
+//! sandbox was made without it, so only a new process can use it, which systemd starts.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -11,7 +13,7 @@ use super::adhoc::stuck_after;
 use super::alert::ServiceMonitor;
 use super::console::Console;
 use super::human::words;
-use super::mount_units::{self, Missing};
+use super::mount_units;
 use super::pair::PairFile;
 use crate::brain::desk::Desk;
 use crate::brain::status::State;
@@ -24,18 +26,37 @@ use crate::service::notify;
 use crate::service::signals::{Stop, on_hangup, stop_on_signals};
 use crate::service::watchdog::Watch;
 
-/// Whether a mount of a root of this host is missing. Only systemd knows, so only a service of its own asks.
+/// What a root of this host lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    Mount(mount_units::Missing),
+    Root(PathBuf),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missing::Mount(mount) => mount.fmt(f),
+            Missing::Root(root) => write!(f, "root {} does not exist", root.display()),
+        }
+    }
+}
+
+/// Whether a root of this host, or a mount of it, is missing. In another sandbox it can be written to when it comes, so only
+/// a service that systemd starts anew waits.
 pub fn missing(settings: &Settings) -> Option<Missing> {
     if !notify::supervised() {
         return None;
     }
     let right = settings.is_local().then_some(&settings.right.root);
-    let roots = std::iter::once(&settings.left.root).chain(right);
+    let roots = || std::iter::once(&settings.left.root).chain(right);
     // If systemd does not answer, what is wrong shows when the root is opened.
-    roots.filter_map(|root| mount_units::missing(root).ok().flatten()).next()
+    let mount = roots().filter_map(|root| mount_units::missing(root).ok().flatten()).next();
+    let gone = |root: &&PathBuf| std::fs::metadata(root).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+    mount.map(Missing::Mount).or_else(|| roots().find(gone).map(|root| Missing::Root(root.clone())))
 }
 
-/// Waits; true if the mounts have come, or the file is to be read again.
+/// Waits; true if the root has come, or the file is to be read again.
 pub fn wait(pair: &PairFile, settings: &Settings, first: &Missing, console: &Console) -> Result<bool, UsageError> {
     // Not to a file: it may lie where the mount is missing.
     let log = Log::start(&Target::of("journal"), settings.debug, &pair.name, console.writer())
@@ -73,11 +94,14 @@ pub fn wait(pair: &PairFile, settings: &Settings, first: &Missing, console: &Con
     monitor.waits(&first.to_string());
     let there = waiting::until_there(&desk, &monitor, &stop, || {
         let missing = missing(settings)?;
-        ask_for(&missing.unit, &logger);
+        if let Missing::Mount(mount) = &missing {
+            ask_for(&mount.unit, &logger);
+        }
         Some(missing.to_string())
     });
     if there {
-        info!(logger, "the mounts of the root are there: starting anew");
+        info!(logger, "the root is there: starting anew");
+        monitor.is_over();
     }
     stop.set();
     Ok(there || hangup.is_set())

@@ -20,6 +20,7 @@ const AT_ONCE: &[&str] = &[
     "maxtimeout",
     "alert_threshold",
     "alert_command",
+    "alert_after",
     "separator",
     "pending_lifetime",
     "pending_events",

@@ -113,6 +113,9 @@ pub struct Settings {
     pub alert_threshold: u64,
     /// Run with the message on its stdin.
     pub alert_command: Option<String>,
+    /// A lost side and paths that are not synchronised are told after so long.
+    #[serde(with = "values::span")]
+    pub alert_after: Duration,
     /// Between the fields of `psync events`.
     pub separator: String,
 
@@ -212,6 +215,7 @@ impl Default for Settings {
             timers: Timers::default(),
             alert_threshold: 10,
             alert_command: None,
+            alert_after: seconds(300),
             separator: ":".into(),
             pending_lifetime: None,
             pending_events: Vec::new(),
@@ -244,7 +248,7 @@ mod tests {
             "rsync_excludes": [], "rsync_extra": [], "rsync_event_recurse": false, "rsync_style": 2,
             "inotify_extra": [], "fullsync": [1],
             "timers": {"check": "*-*-* 08..12,14..20:00/15:00", "checksum": "*-*-* 00:01:00"},
-            "alert_threshold": 10, "alert_command": null, "separator": ":",
+            "alert_threshold": 10, "alert_command": null, "alert_after": "5m", "separator": ":",
             "pending_lifetime": null, "pending_events": []
         }"#;
         let contract: serde_json::Value = serde_json::from_str(contract).expect("JSON");

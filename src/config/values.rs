@@ -223,6 +223,57 @@ pub(super) mod seconds {
     }
 }
 
+/// A time as people write it: `"5m"`, or a number of seconds.
+pub(super) mod span {
+    use super::*;
+
+    /// By letter, in seconds.
+    const UNITS: [(char, f64); 4] = [('s', 1.0), ('m', 60.0), ('h', 3600.0), ('d', 86_400.0)];
+
+    pub fn serialize<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        let seconds = value.as_secs_f64();
+        let fits = |unit: &&(char, f64)| seconds > 0.0 && seconds % unit.1 == 0.0;
+        match UNITS.iter().rev().find(fits) {
+            Some((letter, unit)) => s.collect_str(&format_args!("{}{letter}", seconds / unit)),
+            None => s.collect_str(&format_args!("{seconds}s")),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        d.deserialize_any(SpanVisitor)
+    }
+
+    struct SpanVisitor;
+
+    impl de::Visitor<'_> for SpanVisitor {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("a time such as \"5m\" (s, m, h or d), or a number of seconds")
+        }
+
+        fn visit_f64<E: de::Error>(self, v: f64) -> Result<Duration, E> {
+            seconds::from_f64(v).ok_or_else(|| E::invalid_value(de::Unexpected::Float(v), &self))
+        }
+
+        fn visit_i64<E: de::Error>(self, v: i64) -> Result<Duration, E> {
+            seconds::from_f64(v as f64).ok_or_else(|| E::invalid_value(de::Unexpected::Signed(v), &self))
+        }
+
+        fn visit_u64<E: de::Error>(self, v: u64) -> Result<Duration, E> {
+            seconds::from_f64(v as f64).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(v), &self))
+        }
+
+        fn visit_str<E: de::Error>(self, v: &str) -> Result<Duration, E> {
+            let unit = UNITS.iter().find_map(|(letter, unit)| Some((v.strip_suffix(*letter)?, unit)));
+            let (number, unit) = unit.unwrap_or((v, &1.0));
+            let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+            let seconds = number.parse::<f64>().ok().filter(|_| plain).and_then(|n| seconds::from_f64(n * unit));
+            seconds.ok_or_else(|| E::invalid_value(de::Unexpected::Str(v), &self))
+        }
+    }
+}
+
 /// The same for a key that may be absent.
 pub(super) mod optional_seconds {
     use super::*;
@@ -378,6 +429,28 @@ mod tests {
         ] {
             let read = toml::from_str::<File>(&format!("size = {text}"));
             assert_eq!(read.ok().map(|file| file.size), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn spans() {
+        #[derive(serde::Deserialize, serde::Serialize)]
+        struct Timed(#[serde(with = "super::span")] Duration);
+        for (text, seconds, written) in [
+            ("\"5m\"", 300.0, "\"5m\""),
+            ("300", 300.0, "\"5m\""),
+            ("\"90s\"", 90.0, "\"90s\""),
+            ("\"1.5h\"", 5400.0, "\"90m\""),
+            ("\"2d\"", 172_800.0, "\"2d\""),
+            ("0.5", 0.5, "\"0.5s\""),
+            ("\"0\"", 0.0, "\"0s\""),
+        ] {
+            let timed: Timed = serde_json::from_str(text).expect(text);
+            assert_eq!(timed.0.as_secs_f64(), seconds, "{text}");
+            assert_eq!(serde_json::to_string(&timed).expect("text"), written);
+        }
+        for text in ["\"5w\"", "\"m\"", "\"-1m\"", "-1", "\"1e3\"", "\"inf\"", "\"nan\"", "\"99999999999d\"", "\"\""] {
+            assert!(serde_json::from_str::<Timed>(text).is_err(), "{text}");
         }
     }
 

@@ -84,7 +84,7 @@ pub fn serve_stdio(
         }
         Ok(_) => finish(link, &lost, Served::Done),
         Err(reason) => {
-            let _ = link.send(&Reply::Halt { reason: reason.clone() });
+            let _ = link.send(&Reply::Away { reason: reason.clone() });
             finish(link, &lost, Served::Failed(reason))
         }
     }

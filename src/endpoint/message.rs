@@ -121,6 +121,9 @@ pub struct Start {
     pub filters: [u8; 32],
     /// Nothing may change, the archive included.
     pub dry_run: bool,
+    /// The root that this side has by the brain's file, for one that serves a pair by name; else empty.
+    #[serde(with = "serde_bytes")]
+    pub root: Vec<u8>,
 }
 
 /// What an endpoint says of its archive when a session starts.
@@ -157,6 +160,16 @@ pub enum Reply {
     Halt {
         #[serde(deserialize_with = "words::text")]
         reason: String,
+    },
+    /// This side cannot serve for now, and may soon: the pair halts with these words, and is tried again.
+    Away {
+        #[serde(deserialize_with = "words::text")]
+        reason: String,
+    },
+    /// Another root than that of [`Start`] is served here for the pair; it halts, and nothing was opened.
+    OtherRoot {
+        #[serde(with = "serde_bytes")]
+        root: Vec<u8>,
     },
     /// This side's archive can be used no more; the pair halts.
     Damaged {
@@ -236,6 +249,11 @@ pub enum Reply {
     /// So many FIFOs, sockets and devices of this side do not travel.
     Special {
         files: u64,
+    },
+    /// So many files, with so many bytes, are in this side's archive.
+    Tally {
+        files: u64,
+        bytes: u64,
     },
     /// A line for the log that operators should see.
     Note {

@@ -17,6 +17,7 @@ pub mod message;
 pub mod open;
 mod policy;
 mod proofs;
+mod root;
 pub mod rsync;
 mod saves;
 pub mod serve;
@@ -25,6 +26,7 @@ mod settings;
 mod shortage;
 mod special;
 pub mod survey;
+mod tally;
 mod tenure;
 mod transfers;
 mod work;
@@ -52,6 +54,8 @@ use message::survey::Answer;
 use message::{Hello, Reply, Request, Start};
 use policy::{Own, Policy, Refusal};
 use serve::Tuning;
+pub use tally::Waiting;
+
 pub use settings::{Done, Settings, Style, max_delete, style};
 
 /// The largest files whose contents a scan attaches to its reports, in bytes: as many as may be open at a time are in
@@ -143,6 +147,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     readings: VecDeque<(RelPath, How)>,
     proofs: proofs::Proofs,
     special: special::Told,
+    tally: tally::Tally,
     troubles: BTreeMap<RelPath, Trouble>,
     long: long::Long,
     /// Paths that appeared: directories among them are scanned.
@@ -162,8 +167,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     next_room: Option<Millis>,
     /// Questions whether anything is left to look at, and when they came.
     pings: Vec<(u64, Millis)>,
-    /// The root itself may have been moved, deleted or unmounted.
-    doubts_root: bool,
+    root: root::Doubt,
     /// psync's own directory is not where it was: nothing is done any more, and the session was told.
     astray: bool,
     policy: Policy,
@@ -213,6 +217,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             readings: VecDeque::new(),
             proofs: proofs::Proofs::default(),
             special: special::Told::default(),
+            tally: tally::Tally::default(),
             troubles: BTreeMap::new(),
             long: long::Long::default(),
             appeared: BTreeSet::new(),
@@ -224,7 +229,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             next_expiry: 0,
             next_room: None,
             pings: Vec::new(),
-            doubts_root: false,
+            root: root::Doubt::default(),
             astray: false,
             policy: Policy::new(),
             refused: None,
@@ -279,7 +284,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
             }
             Event::Lost { scope, reason } => {
-                self.doubts_root |= scope.is_root();
+                self.root.doubt(&scope);
                 self.entered.clear();
                 self.lost.push((scope.clone(), reason));
                 self.replica.unscanned.insert(scope);
@@ -397,8 +402,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
             }
             Request::Confirm { upto } => self.replica.confirm(upto)?,
-            Request::Scan { checksum } => self.full_scan = Some(Scan::new(RelPath::root()).reading(checksum).full()),
-            Request::Hold { on } => self.held = on,
+            Request::Scan { checksum } => {
+                self.full_scan = Some(Scan::new(RelPath::root()).reading(checksum).full());
+                self.hasten_troubles();
+            }
+            Request::Hold { on } => {
+                self.held = on;
+                self.hasten_troubles();
+            }
             Request::Ping { number } => {
                 // Where users never rest a brain asks again and again, and means the last time.
                 if self.pings.len() >= PINGS_MAX {
@@ -497,6 +508,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.leavers.clear();
         self.readings.clear();
         self.proofs = proofs::Proofs::default();
+        self.tally.forget();
         self.replica.stop_readings();
         self.end_rsync();
         self.replica.forget_shortage();

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::sane::{self, Insane, WINDOW, Weight};
 use crate::model::{
-    AncestorRow, Apply, Content, Data, Entry, Expect, Generation, NodeId, Record, RelPath, Seq, Source, Step, Sums,
-    Tunnel, Way,
+    AncestorRow, Apply, Content, Data, Entry, Expect, Generation, NodeId, PATH_MAX, Record, RelPath, Seq, Source, Step,
+    Sums, Tunnel, Way,
 };
 use crate::transfer::{CHUNK, INITIAL_CREDIT, WHOLE};
 
@@ -152,7 +152,10 @@ impl Policy {
 
     fn judge(&mut self, request: &Request, own: &Own) -> Result<(), Insane> {
         match request {
-            Request::Start(_) => {
+            Request::Start(start) => {
+                if start.root.len() > PATH_MAX {
+                    return Err("a root that no path leads to");
+                }
                 *self = Policy { phase: Phase::Greeted, ..Policy::new() };
                 Ok(())
             }

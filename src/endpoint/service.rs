@@ -6,10 +6,13 @@
 //!                   ▲──────────────── replies ───────────────┘
 //! ```
 
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +23,7 @@ use crate::link::channel::{Channel, Incoming};
 use crate::link::frame::{self, Kind};
 use crate::link::handshake::{Hello, Role};
 use crate::link::{Limits, LinkError};
+use crate::model::readable;
 use crate::pulse;
 use crate::watch::inotify::InotifyTree;
 
@@ -38,6 +42,8 @@ use super::tenure::Tenure;
 const CALLERS: usize = 16;
 /// Whoever says for so long what nobody waits for, or nothing, has to go. A check shows more often that it is still there.
 const SILENT: Duration = Duration::from_secs(60);
+/// Whoever means another root is called again after so long at most: one of the two files may have been mended.
+const HALTED: Duration = Duration::from_secs(30);
 /// Whoever was turned away may take so long to go.
 const GO: Duration = Duration::from_secs(5);
 /// Between two tries to accept, when that fails.
@@ -89,10 +95,14 @@ pub struct Service<'a> {
     pub limits: Limits,
     pub tell: Tell,
     pub mounted: Mounted,
+    pub elsewhere: Elsewhere,
 }
 
 /// Whether the root's file system is there; else what is missing. Asked for each caller.
 pub type Mounted = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Whether the pair's file names another root by now: another process is to serve that. No caller decides it.
+pub type Elsewhere = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// An endpoint that is open, and what watches for it.
 struct Held {
@@ -140,6 +150,7 @@ impl Service<'_> {
             scope: self.opening.scope(),
             checks: Checks::default(),
             mounted: self.mounted.clone(),
+            elsewhere: self.elsewhere.clone(),
             silent: SILENT,
             end,
         };
@@ -206,7 +217,7 @@ impl Service<'_> {
                 keep(beating, None);
                 (self.tell)(News::Failed(&reason));
                 if let Some(to) = replies.take() {
-                    let _ = to.send(&Reply::Halt { reason });
+                    let _ = to.send(&Reply::Away { reason });
                     to.close();
                 }
             }
@@ -258,7 +269,9 @@ impl Service<'_> {
         match reply {
             Reply::ScanDone { files, bytes } => (self.tell)(News::Scanned { files: *files, bytes: *bytes }),
             Reply::Note { text } => (self.tell)(News::Note(text)),
-            Reply::Halt { reason } | Reply::Damaged { detail: reason } => (self.tell)(News::Failed(reason)),
+            Reply::Halt { reason } | Reply::Away { reason } | Reply::Damaged { detail: reason } => {
+                (self.tell)(News::Failed(reason))
+            }
             _ => {}
         }
     }
@@ -303,6 +316,7 @@ struct Door {
     scope: Scope,
     checks: Checks,
     mounted: Mounted,
+    elsewhere: Elsewhere,
     /// How long a caller may hold a place and say nothing.
     silent: Duration,
     end: Arc<dyn Fn() + Send + Sync>,
@@ -384,6 +398,19 @@ impl Door {
                     // Another process sees what is mounted by then; this one may not, in its sandbox.
                     return (self.end)();
                 }
+                Incoming::Message(Request::Start(start)) if !begun && !serves(&self.root, &start.root) => {
+                    let root = readable(self.root.as_os_str().as_bytes());
+                    let why = format!("its file names {} for this pair, this one {root}", readable(&start.root));
+                    (self.tell)(News::TurnedAway { who: &who, why: &why });
+                    let root = self.root.as_os_str().as_bytes().to_vec();
+                    let _ = replies.send(&Reply::OtherRoot { root });
+                    // The pair stays halted as long as the link is there: a mended file is read by the next process.
+                    Self::wait_while_there(&heard);
+                    if (self.elsewhere)() && !self.tenure.is_held() {
+                        (self.end)();
+                    }
+                    return;
+                }
                 Incoming::Message(Request::Start(start)) => {
                     begun = true;
                     let named = start.pair.clone();
@@ -428,6 +455,16 @@ impl Door {
         let until = Instant::now() + GO;
         let left = || until.saturating_duration_since(Instant::now());
         while heard.recv_timeout(left()).is_ok_and(|incoming| !matches!(incoming, Incoming::Ended(_))) {}
+    }
+
+    /// Until the caller goes by itself, or says something after a while: it is told no more.
+    fn wait_while_there(heard: &Receiver<Incoming<Request>>) {
+        let until = Instant::now() + HALTED;
+        while let Ok(incoming) = heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            if matches!(incoming, Incoming::Ended(_)) {
+                break;
+            }
+        }
     }
 
     /// If the root's file system is not there, the caller is told so.
@@ -484,6 +521,17 @@ impl Door {
         self.checks.leave(connection);
         replies.close();
     }
+}
+
+/// Whether both paths lead to one directory of this host, or the caller names none.
+pub(super) fn serves(root: &Path, named: &[u8]) -> bool {
+    let named = Path::new(OsStr::from_bytes(named));
+    if named.as_os_str().is_empty() || named.components().eq(root.components()) {
+        return true;
+    }
+    // By a link, or a bind mount.
+    let identity = |path: &Path| std::fs::metadata(path).map(|stat| (stat.dev(), stat.ino())).ok();
+    identity(root).is_some_and(|own| identity(named) == Some(own))
 }
 
 /// Tells a caller that it may not come in, and waits until it has gone.
@@ -555,6 +603,7 @@ mod tests {
             scope,
             checks: Checks::default(),
             mounted: Arc::new(|| Ok(())),
+            elsewhere: Arc::new(|| false),
             silent: Duration::from_secs(3),
             end: Arc::new(|| {}),
         }
@@ -573,6 +622,68 @@ mod tests {
         let door = door.clone();
         let connection = CALLS.fetch_add(1, Ordering::Relaxed) as u64;
         (thread::spawn(move || door.attend(connection, &ours)), link, heard)
+    }
+
+    #[test]
+    fn one_directory_has_many_paths_and_another_is_another() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir(at("data")).expect("made");
+        std::fs::create_dir(at("data2")).expect("made");
+        std::os::unix::fs::symlink("data", at("link")).expect("linked");
+        let serves = |root: &str, named: &str| super::serves(&at(root), at(named).as_os_str().as_bytes());
+        for named in ["data", "data/", "./data", "link", "link/", "data/../data"] {
+            assert!(serves("data", named), "{named}");
+        }
+        assert!(serves("link", "data") && super::serves(&at("data"), b""));
+        for named in ["data2", "", "gone", "data/x"] {
+            assert!(!serves("data", named), "{named}");
+        }
+        assert!(!serves("gone", "data") && serves("gone", "gone/"));
+    }
+
+    #[test]
+    fn a_caller_who_means_another_root_is_told_before_anything_is_opened() {
+        let root = tempfile::tempdir().expect("a root");
+        let (tell, told) = channel();
+        let (end, ended) = channel();
+        let elsewhere = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let by_file = elsewhere.clone();
+        let door = Door {
+            end: Arc::new(move || {
+                let _ = end.send(());
+            }),
+            elsewhere: Arc::new(move || by_file.load(Ordering::Relaxed)),
+            ..door(root.path(), tell)
+        };
+        let start = super::super::message::Start {
+            pair: "p".into(),
+            incarnation: 1,
+            accept: true,
+            union: false,
+            filters: [0; 32],
+            dry_run: false,
+            root: b"/srv/another".to_vec(),
+        };
+        let (attending, link, heard) = call(&door, &[Request::Start(start.clone())]);
+        let said = heard.iter().find_map(|incoming| match incoming {
+            Incoming::Message(Reply::OtherRoot { root }) => Some(root),
+            _ => None,
+        });
+        assert_eq!(said.as_deref(), Some(root.path().as_os_str().as_bytes()));
+        assert!(told.recv().is_ok_and(|why| why.contains("/srv/another")));
+        drop((link, heard));
+        attending.join().expect("it has gone");
+        assert_eq!(std::fs::read_dir(root.path()).expect("the root").count(), 0);
+        assert!(!door.tenure.is_held());
+        // What callers say ends no process; what the file says does.
+        assert!(ended.try_recv().is_err());
+        elsewhere.store(true, Ordering::Relaxed);
+        let (attending, link, heard) = call(&door, &[Request::Start(start)]);
+        assert!(heard.iter().any(|incoming| matches!(incoming, Incoming::Message(Reply::OtherRoot { .. }))));
+        drop((link, heard));
+        attending.join().expect("it has gone");
+        assert!(ended.try_recv().is_ok());
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! A side under a check: its tree is listed and read, beside whatever else goes on, and nothing is changed.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{Links, Owner};
 use crate::filter::{Filter, FilterSettings};
-use crate::model::{Hash, Kind, Name, RelPath, Time, Xattrs, acls};
+use crate::model::{Hash, Kind, Name, RelPath, Time, Xattrs, acls, readable};
 use crate::replica::disk::{Disk, Stat};
 use crate::replica::error::problem;
+use crate::replica::findings::Finding;
 use crate::replica::metadata::Rules;
 use crate::replica::metadata::acl::without_acl;
 use crate::replica::reading::Reading;
@@ -21,6 +22,9 @@ use super::message::survey::{Answer, Ask, Examination, Item};
 const PIECE: usize = 128;
 /// Files in one message of hashes: so that the other side sees that it goes on.
 const HASHES: usize = 16;
+
+/// What mends it.
+const CORRECT: &str = "correct right.root in the pair's file on one of both hosts";
 
 /// What takes part in a check, and how owners are named.
 #[derive(Debug, Clone)]
@@ -42,6 +46,8 @@ pub struct Survey<D> {
     filter: Filter,
     acls: bool,
     rsync: bool,
+    /// Where it lies, if it is a real one.
+    root: Option<PathBuf>,
 }
 
 impl Survey<RealDisk> {
@@ -50,7 +56,7 @@ impl Survey<RealDisk> {
         let filter = Filter::new(&scope.filter).map_err(|e| e.to_string())?;
         let disk = RealDisk::open_dry(root, pair, Arc::new(NoCover)).map_err(|e| format!("{}: {e}", root.display()))?;
         let disk = disk.with_rules(Rules::new(scope.owner, scope.samba_acls), scope.links);
-        Ok(Survey { disk, filter, acls: scope.acls, rsync: scope.rsync })
+        Ok(Survey { disk, filter, acls: scope.acls, rsync: scope.rsync, root: Some(root.to_owned()) })
     }
 }
 
@@ -78,7 +84,7 @@ pub fn attend(
 
 impl<D: Disk> Survey<D> {
     pub fn new(disk: D, filter: Filter) -> Survey<D> {
-        Survey { disk, filter, acls: false, rsync: false }
+        Survey { disk, filter, acls: false, rsync: false, root: None }
     }
 
     /// Answers in pieces, until `emit` says that nobody listens any more.
@@ -89,7 +95,18 @@ impl<D: Disk> Survey<D> {
             Ask::Hash { paths } => self.hash(paths, &mut emit),
             Ask::Keep { name, paths } => self.keep(name, paths, &mut emit),
             Ask::Trash => self.trash(&mut emit),
-            Ask::Examine => emit(Answer::Examined(self.examine())),
+            Ask::Serves { root } => match self.other_root(root) {
+                Some(found) => {
+                    emit(Answer::Failed { reason: format!("{found}: {CORRECT}") });
+                    false
+                }
+                None => true,
+            },
+            Ask::Examine { root } => {
+                let mut examination = self.examine();
+                examination.findings.extend(self.other_root(root).map(|found| Finding::wrong("root", found, CORRECT)));
+                emit(Answer::Examined(examination))
+            }
             Ask::Restore { id, below, to } => self.restore(id, below.as_ref(), to, &mut emit),
         };
         if heard {
@@ -187,6 +204,12 @@ impl<D: Disk> Survey<D> {
     /// What this side can tell of itself.
     pub fn examine(&self) -> Examination {
         examine(&self.disk, &self.filter, self.rsync)
+    }
+
+    /// What is wrong, if this side's root is not the one that is meant.
+    fn other_root(&self, named: &[u8]) -> Option<String> {
+        let own = self.root.as_ref().filter(|root| !super::service::serves(root, named))?;
+        Some(format!("{} is served here, the other host's file says {}", own.display(), readable(named)))
     }
 
     fn trash(&self, emit: &mut dyn FnMut(Answer) -> bool) -> bool {

@@ -66,6 +66,11 @@ impl Tenure {
         holds && self.endpoint.send(Inbound::Held(request)).is_ok()
     }
 
+    /// Whether a session goes on.
+    pub fn is_held(&self) -> bool {
+        self.holder().is_some()
+    }
+
     /// The connection has ended; whether it held the endpoint.
     pub fn leave(&self, connection: u64) -> bool {
         let mut holder = self.holder();
@@ -106,7 +111,15 @@ mod tests {
     use std::time::Duration;
 
     fn start(incarnation: u64) -> Start {
-        Start { pair: "p".into(), incarnation, accept: false, union: false, filters: [0; 32], dry_run: false }
+        Start {
+            pair: "p".into(),
+            incarnation,
+            accept: false,
+            union: false,
+            filters: [0; 32],
+            dry_run: false,
+            root: vec![],
+        }
     }
 
     fn asked(request: Request) -> Held<Request> {

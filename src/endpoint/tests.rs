@@ -71,7 +71,15 @@ fn row(node: u64, parent: u64, at: &str, generation: u64, content: Content) -> A
 
 fn start() -> Request {
     let pair = "p".to_owned();
-    Request::Start(Start { pair, incarnation: 1, accept: false, union: false, filters: [0; 32], dry_run: false })
+    Request::Start(Start {
+        pair,
+        incarnation: 1,
+        accept: false,
+        union: false,
+        filters: [0; 32],
+        dry_run: false,
+        root: vec![],
+    })
 }
 
 fn go() -> Request {

@@ -40,6 +40,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let next = next.and_then(|next| self.all_directories_first(&mut said, now).map(|()| next));
         let next = self.bear(next, &mut said);
         self.say(said, out);
+        self.show_waiting(now);
         next.map(|next| next.unwrap_or(Next::Idle))
     }
 
@@ -50,9 +51,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.flush(out, now)?;
         self.replica.begin_slice();
         let mut more = self.step_comparisons(out)?;
-        if std::mem::take(&mut self.doubts_root) && !self.replica.disk.root_is_there() {
+        if self.has_lost_root(now) {
             self.reporting = false;
-            out.push(Reply::Halt { reason: "the root was moved, deleted or unmounted".to_owned() });
+            out.push(Reply::Away { reason: "the root was moved, deleted or unmounted".to_owned() });
         }
         if self.reports() {
             more |= self.step_dirty(now, out)?;
@@ -73,8 +74,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.vanish(path, now);
         }
         self.tell_special(now, out);
-        self.answer_pings(now, out);
+        self.answer_pings(now, out)?;
         if self.reporting {
+            self.tell_tally(Some(now), out)?;
             self.look_for_room(now, out)?;
         }
         self.replica.look_for_late_writes(now)?;
@@ -105,12 +107,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 
     /// Whether a session wants to know what changes, and wants it now.
-    fn reports(&self) -> bool {
+    pub(super) fn reports(&self) -> bool {
         self.reporting && !self.held
     }
 
     /// Says when nothing is left to look at. Users who write all the time must not keep that back for ever.
-    fn answer_pings(&mut self, now: Millis, out: &mut Vec<Reply>) {
+    fn answer_pings(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         let busy = !self.jobs.is_empty()
             || self.replica.is_unfinished()
             || !self.records.is_empty()
@@ -129,14 +131,21 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if asked && let Some(counts) = self.replica.not_set.take_news() {
             out.push(Reply::NotSet { counts });
         }
-        self.pings.retain(|(number, since)| {
+        let waits = |since: Millis| {
             let owes = owes && (rests || now < since + OWED_WAIT);
-            let wait = owes || (busy && now < since + PING_WAIT);
+            owes || (busy && now < since + PING_WAIT)
+        };
+        if self.pings.iter().any(|(_, since)| !waits(*since)) {
+            self.tell_tally(None, out)?;
+        }
+        self.pings.retain(|(number, since)| {
+            let wait = waits(*since);
             if !wait {
                 out.push(Reply::Pong { number: *number });
             }
             wait
         });
+        Ok(())
     }
 
     fn next_due(&self, now: Millis) -> Next {
@@ -384,6 +393,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         self.arrivals.retain(|at| !arrived.contains(at));
         Ok(arrived)
+    }
+
+    /// An administrator wants to know what is left: all of it is due.
+    pub(super) fn hasten_troubles(&mut self) {
+        self.troubles.values_mut().for_each(|trouble| trouble.next = 0);
     }
 
     fn retry_troubles(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {

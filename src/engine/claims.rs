@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::endpoint::message::{Reply, Request};
 use crate::model::sane::{self, Insane, Weight};
-use crate::model::{Data, Generation, Millis, Outcome, RelPath, Side, Sums, Tunnel};
+use crate::model::{Data, Generation, Millis, Outcome, PATH_MAX, RelPath, Side, Sums, Tunnel};
 
 use super::{Effect, Engine, News, Phase, index};
 
@@ -214,11 +214,20 @@ impl Engine {
             | Reply::NotSet { .. }
             | Reply::Unproven { .. }
             | Reply::Special { .. }
+            | Reply::Tally { .. }
             | Reply::Lost { .. }
             | Reply::HasRoom
             | Reply::ScanDone { .. } => claims.chat(now),
+            Reply::OtherRoot { root } => {
+                claims.chat(now)?;
+                if root.len() > PATH_MAX || self.settings.right_root.is_empty() || side == Side::Left {
+                    return Err("another root than none");
+                }
+                Ok(())
+            }
             Reply::Hello(_)
             | Reply::Halt { .. }
+            | Reply::Away { .. }
             | Reply::Damaged { .. }
             | Reply::RowsEnd
             | Reply::Result { .. }

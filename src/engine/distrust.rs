@@ -265,6 +265,7 @@ mod tests {
             dry_run: false,
             once: false,
             filters: [0; 32],
+            right_root: Vec::new(),
         });
         engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
         for side in Side::BOTH {

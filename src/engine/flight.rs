@@ -256,7 +256,6 @@ impl Engine {
         if done && let Some(flight) = self.flights.remove(&generation) {
             let paths = flight.paths();
             self.completed.insert(generation);
-            self.count(&flight);
             if flight.node == generation {
                 self.guard.grow();
             }
@@ -320,26 +319,6 @@ impl Engine {
                 && !self.sides[index(side)].pending.contains_key(&flight.path)
             {
                 self.ask(side, flight.path.clone(), false);
-            }
-        }
-    }
-
-    /// Keeps count of the files on the left.
-    fn count(&mut self, flight: &Flight) {
-        let Part::Apply(apply) = &flight.parts[index(Side::Left)] else { return };
-        let known = flight.changes.iter().flatten().find_map(|c| c.known.as_ref()).map(|k| &k.entry);
-        let before = match (&flight.changes[index(Side::Left)], known) {
-            (Some(own), _) => own.after.as_ref(),
-            (None, known) => known,
-        };
-        let file = |e: Option<&Entry>| e.filter(|e| e.kind() == Kind::File).map(Entry::size);
-        let after = if matches!(apply.step, Step::Put { .. }) { file(flight.entry.as_ref()) } else { None };
-        if matches!(apply.step, Step::Put { .. } | Step::Remove { .. }) {
-            if let Some(size) = file(before) {
-                self.holds = (self.holds.0.saturating_sub(1), self.holds.1.saturating_sub(size));
-            }
-            if let Some(size) = after {
-                self.holds = (self.holds.0 + 1, self.holds.1 + size);
             }
         }
     }

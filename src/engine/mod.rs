@@ -62,6 +62,8 @@ pub struct Settings {
     pub once: bool,
     /// Digest of the filters.
     pub filters: [u8; 32],
+    /// The right side's root, where that serves the pair by its name; else empty.
+    pub right_root: Vec<u8>,
 }
 
 /// What happens to the engine.
@@ -207,7 +209,7 @@ pub struct Engine {
     settling: Option<(u64, [bool; 2])>,
     round: Round,
     pings: u64,
-    /// Files on the left and their bytes: what its scan found, and what was put there and removed since.
+    /// Files on the left and their bytes, by its archive; in a dry run, which writes none, by its scan.
     holds: (u64, u64),
     fx: Vec<Effect>,
 }
@@ -332,7 +334,9 @@ impl Engine {
         match reply {
             Reply::Hello(hello) => self.hello(side, hello, now),
             Reply::Names { numbers } => self.pass_names(side, numbers),
+            Reply::Away { reason } => self.halt_away(side, &reason),
             Reply::Halt { reason } => self.halt(format!("{} side: {reason}", side.word()), String::new()),
+            Reply::OtherRoot { root } => self.halt_elsewhere(&root),
             Reply::Damaged { detail } => self.halt_damaged(side, &detail),
             Reply::Rows { rows } => self.side(side).rows.extend(rows),
             Reply::RowsEnd => self.rows_end(side),
@@ -363,7 +367,7 @@ impl Engine {
             Reply::ScanDone { files, bytes } => {
                 let state = self.side(side);
                 state.cursor = None;
-                if side == Side::Left {
+                if side == Side::Left && self.settings.dry_run {
                     self.holds = (files, bytes);
                 }
                 self.tell(News::Scanning { side, files, bytes });
@@ -406,6 +410,7 @@ impl Engine {
             Reply::NotSet { counts } => self.tell(News::NotSet { side, counts }),
             Reply::Unproven { files } => self.tell(News::Unproven { side, files }),
             Reply::Special { files } => self.tell(News::Special { side, files }),
+            Reply::Tally { files, bytes } => self.tally(side, files, bytes),
             Reply::Note { text } => self.tell(News::Note { side, text }),
             Reply::Lost { scope, reason } => self.tell(News::Lost { side, scope, reason }),
             Reply::HasRoom => self.has_room(side, now),
@@ -647,9 +652,13 @@ impl Engine {
     }
 
     fn halt(&mut self, reason: String, advice: String) {
+        self.halt_until(reason, advice, None);
+    }
+
+    fn halt_until(&mut self, reason: String, advice: String, away: Option<Side>) {
         if self.phase != Phase::Halted {
             self.phase = Phase::Halted;
-            self.tell(News::Halted { reason, advice });
+            self.tell(News::Halted { reason, advice, away });
         }
     }
 }

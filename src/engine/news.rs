@@ -59,6 +59,8 @@ pub enum News {
     Halted {
         reason: String,
         advice: String,
+        /// The side that cannot serve for now: it is worth a try after a while.
+        away: Option<Side>,
     },
     /// Something to be mended, told once in a run for each `what`.
     Warning {
@@ -79,6 +81,12 @@ pub enum News {
     Special {
         side: Side,
         files: u64,
+    },
+    /// So many files, with so many bytes, are in this side's archive.
+    Tally {
+        side: Side,
+        files: u64,
+        bytes: u64,
     },
     Note {
         side: Side,

@@ -1,16 +1,19 @@
 //! What an administrator asks of a running session: a full sync, a pause, other rules.
 
+use std::collections::BTreeSet;
+
 use crate::endpoint::message::Request;
 use crate::model::{Millis, RelPath, Side};
 
 use super::guard::Guard;
-use super::{Engine, Phase, Settings, index};
+use super::{Engine, News, Phase, Settings, index};
 
 impl Engine {
     /// Both sides are to be scanned, once the scans that run are over. With `checksum` every file is read.
     pub(super) fn want_scan(&mut self, checksum: bool) {
         self.scan_wanted = Some(checksum || self.scan_wanted == Some(true));
         self.in_sync = false;
+        self.try_again();
         // An explicit full sync deals with what differed at the start as well.
         self.settings.skip_initial = false;
     }
@@ -35,6 +38,20 @@ impl Engine {
         if self.phase == Phase::Running {
             self.hold(on);
         }
+        if !on {
+            self.try_again();
+        }
+    }
+
+    /// Whatever failed, was refused or has no room is tried at once: an administrator may have mended it. The sides do the same
+    /// with what they cannot report, when they scan or are no longer held.
+    fn try_again(&mut self) {
+        let mut paths: BTreeSet<RelPath> = self.strikes.keys().cloned().collect();
+        for state in &mut self.sides {
+            paths.extend(state.failed.iter().chain(&state.problems).cloned());
+            paths.extend(std::mem::take(&mut state.short).into_keys());
+        }
+        paths.iter().for_each(|path| self.forgive(path));
     }
 
     /// Tells both sides whether they may report.
@@ -42,6 +59,14 @@ impl Engine {
         for side in Side::BOTH {
             self.send(side, Request::Hold { on });
         }
+    }
+
+    /// A side tells how many files its archive has.
+    pub(super) fn tally(&mut self, side: Side, files: u64, bytes: u64) {
+        if side == Side::Left && !self.settings.dry_run {
+            self.holds = (files, bytes);
+        }
+        self.tell(News::Tally { side, files, bytes });
     }
 
     /// Other rules, from now on.

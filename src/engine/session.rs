@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::endpoint::message::{Hello, Request, Start, cut};
 use crate::model::sane::WINDOW;
-use crate::model::{AncestorRow, Millis, NodeId, RelPath, Side};
+use crate::model::{AncestorRow, Millis, NodeId, RelPath, Side, readable};
 
 use super::{Engine, News, Phase, index};
 
@@ -26,9 +26,23 @@ impl Engine {
                 union,
                 filters: self.settings.filters,
                 dry_run: self.settings.dry_run,
+                root: if side == Side::Right { self.settings.right_root.clone() } else { Vec::new() },
             };
             self.send(side, Request::Start(start));
         }
+    }
+
+    /// A side cannot serve for now.
+    pub(super) fn halt_away(&mut self, side: Side, reason: &str) {
+        self.halt_until(format!("{} side: {reason}", side.word()), String::new(), Some(side));
+    }
+
+    /// The right side serves another root for this pair: one of two files is wrong, and nobody but their writer knows which.
+    pub(super) fn halt_elsewhere(&mut self, root: &[u8]) {
+        let (pair, ours) = (&self.settings.pair, readable(&self.settings.right_root));
+        let reason = format!("right side serves {} for pair {pair}, this file says {ours}", readable(root));
+        let advice = format!("correct right.root in /etc/psync/{pair}.toml on one of them");
+        self.halt_until(reason, advice, Some(Side::Right));
     }
 
     pub(super) fn hello(&mut self, side: Side, hello: Hello, now: Millis) {
@@ -284,6 +298,7 @@ mod tests {
             dry_run: false,
             once: false,
             filters: [0; 32],
+            right_root: Vec::new(),
         });
         engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
         let mut effects = engine.handle(Input::Reply(Side::Left, Reply::Hello(left.0)), left.1);

@@ -77,6 +77,7 @@ impl Session {
             dry_run: false,
             once: false,
             filters: [0; 32],
+            right_root: Vec::new(),
         });
         engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
         for (side, hello) in Side::BOTH.into_iter().zip(hellos) {

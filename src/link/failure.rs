@@ -171,9 +171,22 @@ fn own_words(said: &[String]) -> Option<&str> {
     line.split_once(": ").map(|(_, words)| words).filter(|words| !words.contains("not found"))
 }
 
-/// The failure in one line, for the log and the status.
-pub fn explain(error: &LinkError, said: &[String], status: Option<ExitStatus>) -> String {
+/// The failure in one line, for the log and the status. What the other side's psync said of itself begins with that side's host,
+/// if it has one of its own.
+pub fn explain(error: &LinkError, said: &[String], status: Option<ExitStatus>, host: Option<&str>) -> String {
     let (failure, words) = recognise(error, said, status);
+    let theirs = match failure {
+        TurnedAway => true,
+        // The line's process runs on this host.
+        Agent => {
+            words.as_ref().is_some_and(|words| said.iter().any(|l| l.strip_prefix("psync-agent: ") == Some(words)))
+        }
+        _ => false,
+    };
+    let words = match host.filter(|_| theirs) {
+        Some(host) => words.map(|words| format!("{host}: {words}")),
+        None => words,
+    };
     match (advice(failure), words) {
         (("", _), Some(words)) => words,
         (("", _), None) => match said.last() {
@@ -267,7 +280,7 @@ mod tests {
             let said: Vec<String> = text.lines().map(String::from).collect();
             let (got, words) = recognise(&LinkError::Ended, &said, ended(*code));
             assert_eq!(got, *want, "{text}");
-            let line = explain(&LinkError::Ended, &said, ended(*code));
+            let line = explain(&LinkError::Ended, &said, ended(*code), None);
             assert!(words.is_none_or(|words| line.contains(&words)) && !line.contains('\n'), "{line}");
         }
     }
@@ -292,7 +305,7 @@ mod tests {
             (&LinkError::Silent(std::time::Duration::from_secs(60)), &[], Other, "nothing was heard"),
         ] {
             assert_eq!(recognise(error, said, None).0, want, "{error}");
-            let line = explain(error, said, None);
+            let line = explain(error, said, None, None);
             assert!(line.contains(text), "{line}");
         }
     }
@@ -302,6 +315,11 @@ mod tests {
     fn an_agents_own_words_go_before_what_they_may_hold() {
         let said = ["psync-agent: /run/psync/agent-web.sock: Connection refused".to_string()];
         assert_eq!(recognise(&LinkError::Ended, &said, ended(1)).0, Agent);
+        let line = |host| explain(&LinkError::Ended, &said, ended(1), host);
+        assert_eq!(line(Some("files2")), "files2: /run/psync/agent-web.sock: Connection refused");
+        assert_eq!(line(None), "/run/psync/agent-web.sock: Connection refused");
+        let here = ["psync-link: /etc/psync/web.toml: cannot read".to_string()];
+        assert_eq!(explain(&LinkError::Ended, &here, ended(1), Some("files2")), "/etc/psync/web.toml: cannot read");
         let said = ["psync-agent: the connection to the agent was lost: Broken pipe (os error 32)".to_string()];
         assert_eq!(recognise(&LinkError::Ended, &said, ended(1)).0, Agent);
     }

@@ -232,6 +232,8 @@ pub trait Archive {
     fn count_unproven(&self) -> Result<u64, ArchiveError>;
     /// The number of rows.
     fn count(&self) -> Result<u64, ArchiveError>;
+    /// The number of rows of files, and the bytes of these.
+    fn files(&self) -> Result<(u64, u64), ArchiveError>;
 
     /// Adds or replaces the row of `row.node`; a row of another node under the same name is dropped with its subtree.
     /// The node leaves its old place first: it and what lies below it survive the drop of a directory above it.

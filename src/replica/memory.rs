@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-use crate::model::{Generation, Name, NodeId, Time};
+use crate::model::{Generation, Kind, Name, NodeId, Time};
 
 use super::archive::{Archive, ArchiveError, Identity, Intent, Row, Tombstone, TrashItem, check_number};
 
@@ -31,6 +31,8 @@ pub struct MemoryArchive {
     objects: BTreeSet<(u64, Time, NodeId)>,
     generations: BTreeSet<(Generation, NodeId)>,
     unproven: BTreeSet<NodeId>,
+    /// Files and their bytes.
+    files: (u64, u64),
     tombstones: BTreeMap<NodeId, Tombstone>,
     intents: BTreeMap<Generation, Intent>,
     trash: BTreeMap<Name, TrashItem>,
@@ -57,6 +59,7 @@ impl MemoryArchive {
             objects: BTreeSet::new(),
             generations: BTreeSet::new(),
             unproven: BTreeSet::new(),
+            files: (0, 0),
             tombstones: BTreeMap::new(),
             intents: BTreeMap::new(),
             trash: BTreeMap::new(),
@@ -96,6 +99,9 @@ impl MemoryArchive {
             }
             self.generations.remove(&(old.generation, node));
             self.unproven.remove(&node);
+            if old.entry.kind() == Kind::File {
+                self.files = (self.files.0 - 1, self.files.1.saturating_sub(old.entry.size()));
+            }
             if let Some(signature) = old.signature {
                 self.objects.remove(&(signature.ino, signature.btime, node));
             }
@@ -105,6 +111,9 @@ impl MemoryArchive {
             self.generations.insert((row.generation, node));
             if row.is_unproven() {
                 self.unproven.insert(node);
+            }
+            if row.entry.kind() == Kind::File {
+                self.files = (self.files.0 + 1, self.files.1.saturating_add(row.entry.size()));
             }
             if let Some(signature) = row.signature {
                 self.objects.insert((signature.ino, signature.btime, node));
@@ -184,6 +193,10 @@ impl Archive for MemoryArchive {
 
     fn count(&self) -> Result<u64, ArchiveError> {
         Ok(self.rows.len() as u64)
+    }
+
+    fn files(&self) -> Result<(u64, u64), ArchiveError> {
+        Ok(self.files)
     }
 
     fn put(&mut self, row: &Row) -> Result<Option<NodeId>, ArchiveError> {

@@ -89,6 +89,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(self.archive.count()?)
     }
 
+    /// The files that this side's archive has, and their bytes.
+    pub fn count_files(&self) -> Result<(u64, u64), ReplicaError> {
+        Ok(self.archive.files()?)
+    }
+
     /// Seconds since 1970.
     pub fn clock(&self) -> i64 {
         self.disk.wall_clock()

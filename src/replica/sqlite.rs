@@ -39,6 +39,8 @@ pub struct SqliteArchive {
     connection: Connection,
     /// The number of rows, once somebody asked.
     count: Cell<Option<u64>>,
+    /// Whether files are counted, which begins when somebody asks.
+    counts_files: Cell<bool>,
     directories: RefCell<Directories>,
     /// What lies in the trash, for others; `None` in memory. It holds the directory that the connection's path leads to,
     /// and so goes after it.
@@ -101,8 +103,17 @@ impl SqliteArchive {
     }
 
     fn on(connection: Connection) -> SqliteArchive {
-        let (count, directories) = (Cell::new(None), RefCell::default());
-        SqliteArchive { connection, count, directories, list: None, home: None, changing: false, failed: None }
+        let (count, counts_files, directories) = (Cell::new(None), Cell::new(false), RefCell::default());
+        SqliteArchive {
+            connection,
+            count,
+            counts_files,
+            directories,
+            list: None,
+            home: None,
+            changing: false,
+            failed: None,
+        }
     }
 
     /// Runs a change within the transaction. After a failure SQLite may have kept a part of it: all is rolled back.
@@ -485,6 +496,17 @@ impl Archive for SqliteArchive {
         let count = count.unwrap_or(0).cast_unsigned();
         self.count.set(Some(count));
         Ok(count)
+    }
+
+    fn files(&self) -> Result<(u64, u64), ArchiveError> {
+        const SQL: &str = "SELECT files, bytes FROM held";
+        self.usable("files")?;
+        if !self.counts_files.replace(true) {
+            schema::count_files(&self.connection).map_err(|error| ArchiveError::new("files", error.to_string()))?;
+        }
+        let held = self.one("files", SQL, [], |columns| Ok((columns.get::<_, i64>(0)?, columns.get::<_, f64>(1)?)))?;
+        let (files, bytes) = held.unwrap_or_default();
+        Ok((files.cast_unsigned(), bytes.max(0.0) as u64))
     }
 
     fn put(&mut self, row: &Row) -> Result<Option<NodeId>, ArchiveError> {

@@ -77,6 +77,8 @@ pub struct Coalescer {
     open: Timed<Open>,
     /// Directories to scan, none within another.
     scopes: BTreeSet<RelPath>,
+    /// When the oldest change came of those that are within scopes by now.
+    scoped: Option<Millis>,
 }
 
 impl Coalescer {
@@ -95,6 +97,7 @@ impl Coalescer {
             quiet: Timed::default(),
             open: Timed::default(),
             scopes: BTreeSet::new(),
+            scoped: None,
         }
     }
 
@@ -247,7 +250,13 @@ impl Coalescer {
     /// Directories below which everything must be scanned, because more paths were dirty than are kept.
     /// Look here after every round of events.
     pub fn take_scopes(&mut self) -> Vec<RelPath> {
+        self.scoped = None;
         std::mem::take(&mut self.scopes).into_iter().collect()
+    }
+
+    /// When the oldest change came. Looks at all dirty paths.
+    pub fn oldest(&self) -> Option<Millis> {
+        self.dirty.values().map(|dirty| dirty.since).chain(self.scoped).min()
     }
 
     /// Number of dirty paths, scopes included.
@@ -291,7 +300,8 @@ impl Coalescer {
     /// Everything below `scope` will be scanned, so nothing below it need be dirty.
     fn add_scope(&mut self, scope: RelPath) {
         for path in range_below(&self.dirty, &scope) {
-            self.take(&path);
+            let since = self.take(&path).map(|dirty| dirty.since);
+            self.scoped = self.scoped.into_iter().chain(since).min();
         }
         scopes::add(&mut self.scopes, scope);
     }

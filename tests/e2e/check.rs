@@ -158,12 +158,12 @@ fn a_right_side_that_cannot_be_reached() {
     let (_pair, file) = configured(dead);
     let once = check(&file, &[]);
     assert_eq!((once.code(), once.stdout.as_str()), (1, ""), "{}", once.stderr);
-    assert_eq!(once.stderr, format!("psync: {NAME}: right side: no pair web is served\n"));
+    assert_eq!(once.stderr, format!("psync: {NAME}: files2: no pair web is served\n"));
     let once = check(&file, &["-l"]);
     assert_eq!((once.code(), once.stdout.as_str(), once.stderr.as_str()), (0, "", ""));
     let once = check(&file, &["--json"]);
     let json: serde_json::Value = serde_json::from_str(&once.stdout).expect("JSON");
-    assert!(once.code() == 1 && json["result"] == "failed" && json["error"] == "right side: no pair web is served");
+    assert!(once.code() == 1 && json["result"] == "failed" && json["error"] == "files2: no pair web is served");
     let (pair, file) = configured("");
     std::fs::remove_dir(&pair.left).unwrap();
     let once = check(&file, &[]);

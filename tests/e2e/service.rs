@@ -99,20 +99,21 @@ fn a_right_side_that_is_down_is_a_status_and_no_failed_start() {
 
 #[test]
 fn the_status_for_people_scripts_and_metrics() {
-    let mut house = House::new("");
+    let mut house = House::new("max_size = 100\n");
     for n in 0..3 {
         write(house.left.join(format!("file{n}")), "12345");
     }
-    // It is in the way of a file.
-    nix::unistd::mkfifo(&house.left.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    write(house.right.join("fifo"), "12345");
+    write(house.left.join("large"), "1".repeat(101));
     house.start(&[]);
-    house.wait_for(|house| house.status()["problems_now"] == 1);
+    house.wait_for(|house| {
+        let status = house.status();
+        status["state"] == "in-sync" && status["problems_now"] == 1 && status["files"] == 3
+    });
 
     let text = house.psync(&["status", PAIR]);
-    assert_eq!(text.code(), 0, "{}", text.stderr);
+    assert_eq!(text.code(), 3, "{}", text.stderr);
     assert!(text.stdout.starts_with("web: in sync: 3 files, 1 with problems\n"), "{}", text.stdout);
-    for line in ["  link       up since ", "  problems   1\n    fifo: left side: ", "  conflicts  0\n"] {
+    for line in ["  link       up since ", "  problems   1\n    large: left side: ", "  conflicts  0\n"] {
         assert!(text.stdout.contains(line), "no {line:?} in:\n{}", text.stdout);
     }
 
@@ -123,7 +124,7 @@ fn the_status_for_people_scripts_and_metrics() {
 
     // Without a pair: all that run here.
     let metrics = house.psync(&["status", "--openmetrics"]);
-    assert_eq!(metrics.code(), 0, "{}", metrics.stderr);
+    assert_eq!(metrics.code(), 3, "{}", metrics.stderr);
     for line in [
         "psync_up{pair=\"web\"} 1",
         "psync_state{pair=\"web\",psync_state=\"in sync\"} 1",
@@ -270,24 +271,67 @@ fn the_result_of_a_check_is_in_the_status() {
 }
 
 #[test]
-fn a_left_root_that_went_away_is_tried_again_after_resume() {
+fn a_root_that_went_away_is_served_again_when_it_is_back() {
+    for lost in ["left", "right"] {
+        let mut house = House::new("");
+        write(house.left.join("a"), "a\n");
+        let mut brain = house.brain();
+        // Without systemd there is no sandbox that hides what comes.
+        brain.env_remove("NOTIFY_SOCKET");
+        house.start_alone(brain);
+        house.wait_in_sync();
+        rename(house.beside(lost), house.beside("away"));
+        house.wait_for(|house| house.status()["state"] == "halted");
+        let status = house.psync(&["status", PAIR]);
+        let why = format!("halted: {lost} side: the root was moved, deleted or unmounted (it goes on by itself");
+        assert!(status.code() == 2 && status.stdout.contains(&why), "{}", status.stdout);
+        rename(house.beside("away"), house.beside(lost));
+        write(house.beside(lost).join("b"), "b\n");
+        house.wait_in_sync();
+        assert_eq!((read(house.right.join("a")), read(house.right.join("b"))), ("a\n".into(), "b\n".into()));
+        write(house.right.join("c"), "c\n");
+        house.wait_for(|house| house.left.join("c").exists());
+        house.stop();
+    }
+}
+
+#[test]
+fn in_a_service_a_lost_left_root_is_for_the_next_process() {
     let mut house = House::new("");
     write(house.left.join("a"), "a\n");
     house.start(&[]);
     house.wait_in_sync();
     rename(&house.left, house.beside("away"));
-    house.wait_for(|house| house.status()["state"] == "halted");
-    assert_eq!(house.psync(&["resume", PAIR]).code(), 0);
-    house.wait_for(|house| house.status()["state"] == "disconnected");
-    let status = house.psync(&["status", PAIR]);
-    assert!(status.code() == 2 && status.stdout.contains("left side: "), "{}", status.stdout);
+    assert_eq!(house.wait_end(), Some(2), "{}", house.story());
     rename(house.beside("away"), &house.left);
     write(house.left.join("b"), "b\n");
+    house.start(&[]);
     house.wait_in_sync();
-    assert_eq!((read(house.right.join("a")), read(house.right.join("b"))), ("a\n".into(), "b\n".into()));
-    write(house.right.join("c"), "c\n");
-    house.wait_for(|house| house.left.join("c").exists());
+    assert_eq!(read(house.right.join("b")), "b\n");
     house.stop();
+}
+
+#[test]
+fn another_directory_in_the_place_of_a_lost_root_is_not_taken_for_it() {
+    for lost in ["left", "right"] {
+        let mut house = House::new("");
+        write(house.left.join("a"), "a\n");
+        let mut brain = house.brain();
+        brain.env_remove("NOTIFY_SOCKET");
+        house.start_alone(brain);
+        house.wait_in_sync();
+        rename(house.beside(lost), house.beside("away"));
+        mkdir(house.beside(lost));
+        house.wait_for(|house| {
+            let status = house.status();
+            let reason = status.pointer("/halt/reason").and_then(|reason| reason.as_str()).unwrap_or_default();
+            status["state"] == "halted" && reason.contains("no archive of this pair")
+        });
+        let kept = if lost == "left" { &house.right } else { &house.left };
+        assert_eq!(read(kept.join("a")), "a\n");
+        assert_eq!(walk(&house.beside(lost)), 0);
+        house.stop();
+    }
 }
 
 /// The number of files in a tree, psync's own left out.
@@ -435,6 +479,9 @@ fn a_bad_start_is_one_line_and_exit_1() {
         assert_eq!(once.stderr.lines().count(), 1, "{}", once.stderr);
     }
     remove_tree(&house.left);
-    let once = run_to_end(house.brain());
+    // A service that systemd starts waits for it.
+    let mut brain = house.brain();
+    brain.env_remove("NOTIFY_SOCKET");
+    let once = run_to_end(brain);
     assert!(once.code() == 1 && once.stderr.contains("does not exist"), "{}", once.stderr);
 }

@@ -150,9 +150,12 @@ fn a_side_that_does_not_move_is_a_problem_until_it_does() {
 
 #[test]
 fn a_problem_that_lasts_is_told_once_however_often_the_line_breaks() {
-    let mut pair = Pair::new();
-    for pipe in [pair.left.join("of the left"), pair.right.join("of the right")] {
-        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let pair = Pair::new();
+    let config = pair.beside("psync.toml");
+    write(&config, "max_size = 1000\n");
+    let mut pair = pair.with(&["--config", config.to_str().unwrap()]);
+    for large in [pair.left.join("of the left"), pair.right.join("of the right")] {
+        write(large, "1".repeat(1001));
     }
     pair.run();
     let told = |pair: &Pair, what: &str| pair.lines().iter().filter(|line| line.contains(what)).count();

@@ -300,6 +300,7 @@ impl Maker {
             union: self.bool(),
             filters: self.array(),
             dry_run: self.roll.once_in(4),
+            root: if self.roll.once_in(4) { b"/etc/../\xff\n".to_vec() } else { vec![] },
         }
     }
 
@@ -518,7 +519,8 @@ kinds! {
         Ask::Keep { .. } => Ask::Keep { name: m.name(), paths: m.few(Maker::path) },
         Ask::Trash => Ask::Trash,
         Ask::Restore { .. } => Ask::Restore { id: m.name(), below: m.some(Maker::path), to: m.path() },
-        Ask::Examine => Ask::Examine,
+        Ask::Serves { .. } => Ask::Serves { root: b"/srv/\xff".to_vec() },
+        Ask::Examine { .. } => Ask::Examine { root: b"/etc".to_vec() },
     }
 }
 
@@ -583,6 +585,8 @@ kinds! {
     replies, reply: Reply, m {
         Reply::Hello(_) => Reply::Hello(m.hello()),
         Reply::Halt { .. } => Reply::Halt { reason: m.text() },
+        Reply::Away { .. } => Reply::Away { reason: m.text() },
+        Reply::OtherRoot { .. } => Reply::OtherRoot { root: b"/srv/\xff\n".to_vec() },
         Reply::Rows { .. } => Reply::Rows { rows: m.few(Maker::row) },
         Reply::RowsEnd => Reply::RowsEnd,
         Reply::Report(_) => Reply::Report(m.change()),
@@ -602,6 +606,7 @@ kinds! {
         Reply::NotSet { .. } => Reply::NotSet { counts: m.few(|m| (m.text(), m.u64())) },
         Reply::Unproven { .. } => Reply::Unproven { files: m.u64() },
         Reply::Special { .. } => Reply::Special { files: m.u64() },
+        Reply::Tally { .. } => Reply::Tally { files: m.u64(), bytes: m.u64() },
         Reply::Note { .. } => Reply::Note { text: m.text() },
         Reply::HasRoom => Reply::HasRoom,
         Reply::Pong { .. } => Reply::Pong { number: m.u64() },

@@ -202,7 +202,15 @@ impl HostileBrain {
 }
 
 pub fn start() -> Start {
-    Start { pair: NAME.into(), incarnation: 1, accept: true, union: false, filters: [0; 32], dry_run: false }
+    Start {
+        pair: NAME.into(),
+        incarnation: 1,
+        accept: true,
+        union: false,
+        filters: [0; 32],
+        dry_run: false,
+        root: vec![],
+    }
 }
 
 /// Says Start and waits for the agent's Hello.

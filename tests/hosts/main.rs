@@ -26,5 +26,6 @@ mod pair;
 mod refused;
 mod rsync;
 mod samba;
+mod states;
 mod umbrella;
 mod units;

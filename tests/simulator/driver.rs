@@ -94,6 +94,7 @@ fn new_engine(max_delete: Limit) -> Engine {
         dry_run: false,
         once: false,
         filters: [0; 32],
+        right_root: Vec::new(),
     })
 }
 
@@ -227,7 +228,7 @@ impl RealPair {
                 Effect::HangUp(side) => panic!("an honest {} side is put out", side.word()),
                 Effect::Tell(news) => {
                     self.stage.trace.line(|| format!("{now} news: {}", short(&news)));
-                    if let News::Halted { reason, advice } = news {
+                    if let News::Halted { reason, advice, .. } = news {
                         self.union = advice.contains("--union");
                         if self.union {
                             // What was deleted on one side comes back then.

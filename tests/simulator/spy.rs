@@ -117,6 +117,10 @@ impl Archive for SpyArchive {
         self.alive()?;
         self.inner.borrow().count()
     }
+    fn files(&self) -> Result<(u64, u64), ArchiveError> {
+        self.alive()?;
+        self.inner.borrow().files()
+    }
     fn put(&mut self, row: &Row) -> Result<Option<NodeId>, ArchiveError> {
         self.alive()?;
         self.inner.borrow_mut().put(row)

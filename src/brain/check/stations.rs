@@ -1,5 +1,7 @@
 //! The two sides of a check: the left one in a thread, the right one over a link of its own.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -8,7 +10,7 @@ use std::time::Duration;
 use super::super::sides::{Farewell, call, filter, limits};
 use super::{Station, answers};
 use crate::config::{RightCommand, Settings};
-use crate::endpoint::message::survey::Answer;
+use crate::endpoint::message::survey::{Answer, Ask};
 use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::survey::{Scope, Survey, attend};
 use crate::link::LinkError;
@@ -51,6 +53,8 @@ pub fn left(settings: &Settings, pair: &str) -> Station {
 pub struct Far {
     proxy: Proxy,
     lost: Arc<Mutex<Option<LinkError>>>,
+    /// The side's host, if it has one of its own.
+    host: Option<String>,
 }
 
 /// The right side, reached by that command, beside whatever else its agent serves.
@@ -96,7 +100,21 @@ pub fn right(settings: &Settings, pair: &str, command: &RightCommand) -> Result<
         let _there = &station_is_there;
         ask(question)
     };
-    Ok((Station { ask: Box::new(ask), answers }, Far { proxy, lost }))
+    let host = settings.right.host.clone();
+    Ok((Station { ask: Box::new(ask), answers }, Far { proxy, lost, host }))
+}
+
+/// Whether that station serves the root that this host's file names for it: what else it said would be of another tree.
+pub fn serves(station: &mut Station, root: &Path) -> Result<(), String> {
+    (station.ask)(Ask::Serves { root: root.as_os_str().as_bytes().to_vec() })?;
+    loop {
+        match station.answers.recv() {
+            Ok(Answer::End) => return Ok(()),
+            Ok(Answer::Failed { reason }) => return Err(reason),
+            Ok(_) => {}
+            Err(_) => return Err("the link ended".to_owned()),
+        }
+    }
 }
 
 impl Far {
@@ -104,6 +122,7 @@ impl Far {
     pub fn end(self) -> Option<String> {
         let farewell = Farewell::of(self.proxy);
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
-        lost.filter(|error| !matches!(error, LinkError::Closed)).map(|error| farewell.explain(&error))
+        lost.filter(|error| !matches!(error, LinkError::Closed))
+            .map(|error| farewell.explain(&error, self.host.as_deref()))
     }
 }

@@ -1,8 +1,9 @@
 //! `psync-agent serve PAIR`: the right side of a pair as a service, behind a socket that systemd made.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use super::{done, opening};
 use crate::brain::monitor::Exit;
 use crate::config::{self, AgentSettings, Settings};
 use crate::endpoint::admit::Admission;
-use crate::endpoint::service::{Beating, Mounted, News, Service, Tell, turn_all_away};
+use crate::endpoint::service::{Beating, Elsewhere, Mounted, News, Service, Tell, turn_all_away};
 use crate::link::Limits;
 use crate::pulse;
 use crate::service::log::{Log, MESSAGE_ID, Target, message_id};
@@ -54,6 +55,7 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
         limits: limits(&shared),
         tell: teller(log.logger.clone()),
         mounted: mounted(&settings.right.root),
+        elsewhere: elsewhere(file.clone(), &settings.right.root),
     };
     let beating = Beating::default();
     let _pulse = pulse::take("agent");
@@ -77,13 +79,44 @@ fn read(file: &Path) -> Result<Settings, UsageError> {
     Ok(settings)
 }
 
-/// Asks systemd, if that started the service: the unit waits for the root's mounts, and does not need them.
+/// Whether the root can be served by this process, if systemd started it: the unit waits for the root's mounts, and does not
+/// need them, and the sandbox shows the root as it was at the start.
 fn mounted(root: &Path) -> Mounted {
     let root = root.to_owned();
-    match notify::supervised() {
-        true => Arc::new(move || mount_units::all_mounted(&root)),
-        false => Arc::new(|| Ok(())),
+    if !notify::supervised() {
+        return Arc::new(|| Ok(()));
     }
+    let (at_start, started) = (identity(&root), monotonic());
+    Arc::new(move || {
+        mount_units::all_mounted(&root)?;
+        let shown = root.display();
+        match identity(&root) {
+            None => Err(format!("root {shown} does not exist")),
+            // In this sandbox it can only be read.
+            there if there != at_start => Err(format!("root {shown} came after this process, and is looked at anew")),
+            Some(_) if mount_units::mounted_since(&root, started) => {
+                Err(format!("root {shown} was mounted after this process began, and is looked at anew"))
+            }
+            Some(_) => Ok(()),
+        }
+    })
+}
+
+/// Whether the pair's file names another root than this one by now. One that cannot be read names none.
+fn elsewhere(file: PathBuf, root: &Path) -> Elsewhere {
+    let root = root.to_owned();
+    Arc::new(move || read(&file).is_ok_and(|settings| !settings.right.root.components().eq(root.components())))
+}
+
+/// Which directory lies there; `None`: none.
+fn identity(root: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(root).ok().filter(|stat| stat.is_dir()).map(|stat| (stat.dev(), stat.ino()))
+}
+
+/// Microseconds of the clock by which systemd tells when a unit became active.
+fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
 }
 
 /// What an agent with these settings does on its link.

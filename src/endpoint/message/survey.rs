@@ -22,8 +22,16 @@ pub enum Ask {
     /// Move this object of the trash to `to`, where nothing lies: a user's change. `below`: the object in it that is meant.
     /// Answered with a problem, or with nothing.
     Restore { id: Name, below: Option<RelPath>, to: RelPath },
-    /// All that this side can tell of itself.
-    Examine,
+    /// Whether this side serves that root for the pair. Answered with nothing, or with a failure.
+    Serves {
+        #[serde(with = "serde_bytes")]
+        root: Vec<u8>,
+    },
+    /// All that this side can tell of itself. `root`: the one that it has by the file of whoever asks; empty: none is named.
+    Examine {
+        #[serde(with = "serde_bytes")]
+        root: Vec<u8>,
+    },
 }
 
 /// A piece of an answer.

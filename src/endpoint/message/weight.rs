@@ -90,9 +90,11 @@ impl Weight for Reply {
             Reply::Problem { path, .. } => path.as_bytes().len() * 2,
             Reply::Checked(answer) => checked(answer),
             Reply::Halt { reason: text }
+            | Reply::Away { reason: text }
             | Reply::Damaged { detail: text }
             | Reply::Note { text }
             | Reply::Lost { reason: text, .. } => text.len(),
+            Reply::OtherRoot { root } => root.len(),
             Reply::Hello(_)
             | Reply::RowsEnd
             | Reply::ScanDone { .. }
@@ -102,6 +104,7 @@ impl Weight for Reply {
             | Reply::NotSet { .. }
             | Reply::Unproven { .. }
             | Reply::Special { .. }
+            | Reply::Tally { .. }
             | Reply::Pong { .. }
             | Reply::HasRoom
             | Reply::Stopped => 0,

@@ -13,7 +13,15 @@ fn path(text: &str) -> RelPath {
 
 fn start() -> Request {
     let pair = "p".to_owned();
-    Request::Start(Start { pair, incarnation: 1, accept: false, union: false, filters: [0; 32], dry_run: false })
+    Request::Start(Start {
+        pair,
+        incarnation: 1,
+        accept: false,
+        union: false,
+        filters: [0; 32],
+        dry_run: false,
+        root: vec![],
+    })
 }
 
 fn holds(at: &str, zeros: &[(u64, u64)]) -> Request {

@@ -94,7 +94,7 @@ fn a_side_that_counts_far_ahead_is_not_followed() {
         engine.handle(Input::Reply(Side::Left, Reply::Hello(left)), 0);
         let effects = engine.handle(Input::Reply(Side::Right, Reply::Hello(right)), 0);
         let halted = effects.iter().find_map(|effect| match effect {
-            Effect::Tell(News::Halted { reason, advice }) => Some((reason.clone(), advice.clone())),
+            Effect::Tell(News::Halted { reason, advice, .. }) => Some((reason.clone(), advice.clone())),
             _ => None,
         });
         let (reason, advice) = halted.expect("halted");

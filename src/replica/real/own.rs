@@ -178,6 +178,15 @@ impl OwnDir {
         Ok(rustix::fs::renameat_with(&self.0.pair, from, &self.0.pair, to, RenameFlags::empty())?)
     }
 
+    /// Removes a file in it, for good; one that is not there is as well.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.0.pair, name, AtFlags::empty()) {
+            Ok(()) => Ok(rustix::fs::fsync(&self.0.pair)?),
+            Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Whether there is something of this name.
     pub fn has(&self, name: &str) -> bool {
         rustix::fs::statat(&self.0.pair, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()

@@ -114,6 +114,25 @@ pub fn ensure_index(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(&format!("CREATE INDEX IF NOT EXISTS rows_unproven ON rows (node) WHERE {UNPROVEN};"))
 }
 
+/// Keeps count of files and their bytes from now on, in a table that ends with the connection: whoever puts and drops rows need
+/// not know what each of them was. Bytes are no integer: the sizes of rows that somebody teaches may have a sum that none holds.
+pub fn count_files(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "CREATE TEMP TABLE held (files INTEGER NOT NULL, bytes REAL NOT NULL);
+         INSERT INTO held SELECT count(*), total(size) FROM main.rows WHERE kind = 'f';
+         CREATE TEMP TRIGGER held_more AFTER INSERT ON main.rows WHEN NEW.kind = 'f' BEGIN
+             UPDATE held SET files = files + 1, bytes = bytes + NEW.size;
+         END;
+         CREATE TEMP TRIGGER held_less AFTER DELETE ON main.rows WHEN OLD.kind = 'f' BEGIN
+             UPDATE held SET files = files - 1, bytes = bytes - OLD.size;
+         END;
+         CREATE TEMP TRIGGER held_other AFTER UPDATE ON main.rows WHEN OLD.kind <> NEW.kind OR OLD.size IS NOT NEW.size BEGIN
+             UPDATE held SET files = files + (NEW.kind = 'f') - (OLD.kind = 'f'),
+                 bytes = bytes + coalesce(NEW.size, 0) - coalesce(OLD.size, 0);
+         END;",
+    )
+}
+
 /// What lies in the file that was opened.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {

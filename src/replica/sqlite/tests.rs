@@ -164,6 +164,7 @@ fn all_answers(archive: &impl Archive) -> String {
     say(&archive.intents().unwrap());
     say(&archive.trash().unwrap());
     say(&archive.count_unproven().unwrap());
+    say(&archive.files().unwrap());
     let mut node = 0;
     while let Some(row) = archive.unproven(node).unwrap() {
         assert!(row.node > node && row.is_unproven(), "{row:?}");

@@ -413,7 +413,7 @@ fn relay_words(bytes: &[u8]) {
 fn ssh_words(bytes: &[u8]) {
     let said: Vec<String> = text(bytes).lines().map(str::to_owned).collect();
     for error in [LinkError::Ended, LinkError::NotPsync { said: readable(bytes) }] {
-        let _ = failure::explain(&error, &said, None).len();
+        let _ = failure::explain(&error, &said, None, Some("files2")).len();
     }
 }
 
