@@ -369,5 +369,6 @@ fn rules(job: &Job) -> engine::Settings {
         dry_run: settings.dryrun,
         once: settings.first_sync_only || settings.dryrun,
         filters: filter_digest(settings),
+        service: job.persistent,
     }
 }

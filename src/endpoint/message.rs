@@ -319,6 +319,7 @@ mod tests {
             inline: Some(serde_bytes::ByteBuf::from(vec![1; 32 * 1024])),
             like: None,
             below: 0,
+            young: 0,
         };
         let frame = encode(&Reply::Report(change)).expect("it fits");
         assert!(frame.len() > 3 * XATTRS_MAX && frame.len() < MAX_PAYLOAD);

@@ -230,6 +230,7 @@ fn a_copy_is_told_before_the_name_that_it_copies() {
             inline,
             like,
             below: 0,
+            young: 0,
         })
     };
     let mut replies =

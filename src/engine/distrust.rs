@@ -176,6 +176,7 @@ fn as_changed(path: &RelPath, known: &Known) -> Change {
         inline: None,
         like: None,
         below: 0,
+        young: 0,
     }
 }
 
@@ -265,6 +266,7 @@ mod tests {
             dry_run: false,
             once: false,
             filters: [0; 32],
+            service: true,
         });
         engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
         for side in Side::BOTH {

@@ -165,8 +165,10 @@ impl Flight {
     }
 
     /// Whether it removes what users have.
-    fn removes(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Apply(apply) if matches!(apply.step, Step::Remove { .. })))
+    /// The side on which it removes something.
+    fn removes(&self) -> Option<Side> {
+        let removes = |part: &Part| matches!(part, Part::Apply(apply) if matches!(apply.step, Step::Remove { .. }));
+        Side::BOTH.into_iter().find(|side| removes(&self.parts[index(*side)]))
     }
 
     /// The size of the contents that it places, on each side where it does.
@@ -258,7 +260,9 @@ impl Engine {
             self.completed.insert(generation);
             self.count(&flight);
             if flight.node == generation {
-                self.guard.grow();
+                // What a scan finds was there before.
+                let found = self.first || self.sides.iter().any(|side| side.cursor.is_some());
+                if found { self.guard.find() } else { self.guard.grow() }
             }
             self.land(&flight);
             self.remember_made(&flight);
@@ -299,7 +303,7 @@ impl Engine {
 
     /// What made way for another object is gone: that object's turn has come, and until then the pair is not in sync.
     fn go_on_after_removal(&mut self, flight: &Flight) {
-        for side in Side::BOTH.into_iter().filter(|_| flight.removes()) {
+        for side in Side::BOTH.into_iter().filter(|_| flight.removes().is_some()) {
             let stands_there =
                 flight.changes[index(side)].as_ref().filter(|c| c.after.is_some()).map(|c| c.path.clone());
             if let Some(path) = stands_there
@@ -436,9 +440,9 @@ impl Engine {
             }
         }
         self.land(&flight);
-        if flight.removes() && !self.accept {
+        if let Some(on) = flight.removes().filter(|_| !self.accept) {
             // It will ask again.
-            self.guard.give_back(super::plan::gone(&flight.changes));
+            self.guard.give_back(super::plan::gone(&flight.changes, on.other()));
         }
         let path = flight.path.clone();
         self.count_try(side, &path);

@@ -62,6 +62,8 @@ pub struct Settings {
     pub once: bool,
     /// Digest of the filters.
     pub filters: [u8; 32],
+    /// It is asked over a socket; a run in the foreground is ended and started again.
+    pub service: bool,
 }
 
 /// What happens to the engine.
@@ -332,7 +334,7 @@ impl Engine {
         match reply {
             Reply::Hello(hello) => self.hello(side, hello, now),
             Reply::Names { numbers } => self.pass_names(side, numbers),
-            Reply::Halt { reason } => self.halt(format!("{} side: {reason}", side.word()), String::new()),
+            Reply::Halt { reason } => self.halt_by(side, &reason),
             Reply::Damaged { detail } => self.halt_damaged(side, &detail),
             Reply::Rows { rows } => self.side(side).rows.extend(rows),
             Reply::RowsEnd => self.rows_end(side),
@@ -479,7 +481,7 @@ impl Engine {
     fn deletions(&self, side: Side, change: &Change) -> u64 {
         match (&change.after, &change.known) {
             (None, Some(known)) if self.places.of(side, known.node).is_some() => 0,
-            (None, Some(known)) => self.guard.weigh(known.node, 1 + change.below),
+            (None, Some(_)) => plan::lost(change),
             _ => 0,
         }
     }
@@ -644,12 +646,5 @@ impl Engine {
         self.strikes.insert(path.clone(), (strikes, due));
         self.timers.insert((due, path.clone()));
         due
-    }
-
-    fn halt(&mut self, reason: String, advice: String) {
-        if self.phase != Phase::Halted {
-            self.phase = Phase::Halted;
-            self.tell(News::Halted { reason, advice });
-        }
     }
 }

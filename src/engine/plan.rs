@@ -226,20 +226,17 @@ impl Engine {
             self.blocked.insert(path.clone());
             return self.stall_at(path);
         }
-        let below = changes.iter().flatten().map(|c| c.below).max().unwrap_or(0);
-        let count = self.guard.weigh(node_of(&changes).unwrap_or(0), 1 + below);
+        let count = gone(&changes, on.other());
         // What makes way for another object is none of the deletions that wait.
         let own = if first { 0 } else { count };
         let waiting = self.sides[index(on.other())].deleting.saturating_sub(own);
         if self.accept {
             self.guard.gone(count);
-        } else if !self.guard.admit(count, waiting, self.next_generation, now) {
+        } else if !self.guard.admit(count, waiting, now) {
             let all = count + waiting;
             let reason = format!("{path}: {all} more deletions would be too many within ten minutes");
-            let advice = format!(
-                "nothing more is propagated; start again with --accept (`psync resume {} --accept`) to take the deletions",
-                self.settings.pair
-            );
+            let advice =
+                format!("nothing more is propagated; to take the deletions: {}", self.settings.go_on("--accept"));
             return self.halt(reason, advice);
         }
         let Some(node) = node_of(&changes) else { return self.withdraw(path) };
@@ -356,7 +353,9 @@ impl Engine {
         let met_first = self.first && changes.iter().flatten().all(|c| c.known.is_none());
         match (path.name(), lost) {
             (Some(name), Some(lost)) if self.settings.copies && !met_first => {
-                Displaced::Copy(conflict::copy_name(&name, loser.word(), lost.attrs.mtime.secs, None))
+                let copy = conflict::copy_name(&name, loser.word(), lost.attrs.mtime.secs, None);
+                // A conflict about a copy of the same side and second: the winner keeps that very name.
+                Displaced::Copy(if copy == name { conflict::next_name(&copy, path, 1) } else { copy })
             }
             _ => Displaced::Trash,
         }
@@ -509,8 +508,13 @@ impl Engine {
 }
 
 /// How many objects go with a removal.
-pub(super) fn gone(changes: &[Option<Change>; 2]) -> u64 {
-    changes.iter().flatten().map(|c| 1 + c.below).max().unwrap_or(1)
+pub(super) fn gone(changes: &[Option<Change>; 2], by: Side) -> u64 {
+    changes[index(by)].as_ref().or(changes[index(by.other())].as_ref()).map_or(1, lost)
+}
+
+/// What of a deletion counts: not what the side that deletes made itself within the last ten minutes.
+pub(super) fn lost(change: &Change) -> u64 {
+    change.below.saturating_add(1).saturating_sub(change.young)
 }
 
 fn source(entry: &Entry, inline: Option<ByteBuf>) -> Source {

@@ -77,6 +77,7 @@ impl Session {
             dry_run: false,
             once: false,
             filters: [0; 32],
+            service: true,
         });
         engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
         for (side, hello) in Side::BOTH.into_iter().zip(hellos) {
@@ -129,6 +130,7 @@ impl Session {
             inline: None,
             like: None,
             below,
+            young: 0,
         };
         self.reply(side, Reply::Report(change), 0)
     }
@@ -198,6 +200,54 @@ fn a_mass_deletion_halts() {
     assert!(session.engine.is_halted());
 }
 
+/// What the deleting side made itself is its own matter, whatever the size of the tree; the rest of it counts.
+#[test]
+fn what_a_side_made_itself_it_may_delete() {
+    for (young, halts) in [(901, false), (850, false), (300, true), (0, true)] {
+        let mut session = Session::begin(1000);
+        session.scanned(Side::Right);
+        session.scanned(Side::Left);
+        session.seqs += 1;
+        let (seq, path, known) = (session.seqs, path("dir"), Some(known(18, entry(Content::Dir))));
+        let change = Change {
+            seq,
+            path,
+            parent: Some(1),
+            known,
+            moved: None,
+            after: None,
+            contents: true,
+            touched: false,
+            read: false,
+            inline: None,
+            like: None,
+            below: 900,
+            young,
+        };
+        session.reply(Side::Right, Reply::Report(change), 0);
+        assert_eq!(session.engine.is_halted(), halts, "{young} of 901");
+    }
+}
+
+/// An alert says what to do, in every case, and what whoever runs it can do.
+#[test]
+fn no_advice_is_empty() {
+    for service in [true, false] {
+        for (reason, want) in [("the root was moved", "then go on: "), ("too many (--accept takes them)", "--accept")] {
+            let mut session = Session::begin(10);
+            session.engine.settings.service = service;
+            let halt = Reply::Halt { reason: reason.to_owned() };
+            let effects = session.engine.handle(Input::Reply(Side::Right, halt), 1);
+            let advice = effects.iter().find_map(|effect| match effect {
+                Effect::Tell(News::Halted { advice, .. }) => Some(advice.clone()),
+                _ => None,
+            });
+            let advice = advice.expect("halted");
+            assert!(advice.contains(want) && advice.contains("`psync resume pair") == service, "{advice}");
+        }
+    }
+}
+
 #[test]
 fn a_saved_file_that_kept_its_old_one_is_copied_there_before_it_changes() {
     let mut session = Session::begin(10);
@@ -221,6 +271,7 @@ fn a_saved_file_that_kept_its_old_one_is_copied_there_before_it_changes() {
             inline,
             like,
             below: 0,
+            young: 0,
         };
         session.reply(Side::Left, Reply::Report(change), 0)
     };
@@ -287,6 +338,7 @@ fn asked_below_a_new_directory(meanwhile: impl FnOnce(&mut Session)) -> Vec<Effe
         inline,
         like,
         below: 0,
+        young: 0,
     };
     session.engine.handle(Input::Reply(Side::Left, Reply::Report(change)), 0)
 }
@@ -394,6 +446,7 @@ fn both_files_are_read_before_one_is_made_setuid() {
         inline: None,
         like: None,
         below: 0,
+        young: 0,
     };
     let mut say = |side, reply, now| session.engine.handle(Input::Reply(side, reply), now);
     let granted = |seq, read| Reply::Report(change(seq, of("reviewed", 0o4755), read));
@@ -484,6 +537,7 @@ fn what_has_no_room_waits_for_it() {
         inline,
         like,
         below: 0,
+        young: 0,
     };
     let told = session.engine.handle(Input::Reply(Side::Left, Reply::Report(gone)), now);
     assert!(told.iter().any(over), "{told:?}");

@@ -51,6 +51,7 @@ impl MemoryArchive {
                 root,
                 side: None,
                 filters: [0; 32],
+                met: 0,
             },
             rows: BTreeMap::new(),
             names: BTreeMap::new(),

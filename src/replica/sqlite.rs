@@ -405,7 +405,7 @@ mod statements {
 impl Archive for SqliteArchive {
     fn identity(&self) -> Result<Identity, ArchiveError> {
         const SQL: &str = "SELECT archive, peer, generation, confirmed, boot, root_ino, root_btime, root_btime_ns,
-            filters, side, proven FROM meta";
+            filters, side, proven, met FROM meta";
         self.one("identity", SQL, [], codec::read_identity)?.ok_or_else(|| ArchiveError {
             operation: "identity",
             detail: "there is none".into(),
@@ -415,9 +415,9 @@ impl Archive for SqliteArchive {
 
     fn set_identity(&mut self, identity: &Identity) -> Result<(), ArchiveError> {
         const SQL: &str = "UPDATE meta SET archive = ?1, peer = ?2, generation = ?3, confirmed = ?4, boot = ?5,
-            root_ino = ?6, root_btime = ?7, root_btime_ns = ?8, filters = ?9, side = ?10, proven = ?11";
+            root_ino = ?6, root_btime = ?7, root_btime_ns = ?8, filters = ?9, side = ?10, proven = ?11, met = ?12";
         check_number(identity.generation.max(identity.confirmed))?;
-        let Identity { archive, peer, generation, confirmed, boot, proven, root, side, filters } = identity;
+        let Identity { archive, peer, generation, confirmed, boot, proven, root, side, filters, met } = identity;
         let (ino, btime) = root;
         let (generation, confirmed, ino) = (int(*generation), int(*confirmed), bits(*ino));
         self.change("set identity", |connection, _| {
@@ -432,7 +432,8 @@ impl Archive for SqliteArchive {
                 btime.nanos,
                 &filters[..],
                 codec::side_number(*side),
-                &proven[..]
+                &proven[..],
+                met
             ];
             run(connection, SQL, values).map(drop)
         })

@@ -125,6 +125,7 @@ fn change(seq: u64, name: &str, known: Option<Known>, after: Option<Entry>) -> C
         inline: None,
         like: None,
         below,
+        young: 0,
     }
 }
 

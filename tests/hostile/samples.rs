@@ -280,6 +280,7 @@ impl Maker {
             }),
             like: self.some(|m| Like { from: m.path(), node: m.u64(), generation: m.u64() }),
             below: self.u64(),
+            young: self.u64(),
         }
     }
 

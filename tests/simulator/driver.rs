@@ -94,6 +94,7 @@ fn new_engine(max_delete: Limit) -> Engine {
         dry_run: false,
         once: false,
         filters: [0; 32],
+        service: true,
     })
 }
 
@@ -364,7 +365,7 @@ fn short(message: &impl std::fmt::Debug) -> String {
         "content: ",
         "known: None, ",
         "moved: None, ",
-        ", inline: None, below: 0",
+        ", inline: None, below: 0, young: 0",
         "pair: \"model\", ",
     ] {
         out = out.replace(word, "");

@@ -308,6 +308,8 @@ fn an_archive_of_an_older_psync_is_brought_up_to_date() {
                             reason TEXT NOT NULL) WITHOUT ROWID;
         INSERT INTO trash VALUES (x'61', CAST('b/.psync/c' AS BLOB), 5, 6, 'deleted');
         ALTER TABLE meta DROP COLUMN proven;
+        ALTER TABLE meta DROP COLUMN met;
+        ALTER TABLE rows DROP COLUMN since;
         INSERT INTO intents VALUES (8, 2, x'62', x'63', 'remove', x'02050000');
         UPDATE meta SET boot = x'00112233445566778899aabbccddeeff';
         PRAGMA user_version = 1;";
