@@ -192,7 +192,7 @@ impl Brain<'_> {
                     // The process at the other end gets some seconds.
                     let farewell = pulse::rest(Duration::from_secs(10), || right.end());
                     match ended {
-                        Ended::RightLost(error) => Err(farewell.explain(&error)),
+                        Ended::RightLost(error) => Err(farewell.explain(&error, &self.job.settings).to_string()),
                         ended => Ok(ended),
                     }
                 }

@@ -12,7 +12,7 @@ use super::human;
 use super::pair::PairFile;
 use crate::brain::check::compare::{Closely, Difference, What};
 use crate::brain::check::{Checksum, Findings, Wanted, check, stations};
-use crate::brain::control::Request;
+use crate::brain::control::{NOT_NOTED, Request};
 use crate::brain::status::{CheckStatus, Verdict, wall};
 use crate::config::{self, Owner, Settings};
 use crate::endpoint::message::survey::Item;
@@ -59,12 +59,14 @@ pub struct CheckOptions {
 
 /// The exit code: 0 equal, 1 could not, 2 alert, 3 notice; with `--lite` 1 and 3 become 0.
 pub fn main(options: &CheckOptions, console: &Console) -> Result<u8, UsageError> {
-    let pair = PairFile::of(&options.pair)?;
+    let pair = PairFile::known(&options.pair)?;
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
     settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     let found = compared(&settings, &pair, &wanted(options, &settings));
     let verdict = found.as_ref().map_or(Verdict::Failed, |found| judge(found, settings.alert_threshold));
-    note(&pair, verdict, &found);
+    if let Some(refused) = note(&pair, verdict, &found) {
+        console.line(&format!("psync: {refused}"));
+    }
     let quiet = options.lite && verdict != Verdict::Alert;
     if options.json {
         print(format!("{}\n", as_json(&pair.name, verdict, &found)));
@@ -87,7 +89,7 @@ fn code(verdict: Verdict) -> u8 {
 }
 
 /// For the journal and the brain. Neither need be there.
-fn note(pair: &PairFile, verdict: Verdict, found: &Result<Findings, String>) {
+fn note(pair: &PairFile, verdict: Verdict, found: &Result<Findings, String>) -> Option<String> {
     let (differences, text) = match found {
         Ok(found) => (found.differences.len() as u64, summary(found)),
         Err(reason) => (0, format!("it could not be done: {reason}")),
@@ -100,7 +102,11 @@ fn note(pair: &PairFile, verdict: Verdict, found: &Result<Findings, String>) {
     let fields = [(PAIR, pair.name.as_str()), (SIDE, "B"), (MESSAGE_ID, message_id::CHECK)];
     let _ = journal::send(priority, "psync", &fields, &format!("check: {}: {text}", verdict.word()));
     let check = CheckStatus { ended: wall(), verdict, differences, text };
-    let _ = told(pair, Request::Checked { check });
+    // Nobody listens: nothing to say. Who may not have it noted hears that.
+    match told(pair, Request::Checked { check }) {
+        Err(error) if error.0.contains(NOT_NOTED) => Some(error.0),
+        _ => None,
+    }
 }
 
 fn wanted(options: &CheckOptions, settings: &Settings) -> Wanted {

@@ -91,7 +91,7 @@ pub fn conflicts(options: &ConflictOptions) -> Result<u8, UsageError> {
 }
 
 fn open(pair: &str) -> Result<(Settings, Vec<Event>, Reader), UsageError> {
-    let pair = PairFile::of(pair)?;
+    let pair = PairFile::known(pair)?;
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
     settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     let path = events_of(&settings.left.root, &pair.name);

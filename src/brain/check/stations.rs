@@ -13,6 +13,7 @@ use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::survey::{Scope, Survey, attend};
 use crate::link::LinkError;
 use crate::link::channel::Incoming;
+use crate::link::failure::Explanation;
 use crate::link::proxy::Proxy;
 
 /// So often the right side hears that somebody is still there.
@@ -49,6 +50,7 @@ pub fn left(settings: &Settings, pair: &str) -> Station {
 
 /// What leads to the right side.
 pub struct Far {
+    settings: Settings,
     proxy: Proxy,
     lost: Arc<Mutex<Option<LinkError>>>,
 }
@@ -96,14 +98,14 @@ pub fn right(settings: &Settings, pair: &str, command: &RightCommand) -> Result<
         let _there = &station_is_there;
         ask(question)
     };
-    Ok((Station { ask: Box::new(ask), answers }, Far { proxy, lost }))
+    Ok((Station { ask: Box::new(ask), answers }, Far { settings: settings.clone(), proxy, lost }))
 }
 
 impl Far {
     /// Ends it. Its station must have been dropped. Why it was lost, if it was lost before.
-    pub fn end(self) -> Option<String> {
+    pub fn end(self) -> Option<Explanation> {
         let farewell = Farewell::of(self.proxy);
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
-        lost.filter(|error| !matches!(error, LinkError::Closed)).map(|error| farewell.explain(&error))
+        lost.filter(|error| !matches!(error, LinkError::Closed)).map(|error| farewell.explain(&error, &self.settings))
     }
 }

@@ -53,7 +53,7 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
         admission: Admission { user: settings.right.user.clone() },
         limits: limits(&shared),
         tell: teller(log.logger.clone()),
-        mounted: mounted(&settings.right.root),
+        mounted: usable(&pair, &settings.right.root, &shared),
     };
     let beating = Beating::default();
     let _pulse = pulse::take("agent");
@@ -77,13 +77,18 @@ fn read(file: &Path) -> Result<Settings, UsageError> {
     Ok(settings)
 }
 
-/// Asks systemd, if that started the service: the unit waits for the root's mounts, and does not need them.
-fn mounted(root: &Path) -> Mounted {
-    let root = root.to_owned();
-    match notify::supervised() {
-        true => Arc::new(move || mount_units::all_mounted(&root)),
-        false => Arc::new(|| Ok(())),
-    }
+/// Whether the root may be opened. Asks systemd, if that started the service, since the unit waits for the root's mounts and does
+/// not need them; and no other pair on this host may have a part of it.
+fn usable(pair: &str, root: &Path, settings: &AgentSettings) -> Mounted {
+    let (pair, root, settings) = (pair.to_owned(), root.to_owned(), settings.clone());
+    let supervised = notify::supervised();
+    Arc::new(move || {
+        if supervised {
+            mount_units::all_mounted(&root)?;
+        }
+        let there = std::fs::canonicalize(&root).unwrap_or_else(|_| root.clone());
+        super::apart(&pair, &settings, &there).map_err(|e| e.to_string())
+    })
 }
 
 /// What an agent with these settings does on its link.
