@@ -68,6 +68,7 @@ fn filter(settings: &Settings) -> FilterSettings {
         tempfiles: settings.tempfiles.clone(),
         safesuffix: settings.safesuffix.clone(),
         skip_links: false,
+        skip_fifos: false,
         rsync_excludes: settings.rsync_excludes.clone(),
     }
 }
@@ -215,6 +216,7 @@ fn of_agent(args: Vec<OsString>, cwd: Option<&Path>) -> Vec<Tree> {
         tempfiles: settings.tempfiles,
         safesuffix: settings.safesuffix,
         skip_links: false,
+        skip_fifos: false,
         rsync_excludes: settings.rsync_excludes,
     };
     let tree = |pair| Tree { pair, root: canonical(&root), filter, whole: None };

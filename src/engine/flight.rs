@@ -164,8 +164,7 @@ impl Flight {
         self.changes[index(side)].as_ref().map_or_else(|| self.path.clone(), |c| c.path.clone())
     }
 
-    /// Whether it removes what users have.
-    /// The side on which it removes something.
+    /// The side on which it removes what users have.
     fn removes(&self) -> Option<Side> {
         let removes = |part: &Part| matches!(part, Part::Apply(apply) if matches!(apply.step, Step::Remove { .. }));
         Side::BOTH.into_iter().find(|side| removes(&self.parts[index(*side)]))
