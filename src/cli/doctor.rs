@@ -73,7 +73,8 @@ impl Report {
             }
         };
         self.pair(Finding::ok("configuration", pair.path.display().to_string()));
-        for found in outside::findings(&settings) {
+        // Each side is asked for its rsync.
+        for found in outside::findings(&settings).into_iter().filter(|found| found.key != "transfer") {
             let mend = "correct that key, or install the program; `psync config check FILE` says the same";
             self.pair(Finding::wrong("configuration", found.to_string(), mend));
         }

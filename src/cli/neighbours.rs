@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::adhoc;
+use super::commands;
 use super::mounts::{Location, locate};
 use super::options::{self, AdHoc, Agent, Brain, Parsed, Serve};
 use super::pair::PairFile;
@@ -192,6 +193,8 @@ fn of_process(args: Vec<OsString>, cwd: Option<&Path>) -> Vec<Tree> {
         },
         (Some("psync"), Some("--agent-mode")) => of_agent([&args[..1], &args[2..]].concat(), cwd),
         (Some("psync-agent"), _) => of_agent(args, cwd),
+        // `psync check data` names no roots.
+        (Some("psync"), _) if commands::is_one(&args) => Vec::new(),
         (Some("psync"), _) => match (options::parse::<AdHoc>(args), cwd) {
             (Ok(Parsed::Run(options)), Some(cwd)) => {
                 adhoc::of_options(&options, cwd).map(|(pair, settings)| of_pair(&pair, &settings)).unwrap_or_default()
@@ -310,7 +313,8 @@ mod tests {
         let agent = [("p".to_owned(), PathBuf::from("/no/r"))];
         assert_eq!(of(&["psync-agent", "--stdio", "--root", "/no/r", "--pair", "p"]), agent);
         assert_eq!(of(&["psync", "--agent-mode", "--stdio", "--root", "/no/r", "--pair", "p"]), agent);
-        for words in [&["psync", "status"][..], &["psync"], &["psync-agent", "connect", "p"], &["sh", "/l", "/r"], &[]]
+        for words in
+            [&["psync", "check", "data"][..], &["psync"], &["psync-agent", "connect", "p"], &["sh", "/l", "/r"], &[]]
         {
             assert_eq!(of(words), [], "{words:?}");
         }

@@ -136,6 +136,8 @@ pub struct Hello {
     pub rebooted: bool,
     /// Number of ancestors.
     pub rows: u64,
+    /// How many of them came from the other side within the guard's ten minutes.
+    pub came: u64,
     /// Number of entries at the root's top, to tell an emptied root.
     pub top_entries: u64,
     /// Which side this archive was, if it ever met another.

@@ -544,6 +544,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             fresh: self.fresh,
             rebooted: self.replica.is_rebooted(),
             rows: self.replica.count_rows()?,
+            came: self.replica.count_came()?,
             top_entries: root.entries,
             side: identity.side,
             exchanged: root.exchanged,

@@ -244,6 +244,7 @@ mod tests {
             fresh: false,
             rebooted: side == Side::Right,
             rows: 10,
+            came: 0,
             top_entries: 9,
             side: Some(side),
             exchanged: false,

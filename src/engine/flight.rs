@@ -64,6 +64,8 @@ pub(super) struct Flight {
     pub conflict: Option<(Side, Option<RelPath>)>,
     /// Rights that one side had, and that do not go with these contents.
     pub dropped: Rights,
+    /// How many of the objects that it removes are young, as far as that was believed.
+    pub young: u64,
 }
 
 impl Flight {
@@ -98,6 +100,7 @@ impl Flight {
             since: 0,
             conflict: None,
             dropped: Rights::default(),
+            young: 0,
         }
     }
 
@@ -170,11 +173,15 @@ impl Flight {
         Side::BOTH.into_iter().find(|side| removes(&self.parts[index(*side)]))
     }
 
+    /// Whether it places something on that side.
+    fn puts(&self, side: Side) -> bool {
+        matches!(&self.parts[index(side)], Part::Apply(Apply { step: Step::Put { .. }, .. }))
+    }
+
     /// The size of the contents that it places, on each side where it does.
     fn contents(&self) -> u64 {
         let size = self.entry.as_ref().map_or(0, Entry::size);
-        let puts = |part: &&Part| matches!(part, Part::Apply(Apply { step: Step::Put { .. }, .. }));
-        size * self.parts.iter().filter(puts).count() as u64
+        size * Side::BOTH.into_iter().filter(|side| self.puts(*side)).count() as u64
     }
 
     /// Every path that it concerns.
@@ -259,6 +266,9 @@ impl Engine {
             self.completed.insert(generation);
             self.count(&flight);
             if flight.node == generation {
+                for side in Side::BOTH.into_iter().filter(|side| flight.puts(side.other())) {
+                    self.sides[index(side)].young.come(self.now);
+                }
                 // What a scan finds was there before.
                 let found = self.first || self.sides.iter().any(|side| side.cursor.is_some());
                 if found { self.guard.find() } else { self.guard.grow() }
@@ -441,7 +451,9 @@ impl Engine {
         self.land(&flight);
         if let Some(on) = flight.removes().filter(|_| !self.accept) {
             // It will ask again.
-            self.guard.give_back(super::plan::gone(&flight.changes, on.other()));
+            let by = on.other();
+            self.guard.give_back(super::plan::gone(&flight.changes, by).counts(flight.young), flight.young);
+            self.side(by).young.give_back(flight.young, now);
         }
         let path = flight.path.clone();
         self.count_try(side, &path);
@@ -513,7 +525,7 @@ impl Engine {
             self.sides[i].creations.begin(change.seq, &change.path);
         }
         let deletes = self.deletions(side, &change);
-        self.sides[i].deleting += deletes;
+        self.sides[i].deleting.add(deletes);
         self.add_pending(i, Pending { change, since: now, not_before: 0, deletes, weight: 0 });
     }
 

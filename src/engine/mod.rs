@@ -19,6 +19,7 @@ mod round;
 mod session;
 #[cfg(test)]
 mod tests;
+mod young;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +39,7 @@ pub use news::News;
 use places::{Places, Standing};
 pub use reconcile::Prefer;
 use round::Round;
+use young::{Loss, Young};
 
 /// Rules that users may choose.
 #[derive(Debug, Clone)]
@@ -114,8 +116,8 @@ struct Pending {
     change: Change,
     since: Millis,
     not_before: Millis,
-    /// What the guard counts of it.
-    deletes: u64,
+    /// What is gone by it, for the guard.
+    deletes: Loss,
     /// What it takes in memory.
     weight: usize,
 }
@@ -142,7 +144,9 @@ struct SideState {
     /// When the last such question was asked that has an answer.
     settled: Option<Millis>,
     /// Deletions that are pending, with what lay below them.
-    deleting: u64,
+    deleting: Loss,
+    /// How much of what it deletes it may have made itself.
+    young: Young,
     /// Its reports that may be what a power failure left.
     distrusts: Distrusts,
     problems: BTreeSet<RelPath>,
@@ -448,14 +452,14 @@ impl Engine {
             // What is gone from its old name is not deleted: the guard need not fear for it.
             if let Some(old) = self.sides[i].pending.get_mut(&moved.from) {
                 let deletes = std::mem::take(&mut old.deletes);
-                self.sides[i].deleting = self.sides[i].deleting.saturating_sub(deletes);
+                self.sides[i].deleting = self.sides[i].deleting.less(deletes);
             }
         }
         if change.after.is_some() {
             self.sides[i].creations.begin(change.seq, &path);
         }
         let deletes = self.deletions(side, &change);
-        self.sides[i].deleting += deletes;
+        self.sides[i].deleting.add(deletes);
         let size = change.after.as_ref().map_or(0, |entry| entry.size());
         if self.sides[index(side.other())].short.get(&path).is_some_and(|refused| size < *refused) {
             self.forgive(&path);
@@ -477,12 +481,12 @@ impl Engine {
         }
     }
 
-    /// How many objects a change says to be gone, as far as the guard counts them.
-    fn deletions(&self, side: Side, change: &Change) -> u64 {
+    /// The objects that a change says to be gone.
+    fn deletions(&self, side: Side, change: &Change) -> Loss {
         match (&change.after, &change.known) {
-            (None, Some(known)) if self.places.of(side, known.node).is_some() => 0,
-            (None, Some(_)) => plan::lost(change),
-            _ => 0,
+            (None, Some(known)) if self.places.of(side, known.node).is_some() => Loss::default(),
+            (None, Some(_)) => Loss::of(change),
+            _ => Loss::default(),
         }
     }
 
@@ -522,7 +526,7 @@ impl Engine {
     fn remove_pending(&mut self, side: Side, path: &RelPath) -> Option<Pending> {
         let state = &mut self.sides[index(side)];
         let pending = state.pending.remove(path)?;
-        state.deleting = state.deleting.saturating_sub(pending.deletes);
+        state.deleting = state.deleting.less(pending.deletes);
         self.lighten(index(side), &pending);
         Some(pending)
     }

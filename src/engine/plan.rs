@@ -15,6 +15,7 @@ use super::flight::{Flight, Part};
 use super::locks::Reach;
 use super::places::Standing;
 use super::reconcile::{Need, Rules, Verdict, reconcile};
+use super::young::Loss;
 use super::{DELETION_WAIT, Effect, Engine, News, Pending, SideState, index};
 
 impl Engine {
@@ -226,25 +227,33 @@ impl Engine {
             self.blocked.insert(path.clone());
             return self.stall_at(path);
         }
-        let count = gone(&changes, on.other());
+        let by = index(on.other());
+        let loss = gone(&changes, on.other());
         // What makes way for another object is none of the deletions that wait.
-        let own = if first { 0 } else { count };
-        let waiting = self.sides[index(on.other())].deleting.saturating_sub(own);
+        let waiting = self.sides[by].deleting.less(if first { Loss::default() } else { loss });
+        let most = self.sides[by].young.most(now);
+        let young = if self.accept { 0 } else { loss.young.min(most) };
+        let (count, waiting) = (loss.counts(young), waiting.counts(most - young));
         if self.accept {
-            self.guard.gone(count);
+            self.guard.gone(loss.all);
         } else if !self.guard.admit(count, waiting, now) {
             let all = count + waiting;
             let reason = format!("{path}: {all} more deletions would be too many within ten minutes");
             let advice =
                 format!("nothing more is propagated; to take the deletions: {}", self.settings.go_on("--accept"));
             return self.halt(reason, advice);
+        } else {
+            self.guard.gone(young);
+            self.sides[by].young.take(young);
         }
         let Some(node) = node_of(&changes) else { return self.withdraw(path) };
         let expect = expectation(&changes, on);
         let mut parts = Side::BOTH.map(|side| Part::Record { seq: seq_of(&changes, side), from: None });
         let step = Step::Remove { expect, force: self.settings.force };
         parts[index(on)] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
-        self.launch(Flight::new(path, node, None, parts, changes), Reach::Tree);
+        let mut flight = Flight::new(path, node, None, parts, changes);
+        flight.young = young;
+        self.launch(flight, Reach::Tree);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -507,14 +516,10 @@ impl Engine {
     }
 }
 
-/// How many objects go with a removal.
-pub(super) fn gone(changes: &[Option<Change>; 2], by: Side) -> u64 {
-    changes[index(by)].as_ref().or(changes[index(by.other())].as_ref()).map_or(1, lost)
-}
-
-/// What of a deletion counts: not what the side that deletes made itself within the last ten minutes.
-pub(super) fn lost(change: &Change) -> u64 {
-    change.below.saturating_add(1).saturating_sub(change.young)
+/// The objects that go with a removal, as the side that deletes tells it.
+pub(super) fn gone(changes: &[Option<Change>; 2], by: Side) -> Loss {
+    let told = changes[index(by)].as_ref().or(changes[index(by.other())].as_ref());
+    told.map_or(Loss { all: 1, young: 0 }, Loss::of)
 }
 
 fn source(entry: &Entry, inline: Option<ByteBuf>) -> Source {

@@ -48,6 +48,10 @@ impl Engine {
         // Both archives hold the same rows; the left's is the brain's own to count.
         let entries = if left.rows > 0 { left.rows } else { right.rows };
         self.guard.begin(entries, now);
+        // What came to one side was made on the other.
+        for (side, came) in [(Side::Left, right.came), (Side::Right, left.came)] {
+            self.side(side).young.begin(came, now);
+        }
         self.confirmed = left.confirmed.min(right.confirmed);
         self.phase = Phase::Exchanging;
         let above = if self.first { 0 } else { self.confirmed };
@@ -253,6 +257,7 @@ mod tests {
             fresh: true,
             rebooted: false,
             rows: 0,
+            came: 0,
             top_entries: 0,
             side: None,
             exchanged: false,

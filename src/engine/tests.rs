@@ -9,6 +9,7 @@ use crate::model::{
 
 mod lies;
 mod rounds;
+mod young;
 
 const HALF: guard::Limit = guard::Limit::Share { percent: 50, at_least: 100 };
 
@@ -49,6 +50,7 @@ fn hello(side: Side, rows: u64, top_entries: u64) -> Hello {
         fresh,
         rebooted: false,
         rows,
+        came: 0,
         top_entries,
         side: (!fresh).then_some(side),
         exchanged: false,
@@ -198,54 +200,6 @@ fn a_mass_deletion_halts() {
     session.report(Side::Left, "old", Some(1), Some(known(20, file(1))), None, None, 0);
     assert!(session.scanned(Side::Left).is_empty());
     assert!(session.engine.is_halted());
-}
-
-/// What the deleting side made itself is its own matter, whatever the size of the tree; the rest of it counts.
-#[test]
-fn what_a_side_made_itself_it_may_delete() {
-    for (young, halts) in [(901, false), (850, false), (300, true), (0, true)] {
-        let mut session = Session::begin(1000);
-        session.scanned(Side::Right);
-        session.scanned(Side::Left);
-        session.seqs += 1;
-        let (seq, path, known) = (session.seqs, path("dir"), Some(known(18, entry(Content::Dir))));
-        let change = Change {
-            seq,
-            path,
-            parent: Some(1),
-            known,
-            moved: None,
-            after: None,
-            contents: true,
-            touched: false,
-            read: false,
-            inline: None,
-            like: None,
-            below: 900,
-            young,
-        };
-        session.reply(Side::Right, Reply::Report(change), 0);
-        assert_eq!(session.engine.is_halted(), halts, "{young} of 901");
-    }
-}
-
-/// An alert says what to do, in every case, and what whoever runs it can do.
-#[test]
-fn no_advice_is_empty() {
-    for service in [true, false] {
-        for (reason, want) in [("the root was moved", "then go on: "), ("too many (--accept takes them)", "--accept")] {
-            let mut session = Session::begin(10);
-            session.engine.settings.service = service;
-            let halt = Reply::Halt { reason: reason.to_owned() };
-            let effects = session.engine.handle(Input::Reply(Side::Right, halt), 1);
-            let advice = effects.iter().find_map(|effect| match effect {
-                Effect::Tell(News::Halted { advice, .. }) => Some(advice.clone()),
-                _ => None,
-            });
-            let advice = advice.expect("halted");
-            assert!(advice.contains(want) && advice.contains("`psync resume pair") == service, "{advice}");
-        }
-    }
 }
 
 #[test]

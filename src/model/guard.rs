@@ -84,8 +84,9 @@ impl Guard {
         self.entries = self.entries.saturating_sub(count);
     }
 
-    /// Deletions that were admitted did not happen.
-    pub fn give_back(&mut self, mut count: u64) {
+    /// Deletions that were admitted did not happen, nor those of `young` objects that do not count.
+    pub fn give_back(&mut self, mut count: u64, young: u64) {
+        self.entries = self.entries.saturating_add(count).saturating_add(young);
         for (_, old) in self.recent.iter_mut().rev() {
             let taken = count.min(*old);
             *old -= taken;

@@ -271,6 +271,8 @@ pub trait Archive {
     fn unproven(&self, above: NodeId) -> Result<Option<Row>, ArchiveError>;
     /// The number of such rows.
     fn count_unproven(&self) -> Result<u64, ArchiveError>;
+    /// How many of the rows of the `most` newest nodes are [`Since::Came`], then or later.
+    fn count_came(&self, when: i64, most: u64) -> Result<u64, ArchiveError>;
     /// The number of rows.
     fn count(&self) -> Result<u64, ArchiveError>;
 

@@ -14,6 +14,8 @@ use super::error::ReplicaError;
 
 /// An object of the last ten minutes is young, and half a minute more for what is under way.
 const YOUNG: i64 = WINDOW as i64 / 1000 + 60;
+/// Among so many of the newest objects those are counted that came of late: a session's beginning takes no longer for that.
+const CAME_MAX: u64 = 200_000;
 /// What is made within so many seconds ahead of the clock is young as well: clocks are set back.
 const AHEAD: i64 = 60;
 
@@ -108,7 +110,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// What was let go on did not happen.
     pub(crate) fn give_back_removal(&mut self, count: u64) {
-        self.removals.guard.give_back(count);
+        self.removals.guard.give_back(count, 0);
     }
 
     /// Whether an object may take the place of `victim` by leaving its own name: of the two one is left.
@@ -174,6 +176,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// What comes from the other side at this moment.
     pub(crate) fn came(&self) -> Since {
         Since::Came(self.disk.wall_clock())
+    }
+
+    /// How much came from the other side within the ten minutes. That many it may have made itself, and remove again.
+    pub(crate) fn count_came(&self) -> Result<u64, ReplicaError> {
+        Ok(self.archive.count_came(self.disk.wall_clock() - YOUNG, CAME_MAX)?)
     }
 
     pub(crate) fn since_of(&self, node: NodeId) -> Result<Since, ArchiveError> {

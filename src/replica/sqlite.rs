@@ -477,6 +477,14 @@ impl Archive for SqliteArchive {
         Ok(count.unwrap_or(0).cast_unsigned())
     }
 
+    fn count_came(&self, when: i64, most: u64) -> Result<u64, ArchiveError> {
+        let newest = "SELECT since FROM rows ORDER BY node DESC LIMIT ?";
+        let text = format!("SELECT count(*) FROM ({newest}) WHERE since < 0 AND since <= ?");
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let count = self.one("count", &text, params![most, -when], |columns| Ok(columns.get::<_, i64>(0)?))?;
+        Ok(count.unwrap_or(0).cast_unsigned())
+    }
+
     fn count(&self) -> Result<u64, ArchiveError> {
         if let Some(count) = self.count.get() {
             self.usable("count")?;

@@ -10,13 +10,11 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// One run of another pair.
-fn other(pair: &Pair, left: &Path, more: &[&str]) -> (i32, String) {
-    let right = pair.beside("other-right");
+/// One run of another pair, with a right root of its own.
+fn other(name: &str, pair: &Pair, left: &Path) -> (i32, String) {
+    let right = pair.beside(name);
     std::fs::create_dir_all(&right).unwrap();
-    let mut words = vec!["-s", "--pair", "other", text(left), text(&right)];
-    words.extend(more);
-    let once = once(&words);
+    let once = once(&["-s", "--pair", name, text(left), text(&right)]);
     (once.code(), once.stderr)
 }
 
@@ -28,7 +26,7 @@ fn a_root_in_a_root_of_another_pair_that_runs_is_refused() {
     let link = pair.beside("link");
     symlink(pair.left.join("sub"), &link).unwrap();
     // As long as nobody runs there, it is nobody's.
-    assert_eq!(other(&pair, &pair.left.join("sub"), &[]).0, 0);
+    assert_eq!(other("other", &pair, &pair.left.join("sub")).0, 0);
     pair.run();
     let right = pair.right.clone();
     for (root, lies_in) in [
@@ -37,7 +35,7 @@ fn a_root_in_a_root_of_another_pair_that_runs_is_refused() {
         (link, &pair.left),
         (right.join("sub"), &right),
     ] {
-        let (code, said) = other(&pair, &root, &[]);
+        let (code, said) = other("other", &pair, &root);
         let want = format!("lies in {} of pair {NAME}: exclude it there or use another", lies_in.display());
         assert!(code == 1 && said.contains(&want), "{root:?}: {said}");
         assert_eq!(said.lines().count(), 1, "{said}");
@@ -53,10 +51,10 @@ fn a_root_in_a_root_of_another_pair_that_runs_is_refused() {
     plant(careful.left.join("sub/file"), "text\n");
     plant(careful.left.join("file"), "text\n");
     careful.run();
-    let (code, said) = other(&careful, &careful.left.join("sub"), &[]);
+    let (code, said) = other("inner", &careful, &careful.left.join("sub"));
     assert_eq!(code, 0, "{said}");
     // A hub: one root is the left one of two pairs, each with a right side of its own.
-    let (code, said) = other(&careful, &careful.left, &[]);
+    let (code, said) = other("hub", &careful, &careful.left);
     assert_eq!(code, 0, "{said}");
     // The same two trees twice are no hub.
     let twice = once(&["-s", "--pair", "twice", text(&careful.left), text(&careful.right)]);

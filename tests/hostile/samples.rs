@@ -313,6 +313,7 @@ impl Maker {
             fresh: self.bool(),
             rebooted: self.bool(),
             rows: self.u64(),
+            came: self.u64(),
             top_entries: self.u64(),
             side: self.some(|m| *m.roll.pick(&Side::BOTH)),
             exchanged: self.bool(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::super::archive::samples::{attrs, dir_row, file_row, name, path};
-use super::super::archive::{path_of, row_at};
+use super::super::archive::{Since, path_of, row_at};
 use super::super::memory::MemoryArchive;
 use super::*;
 use crate::model::{Content, Entry, Principal, ROOT_NODE, RelPath};
@@ -57,6 +57,8 @@ fn any_row(dice: &mut Dice) -> Row {
     row.parent = 1 + dice.roll(NODES);
     row.name = any_name(dice);
     row.generation = dice.roll(30);
+    let when = 10 * (1 + dice.roll(4) as i64);
+    row.since = [Since::Always, Since::Made(when), Since::Came(when)][dice.roll(3) as usize];
     if dice.roll(4) == 0 {
         row.entry.content = Content::Link { target: (*b"../\xff").into() };
     }
@@ -164,6 +166,9 @@ fn all_answers(archive: &impl Archive) -> String {
     say(&archive.intents().unwrap());
     say(&archive.trash().unwrap());
     say(&archive.count_unproven().unwrap());
+    for (when, most) in [(0, 9), (10, 3), (20, 2), (25, u64::MAX), (40, 1), (50, 9)] {
+        say(&archive.count_came(when, most).unwrap());
+    }
     let mut node = 0;
     while let Some(row) = archive.unproven(node).unwrap() {
         assert!(row.node > node && row.is_unproven(), "{row:?}");
