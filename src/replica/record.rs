@@ -97,6 +97,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let since = match (&old, seen) {
             (Some(old), _) => old.since,
             (None, Some(seen)) if record.node == generation => self.made(&seen.signature.btime),
+            // It is gone, or changed again, before the other side's word came: what was agreed says when it was written.
+            (None, None) if record.node == generation => self.made(&entry.attrs.mtime),
             (None, _) => Since::Always,
         };
         if old.is_none() && seen.is_some() && since == Since::Always {

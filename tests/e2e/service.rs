@@ -103,11 +103,11 @@ fn the_status_for_people_scripts_and_metrics() {
     for n in 0..3 {
         write(house.left.join(format!("file{n}")), "12345");
     }
-    // What cannot come, since something that does not travel has its name.
     nix::unistd::mkfifo(&house.left.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    write(house.right.join("fifo"), "");
     house.start(&[]);
     house.wait_in_sync();
+    // What cannot come, since something that does not travel has its name.
+    write(house.right.join("fifo"), "");
     house.wait_for(|house| house.status()["problems_now"] == 1);
 
     let text = house.psync(&["status", PAIR]);

@@ -81,18 +81,16 @@ fn what_was_made_in_this_session_came_too() {
 #[test]
 fn what_is_refused_is_not_used_up_and_what_is_gone_is() {
     let mut session = begin(901);
-    for _ in 0..5 {
-        let asked = remove(&mut session, "dir", 901);
+    let mut asked = remove(&mut session, "dir", 901);
+    for n in 1..=5 {
         let [(Side::Left, generation, ..)] = asked[..] else { panic!("{asked:?}") };
-        session.report(Side::Left, "dir", None, None, None, None, 0);
-        session.reply(Side::Left, Reply::Result { generation, outcome: Outcome::Busy }, 0);
-        assert!(!session.engine.is_halted());
-        session.reply(Side::Right, Reply::Clean { path: path("dir") }, 0);
+        session.reply(Side::Left, Reply::Result { generation, outcome: Outcome::Busy }, (n - 1) * 61_000 + 1);
+        asked = session.input(Input::Tick, n * 61_000);
+        assert!(!session.engine.is_halted(), "try {n}");
     }
-    let asked = remove(&mut session, "dir", 901);
     let [(Side::Left, generation, ..)] = asked[..] else { panic!("{asked:?}") };
-    session.reply(Side::Left, Reply::Result { generation, outcome: Outcome::Done { entry: None } }, 0);
-    session.reply(Side::Right, Reply::Recorded { generation }, 0);
+    session.reply(Side::Left, Reply::Result { generation, outcome: Outcome::Done { entry: None } }, 305_001);
+    session.reply(Side::Right, Reply::Recorded { generation }, 305_002);
     remove(&mut session, "another", 901);
     assert!(session.engine.is_halted());
 }

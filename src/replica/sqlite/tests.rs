@@ -407,6 +407,13 @@ fn a_hundred_thousand_rows() {
     }
     rate("child", start);
     let start = Instant::now();
+    let none = |n: &u64| archive.child(n / 50 * 50 + 2, &name("not there")).unwrap().is_none();
+    assert_eq!((0..ROWS).filter(none).count() as u64, ROWS);
+    rate("no child", start);
+    let start = Instant::now();
+    assert_eq!(archive.count_came(0, ROWS).unwrap(), 0);
+    rate("count what came", start);
+    let start = Instant::now();
     let listed: usize = (0..ROWS / 50).map(|n| archive.children(n * 50 + 2).unwrap().len()).sum();
     assert_eq!(listed as u64, ROWS - ROWS / 50);
     rate("children", start);
