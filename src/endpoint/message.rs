@@ -96,7 +96,7 @@ pub enum Request {
     Hold { on: bool },
     /// Names of users and groups that the other side uses, with their numbers there.
     Names { numbers: Vec<OwnerNumber> },
-    /// Both sides are equal: what the administrator accepted has been dealt with.
+    /// Both sides are equal: what the administrator accepted has been dealt with, and a first sync is over.
     Settled,
     /// Look through the trash now, and discard what is old or too much.
     Expire,

@@ -406,7 +406,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
                 self.pings.push((number, now));
             }
-            Request::Settled => self.replica.end_acceptance(),
+            Request::Settled => self.replica.settle_removals()?,
             Request::Expire => {
                 self.replica.expire_soon();
                 self.next_expiry = 0;

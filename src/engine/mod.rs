@@ -169,6 +169,8 @@ pub struct Engine {
     accept: bool,
     /// Neither side had an archive: equal objects agree unread, and losers go to the trash.
     first: bool,
+    /// The sides heard in this session that both are equal.
+    settled: bool,
     now: Millis,
     sides: [SideState; 2],
     /// Who is root, or another user of the system.
@@ -248,6 +250,7 @@ impl Engine {
             phase: Phase::Idle,
             accept: false,
             first: false,
+            settled: false,
             now: 0,
             sides: Default::default(),
             numbers: Numbers::default(),

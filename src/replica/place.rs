@@ -272,6 +272,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.doubt_old_place(known.as_ref(), &row)?;
         }
         let links = victim.filter(|_| staged.links);
+        if node == generation && row.since == Since::Always {
+            self.removals.find();
+        }
         self.put_row(&mut row)?;
         self.forget_orphaned_moves()?;
         if row.signature.is_none() || inherited {

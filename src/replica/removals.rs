@@ -65,9 +65,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(())
     }
 
-    /// What the administrator accepted has been dealt with.
-    pub fn end_acceptance(&mut self) {
+    /// Both sides are equal: what the administrator accepted has been dealt with, and a first sync is over.
+    pub fn settle_removals(&mut self) -> Result<(), ReplicaError> {
         self.removals.accepted = false;
+        if self.identity.met < 0 {
+            self.identity.met = self.identity.met.saturating_neg();
+            self.commit()?;
+        }
+        Ok(())
     }
 
     /// Time goes by.
@@ -170,12 +175,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(crate) fn made(&self, born: &Time) -> Since {
         let now = self.disk.wall_clock();
         let when = if *born == Time::default() { now } else { born.secs.min(now) };
-        if when > self.identity.met { Since::Made(when) } else { Since::Always }
+        if when > self.identity.met.saturating_abs() { Since::Made(when) } else { Since::Always }
     }
 
-    /// What comes from the other side at this moment.
+    /// What comes from the other side at this moment. What a first sync brings is what the two met for.
     pub(crate) fn came(&self) -> Since {
-        Since::Came(self.disk.wall_clock())
+        if self.identity.met < 0 { Since::Always } else { Since::Came(self.disk.wall_clock()) }
     }
 
     /// How much came from the other side within the ten minutes. That many it may have made itself, and remove again.
