@@ -272,7 +272,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.doubt_old_place(known.as_ref(), &row)?;
         }
         let links = victim.filter(|_| staged.links);
-        if node == generation && row.since == Since::Always {
+        if node == generation && victim.is_none() && row.since == Since::Always {
             self.removals.find();
         }
         self.put_row(&mut row)?;
