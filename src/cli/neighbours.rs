@@ -230,6 +230,9 @@ fn of_agent(args: Vec<OsString>, cwd: Option<&Path>) -> Vec<Tree> {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+    use std::slice::from_ref;
+
+    const NONE: [PathBuf; 0] = [];
 
     fn of(pair: &str, root: &Path, excludes: &str, right: (&str, &str)) -> Tree {
         let mut settings = Settings { excludes: excludes.to_owned(), ..Settings::default() };
@@ -288,15 +291,15 @@ mod tests {
         fs::write(&file, text("")).expect("written");
         assert_eq!(roots(Which::Used), [left.clone(), right.clone()], "both are here");
         fs::write(&file, text(host)).expect("written");
-        assert_eq!(roots(Which::Used), [PathBuf::new(); 0]);
-        assert_eq!(roots(Which::Configured), [left.clone()]);
+        assert_eq!(roots(Which::Used), NONE);
+        assert_eq!(roots(Which::Configured), from_ref(&left));
         fs::create_dir_all(right.join(".psync/p")).expect("made");
-        assert_eq!(roots(Which::Used), [right.clone()]);
-        assert_eq!(roots(Which::Configured), [right.clone()], "it is the right host");
+        assert_eq!(roots(Which::Used), from_ref(&right));
+        assert_eq!(roots(Which::Configured), from_ref(&right), "it is the right host");
         fs::create_dir_all(left.join(".psync/p")).expect("made");
         assert_eq!(roots(Which::Used), [left.clone(), right.clone()]);
         fs::write(&file, "[left\n").expect("written");
-        assert_eq!(roots(Which::Configured), [PathBuf::new(); 0]);
+        assert_eq!(roots(Which::Configured), NONE);
     }
 
     #[test]
