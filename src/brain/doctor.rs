@@ -7,13 +7,14 @@ use super::trash::ask;
 use crate::config::{RightCommand, Settings};
 use crate::endpoint::message::survey::{Ask, Examination};
 use crate::endpoint::survey::Survey;
+use crate::link::failure::Explanation;
 use crate::model::Side;
 
 /// What the side says of itself; a right one on another host is reached by that command. The error says why it cannot be
 /// reached.
-pub fn examine(settings: &Settings, pair: &str, right: &RightCommand, side: Side) -> Result<Examination, String> {
+pub fn examine(settings: &Settings, pair: &str, right: &RightCommand, side: Side) -> Result<Examination, Explanation> {
     if side == Side::Left || settings.is_local() {
-        return examine_here(settings, pair, side);
+        return examine_here(settings, pair, side).map_err(Into::into);
     }
     let said = ask(
         settings,
@@ -22,7 +23,7 @@ pub fn examine(settings: &Settings, pair: &str, right: &RightCommand, side: Side
         side,
         &[Ask::Examine { root: settings.right.root.as_os_str().as_bytes().to_vec() }],
     )?;
-    said.examination.ok_or_else(|| "it does not answer".to_owned())
+    said.examination.ok_or_else(|| "it does not answer".to_owned().into())
 }
 
 /// The same of a side whose root is on this host.

@@ -196,7 +196,6 @@ impl Brain<'_> {
         let mut lost_since: Option<Instant> = None;
         let (shortest, longest) = self.job.pauses;
         let mut pause = shortest;
-        let host = self.job.settings.right.host.clone();
         loop {
             self.incarnation += 1;
             self.link(&LinkState::Connecting);
@@ -217,7 +216,7 @@ impl Brain<'_> {
                     // The process at the other end gets some seconds.
                     let farewell = pulse::rest(Duration::from_secs(10), || right.end());
                     match ended {
-                        Ended::RightLost(error) => Err(farewell.explain(&error, host.as_deref())),
+                        Ended::RightLost(error) => Err(farewell.explain(&error, &self.job.settings).to_string()),
                         ended => Ok(ended),
                     }
                 }

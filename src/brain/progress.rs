@@ -149,6 +149,7 @@ mod tests {
             inline: None,
             like: None,
             below: 0,
+            young: 0,
         })
     }
 

@@ -404,5 +404,6 @@ fn rules(job: &Job) -> engine::Settings {
             true => Vec::new(),
             false => settings.right.root.as_os_str().as_bytes().to_vec(),
         },
+        service: job.persistent,
     }
 }

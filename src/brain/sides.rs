@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use slog::{Logger, debug, info};
 
 use super::Job;
-use crate::config::{Compress, Durability, Links, OpenFiles, RightCommand, Settings, Special};
+use crate::config::{Compress, Durability, Links, OpenFiles, RightCommand, Settings, Special, host_key};
 use crate::endpoint::backlog::{Backlog, Place};
 use crate::endpoint::heartbeat::Heartbeat;
 use crate::endpoint::message::{Reply, Request};
@@ -21,6 +21,7 @@ use crate::endpoint::serve::{Inbound, Over, Tuning, clock, serve};
 use crate::endpoint::{Waiting, max_delete, style};
 use crate::filter::FilterSettings;
 use crate::link::channel::{Channel, Incoming};
+use crate::link::failure::Explanation;
 use crate::link::handshake::{Hello, Role};
 use crate::link::proxy::{self, Proxy};
 use crate::link::{Limits, LinkError, failure};
@@ -310,8 +311,9 @@ impl Farewell {
     }
 
     /// Why the right side was lost.
-    pub fn explain(&self, error: &LinkError, host: Option<&str>) -> String {
-        failure::explain(error, &self.said, self.status, host)
+    pub fn explain(&self, error: &LinkError, settings: &Settings) -> Explanation {
+        let host = settings.right.host.as_deref();
+        failure::explain(error, &self.said, self.status, &host_key(settings), host)
     }
 }
 

@@ -92,6 +92,11 @@ impl State {
             State::Stopping => "stopping",
         }
     }
+
+    /// The word of JSON and of metrics.
+    pub fn key(self) -> String {
+        self.word().replace(' ', "-")
+    }
 }
 
 /// Why nothing is propagated, and what to do.

@@ -6,6 +6,7 @@ use super::check::stations;
 use super::sides::opening;
 use crate::config::{RightCommand, Settings};
 use crate::endpoint::message::survey::{Answer, Ask, Examination};
+use crate::link::failure::Explanation;
 use crate::model::{Problem, Side};
 use crate::replica::trash_list::Trashed;
 
@@ -18,12 +19,18 @@ pub struct Said {
 }
 
 /// Asks one side these questions, one after the other; the right one by that command. The error says why it cannot answer.
-pub fn ask(settings: &Settings, pair: &str, right: &RightCommand, side: Side, asks: &[Ask]) -> Result<Said, String> {
+pub fn ask(
+    settings: &Settings,
+    pair: &str,
+    right: &RightCommand,
+    side: Side,
+    asks: &[Ask],
+) -> Result<Said, Explanation> {
     let (mut station, far) = match side {
         Side::Left => (stations::left(settings, pair), None),
         Side::Right => {
             let reached = stations::right(settings, pair, right);
-            reached.map(|(station, far)| (station, Some(far))).map_err(|e| e.to_string())?
+            reached.map(|(station, far)| (station, Some(far))).map_err(|e| Explanation::from(e.to_string()))?
         }
     };
     let mut said = Said::default();
@@ -44,7 +51,7 @@ pub fn ask(settings: &Settings, pair: &str, right: &RightCommand, side: Side, as
     match (answered, lost) {
         (Ok(()), _) => Ok(said),
         (Err(_), Some(lost)) => Err(lost),
-        (Err(reason), None) => Err(reason),
+        (Err(reason), None) => Err(reason.into()),
     }
 }
 

@@ -14,6 +14,7 @@ use super::console::Console;
 use super::exit;
 use super::human::words;
 use super::monitor::TerminalMonitor;
+use super::neighbours::{self, Which};
 use super::options::{self, AdHoc, Parsed};
 use super::pair::PairFile;
 use super::roots::{self, Allowed, Root};
@@ -52,13 +53,17 @@ fn main_on(args: Vec<OsString>, console: Console, run: Run) -> u8 {
 }
 
 fn start(options: &AdHoc, console: &Console, run: Run) -> Result<u8, UsageError> {
-    let (mut settings, origins) = settings(options)?;
-    let roots = check_roots(&settings, options.create_roots)?;
+    let here = std::env::current_dir().map_err(|e| UsageError(format!("no current directory: {e}")))?;
+    let (mut settings, origins) = settings(options, &here)?;
+    let roots = check_roots(&settings, Some(options.create_roots).filter(|_| !options.as_service))?;
     settings.left.root.clone_from(&roots.left.path);
     if let Some(right) = &roots.right {
         settings.right.root.clone_from(&right.path);
     }
     let pair = pair_name(options, &settings)?;
+    if !settings.dryrun {
+        neighbours::check(&neighbours::of_pair(&pair, &settings), Which::Used)?;
+    }
     if let Some(name) = &settings.banned
         && banned::running(name)
             .map_err(|e| UsageError(format!("-b, --banned: /proc cannot be read: {}", words(&e))))?
@@ -133,17 +138,28 @@ pub fn stuck_after(settings: &Settings) -> Duration {
 }
 
 /// The file's settings under the command line's, checked.
-fn settings(options: &AdHoc) -> Result<(Settings, Origins), UsageError> {
-    let here = std::env::current_dir().map_err(|e| UsageError(format!("no current directory: {e}")))?;
+fn settings(options: &AdHoc, here: &Path) -> Result<(Settings, Origins), UsageError> {
     let (mut settings, mut origins) = match &options.config {
-        Some(file) => config::load_unsettled(file).map_err(|e| UsageError(e.to_string()))?,
+        Some(file) => config::load_unsettled(&here.join(file)).map_err(|e| UsageError(e.to_string()))?,
         None => Default::default(),
     };
-    options.apply(&here, &mut settings, &mut origins).map_err(|e| UsageError(origins.explain(&e)))?;
+    options.apply(here, &mut settings, &mut origins).map_err(|e| UsageError(origins.explain(&e)))?;
     check_given(options, &settings)?;
     settings.settle(&mut origins).map_err(|e| UsageError(origins.explain(&e)))?;
     settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     Ok((settings, origins))
+}
+
+/// The pair and the settings of a process that was started with these options in this directory.
+pub fn of_options(options: &AdHoc, here: &Path) -> Result<(String, Settings), UsageError> {
+    let (mut settings, _) = settings(options, here)?;
+    // As the process itself does, since the name is made from them.
+    for root in [&mut settings.left.root, &mut settings.right.root] {
+        if let Ok(canonical) = std::fs::canonicalize(&*root) {
+            *root = canonical;
+        }
+    }
+    Ok((pair_name(options, &settings)?, settings))
 }
 
 /// Both roots on the command line, or both in the file.
@@ -166,8 +182,9 @@ pub struct Roots {
     pub right: Option<Root>,
 }
 
-pub fn check_roots(settings: &Settings, create: bool) -> Result<Roots, UsageError> {
-    let allowed = Allowed { create, dry: settings.dryrun };
+/// `create`: whether missing ones are created; `None`: a service, which has no option for that.
+pub fn check_roots(settings: &Settings, create: Option<bool>) -> Result<Roots, UsageError> {
+    let allowed = Allowed { create: create == Some(true), dry: settings.dryrun, option: create.is_some() };
     let left = roots::check("left root", &settings.left.root, allowed)?;
     let right = match settings.is_local() {
         true => Some(roots::check("right root", &settings.right.root, allowed)?),

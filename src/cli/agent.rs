@@ -18,6 +18,7 @@ use super::UsageError;
 use super::console::Console;
 use super::exit;
 use super::human::words;
+use super::neighbours::{self, Tree, Which};
 use super::options::{self, Agent, Parsed, Serve};
 use super::roots::{self, Allowed};
 use crate::brain::monitor::Exit;
@@ -97,8 +98,11 @@ fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError>
         return Err(UsageError(format!("--pair: `{pair}` is no name of a pair")));
     }
     let path = std::path::absolute(&options.root).map_err(|e| UsageError(format!("--root: {e}")))?;
-    let allowed = Allowed { create: options.create_roots, dry: settings.dryrun };
+    let allowed = Allowed { create: options.create_roots, dry: settings.dryrun, option: true };
     let root = roots::check("root", &path, allowed)?;
+    if let Some(pair) = options.pair.as_ref().filter(|_| !settings.dryrun) {
+        apart(pair, &settings, &root.path)?;
+    }
     let target = Target::of(&options.log);
     let log = Log::start(&target, settings.debug, options.pair.as_deref().unwrap_or_default(), console.writer())
         .map_err(|e| UsageError(format!("--log: {}: {}", options.log, words(&e))))?;
@@ -118,20 +122,31 @@ fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError>
     Ok(exit::code(ended))
 }
 
+/// Refuses a root that overlaps one of another pair on this host.
+fn apart(pair: &str, settings: &AgentSettings, root: &Path) -> Result<(), UsageError> {
+    let filter = filter(settings);
+    let own = Tree { pair: pair.to_owned(), root: root.to_owned(), filter, whole: None };
+    neighbours::check(&[own], Which::Used)
+}
+
+fn filter(settings: &AgentSettings) -> FilterSettings {
+    FilterSettings {
+        excludes: settings.excludes.clone(),
+        tempfiles: settings.tempfiles.clone(),
+        safesuffix: settings.safesuffix.clone(),
+        skip_links: settings.links == Links::Skip,
+        skip_fifos: settings.special == Special::Skip,
+        rsync_excludes: settings.rsync_excludes.clone(),
+    }
+}
+
 /// How an agent with these settings opens its root.
 fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Option<Done>) -> Opening<'a> {
     Opening {
         root,
         pair,
         side: Side::Right,
-        filter: FilterSettings {
-            excludes: settings.excludes.clone(),
-            tempfiles: settings.tempfiles.clone(),
-            safesuffix: settings.safesuffix.clone(),
-            skip_links: settings.links == Links::Skip,
-            skip_fifos: settings.special == Special::Skip,
-            rsync_excludes: settings.rsync_excludes.clone(),
-        },
+        filter: filter(settings),
         timing: Timing {
             event_interval: settings.event_interval,
             delete_delay: settings.delete_delay,

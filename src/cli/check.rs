@@ -12,7 +12,7 @@ use super::human;
 use super::pair::PairFile;
 use crate::brain::check::compare::{Closely, Difference, What};
 use crate::brain::check::{Checksum, Findings, Wanted, check, stations};
-use crate::brain::control::Request;
+use crate::brain::control::{NOT_NOTED, Request};
 use crate::brain::status::{CheckStatus, Verdict, wall};
 use crate::config::{self, Owner, Settings};
 use crate::endpoint::message::survey::Item;
@@ -62,12 +62,14 @@ pub struct CheckOptions {
 
 /// The exit code: 0 equal, 1 could not, 2 alert, 3 notice; with `--lite` 1 and 3 become 0, with `--strict` only 3.
 pub fn main(options: &CheckOptions, console: &Console) -> Result<u8, UsageError> {
-    let pair = PairFile::of(&options.pair)?;
+    let pair = PairFile::known(&options.pair)?;
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
     settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     let found = compared(&settings, &pair, &wanted(options, &settings));
     let verdict = found.as_ref().map_or(Verdict::Failed, |found| judge(found, settings.alert_threshold));
-    note(&pair, verdict, &found);
+    if let Some(refused) = note(&pair, verdict, &found) {
+        console.line(&format!("psync: {refused}"));
+    }
     let told = verdict == Verdict::Alert || (options.strict && verdict == Verdict::Failed);
     let quiet = options.lite && !told;
     if options.json {
@@ -91,7 +93,7 @@ fn code(verdict: Verdict) -> u8 {
 }
 
 /// For the journal and the brain. Neither need be there.
-fn note(pair: &PairFile, verdict: Verdict, found: &Result<Findings, String>) {
+fn note(pair: &PairFile, verdict: Verdict, found: &Result<Findings, String>) -> Option<String> {
     let (differences, text) = match found {
         Ok(found) => (found.differences.len() as u64, summary(found)),
         Err(reason) => (0, format!("it could not be done: {reason}")),
@@ -104,7 +106,11 @@ fn note(pair: &PairFile, verdict: Verdict, found: &Result<Findings, String>) {
     let fields = [(PAIR, pair.name.as_str()), (SIDE, "B"), (MESSAGE_ID, message_id::CHECK)];
     let _ = journal::send(priority, "psync", &fields, &format!("check: {}: {text}", verdict.word()));
     let check = CheckStatus { ended: wall(), verdict, differences, text };
-    let _ = told(pair, Request::Checked { check });
+    // Nobody listens: nothing to say. Who may not have it noted hears that.
+    match told(pair, Request::Checked { check }) {
+        Err(error) if error.0.contains(NOT_NOTED) => Some(error.0),
+        _ => None,
+    }
 }
 
 fn wanted(options: &CheckOptions, settings: &Settings) -> Wanted {
@@ -142,7 +148,7 @@ fn compared(settings: &Settings, pair: &PairFile, wanted: &Wanted) -> Result<Fin
     };
     let lost = far.end();
     match (found, lost) {
-        (Err(_), Some(lost)) => Err(named(lost)),
+        (Err(_), Some(lost)) => Err(named(lost.to_string())),
         (found, _) => found,
     }
 }

@@ -107,7 +107,7 @@ pub struct StatusOptions {
     /// As JSON, an object for each pair
     #[arg(long, conflicts_with = "openmetrics")]
     pub json: bool,
-    /// As OpenMetrics
+    /// For Prometheus and node_exporter, in the text format
     #[arg(long)]
     pub openmetrics: bool,
     /// Show it again whenever it changes, until interrupted
@@ -147,10 +147,10 @@ pub fn main(args: Vec<OsString>, run: adhoc::Run) -> u8 {
 fn carry_out(command: Command, console: &Console, run: adhoc::Run) -> Result<u8, UsageError> {
     match command {
         Command::Status(options) => status::main(&options),
-        Command::Fullsync { pair, checksum, json } => full_sync(&PairFile::of(&pair)?, checksum, json, run),
-        Command::Pause { pair, json } => order(&PairFile::of(&pair)?, Request::Pause {}, json),
+        Command::Fullsync { pair, checksum, json } => full_sync(&PairFile::known(&pair)?, checksum, json, run),
+        Command::Pause { pair, json } => order(&PairFile::known(&pair)?, Request::Pause {}, json),
         Command::Resume { pair, accept, union, json } => {
-            resume(&PairFile::of(&pair)?, Request::Resume { accept, union }, json)
+            resume(&PairFile::known(&pair)?, Request::Resume { accept, union }, json)
         }
         Command::Check(options) => check::main(&options, console),
         Command::Trash(options) => trash::main(&options, console),

@@ -12,6 +12,7 @@ use super::commands::{in_force, print};
 use super::console::Console;
 use super::exit;
 use super::human::words;
+use super::outside;
 use super::pair::PairFile;
 use crate::config::{self, Finding, Origins, Outcome, Settings};
 
@@ -68,8 +69,15 @@ fn checked(file: &Path) -> Result<(Settings, Origins), UsageError> {
     Ok((settings, origins))
 }
 
+/// The same, with what only this host can tell.
+fn checked_here(file: &Path) -> Result<(Settings, Origins), UsageError> {
+    let (settings, origins) = checked(file)?;
+    let found: Vec<String> = outside::findings(&settings).iter().map(|found| origins.explain(found)).collect();
+    if found.is_empty() { Ok((settings, origins)) } else { Err(UsageError(found.join("\n"))) }
+}
+
 fn check(file: &Path, json: bool, out: &mut Vec<u8>) -> u8 {
-    let found = checked(file);
+    let found = checked_here(file);
     let text = match (&found, json) {
         (Ok((settings, _)), false) => {
             let moot = settings.moot().into_iter().map(|line| format!("{}: {line}\n", file.display()));
@@ -87,7 +95,10 @@ fn check(file: &Path, json: bool, out: &mut Vec<u8>) -> u8 {
 
 /// Every key with its value and origin, as a file that would give the same settings.
 fn show(pair: &OsString, json: bool, out: &mut Vec<u8>) -> Result<(), UsageError> {
-    let file = config::pair_file(pair).map_err(UsageError)?;
+    let file = match pair.to_str() {
+        Some(word) => PairFile::known(word)?.path,
+        None => config::pair_file(pair).map_err(UsageError)?,
+    };
     let (settings, origins) = checked(&file)?;
     let all = serde_json::to_value(&settings).map_err(|e| UsageError(e.to_string()))?;
     // What a brain was started with, or was told since, may be another.
@@ -217,6 +228,8 @@ mod tests {
             ("debgu = 1\n", ":1: unknown key `debgu`; did you mean `debug`?"),
             ("\ndebug = 7\n", ":2: debug: 7 is not in 0 to 3"),
             ("debug = \"x\"\n", ":1: debug: "),
+            ("alert_command = \"nosuch\"\n", ":1: alert_command: nosuch: there is no such program here"),
+            ("fullsync = [\"%n\"]\n", ":1: fullsync: \"%n\" is no calendar expression"),
         ] {
             let (_dir, bad) = file(&format!("{spoil}{ROOTS}"));
             let (code, text) = psync(&["check", &bad]);

@@ -37,6 +37,12 @@ impl Console {
         self.terminal
     }
 
+    /// Columns of the terminal, as it is now; `None`: it does not say.
+    pub fn width(&self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stderr()).ok().filter(|_| self.terminal)?;
+        (size.ws_col > 0).then_some(size.ws_col.into())
+    }
+
     /// Writes one line, with no control characters but its end.
     pub fn line(&self, text: &str) {
         let mut line = String::new();

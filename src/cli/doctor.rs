@@ -9,12 +9,15 @@ use serde_json::{Value, json};
 use super::UsageError;
 use super::absent::right_side;
 use super::commands::{look, print};
+use super::neighbours::{self, Which};
+use super::outside;
 use super::pair::PairFile;
 use super::roots::{self, Allowed};
 use crate::brain::doctor::{examine, examine_here};
 use crate::brain::status::{State, Status};
 use crate::config::{self, Settings};
 use crate::endpoint::message::survey::Examination;
+use crate::link::failure::Explanation;
 use crate::model::Side;
 use crate::replica::findings::Finding;
 use crate::service::control::socket_of;
@@ -36,7 +39,7 @@ pub struct DoctorOptions {
 
 /// The exit code: 0 all is well, 1 something is wrong.
 pub fn main(options: &DoctorOptions) -> Result<u8, UsageError> {
-    let pair = PairFile::of(&options.pair)?;
+    let pair = PairFile::known(&options.pair)?;
     let mut report = Report::default();
     report.examine(&pair);
     print(if options.json { report.as_json(&pair.name) } else { report.as_text() });
@@ -74,8 +77,17 @@ impl Report {
         if let Some((agent, serves)) = right_side(pair) {
             return self.right_host(&settings, pair, agent, serves);
         }
+        // Each side is asked for its rsync.
+        for found in outside::findings(&settings).into_iter().filter(|found| found.key != "transfer") {
+            let mend = "correct that key, or install the program; `psync config check FILE` says the same";
+            self.pair(Finding::wrong("configuration", found.to_string(), mend));
+        }
         self.brain(pair);
         self.apart(&settings);
+        if let Err(error) = neighbours::check(&neighbours::of_pair(&pair.name, &settings), Which::Configured) {
+            let mend = "exclude the inner root in the outer pair's file (excludes), or name another root";
+            self.pair(Finding::wrong("roots", error.to_string(), mend));
+        }
         line::findings(pair, &settings).into_iter().for_each(|found| self.side(Side::Left, found));
         let left = self.examined(&settings, pair, Side::Left);
         let asked = millis();
@@ -120,7 +132,7 @@ impl Report {
             false => Finding::wrong("host", found, format!("journalctl -u psync-agent@{}", pair.name)),
         });
         let root = &settings.right.root;
-        if let Err(error) = roots::check("right root", root, Allowed { create: false, dry: true }) {
+        if let Err(error) = roots::check("right root", root, Allowed::NOTHING) {
             let mend = "make it, mount it, or correct right.root in the pair's file";
             return self.side(Side::Right, Finding::wrong("root", error.to_string(), mend));
         }
@@ -134,7 +146,7 @@ impl Report {
 
     /// Two roots on this host must be two trees.
     fn apart(&mut self, settings: &Settings) {
-        let allowed = Allowed { create: false, dry: true };
+        let allowed = Allowed::NOTHING;
         if !settings.is_local() {
             return;
         }
@@ -151,10 +163,7 @@ impl Report {
     fn examined(&mut self, settings: &Settings, pair: &PairFile, side: Side) -> Option<Examination> {
         let here = side == Side::Left || settings.is_local();
         let root = if side == Side::Left { &settings.left.root } else { &settings.right.root };
-        if here
-            && let Err(error) =
-                roots::check(&format!("{} root", side.word()), root, Allowed { create: false, dry: true })
-        {
+        if here && let Err(error) = roots::check(&format!("{} root", side.word()), root, Allowed::NOTHING) {
             let mend = format!("make it, mount it, or correct {}.root in the pair's file", side.word());
             self.side(side, Finding::wrong("root", error.to_string(), mend));
             return None;
@@ -167,16 +176,14 @@ impl Report {
                 found.findings.iter().for_each(|finding| self.side(side, finding.clone()));
                 Some(found)
             }
-            Err(reason) if here => {
+            Err(why) if here => {
                 let mend = "psync must be able to read it, and /proc must be mounted";
-                self.side(side, Finding::wrong("root", reason, mend));
+                self.side(side, Finding::wrong("root", why.to_string(), mend));
                 None
             }
-            Err(reason) => {
-                let (found, mend) = remedy(&reason);
-                let look =
-                    || format!("on the right host: journalctl -u psync-agent@{}, or `psync init` anew", pair.name);
-                self.side(side, Finding::wrong("link", found, mend.map_or_else(look, str::to_owned)));
+            Err(Explanation { what, cure }) => {
+                let look = format!("on the right host: journalctl -u psync-agent@{}, or `psync init` anew", pair.name);
+                self.side(side, Finding::wrong("link", what, if cure.is_empty() { look } else { cure }));
                 None
             }
         }
@@ -267,26 +274,6 @@ fn state(pair: &str, status: &Status) -> Finding {
     }
 }
 
-/// Why a link was not had ends with what to do about it, in brackets, where that is known.
-fn remedy(reason: &str) -> (&str, Option<&str>) {
-    let mut open = 0;
-    for (at, letter) in reason.char_indices().rev() {
-        match letter {
-            ')' => open += 1,
-            '(' => open -= 1,
-            _ => {}
-        }
-        if open == 0 {
-            let inside = reason[at..].strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
-            return match inside {
-                Some(inside) => (reason[..at].trim_end(), Some(inside)),
-                None => (reason, None),
-            };
-        }
-    }
-    (reason, None)
-}
-
 /// The right's clock was read between the question and its answer, by the left's clock.
 fn clocks(right: i64, (asked, answered): (i64, i64)) -> Finding {
     let apart = if right < asked { right - asked } else { (right - answered).max(0) };
@@ -323,22 +310,6 @@ mod tests {
         ] {
             let found = clocks(right, (10_000, 11_000));
             assert_eq!((found.ok, found.found.as_str()), (ok, want), "{right}");
-        }
-    }
-
-    #[test]
-    fn what_to_do_about_a_link_is_its_remedy() {
-        for (reason, want) in [
-            (
-                "nobody listens there: refused (is sshd running?)",
-                ("nobody listens there: refused", Some("is sshd running?")),
-            ),
-            ("a (b) c", ("a (b) c", None)),
-            ("a (b (c))", ("a", Some("b (c)"))),
-            ("a)", ("a)", None)),
-            ("", ("", None)),
-        ] {
-            assert_eq!(remedy(reason), want);
         }
     }
 

@@ -92,7 +92,7 @@ pub fn conflicts(options: &ConflictOptions) -> Result<u8, UsageError> {
 }
 
 fn open(pair: &str) -> Result<(Settings, Vec<Event>, Reader), UsageError> {
-    let pair = PairFile::of(pair)?;
+    let pair = PairFile::known(pair)?;
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
     settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     if right_side(&pair).is_some() {

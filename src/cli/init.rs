@@ -9,8 +9,15 @@ use std::process::{Command, Stdio};
 use super::UsageError;
 use super::commands::print;
 use super::human::words;
+use super::neighbours::{self, Which};
 use super::pair::PairFile;
 use crate::config::{self, KNOWN_HOSTS, Settings, quote};
+
+/// What is each host's own: no root may hold it.
+const NOT_SHARED: [&str; 9] =
+    ["/etc/psync", "/var/lib/psync", "/usr", "/boot", "/root/.ssh", "/proc", "/sys", "/dev", "/run"];
+/// What no root may lie in.
+const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 /// Whom the right host lets in for the pair, if nobody else is named.
 const USER: &str = "psync";
@@ -93,7 +100,19 @@ impl Wanted {
     /// Nothing is made for what could never run.
     fn check(&self, pair: &PairFile) -> Result<(), UsageError> {
         let (settings, _) = config::parse(&pair.path, &self.file()).map_err(|e| UsageError(e.to_string()))?;
-        settings.check().map_err(|e| UsageError(e.to_string()))
+        settings.check().map_err(|e| UsageError(e.to_string()))?;
+        for (what, root) in [("SRCROOT", &self.left), ("DSTROOT", &self.right)] {
+            let holds = |at: &&&str| Path::new(at).starts_with(root);
+            let (mine, lies) =
+                (NOT_SHARED.iter().find(holds), KERNELS.iter().find(|at| Path::new(root).starts_with(at)));
+            if let Some(at) = mine.or(lies) {
+                let why = format!(
+                    "{what}: {root} holds or is in {at}, which belongs to one host: name a directory of users' files"
+                );
+                return Err(UsageError(why));
+            }
+        }
+        neighbours::check(&neighbours::of_pair(&pair.name, &settings), Which::Configured)
     }
 
     /// Writes the file, or takes the one that is there if it is of this pair. A line on what was done.

@@ -49,7 +49,8 @@ impl TerminalMonitor {
     }
 
     fn progress_at(&self, now: Millis, progress: &Progress) {
-        let shown = self.meter.lock().unwrap_or_else(PoisonError::into_inner).line(now, progress);
+        let width = self.console.width().unwrap_or(usize::MAX);
+        let shown = self.meter.lock().unwrap_or_else(PoisonError::into_inner).line(now, progress, width);
         match shown {
             None => {}
             Some(line) if self.console.is_terminal() => self.console.draw(&line),
@@ -147,7 +148,7 @@ impl Meter {
         Meter { every, last: None, phase: None, samples: VecDeque::new() }
     }
 
-    fn line(&mut self, now: Millis, p: &Progress) -> Option<String> {
+    fn line(&mut self, now: Millis, p: &Progress, width: usize) -> Option<String> {
         self.sample(now, p);
         // On a terminal at once, in a log only what takes its time.
         let due = self.last.map_or(if self.every == REDRAW { 0 } else { self.every }, |last| last + self.every);
@@ -155,7 +156,7 @@ impl Meter {
             return None;
         }
         self.last = Some(now);
-        Some(describe(p, self.rate()))
+        Some(describe(p, self.rate(), width))
     }
 
     fn sample(&mut self, now: Millis, p: &Progress) {
@@ -180,25 +181,44 @@ impl Meter {
     }
 }
 
-fn describe(p: &Progress, rate: Option<u64>) -> String {
+/// The line of progress in at most `width` columns. What a narrow terminal has no room for is left out, the time that is left last:
+/// a terminal that cuts a line takes its end away, which is the best part of this one.
+fn describe(p: &Progress, rate: Option<u64>, width: usize) -> String {
     let more = if p.more { "+" } else { "" };
     let of =
         |done: String, total: Option<String>| total.map_or(done.clone(), |total| format!("{done} of {total}{more}"));
-    let files = of(p.files.to_string(), p.files_total.map(|n| n.to_string()));
+    let files = format!("{} files", of(p.files.to_string(), p.files_total.map(|n| n.to_string())));
     let size = of(human::bytes(p.bytes), p.bytes_total.map(human::bytes));
-    let mut line = match p.phase {
-        Phase::Scan => return format!("psync: reading: {files} files, {size}"),
-        Phase::Copy => format!("psync: copying: {files} files, {size}"),
+    let part = p.bytes_total.filter(|total| *total > 0).map(|total| {
+        let percent = u128::from(p.bytes.min(total)) * 100 / u128::from(total);
+        format!("{percent} % of {}{more}", human::bytes(total))
+    });
+    let part = part.unwrap_or_else(|| human::bytes(p.bytes));
+    let speed = rate.map(|rate| format!("{}/s", human::bytes(rate)));
+    let left = rate
+        .zip(p.bytes_total)
+        .filter(|(rate, _)| *rate > 0)
+        .map(|(rate, total)| format!("{}{more} left", human::duration(total.saturating_sub(p.bytes).div_ceil(rate))));
+    let word = match p.phase {
+        Phase::Scan => "reading",
+        Phase::Copy => "copying",
     };
-    if let Some(rate) = rate {
-        line += &format!(", {}/s", human::bytes(rate));
-        if let Some(total) = p.bytes_total
-            && rate > 0
-        {
-            line += &format!(", {}{more} left", human::duration(total.saturating_sub(p.bytes).div_ceil(rate)));
-        }
-    }
-    line
+    let (speed, left) = match p.phase {
+        Phase::Scan => (None, None),
+        Phase::Copy => (speed, left),
+    };
+    let (begin, short) = (format!("psync: {word}: "), format!("{word}: "));
+    let [all, some, few, fewest] = [
+        (begin, vec![Some(files.clone()), Some(size.clone()), speed.clone(), left.clone()]),
+        (short.clone(), vec![Some(files.clone()), Some(part.clone()), speed.clone(), left.clone()]),
+        (short, vec![Some(part.clone()), speed.clone(), left.clone()]),
+        (String::new(), vec![Some(part.clone()), left.clone()]),
+    ]
+    .map(|(begin, parts)| begin + &parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
+    let last = left.unwrap_or(part);
+    let fits = |line: &String| line.chars().count() <= width;
+    let found = [all, some, few, fewest, last.clone()].into_iter().find(fits);
+    found.unwrap_or_else(|| last.chars().take(width).collect())
 }
 
 #[cfg(test)]
@@ -265,14 +285,46 @@ mod tests {
         }
         assert_eq!(meter.rate(), Some(0));
         assert!(meter.samples.len() < 110);
-        assert_eq!(describe(&copying(MIB), Some(0)), "psync: copying: 0 of 10 files, 1.0 MiB of 100.0 MiB, 0 B/s");
+        assert_eq!(
+            describe(&copying(MIB), Some(0), usize::MAX),
+            "psync: copying: 0 of 10 files, 1.0 MiB of 100.0 MiB, 0 B/s"
+        );
     }
 
     #[test]
     fn while_the_trees_are_read_the_totals_are_no_more_than_known() {
         let progress = Progress { more: true, ..copying(20 * MIB) };
         let want = "psync: copying: 2 of 10+ files, 20.0 MiB of 100.0 MiB+, 1.0 MiB/s, 1:20+ left";
-        assert_eq!(describe(&progress, Some(MIB)), want);
+        assert_eq!(describe(&progress, Some(MIB), usize::MAX), want);
+    }
+
+    #[test]
+    fn a_narrow_terminal_loses_what_matters_least() {
+        let large = Progress {
+            files: 18_311,
+            files_total: Some(20_007),
+            bytes_total: Some(540 * MIB),
+            more: true,
+            ..copying(415 * MIB)
+        };
+        for (width, want) in [
+            (200, "psync: copying: 18311 of 20007+ files, 415.0 MiB of 540.0 MiB+, 41.7 MiB/s, 0:03+ left"),
+            (80, "copying: 18311 of 20007+ files, 76 % of 540.0 MiB+, 41.7 MiB/s, 0:03+ left"),
+            (60, "copying: 76 % of 540.0 MiB+, 41.7 MiB/s, 0:03+ left"),
+            (40, "76 % of 540.0 MiB+, 0:03+ left"),
+            (20, "0:03+ left"),
+            (4, "0:03"),
+        ] {
+            assert_eq!(describe(&large, Some(43_725_619), width), want, "{width}");
+        }
+        for width in 1..100 {
+            for rate in [None, Some(0), Some(1), Some(u64::MAX)] {
+                for phase in [Phase::Scan, Phase::Copy] {
+                    let line = describe(&Progress { phase, ..large }, rate, width);
+                    assert!(!line.is_empty() && line.chars().count() <= width, "{width}: {line}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -20,6 +20,14 @@ impl Location {
     }
 }
 
+impl Location {
+    /// Where `other` lies in this directory; `None` if it does not, or is it.
+    pub fn below(&self, other: &Location) -> Option<PathBuf> {
+        let rest = self.holds(other).then(|| other.path.strip_prefix(&self.path).ok()).flatten()?;
+        (!rest.as_os_str().is_empty()).then(|| rest.to_owned())
+    }
+}
+
 /// The location of a canonical path; `None` if the kernel does not tell.
 pub fn locate(path: &Path) -> Option<Location> {
     locate_in(&fs::read("/proc/self/mountinfo").ok()?, path)

@@ -1,4 +1,5 @@
-//! The status as OpenMetrics, for Prometheus and its like.
+//! The status in the text format of Prometheus, which node_exporter's textfile collector and `promtool check metrics` read as well.
+//! What OpenMetrics alone knows (state sets, a counter's name without `_total`) is not in it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +13,6 @@ use crate::brain::status::{CheckStatus, LinkWord, SideStatus, State, Status, Ver
 enum Kind {
     Gauge,
     Counter,
-    StateSet,
 }
 
 /// One line of a family: more labels, and the value.
@@ -27,11 +27,10 @@ pub fn text(pairs: &Pairs) -> String {
         let word = match kind {
             Kind::Gauge => "gauge",
             Kind::Counter => "counter",
-            Kind::StateSet => "stateset",
         };
-        let _ = writeln!(out, "# HELP psync_{name} {help}");
-        let _ = writeln!(out, "# TYPE psync_{name} {word}");
         let suffix = if matches!(kind, Kind::Counter) { "_total" } else { "" };
+        let _ = writeln!(out, "# HELP psync_{name}{suffix} {help}");
+        let _ = writeln!(out, "# TYPE psync_{name}{suffix} {word}");
         for (pair, status) in &ours {
             for (labels, value) in samples(*status) {
                 let _ = writeln!(out, "psync_{name}{suffix}{{pair=\"{}\"{labels}}} {value}", label(pair));
@@ -48,9 +47,9 @@ fn families() -> Vec<Family> {
     use Kind::*;
     vec![
         ("up", Gauge, "Whether the pair's brain runs.", |s| vec![plain(f64::from(u8::from(s.is_some())))]),
-        ("state", StateSet, "What the pair is doing.", |s| {
+        ("state", Gauge, "1 for what the pair is doing, else 0.", |s| {
             let state = |s: &Status, state: State| {
-                (format!(",psync_state=\"{}\"", state.word()), f64::from(u8::from(s.state == state)))
+                (format!(",psync_state=\"{}\"", state.key()), f64::from(u8::from(s.state == state)))
             };
             s.map(|s| State::ALL.map(|one| state(s, one)).to_vec()).unwrap_or_default()
         }),
@@ -78,7 +77,7 @@ fn families() -> Vec<Family> {
         ("last_check_seconds", Gauge, "When the last check ended, since 1970.", |s| {
             check(s, |check| vec![plain(check.ended as f64)])
         }),
-        ("last_check", StateSet, "What the last check came to.", |s| {
+        ("last_check", Gauge, "1 for what the last check came to, else 0.", |s| {
             let one = |check: &CheckStatus, verdict: Verdict| {
                 let label = format!(",psync_last_check=\"{}\"", verdict.word());
                 (label, f64::from(u8::from(check.verdict == verdict)))
@@ -142,11 +141,12 @@ mod tests {
             text(&BTreeMap::from([("web".to_owned(), Ok(status)), ("mail".to_owned(), Err(Absent::NotRunning))]));
         assert!(text.ends_with("\n# EOF\n"));
         for line in [
-            "# TYPE psync_state stateset",
+            "# TYPE psync_state gauge",
+            "# TYPE psync_actions_total counter",
             "psync_up{pair=\"web\"} 1",
             "psync_up{pair=\"mail\"} 0",
             "psync_state{pair=\"web\",psync_state=\"starting\"} 1",
-            "psync_state{pair=\"web\",psync_state=\"in sync\"} 0",
+            "psync_state{pair=\"web\",psync_state=\"in-sync\"} 0",
             "psync_actions_total{pair=\"web\"} 7",
             "psync_watches{pair=\"web\",side=\"left\"} 3",
         ] {
@@ -156,7 +156,7 @@ mod tests {
         let names: Vec<&str> = families().iter().map(|family| family.0).collect();
         for (n, name) in names.iter().enumerate() {
             assert!(!names[..n].contains(name), "{name} twice");
-            let at = |what: &str| text.find(&format!("# {what} psync_{name} ")).expect(name);
+            let at = |what: &str| text.find(&format!("# {what} psync_{name}")).expect(name);
             assert!(at("HELP") < at("TYPE"));
         }
         assert_eq!(text.matches("mail").count(), 1, "nothing is known of what does not run");

@@ -1,11 +1,12 @@
 //! A pair by its name or its file.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::UsageError;
 use crate::config::{CONFIGURATION, RightCommand, Settings, pair_command, pair_file, why_no_pair};
-use crate::service::control::link_socket;
+use crate::service::control::{AGENT, LINK, directory, link_socket, socket_of};
 
 /// A pair's name and its file, which need not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,42 @@ impl PairFile {
             Some(why) => Err(UsageError(format!("{word}: `{name}` is no name of a pair: {why}"))),
         }
     }
+}
+
+impl PairFile {
+    /// As [`PairFile::of`], of a pair that has a file or runs. The error names those that there are.
+    pub fn known(word: &str) -> Result<PairFile, UsageError> {
+        let pair = PairFile::of(word)?;
+        let is_name = !word.contains('/') && pair.path.parent() == Some(Path::new(CONFIGURATION));
+        if !is_name || pair.path.exists() || socket_of(&pair.name).exists() {
+            return Ok(pair);
+        }
+        let there = match &names()[..] {
+            [] => "nor any other (`psync init` sets one up)".to_owned(),
+            [one] => format!("there is {one}"),
+            all => format!("there are {}", all.join(", ")),
+        };
+        Err(UsageError(format!("no pair {} here; {there}", pair.name)))
+    }
+}
+
+/// Every pair that has a file or a socket, sorted.
+pub fn names() -> Vec<String> {
+    let mut names = stems(Path::new(CONFIGURATION), "toml");
+    names.extend(stems(&directory(), "sock").into_iter().filter(|name| !AGENTS.iter().any(|a| name.starts_with(a))));
+    names.retain(|name| why_no_pair(name).is_none());
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// What the names of the sockets of agents and lines begin with.
+const AGENTS: [&str; 2] = [AGENT, LINK];
+
+fn stems(directory: &Path, extension: &str) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == extension));
+    paths.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect()
 }
 
 impl PairFile {

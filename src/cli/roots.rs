@@ -26,6 +26,13 @@ pub struct Allowed {
     pub create: bool,
     /// A dry run: nothing will be written.
     pub dry: bool,
+    /// Who asks has an option that creates roots: a run in the foreground.
+    pub option: bool,
+}
+
+impl Allowed {
+    /// Only to look.
+    pub const NOTHING: Allowed = Allowed { create: false, dry: true, option: false };
 }
 
 /// Checks one root of this host. `which`: how to call it, e.g. `left root`.
@@ -44,6 +51,9 @@ pub fn check(which: &str, path: &Path, allowed: Allowed) -> Result<Root, UsageEr
                 return Err(named("is a link to nowhere".into()));
             }
             match allowed {
+                Allowed { create: false, option: false, .. } => {
+                    Err(named("does not exist (make it, or mount it)".into()))
+                }
                 Allowed { create: false, .. } => Err(named("does not exist (--create-roots creates it)".into())),
                 Allowed { dry: true, .. } => Err(named("does not exist, and a dry run creates nothing".into())),
                 _ => Ok(Root { path: future(path).map_err(named)?, exists: false }),
@@ -117,7 +127,7 @@ fn future(path: &Path) -> Result<PathBuf, String> {
     Err("does not exist".into())
 }
 
-fn same_directory(a: &Path, b: &Path) -> bool {
+pub fn same_directory(a: &Path, b: &Path) -> bool {
     let id = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     id(a).is_some_and(|a| Some(a) == id(b))
 }
@@ -134,8 +144,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    const EXISTING: Allowed = Allowed { create: false, dry: false };
-    const CREATE: Allowed = Allowed { create: true, dry: false };
+    const EXISTING: Allowed = Allowed { create: false, dry: false, option: true };
+    const CREATE: Allowed = Allowed { create: true, dry: false, option: true };
 
     fn said<T>(result: Result<T, UsageError>, dir: &Path) -> String {
         match result {
@@ -152,7 +162,7 @@ mod tests {
         fs::write(dir.join("f"), "").expect("f");
         symlink("d", dir.join("to-d")).expect("link");
         symlink("nowhere", dir.join("dangling")).expect("link");
-        let dry = Allowed { create: true, dry: true };
+        let dry = Allowed { create: true, dry: true, option: true };
         for (name, allowed, want) in [
             ("d", EXISTING, "fine"),
             ("to-d", EXISTING, "fine"),

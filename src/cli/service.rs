@@ -14,7 +14,9 @@ use super::alert::ServiceMonitor;
 use super::console::Console;
 use super::exit;
 use super::human::words;
+use super::neighbours::{self, Which};
 use super::options::{self, Brain, Parsed};
+use super::outside;
 use super::pair::PairFile;
 use super::roots;
 use super::{PSYNC_BRAIN, UsageError, waiting};
@@ -59,11 +61,12 @@ fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
         return Ok(exit::code(if over { Exit::InitialSyncFailed } else { Exit::Done }));
     }
     let mut settings = written.clone();
-    let Roots { left, right } = check_roots(&settings, false)?;
+    let Roots { left, right } = check_roots(&settings, None)?;
     settings.left.root.clone_from(&left.path);
     if let Some(right) = &right {
         settings.right.root.clone_from(&right.path);
     }
+    neighbours::check(&neighbours::of_pair(&pair.name, &settings), Which::Used)?;
     if let Some(name) = &settings.banned
         && banned::running(name).map_err(|e| UsageError(format!("banned: /proc cannot be read: {}", words(&e))))?
     {
@@ -79,6 +82,10 @@ fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
         .map_err(|e| UsageError(format!("log: {}: {}", settings.log, words(&e))))?;
     let logger = log.logger.clone();
     settings.moot().iter().for_each(|line| info!(logger, "{line}"));
+    // The pair can work without them. What other units run may be forbidden in this one's sandbox, and is the doctor's to judge.
+    let others = ["alert_command", "right.proxy_command"];
+    let findings = outside::findings(&settings).into_iter().filter(|found| !others.contains(&found.key));
+    findings.for_each(|found| warn!(logger, "{found}"));
 
     let desk = Arc::new(Desk::new(&pair.name, &settings, notify::status));
     desk.set_settings(&written);
@@ -98,9 +105,10 @@ fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
     let socket = socket_of(&pair.name);
     let stop = Stop::new();
     let at_desk = desk.clone();
-    let server = Server::start(&socket, &stop, move |line| control::answer(&at_desk, line)).map_err(|e| {
-        UsageError(format!("{}: {} (RUNTIME_DIRECTORY names another place)", socket.display(), words(&e)))
-    })?;
+    let server =
+        Server::start(&socket, &stop, move |line, caller| control::answer(&at_desk, line, caller)).map_err(|e| {
+            UsageError(format!("{}: {} (RUNTIME_DIRECTORY names another place)", socket.display(), words(&e)))
+        })?;
     let reload = Reload { pair, options: options.clone(), in_force: Mutex::new(written), desk: desk.clone(), log };
     let ended = supervised(&desk, &job, reload, &stop).unwrap_or_else(|e| {
         error!(job.logger, "cannot start: {}", words(&e));

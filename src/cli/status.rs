@@ -1,8 +1,6 @@
 //! `psync status`: how the pairs of this host are.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -11,10 +9,8 @@ use super::absent::Absent;
 use super::commands::{StatusOptions, look, print};
 use super::human;
 use super::openmetrics;
-use super::pair::PairFile;
+use super::pair::{PairFile, names};
 use crate::brain::status::{CheckStatus, LinkWord, SideStatus, State, Status, wall};
-use crate::config::CONFIGURATION;
-use crate::service::control::{AGENT, directory};
 use crate::service::log::{escape, utc};
 
 /// A pair is not running.
@@ -34,7 +30,7 @@ pub fn main(options: &StatusOptions) -> Result<u8, UsageError> {
     loop {
         let pairs = match &options.pair {
             Some(word) => {
-                let pair = PairFile::of(word)?;
+                let pair = PairFile::known(word)?;
                 BTreeMap::from([(pair.name.clone(), looked(&pair)?)])
             }
             None => all()?,
@@ -63,22 +59,14 @@ fn looked(pair: &PairFile) -> Result<Result<Status, Absent>, UsageError> {
 
 /// Every pair that has a file or a socket.
 fn all() -> Result<Pairs, UsageError> {
-    let mut names: Vec<String> = stems(Path::new(CONFIGURATION), "toml");
-    names.extend(stems(&directory(), "sock").into_iter().filter(|name| !name.starts_with(AGENT)));
     let mut pairs = Pairs::new();
-    for name in names {
+    for name in names() {
         if let Ok(pair) = PairFile::of(&name) {
             let status = looked(&pair)?;
             pairs.insert(name, status);
         }
     }
     Ok(pairs)
-}
-
-fn stems(directory: &Path, extension: &str) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let paths = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == extension));
-    paths.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect()
 }
 
 /// The worst of all pairs: lost, not running, with problems, fine.

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use crate::brain::status::wall;
 use crate::brain::trash::{Said, ask, expire_alone};
 use crate::config::{self, Settings};
 use crate::endpoint::message::survey::Ask;
+use crate::link::failure::Explanation;
 use crate::model::{Kind, PathError, RelPath, Side};
 use crate::replica::trash_list::Trashed;
 use crate::service::log::{escape, utc};
@@ -36,8 +37,11 @@ const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
 pub struct TrashOptions {
-    /// The pair's name, or the path of its file
+    /// The pair's name, or the path of its file; of a pair without a file the name that psync tells when it is in sync
     pub pair: String,
+    /// The roots of a pair that has no file; a right one on another host is HOST:DIR
+    #[arg(long, num_args = 2, value_names = ["LEFT", "RIGHT"])]
+    pub roots: Option<Vec<PathBuf>>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -78,10 +82,17 @@ pub enum Command {
 
 /// The exit code: 0 all was done, 1 not all of it.
 pub fn main(options: &TrashOptions, console: &Console) -> Result<u8, UsageError> {
-    let pair = PairFile::of(&options.pair)?;
-    let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
-    settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
-    let trash = Trash { pair, settings, console, told: RefCell::default() };
+    let (pair, settings) = match &options.roots {
+        Some(roots) => (PairFile::of(&options.pair)?, of_roots(roots)?),
+        None => {
+            let pair = PairFile::known(&options.pair)?;
+            let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
+            settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
+            (pair, settings)
+        }
+    };
+    let adhoc = options.roots.is_some();
+    let trash = Trash { pair, adhoc, settings, console, told: RefCell::default() };
     match &options.command {
         Command::List { path, json } => trash.list(path.as_deref(), *json),
         Command::Restore { path, version, to, json } => trash.restore(path, version.as_deref(), to.as_deref(), *json),
@@ -89,8 +100,31 @@ pub fn main(options: &TrashOptions, console: &Console) -> Result<u8, UsageError>
     }
 }
 
+/// The settings of a pair without a file.
+fn of_roots(roots: &[PathBuf]) -> Result<Settings, UsageError> {
+    let mut settings = Settings::default();
+    let [left, right] = roots else { return Err(UsageError("--roots takes LEFT and RIGHT".to_owned())) };
+    let text = right.to_string_lossy();
+    let far = text.split_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/'));
+    let absolute = |path: &Path| std::path::absolute(path).map_err(|e| UsageError(format!("--roots: {e}")));
+    settings.left.root = absolute(left)?;
+    match far {
+        Some((host, root)) => {
+            let (user, host) = host.rsplit_once('@').map_or((None, host), |(user, host)| (Some(user), host));
+            settings.right.user = user.map(str::to_owned);
+            settings.right.host = Some(host.to_owned());
+            settings.right.root = root.into();
+        }
+        None => settings.right.root = absolute(right)?,
+    }
+    settings.check().map_err(|e| UsageError(format!("--roots: {e}")))?;
+    Ok(settings)
+}
+
 struct Trash<'a> {
     pair: PairFile,
+    /// It has no file.
+    adhoc: bool,
     settings: Settings,
     console: &'a Console,
     /// What was told of sides that cannot answer: once is enough.
@@ -98,8 +132,11 @@ struct Trash<'a> {
 }
 
 impl Trash<'_> {
-    fn ask(&self, side: Side, question: Ask) -> Result<Said, String> {
-        let right = self.pair.right(&self.settings);
+    fn ask(&self, side: Side, question: Ask) -> Result<Said, Explanation> {
+        let right = match self.adhoc {
+            true => config::right_command(&self.settings, &self.pair.name, false),
+            false => self.pair.right(&self.settings),
+        };
         ask(&self.settings, &self.pair.name, &right, side, &[question])
     }
 
@@ -168,7 +205,7 @@ impl Trash<'_> {
 
     fn restore_one(&self, version: &Version, to: &RelPath) -> Result<(), String> {
         let question = Ask::Restore { id: version.item.id.clone(), below: version.below.clone(), to: to.clone() };
-        let Said { problems, .. } = self.ask(version.side, question)?;
+        let Said { problems, .. } = self.ask(version.side, question).map_err(|e| e.to_string())?;
         match problems.into_iter().next() {
             Some(problem) => Err(format!("{}: {}", problem.path, problem.detail)),
             None => Ok(()),

@@ -69,7 +69,7 @@ pub fn wait(pair: &PairFile, settings: &Settings, first: &Missing, console: &Con
     stop.on_stop(notify::stopping);
     let socket = socket_of(&pair.name);
     let at_desk = desk.clone();
-    let _server = Server::start(&socket, &stop, move |line| control::answer(&at_desk, line))
+    let _server = Server::start(&socket, &stop, move |line, caller| control::answer(&at_desk, line, caller))
         .map_err(|e| UsageError(format!("{}: {}", socket.display(), words(&e))))?;
     let at_board = desk.clone();
     let watch = Watch {

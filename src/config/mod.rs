@@ -32,7 +32,7 @@ pub use peer::{RightCommand, pair_command, quote, right_command};
 pub use reload::Changes;
 pub use rsync::{Extra, is_plain};
 pub use settings::{Left, Right, Settings, Timers};
-pub use ssh_files::{KNOWN_HOSTS, credential, ssh_files, with_ssh_files};
+pub use ssh_files::{HostKey, KNOWN_HOSTS, credential, host_key, ssh_files, with_ssh_files};
 pub use values::{
     Calendar, Compress, ConflictCopies, ConflictRule, Durability, Links, OpenFiles, Owner, Share, Special, Transfer,
     Translate,

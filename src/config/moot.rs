@@ -1,6 +1,6 @@
 //! Settings that change nothing.
 
-use super::Settings;
+use super::{Calendar, Settings};
 
 impl Settings {
     /// Lines to be told once about what no longer means anything.
@@ -12,6 +12,12 @@ impl Settings {
         }
         if !self.pending_events.is_empty() {
             lines.push(echoes("pending_events"));
+        }
+        for hour in self.fullsync.iter().filter_map(|due| match due {
+            Calendar::Hour(hour) if *hour > 23 && *hour != 99 => Some(hour),
+            _ => None,
+        }) {
+            lines.push(format!("fullsync: no day has an hour {hour}: it is never due, as 99 is"));
         }
         lines
     }
@@ -25,6 +31,10 @@ mod tests {
     fn what_has_no_effect_is_told() {
         assert!(Settings::default().moot().is_empty());
         let settings = Settings { pending_events: vec!["x".into()], ..Settings::default() };
+        let hours = [1, 23, 24, 25, 99].map(Calendar::Hour).to_vec();
+        let never = Settings { fullsync: hours, ..Settings::default() }.moot();
+        assert_eq!(never.len(), 2, "{never:?}");
+        assert_eq!(never[1], "fullsync: no day has an hour 25: it is never due, as 99 is");
         assert_eq!(settings.moot(), ["pending_events has no effect: echoes are recognised by state, not by time"]);
     }
 }

@@ -70,6 +70,49 @@ pub fn with_ssh_files(settings: &Settings, mut renamed: impl FnMut(&str) -> Opti
     settings
 }
 
+/// Lines for a shell that put the right host's key where the pair's ssh looks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostKey {
+    /// Adds the one that the host has.
+    pub fetch: String,
+    /// Takes the old one away.
+    pub forget: String,
+}
+
+/// Those of a pair, with its own file of known hosts.
+pub fn host_key(settings: &Settings) -> HostKey {
+    let host = settings.right.host.as_deref().unwrap_or("HOST");
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let word = |text: &str| String::from_utf8_lossy(&super::quote(text.as_bytes())).into_owned();
+    let (port, name) = match settings.right.port {
+        Some(port) if port != 22 => (format!("-p {port} "), format!("[{host}]:{port}")),
+        _ => (String::new(), host.to_owned()),
+    };
+    let file = match known_hosts(settings) {
+        // For the shell to find.
+        None => "~/.ssh/known_hosts".to_owned(),
+        Some(file) => word(&file),
+    };
+    HostKey {
+        fetch: format!("ssh-keyscan {port}{} >> {file}", word(host)),
+        forget: format!("ssh-keygen -R {} -f {file}", word(&name)),
+    }
+}
+
+/// The file that `UserKnownHostsFile` names, its first one; `None`: ssh's own default.
+fn known_hosts(settings: &Settings) -> Option<String> {
+    let words = settings.ssh_options.iter().map(String::as_str);
+    let line = settings.right.proxy_command.as_deref().unwrap_or_default().split_whitespace();
+    words.chain(line).find_map(|word| {
+        let word = word.strip_prefix("-o").unwrap_or(word).trim_start();
+        let end = word.find(|c: char| c == '=' || c.is_whitespace())?;
+        let (key, value) = word.split_at(end);
+        let value = value.trim_start_matches(|c: char| c == '=' || c.is_whitespace()).trim_matches('"');
+        let first = value.split_whitespace().next().filter(|_| key.eq_ignore_ascii_case("UserKnownHostsFile"))?;
+        Some(first.to_owned())
+    })
+}
+
 fn rename(file: &str, renamed: &mut impl FnMut(&str) -> Option<String>) -> String {
     let bare = file.trim_matches('"');
     match Path::new(bare).is_absolute() {
@@ -106,6 +149,34 @@ fn rename_words(text: &str, renamed: &mut impl FnMut(&str) -> Option<String>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hosts_key_goes_into_the_pairs_own_file() {
+        for (options, host, port, fetch, forget) in [
+            (&[][..], "h", None, "ssh-keyscan h >> ~/.ssh/known_hosts", "ssh-keygen -R h -f ~/.ssh/known_hosts"),
+            (
+                &["-i", "/k", "-o", "UserKnownHostsFile=/var/lib/psync/known_hosts"],
+                "u@h",
+                Some(22),
+                "ssh-keyscan h >> /var/lib/psync/known_hosts",
+                "ssh-keygen -R h -f /var/lib/psync/known_hosts",
+            ),
+            (
+                &["-ouserknownhostsfile \"/my /other\""],
+                "h",
+                Some(2222),
+                "ssh-keyscan -p 2222 h >> /my",
+                "ssh-keygen -R '[h]:2222' -f /my",
+            ),
+        ] {
+            let mut settings = settings(options, None);
+            (settings.right.host, settings.right.port) = (Some(host.to_owned()), port);
+            let key = host_key(&settings);
+            assert_eq!((key.fetch.as_str(), key.forget.as_str()), (fetch, forget));
+        }
+        let settings = settings(&[], Some("ssh -o UserKnownHostsFile=/p %u@%h psync-agent connect %i"));
+        assert!(host_key(&settings).fetch.ends_with(" >> /p"));
+    }
 
     fn settings(options: &[&str], proxy: Option<&str>) -> Settings {
         let ssh_options = options.iter().map(|word| (*word).to_owned()).collect();

@@ -158,6 +158,9 @@ impl std::str::FromStr for Translate {
         let Some((from, to)) = text.split_once(':') else {
             return Err(format!("`{text}` is not of the form FROM:TO"));
         };
+        // The original's own value is `____archive____/:None`.
+        let bare = |element: &'_ str| element.trim_end_matches('/').to_owned();
+        let (from, to) = (&*bare(from), &*bare(to));
         for element in [from, to] {
             let reason = match element {
                 "" => "is empty",
@@ -407,6 +410,21 @@ pub(super) mod texts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_translation_may_end_in_slashes_as_the_originals_own() {
+        let of = |text: &str| text.parse::<Translate>();
+        let archive = Ok(Translate { from: "____archive____".to_owned(), to: None });
+        for text in
+            ["____archive____/:None", "____archive____:None", "____archive____//:None", "____archive____/:None/"]
+        {
+            assert_eq!(of(text), archive, "{text}");
+        }
+        assert_eq!(of("a/:b/").map(|t| t.to_string()), Ok("a:b".to_owned()));
+        for text in ["/:None", "a:/", "a/b:None", "/a:None", "../:None"] {
+            assert!(of(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn what_may_not_be_exceeded() {

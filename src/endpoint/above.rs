@@ -219,6 +219,7 @@ mod tests {
             inline: None,
             like: None,
             below: 0,
+            young: 0,
         })
     }
 

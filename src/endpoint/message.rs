@@ -96,7 +96,7 @@ pub enum Request {
     Hold { on: bool },
     /// Names of users and groups that the other side uses, with their numbers there.
     Names { numbers: Vec<OwnerNumber> },
-    /// Both sides are equal: what the administrator accepted has been dealt with.
+    /// Both sides are equal: what the administrator accepted has been dealt with, and a first sync is over.
     Settled,
     /// Look through the trash now, and discard what is old or too much.
     Expire,
@@ -139,6 +139,8 @@ pub struct Hello {
     pub rebooted: bool,
     /// Number of ancestors.
     pub rows: u64,
+    /// How many of them came from the other side within the guard's ten minutes.
+    pub came: u64,
     /// Number of entries at the root's top, to tell an emptied root.
     pub top_entries: u64,
     /// Which side this archive was, if it ever met another.
@@ -337,6 +339,7 @@ mod tests {
             inline: Some(serde_bytes::ByteBuf::from(vec![1; 32 * 1024])),
             like: None,
             below: 0,
+            young: 0,
         };
         let frame = encode(&Reply::Report(change)).expect("it fits");
         assert!(frame.len() > 3 * XATTRS_MAX && frame.len() < MAX_PAYLOAD);

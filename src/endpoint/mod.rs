@@ -417,7 +417,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
                 self.pings.push((number, now));
             }
-            Request::Settled => self.replica.end_acceptance(),
+            Request::Settled => self.replica.settle_removals()?,
             Request::Expire => {
                 self.replica.expire_soon();
                 self.next_expiry = 0;
@@ -556,6 +556,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             fresh: self.fresh,
             rebooted: self.replica.is_rebooted(),
             rows: self.replica.count_rows()?,
+            came: self.replica.count_came()?,
             top_entries: root.entries,
             side: identity.side,
             exchanged: root.exchanged,

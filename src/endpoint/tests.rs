@@ -141,6 +141,46 @@ fn contents_of_what_equals_its_row_are_supplied() {
     assert!(matches!(data, Some(Data::Whole { .. })), "{sent:?}");
 }
 
+/// Who makes something and removes it again takes nothing of others, be it gone before the other side's word of it came.
+#[test]
+fn what_is_gone_before_it_is_recorded_was_young() {
+    for early in [true, false] {
+        let (root, (mut endpoint, _watcher)) = right();
+        let mut now = 0;
+        let mut ask = |request| -> Vec<Change> {
+            // Long enough for whatever waits.
+            now += 10_000;
+            let mut out = Vec::new();
+            endpoint.handle(request, now, &mut out).expect("taken in");
+            for n in 1..4 {
+                endpoint.step(now + n * 1000, &mut out).expect("done");
+            }
+            out.into_iter().filter_map(|r| if let Reply::Report(change) = r { Some(change) } else { None }).collect()
+        };
+        ask(start());
+        ask(go());
+        // What is made in the very second of their meeting was there before.
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        let file = root.path().join("f");
+        std::fs::write(&file, "text").expect("written");
+        let look = || Request::Examine { path: path("f"), as_copy: false };
+        let made = ask(look()).pop().expect("reported");
+        if early {
+            std::fs::remove_file(&file).expect("removed");
+            ask(look());
+        }
+        let (parent, node, seq, entry) = (Some(1), 20, made.seq, made.after);
+        let record = Record { path: path("f"), parent, node, seq, entry, from: None };
+        let mut told = ask(Request::Record { generation: 20, record });
+        if !early {
+            std::fs::remove_file(&file).expect("removed");
+        }
+        told.extend(ask(look()));
+        let gone = told.iter().find(|change| change.known.is_some() && change.after.is_none());
+        assert_eq!(gone.map(|change| (change.below, change.young)), Some((0, 1)), "early {early}: {told:?}");
+    }
+}
+
 #[test]
 fn a_copy_of_what_a_link_leads_to_lets_others_go_first() {
     let root = tempfile::tempdir().expect("root");
@@ -238,6 +278,7 @@ fn a_copy_is_told_before_the_name_that_it_copies() {
             inline,
             like,
             below: 0,
+            young: 0,
         })
     };
     let mut replies =

@@ -179,10 +179,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.replica.set_now(now);
         let flushed = self.flush_batch(out, now);
         if let Some(reason) = self.replica.take_halt() {
-            let pair = &self.pair;
-            let cure = format!("to take them, go on with --accept (`psync resume {pair} --accept`)");
             // At once, before the brain tries again. The link stays, so that the pair stays halted.
-            self.free.push(Reply::Halt { reason: format!("{reason}; {cure}") });
+            self.free.push(Reply::Halt { reason: format!("{reason} (--accept takes them)") });
             self.policy.end();
             self.reporting = false;
         }

@@ -128,8 +128,8 @@ impl Engine {
         let reason = format!("{} side: it said what cannot be: {why}", side.word());
         let advice = format!(
             "nothing of that was kept; both hosts must run the same version, and if they do, see whether that host is still \
-             yours. `psync resume {}` tries again",
-            self.settings.pair
+             yours. To try again: {}",
+            self.settings.go_on("")
         );
         self.halt(reason, advice);
         self.fx.push(Effect::HangUp(side));

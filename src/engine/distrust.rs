@@ -176,6 +176,7 @@ fn as_changed(path: &RelPath, known: &Known) -> Change {
         inline: None,
         like: None,
         below: 0,
+        young: 0,
     }
 }
 
@@ -243,6 +244,7 @@ mod tests {
             fresh: false,
             rebooted: side == Side::Right,
             rows: 10,
+            came: 0,
             top_entries: 9,
             side: Some(side),
             exchanged: false,
@@ -266,6 +268,7 @@ mod tests {
             once: false,
             filters: [0; 32],
             right_root: Vec::new(),
+            service: true,
         });
         engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
         for side in Side::BOTH {

@@ -64,6 +64,8 @@ pub(super) struct Flight {
     pub conflict: Option<(Side, Option<RelPath>)>,
     /// Rights that one side had, and that do not go with these contents.
     pub dropped: Rights,
+    /// How many of the objects that it removes are young, as far as that was believed.
+    pub young: u64,
 }
 
 impl Flight {
@@ -98,6 +100,7 @@ impl Flight {
             since: 0,
             conflict: None,
             dropped: Rights::default(),
+            young: 0,
         }
     }
 
@@ -164,16 +167,21 @@ impl Flight {
         self.changes[index(side)].as_ref().map_or_else(|| self.path.clone(), |c| c.path.clone())
     }
 
-    /// Whether it removes what users have.
-    fn removes(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Apply(apply) if matches!(apply.step, Step::Remove { .. })))
+    /// The side on which it removes what users have.
+    fn removes(&self) -> Option<Side> {
+        let removes = |part: &Part| matches!(part, Part::Apply(apply) if matches!(apply.step, Step::Remove { .. }));
+        Side::BOTH.into_iter().find(|side| removes(&self.parts[index(*side)]))
+    }
+
+    /// Whether it places something on that side.
+    fn puts(&self, side: Side) -> bool {
+        matches!(&self.parts[index(side)], Part::Apply(Apply { step: Step::Put { .. }, .. }))
     }
 
     /// The size of the contents that it places, on each side where it does.
     fn contents(&self) -> u64 {
         let size = self.entry.as_ref().map_or(0, Entry::size);
-        let puts = |part: &&Part| matches!(part, Part::Apply(Apply { step: Step::Put { .. }, .. }));
-        size * self.parts.iter().filter(puts).count() as u64
+        size * Side::BOTH.into_iter().filter(|side| self.puts(*side)).count() as u64
     }
 
     /// Every path that it concerns.
@@ -257,7 +265,12 @@ impl Engine {
             let paths = flight.paths();
             self.completed.insert(generation);
             if flight.node == generation {
-                self.guard.grow();
+                for side in Side::BOTH.into_iter().filter(|side| flight.puts(side.other())) {
+                    self.sides[index(side)].young.come(self.now);
+                }
+                // What a scan finds was there before.
+                let found = self.first || self.sides.iter().any(|side| side.cursor.is_some());
+                if found { self.guard.find() } else { self.guard.grow() }
             }
             self.land(&flight);
             self.remember_made(&flight);
@@ -298,7 +311,7 @@ impl Engine {
 
     /// What made way for another object is gone: that object's turn has come, and until then the pair is not in sync.
     fn go_on_after_removal(&mut self, flight: &Flight) {
-        for side in Side::BOTH.into_iter().filter(|_| flight.removes()) {
+        for side in Side::BOTH.into_iter().filter(|_| flight.removes().is_some()) {
             let stands_there =
                 flight.changes[index(side)].as_ref().filter(|c| c.after.is_some()).map(|c| c.path.clone());
             if let Some(path) = stands_there
@@ -415,9 +428,11 @@ impl Engine {
             }
         }
         self.land(&flight);
-        if flight.removes() && !self.accept {
+        if let Some(on) = flight.removes().filter(|_| !self.accept) {
             // It will ask again.
-            self.guard.give_back(super::plan::gone(&flight.changes));
+            let by = on.other();
+            self.guard.give_back(super::plan::gone(&flight.changes, by).counts(flight.young), flight.young);
+            self.side(by).young.give_back(flight.young, now);
         }
         let path = flight.path.clone();
         self.count_try(side, &path);
@@ -489,7 +504,7 @@ impl Engine {
             self.sides[i].creations.begin(change.seq, &change.path);
         }
         let deletes = self.deletions(side, &change);
-        self.sides[i].deleting += deletes;
+        self.sides[i].deleting.add(deletes);
         self.add_pending(i, Pending { change, since: now, not_before: 0, deletes, weight: 0 });
     }
 

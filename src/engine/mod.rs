@@ -19,6 +19,7 @@ mod round;
 mod session;
 #[cfg(test)]
 mod tests;
+mod young;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +39,7 @@ pub use news::News;
 use places::{Places, Standing};
 pub use reconcile::Prefer;
 use round::Round;
+use young::{Loss, Young};
 
 /// Rules that users may choose.
 #[derive(Debug, Clone)]
@@ -64,6 +66,8 @@ pub struct Settings {
     pub filters: [u8; 32],
     /// The right side's root, where that serves the pair by its name; else empty.
     pub right_root: Vec<u8>,
+    /// It is asked over a socket; a run in the foreground is ended and started again.
+    pub service: bool,
 }
 
 /// What happens to the engine.
@@ -114,8 +118,8 @@ struct Pending {
     change: Change,
     since: Millis,
     not_before: Millis,
-    /// What the guard counts of it.
-    deletes: u64,
+    /// What is gone by it, for the guard.
+    deletes: Loss,
     /// What it takes in memory.
     weight: usize,
 }
@@ -142,7 +146,9 @@ struct SideState {
     /// When the last such question was asked that has an answer.
     settled: Option<Millis>,
     /// Deletions that are pending, with what lay below them.
-    deleting: u64,
+    deleting: Loss,
+    /// How much of what it deletes it may have made itself.
+    young: Young,
     /// Its reports that may be what a power failure left.
     distrusts: Distrusts,
     problems: BTreeSet<RelPath>,
@@ -165,6 +171,8 @@ pub struct Engine {
     accept: bool,
     /// Neither side had an archive: equal objects agree unread, and losers go to the trash.
     first: bool,
+    /// The sides heard in this session that both are equal.
+    settled: bool,
     now: Millis,
     sides: [SideState; 2],
     /// Who is root, or another user of the system.
@@ -244,6 +252,7 @@ impl Engine {
             phase: Phase::Idle,
             accept: false,
             first: false,
+            settled: false,
             now: 0,
             sides: Default::default(),
             numbers: Numbers::default(),
@@ -335,7 +344,7 @@ impl Engine {
             Reply::Hello(hello) => self.hello(side, hello, now),
             Reply::Names { numbers } => self.pass_names(side, numbers),
             Reply::Away { reason } => self.halt_away(side, &reason),
-            Reply::Halt { reason } => self.halt(format!("{} side: {reason}", side.word()), String::new()),
+            Reply::Halt { reason } => self.halt_by(side, &reason),
             Reply::OtherRoot { root } => self.halt_elsewhere(&root),
             Reply::Damaged { detail } => self.halt_damaged(side, &detail),
             Reply::Rows { rows } => self.side(side).rows.extend(rows),
@@ -451,14 +460,14 @@ impl Engine {
             // What is gone from its old name is not deleted: the guard need not fear for it.
             if let Some(old) = self.sides[i].pending.get_mut(&moved.from) {
                 let deletes = std::mem::take(&mut old.deletes);
-                self.sides[i].deleting = self.sides[i].deleting.saturating_sub(deletes);
+                self.sides[i].deleting = self.sides[i].deleting.less(deletes);
             }
         }
         if change.after.is_some() {
             self.sides[i].creations.begin(change.seq, &path);
         }
         let deletes = self.deletions(side, &change);
-        self.sides[i].deleting += deletes;
+        self.sides[i].deleting.add(deletes);
         let size = change.after.as_ref().map_or(0, |entry| entry.size());
         if self.sides[index(side.other())].short.get(&path).is_some_and(|refused| size < *refused) {
             self.forgive(&path);
@@ -480,12 +489,12 @@ impl Engine {
         }
     }
 
-    /// How many objects a change says to be gone, as far as the guard counts them.
-    fn deletions(&self, side: Side, change: &Change) -> u64 {
+    /// The objects that a change says to be gone.
+    fn deletions(&self, side: Side, change: &Change) -> Loss {
         match (&change.after, &change.known) {
-            (None, Some(known)) if self.places.of(side, known.node).is_some() => 0,
-            (None, Some(known)) => self.guard.weigh(known.node, 1 + change.below),
-            _ => 0,
+            (None, Some(known)) if self.places.of(side, known.node).is_some() => Loss::default(),
+            (None, Some(_)) => Loss::of(change),
+            _ => Loss::default(),
         }
     }
 
@@ -525,7 +534,7 @@ impl Engine {
     fn remove_pending(&mut self, side: Side, path: &RelPath) -> Option<Pending> {
         let state = &mut self.sides[index(side)];
         let pending = state.pending.remove(path)?;
-        state.deleting = state.deleting.saturating_sub(pending.deletes);
+        state.deleting = state.deleting.less(pending.deletes);
         self.lighten(index(side), &pending);
         Some(pending)
     }
@@ -649,16 +658,5 @@ impl Engine {
         self.strikes.insert(path.clone(), (strikes, due));
         self.timers.insert((due, path.clone()));
         due
-    }
-
-    fn halt(&mut self, reason: String, advice: String) {
-        self.halt_until(reason, advice, None);
-    }
-
-    fn halt_until(&mut self, reason: String, advice: String, away: Option<Side>) {
-        if self.phase != Phase::Halted {
-            self.phase = Phase::Halted;
-            self.tell(News::Halted { reason, advice, away });
-        }
     }
 }

@@ -8,7 +8,41 @@ use crate::model::{Millis, RelPath, Side};
 use super::guard::Guard;
 use super::{Engine, News, Phase, Settings, index};
 
+impl Settings {
+    /// What an administrator does to go on after a halt, with these options.
+    pub fn go_on(&self, options: &str) -> String {
+        let options = if options.is_empty() { String::new() } else { format!(" {options}") };
+        match self.service {
+            true => format!("`psync resume {}{options}`", self.pair),
+            false if options.is_empty() => "end this run and start again".to_owned(),
+            false => format!("end this run and start again with{options}"),
+        }
+    }
+}
+
 impl Engine {
+    /// A side wants no more. What it names to go on with is all that its words decide.
+    pub(super) fn halt_by(&mut self, side: Side, reason: &str) {
+        let advice = match reason.contains("--accept") {
+            true => format!("nothing more is changed; to take the deletions: {}", self.settings.go_on("--accept")),
+            false => format!("nothing more is changed; mend that, then go on: {}", self.settings.go_on("")),
+        };
+        self.halt(format!("{} side: {reason}", side.word()), advice);
+    }
+
+    /// Nothing more begins, until an administrator says so.
+    pub(super) fn halt(&mut self, reason: String, advice: String) {
+        self.halt_until(reason, advice, None);
+    }
+
+    /// The same; it goes on by itself once this side's root is there.
+    pub(super) fn halt_until(&mut self, reason: String, advice: String, away: Option<Side>) {
+        if self.phase != Phase::Halted {
+            self.phase = Phase::Halted;
+            self.tell(News::Halted { reason, advice, away });
+        }
+    }
+
     /// Both sides are to be scanned, once the scans that run are over. With `checksum` every file is read.
     pub(super) fn want_scan(&mut self, checksum: bool) {
         self.scan_wanted = Some(checksum || self.scan_wanted == Some(true));

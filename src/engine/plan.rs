@@ -15,6 +15,7 @@ use super::flight::{Flight, Part};
 use super::locks::Reach;
 use super::places::Standing;
 use super::reconcile::{Need, Rules, Verdict, reconcile};
+use super::young::Loss;
 use super::{DELETION_WAIT, Effect, Engine, News, Pending, SideState, index};
 
 impl Engine {
@@ -226,28 +227,33 @@ impl Engine {
             self.blocked.insert(path.clone());
             return self.stall_at(path);
         }
-        let below = changes.iter().flatten().map(|c| c.below).max().unwrap_or(0);
-        let count = self.guard.weigh(node_of(&changes).unwrap_or(0), 1 + below);
+        let by = index(on.other());
+        let loss = gone(&changes, on.other());
         // What makes way for another object is none of the deletions that wait.
-        let own = if first { 0 } else { count };
-        let waiting = self.sides[index(on.other())].deleting.saturating_sub(own);
+        let waiting = self.sides[by].deleting.less(if first { Loss::default() } else { loss });
+        let most = self.sides[by].young.most(now);
+        let young = if self.accept { 0 } else { loss.young.min(most) };
+        let (count, waiting) = (loss.counts(young), waiting.counts(most - young));
         if self.accept {
-            self.guard.gone(count);
-        } else if !self.guard.admit(count, waiting, self.next_generation, now) {
+            self.guard.gone(loss.all);
+        } else if !self.guard.admit(count, waiting, now) {
             let all = count + waiting;
             let reason = format!("{path}: {all} more deletions would be too many within ten minutes");
-            let advice = format!(
-                "nothing more is propagated; start again with --accept (`psync resume {} --accept`) to take the deletions",
-                self.settings.pair
-            );
+            let advice =
+                format!("nothing more is propagated; to take the deletions: {}", self.settings.go_on("--accept"));
             return self.halt(reason, advice);
+        } else {
+            self.guard.gone(young);
+            self.sides[by].young.take(young);
         }
         let Some(node) = node_of(&changes) else { return self.withdraw(path) };
         let expect = expectation(&changes, on);
         let mut parts = Side::BOTH.map(|side| Part::Record { seq: seq_of(&changes, side), from: None });
         let step = Step::Remove { expect, force: self.settings.force };
         parts[index(on)] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
-        self.launch(Flight::new(path, node, None, parts, changes), Reach::Tree);
+        let mut flight = Flight::new(path, node, None, parts, changes);
+        flight.young = young;
+        self.launch(flight, Reach::Tree);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -356,7 +362,9 @@ impl Engine {
         let met_first = self.first && changes.iter().flatten().all(|c| c.known.is_none());
         match (path.name(), lost) {
             (Some(name), Some(lost)) if self.settings.copies && !met_first => {
-                Displaced::Copy(conflict::copy_name(&name, loser.word(), lost.attrs.mtime.secs, None))
+                let copy = conflict::copy_name(&name, loser.word(), lost.attrs.mtime.secs, None);
+                // A conflict about a copy of the same side and second: the winner keeps that very name.
+                Displaced::Copy(if copy == name { conflict::next_name(&copy, path, 1) } else { copy })
             }
             _ => Displaced::Trash,
         }
@@ -508,9 +516,10 @@ impl Engine {
     }
 }
 
-/// How many objects go with a removal.
-pub(super) fn gone(changes: &[Option<Change>; 2]) -> u64 {
-    changes.iter().flatten().map(|c| 1 + c.below).max().unwrap_or(1)
+/// The objects that go with a removal, as the side that deletes tells it.
+pub(super) fn gone(changes: &[Option<Change>; 2], by: Side) -> Loss {
+    let told = changes[index(by)].as_ref().or(changes[index(by.other())].as_ref());
+    told.map_or(Loss { all: 1, young: 0 }, Loss::of)
 }
 
 fn source(entry: &Entry, inline: Option<ByteBuf>) -> Source {

@@ -121,6 +121,10 @@ impl Engine {
                 let left = left.filter(|pending| !self.is_stuck(&pending.change)).count() + self.flights.len();
                 let (files, bytes) = self.holds;
                 self.tell(News::RoundOver { left: left as u64, files, bytes });
+                // Where users never rest a first sync is over all the same. What was accepted waits until both are equal.
+                if !self.settled && !self.accept {
+                    self.say_settled();
+                }
             }
             _ => {}
         }
@@ -187,13 +191,18 @@ impl Engine {
             self.first = false;
             self.made.clear();
             self.conflicts.clear();
-            // What was accepted has been dealt with.
-            if std::mem::take(&mut self.accept) {
-                Side::BOTH.into_iter().for_each(|side| self.send(side, Request::Settled));
+            // What was accepted has been dealt with, and a first sync is over.
+            if std::mem::take(&mut self.accept) || !self.settled {
+                self.say_settled();
             }
             let (files, bytes) = self.holds;
             self.tell(News::InSync { files, bytes });
         }
+    }
+
+    fn say_settled(&mut self) {
+        self.settled = true;
+        Side::BOTH.into_iter().for_each(|side| self.send(side, Request::Settled));
     }
 
     /// Whether a change waits for a problem to end: that of its path, or of the name to which its object was moved.

@@ -61,7 +61,11 @@ impl Engine {
         self.next_generation = highest.unwrap_or(0).max(FIRST_GENERATION) + 1;
         // Both archives hold the same rows; the left's is the brain's own to count.
         let entries = if left.rows > 0 { left.rows } else { right.rows };
-        self.guard.begin(entries, self.next_generation, now);
+        self.guard.begin(entries, now);
+        // What came to one side was made on the other.
+        for (side, came) in [(Side::Left, right.came), (Side::Right, left.came)] {
+            self.side(side).young.begin(came, now);
+        }
         self.confirmed = left.confirmed.min(right.confirmed);
         self.phase = Phase::Exchanging;
         let above = if self.first { 0 } else { self.confirmed };
@@ -109,28 +113,19 @@ impl Engine {
             side.word()
         );
         let advice = format!(
-            "nothing was changed. To unite both trees as if they had never met, with new archives, go on with --accept --union \
-             (`psync resume {} --accept --union`)",
-            self.settings.pair
+            "nothing was changed. To unite both trees as if they had never met, with new archives: {}",
+            self.settings.go_on("--accept --union")
         );
         Some((reason, advice))
     }
 
     /// What must not go on without a word of the administrator.
     fn disaster(&self, left: &Hello, right: &Hello) -> Option<(String, String)> {
-        let pair = &self.settings.pair;
-        let advice = |what: &str| {
-            format!(
-                "{what}; nothing was changed. If both trees are as they should be, go on with --accept \
-                 (`psync resume {pair} --accept`)"
-            )
-        };
-        let unite = |what: &str| {
-            format!(
-                "{what}; nothing was changed. To unite both trees as if they had never met, go on with --accept --union \
-                 (`psync resume {pair} --accept --union`)"
-            )
-        };
+        let [accept, union] = ["--accept", "--accept --union"].map(|options| self.settings.go_on(options));
+        let advice =
+            |what: &str| format!("{what}; nothing was changed. If both trees are as they should be, go on: {accept}");
+        let unite =
+            |what: &str| format!("{what}; nothing was changed. To unite both trees as if they had never met: {union}");
         // An archive that met its peer, but has no rows yet, knows as little as a fresh one.
         let blank = |hello: &Hello| hello.fresh || hello.rows == 0;
         if (left.fresh && !blank(right)) || (right.fresh && !blank(left)) {
@@ -185,7 +180,8 @@ impl Engine {
         let reason = format!("the {word} side cannot use its archive: {detail}");
         let advice = format!(
             "nothing of that side's tree is changed; restore the {word} root's .psync/{pair} from a backup. Or unite both trees as if \
-             they had never met, with --accept --union (`psync resume {pair} --accept --union`): the damaged archive is kept aside"
+             they had never met: {}. The damaged archive is kept aside then",
+            self.settings.go_on("--accept --union")
         );
         self.halt(reason, advice);
     }
@@ -275,6 +271,7 @@ mod tests {
             fresh: true,
             rebooted: false,
             rows: 0,
+            came: 0,
             top_entries: 0,
             side: None,
             exchanged: false,
@@ -299,6 +296,7 @@ mod tests {
             once: false,
             filters: [0; 32],
             right_root: Vec::new(),
+            service: true,
         });
         engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
         let mut effects = engine.handle(Input::Reply(Side::Left, Reply::Hello(left.0)), left.1);

@@ -9,6 +9,7 @@ use crate::model::{
 
 mod lies;
 mod rounds;
+mod young;
 
 const HALF: guard::Limit = guard::Limit::Share { percent: 50, at_least: 100 };
 
@@ -49,6 +50,7 @@ fn hello(side: Side, rows: u64, top_entries: u64) -> Hello {
         fresh,
         rebooted: false,
         rows,
+        came: 0,
         top_entries,
         side: (!fresh).then_some(side),
         exchanged: false,
@@ -78,6 +80,7 @@ impl Session {
             once: false,
             filters: [0; 32],
             right_root: Vec::new(),
+            service: true,
         });
         engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
         for (side, hello) in Side::BOTH.into_iter().zip(hellos) {
@@ -130,6 +133,7 @@ impl Session {
             inline: None,
             like: None,
             below,
+            young: 0,
         };
         self.reply(side, Reply::Report(change), 0)
     }
@@ -222,6 +226,7 @@ fn a_saved_file_that_kept_its_old_one_is_copied_there_before_it_changes() {
             inline,
             like,
             below: 0,
+            young: 0,
         };
         session.reply(Side::Left, Reply::Report(change), 0)
     };
@@ -288,6 +293,7 @@ fn asked_below_a_new_directory(meanwhile: impl FnOnce(&mut Session)) -> Vec<Effe
         inline,
         like,
         below: 0,
+        young: 0,
     };
     session.engine.handle(Input::Reply(Side::Left, Reply::Report(change)), 0)
 }
@@ -395,6 +401,7 @@ fn both_files_are_read_before_one_is_made_setuid() {
         inline: None,
         like: None,
         below: 0,
+        young: 0,
     };
     let mut say = |side, reply, now| session.engine.handle(Input::Reply(side, reply), now);
     let granted = |seq, read| Reply::Report(change(seq, of("reviewed", 0o4755), read));
@@ -485,6 +492,7 @@ fn what_has_no_room_waits_for_it() {
         inline,
         like,
         below: 0,
+        young: 0,
     };
     let told = session.engine.handle(Input::Reply(Side::Left, Reply::Report(gone)), now);
     assert!(told.iter().any(over), "{told:?}");

@@ -160,6 +160,7 @@ mod tests {
             inline: Some(ByteBuf::from(b"hello".to_vec())),
             like: None,
             below: 0,
+            young: 0,
         };
         let chunk = Data::Chunk { offset: u64::MAX, bytes: ByteBuf::from(vec![0xaa; 1 << 20]) };
         vec![

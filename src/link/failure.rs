@@ -1,9 +1,34 @@
 //! Why a link could not be had, in words that say what to do: from what ssh and the agent said on stderr, the
 //! proxy command's exit status, and how the handshake ended.
 
+use std::fmt;
 use std::process::ExitStatus;
 
 use super::LinkError;
+use crate::config::HostKey;
+
+/// Why something could not be had, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    pub what: String,
+    /// Empty: nobody knows.
+    pub cure: String,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cure.is_empty() {
+            true => f.write_str(&self.what),
+            false => write!(f, "{} ({})", self.what, self.cure),
+        }
+    }
+}
+
+impl From<String> for Explanation {
+    fn from(what: String) -> Explanation {
+        Explanation { what, cure: String::new() }
+    }
+}
 
 /// What kept the brain from its agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,14 +116,8 @@ const SAID: &[(Failure, &[&[&str]])] = &[
 /// What to do about it.
 fn advice(failure: Failure) -> (&'static str, &'static str) {
     match failure {
-        UnknownHostKey => (
-            "the host's key is not known here",
-            "`ssh-keyscan` it into the file that `UserKnownHostsFile` names and compare the fingerprint, or log in by hand once",
-        ),
-        ChangedHostKey => (
-            "the host's key is another one than before",
-            "find out why; if it is right, `ssh-keygen -R HOST -f KNOWN_HOSTS` and `ssh-keyscan` the new one",
-        ),
+        UnknownHostKey => ("the host's key is not known here", ""),
+        ChangedHostKey => ("the host's key is another one than before", ""),
         UnusableKey => ("the private key cannot be used", "it must belong to this user, with mode 0600"),
         Denied => (
             "the host lets nobody in with these keys",
@@ -143,6 +162,10 @@ pub fn recognise(error: &LinkError, said: &[String], status: Option<ExitStatus>)
     };
     for (failure, texts) in SAID {
         let line = said.iter().chain(strange).rev().find(|line| {
+            // An agent that says what it lacks is there.
+            if *failure == NoAgent && own_words(std::slice::from_ref(*line)).is_some() {
+                return false;
+            }
             let line = line.to_lowercase();
             texts.iter().any(|parts| parts.iter().all(|part| line.contains(part)))
         });
@@ -171,9 +194,15 @@ fn own_words(said: &[String]) -> Option<&str> {
     line.split_once(": ").map(|(_, words)| words).filter(|words| !words.contains("not found"))
 }
 
-/// The failure in one line, for the log and the status. What the other side's psync said of itself begins with that side's host,
-/// if it has one of its own.
-pub fn explain(error: &LinkError, said: &[String], status: Option<ExitStatus>, host: Option<&str>) -> String {
+/// The failure in words, for the log, the status and the doctor. What the other side's psync said of itself begins with that
+/// side's host, if it has one of its own.
+pub fn explain(
+    error: &LinkError,
+    said: &[String],
+    status: Option<ExitStatus>,
+    key: &HostKey,
+    host: Option<&str>,
+) -> Explanation {
     let (failure, words) = recognise(error, said, status);
     let theirs = match failure {
         TurnedAway => true,
@@ -187,23 +216,42 @@ pub fn explain(error: &LinkError, said: &[String], status: Option<ExitStatus>, h
         Some(host) => words.map(|words| format!("{host}: {words}")),
         None => words,
     };
-    match (advice(failure), words) {
-        (("", _), Some(words)) => words,
-        (("", _), None) => match said.last() {
+    let (what, cure) = advice(failure);
+    let cure = match failure {
+        UnknownHostKey => format!("as root or whoever runs this: `{}`; then compare the fingerprint", key.fetch),
+        ChangedHostKey => format!("find out why; if it is right: `{}`, then `{}`", key.forget, key.fetch),
+        _ => cure.to_owned(),
+    };
+    let what = match (what, words) {
+        ("", Some(words)) => words,
+        ("", None) => match said.last() {
             Some(last) => format!("{error} ({last})"),
             None => error.to_string(),
         },
-        ((what, ""), Some(words)) => format!("{what}: {words}"),
-        ((what, todo), Some(words)) => format!("{what}: {words} ({todo})"),
-        ((what, ""), None) => what.into(),
-        ((what, todo), None) => format!("{what} ({todo})"),
-    }
+        (what, Some(words)) => format!("{what}: {words}"),
+        (what, None) => what.to_owned(),
+    };
+    Explanation { what, cure }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::process::ExitStatusExt;
+
+    fn key() -> HostKey {
+        HostKey { fetch: "ssh-keyscan h >> /k".into(), forget: "ssh-keygen -R h -f /k".into() }
+    }
+
+    #[test]
+    fn a_cure_is_a_field_of_its_own() {
+        let said = ["psync-agent: root /srv/web: cannot be read: No such file or directory (os error 2)".to_string()];
+        let told = explain(&LinkError::Ended, &said, ended(1), &key(), None);
+        assert_eq!((told.what.contains("(os error 2)"), told.cure.as_str()), (true, ""));
+        let said = ["Host key verification failed.".to_string()];
+        let told = explain(&LinkError::Ended, &said, ended(255), &key(), None);
+        assert!(told.cure.contains("`ssh-keyscan h >> /k`") && !told.what.contains("ssh-keyscan"), "{told}");
+    }
 
     fn ended(code: i32) -> Option<ExitStatus> {
         Some(ExitStatus::from_raw(code << 8))
@@ -280,8 +328,11 @@ mod tests {
             let said: Vec<String> = text.lines().map(String::from).collect();
             let (got, words) = recognise(&LinkError::Ended, &said, ended(*code));
             assert_eq!(got, *want, "{text}");
-            let line = explain(&LinkError::Ended, &said, ended(*code), None);
-            assert!(words.is_none_or(|words| line.contains(&words)) && !line.contains('\n'), "{line}");
+            let told = explain(&LinkError::Ended, &said, ended(*code), &key(), None);
+            let line = told.to_string();
+            assert!(words.is_none_or(|words| told.what.contains(&words)) && !line.contains('\n'), "{line}");
+            // What it says in brackets itself is no cure.
+            assert!(!told.cure.contains("os error") && told.cure.is_empty() == matches!(want, Agent | Lost | Other));
         }
     }
 
@@ -305,7 +356,7 @@ mod tests {
             (&LinkError::Silent(std::time::Duration::from_secs(60)), &[], Other, "nothing was heard"),
         ] {
             assert_eq!(recognise(error, said, None).0, want, "{error}");
-            let line = explain(error, said, None, None);
+            let line = explain(error, said, None, &key(), None).to_string();
             assert!(line.contains(text), "{line}");
         }
     }
@@ -315,11 +366,12 @@ mod tests {
     fn an_agents_own_words_go_before_what_they_may_hold() {
         let said = ["psync-agent: /run/psync/agent-web.sock: Connection refused".to_string()];
         assert_eq!(recognise(&LinkError::Ended, &said, ended(1)).0, Agent);
-        let line = |host| explain(&LinkError::Ended, &said, ended(1), host);
+        let line = |host| explain(&LinkError::Ended, &said, ended(1), &key(), host).to_string();
         assert_eq!(line(Some("files2")), "files2: /run/psync/agent-web.sock: Connection refused");
         assert_eq!(line(None), "/run/psync/agent-web.sock: Connection refused");
         let here = ["psync-link: /etc/psync/web.toml: cannot read".to_string()];
-        assert_eq!(explain(&LinkError::Ended, &here, ended(1), Some("files2")), "/etc/psync/web.toml: cannot read");
+        let told = explain(&LinkError::Ended, &here, ended(1), &key(), Some("files2"));
+        assert_eq!(told.to_string(), "/etc/psync/web.toml: cannot read");
         let said = ["psync-agent: the connection to the agent was lost: Broken pipe (os error 32)".to_string()];
         assert_eq!(recognise(&LinkError::Ended, &said, ended(1)).0, Agent);
     }

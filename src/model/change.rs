@@ -57,6 +57,8 @@ pub struct Change {
     pub like: Option<Like>,
     /// How many ancestors lie below a directory that is gone, or in whose place something else lies.
     pub below: u64,
+    /// How many of them, and of the object itself, users of the reporting side made within the last ten minutes.
+    pub young: u64,
 }
 
 /// One row as the archives exchange it: an ancestor, or with no entry a tombstone.

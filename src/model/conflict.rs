@@ -1,6 +1,6 @@
 //! The names of conflict copies.
 
-use super::{NAME_MAX, Name};
+use super::{NAME_MAX, Name, RelPath};
 
 /// The name of the copy that keeps the losing version of `name`: `NAME (conflict SIDE YYYY-MM-DD HH.MM.SS).EXT`.
 ///
@@ -22,6 +22,26 @@ pub fn copy_name(name: &Name, side: &str, time: i64, digits: Option<&str>) -> Na
     }
     let out = [&base[..cut], suffix.as_bytes(), extension].concat();
     Name::new(&out).unwrap_or_else(|_| name.clone())
+}
+
+/// The name that a copy gets if its own is taken: with four digits that depend on the path of the conflict and on how often
+/// that happened.
+pub fn next_name(name: &Name, path: &RelPath, attempt: u32) -> Name {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(path.as_bytes()).update(&attempt.to_le_bytes());
+    with_digits(name, &hasher.finalize().to_hex()[..4])
+}
+
+/// Puts digits before the closing bracket of a conflict copy's name.
+fn with_digits(name: &Name, digits: &str) -> Name {
+    let bytes = name.as_bytes();
+    let at = bytes.iter().rposition(|b| *b == b')').unwrap_or(bytes.len());
+    let longer = [&bytes[..at], b" ", digits.as_bytes(), &bytes[at..]].concat();
+    Name::new(&longer).unwrap_or_else(|_| {
+        // No room: the digits take the place of the name's beginning.
+        let cut = [digits.as_bytes(), &bytes[(digits.len()).min(bytes.len() - 1)..]].concat();
+        Name::new(&cut).unwrap_or_else(|_| name.clone())
+    })
 }
 
 /// Whether a name looks like a conflict copy's.
@@ -76,6 +96,20 @@ mod tests {
         assert_eq!(copy(&"x".repeat(255)).len(), 255);
         assert!(copy(&"ä".repeat(127)).len() <= 255);
         assert!(!copy(&"ä".repeat(127)).contains('\u{fffd}'));
+    }
+
+    /// What a conflict about a copy leaves is told by its real name, so that is known before.
+    #[test]
+    fn a_taken_name_gets_digits() {
+        let path = RelPath::new(b"d/a (conflict left 2023-11-14 22.13.20).txt").expect("a path");
+        let name = path.name().expect("a name");
+        let own = copy_name(&name, "left", 1_700_000_000, None);
+        assert_eq!(own, name, "of the same side and second");
+        let next = next_name(&own, &path, 1);
+        let text = String::from_utf8_lossy(next.as_bytes()).into_owned();
+        assert!(text.starts_with("a (conflict left 2023-11-14 22.13.20 ") && text.ends_with(").txt"), "{text}");
+        assert_eq!(next, next_name(&own, &path, 1));
+        assert_ne!(next, next_name(&own, &path, 2));
     }
 
     #[test]

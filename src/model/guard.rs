@@ -1,11 +1,12 @@
 //! The guard against mass deletions: more than a share of the tree within ten minutes halts the pair.
 //!
-//! What counts is what stood at the beginning of the ten minutes: an unmounted disk or a wrong `rm` takes old things,
-//! while programs that make and remove hundreds of files of their own (a build, a garbage collection) are no disaster.
+//! What counts is what stood at the beginning of the ten minutes, and what the other side made within them: an unmounted disk
+//! or a wrong `rm` takes old things and those of others, while programs that make and remove hundreds of files of their own (a
+//! build, a garbage collection) are no disaster. Whoever asks knows which is which, and counts what he asks for.
 
 use std::collections::VecDeque;
 
-use super::{Generation, Millis, NodeId};
+use super::Millis;
 
 /// The ten minutes.
 pub const WINDOW: Millis = 600_000;
@@ -16,7 +17,6 @@ const SAMPLE: Millis = 30_000;
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     when: Millis,
-    generation: Generation,
     entries: u64,
 }
 
@@ -52,11 +52,10 @@ impl Guard {
         self.limit = limit;
     }
 
-    /// A session begins: the entries that the pair holds, and the first generation that it will give. What an earlier
-    /// session counted counts on.
-    pub fn begin(&mut self, entries: u64, generation: Generation, now: Millis) {
+    /// A session begins, with so many entries that the pair holds. What an earlier session counted counts on.
+    pub fn begin(&mut self, entries: u64, now: Millis) {
         self.entries = entries;
-        self.samples.push_back(Sample { when: now, generation, entries });
+        self.samples.push_back(Sample { when: now, entries });
     }
 
     /// Forgets what it counted.
@@ -74,20 +73,10 @@ impl Guard {
         self.entries += 1;
     }
 
-    /// The first generation that was given within the window: what has a lower node is older.
-    pub fn since(&self) -> Generation {
-        self.samples.front().map_or(Generation::MAX, |start| start.generation)
-    }
-
-    /// How many of these deletions count: none of what was made within the window.
-    pub fn weigh(&self, node: NodeId, count: u64) -> u64 {
-        let young = self.samples.front().is_some_and(|start| node >= start.generation);
-        if young { 0 } else { count }
-    }
-
-    /// So many entries came to be.
-    pub fn created(&mut self, count: u64) {
-        self.entries += count;
+    /// One entry more, which was there before anybody counted.
+    pub fn find(&mut self) {
+        self.entries += 1;
+        self.samples.iter_mut().for_each(|sample| sample.entries += 1);
     }
 
     /// So many entries are gone without having been asked for.
@@ -95,8 +84,9 @@ impl Guard {
         self.entries = self.entries.saturating_sub(count);
     }
 
-    /// Deletions that were admitted did not happen.
-    pub fn give_back(&mut self, mut count: u64) {
+    /// Deletions that were admitted did not happen, nor those of `young` objects that do not count.
+    pub fn give_back(&mut self, mut count: u64, young: u64) {
+        self.entries = self.entries.saturating_add(count).saturating_add(young);
         for (_, old) in self.recent.iter_mut().rev() {
             let taken = count.min(*old);
             *old -= taken;
@@ -106,9 +96,9 @@ impl Guard {
     }
 
     /// Whether `count` more deletions, and those that wait behind them, would be too many. The `count` count from now
-    /// on if not. `generation` is the next one.
-    pub fn admit(&mut self, count: u64, waiting: u64, generation: Generation, now: Millis) -> bool {
-        self.slide(generation, now);
+    /// on if not.
+    pub fn admit(&mut self, count: u64, waiting: u64, now: Millis) -> bool {
+        self.slide(now);
         let all = self.sum.saturating_add(count).saturating_add(waiting);
         let entries = self.samples.front().map_or(self.entries, |start| start.entries);
         let too_many = match self.limit {
@@ -130,7 +120,7 @@ impl Guard {
         true
     }
 
-    fn slide(&mut self, generation: Generation, now: Millis) {
+    fn slide(&mut self, now: Millis) {
         while let Some((when, old)) = self.recent.front()
             && when + WINDOW <= now
         {
@@ -138,7 +128,7 @@ impl Guard {
             self.recent.pop_front();
         }
         if self.samples.back().is_none_or(|last| last.when + SAMPLE <= now) {
-            self.samples.push_back(Sample { when: now, generation, entries: self.entries });
+            self.samples.push_back(Sample { when: now, entries: self.entries });
         }
         while self.samples.get(1).is_some_and(|next| next.when + WINDOW <= now) {
             self.samples.pop_front();
@@ -155,41 +145,41 @@ mod tests {
     #[test]
     fn half_of_the_tree_within_ten_minutes() {
         let mut guard = Guard::new(HALF);
-        guard.begin(1000, 50, 0);
-        assert!(guard.admit(400, 0, 50, 0) && !guard.admit(1, 100, 50, 1) && guard.admit(100, 0, 50, 1));
-        assert!(!guard.admit(1, 0, 50, 2));
-        assert!(guard.admit(200, 0, 50, WINDOW + 1), "the window is empty");
+        guard.begin(1000, 0);
+        assert!(guard.admit(400, 0, 0) && !guard.admit(1, 100, 1) && guard.admit(100, 0, 1));
+        assert!(!guard.admit(1, 0, 2));
+        assert!(guard.admit(200, 0, WINDOW + 1), "the window is empty");
         let mut small = Guard::new(HALF);
-        small.begin(20, 50, 0);
-        assert!(small.admit(20, 0, 50, 0), "few deletions are nobody's disaster");
+        small.begin(20, 0);
+        assert!(small.admit(20, 0, 0), "few deletions are nobody's disaster");
     }
 
     #[test]
     fn another_session_is_no_fresh_start() {
         let mut guard = Guard::new(HALF);
-        guard.begin(160, 50, 0);
-        assert!(guard.admit(96, 0, 50, 0) && !guard.admit(16, 0, 50, 1));
-        guard.begin(64, 200, 2);
-        assert!(!guard.admit(16, 0, 200, 3) && guard.weigh(60, 1) == 0);
-        assert!(guard.admit(16, 0, 200, WINDOW + 1), "the window is over");
+        guard.begin(160, 0);
+        assert!(guard.admit(96, 0, 0) && !guard.admit(16, 0, 1));
+        guard.begin(64, 2);
+        assert!(!guard.admit(16, 0, 3));
+        assert!(guard.admit(16, 0, WINDOW + 1), "the window is over");
     }
 
     #[test]
-    fn what_was_made_within_the_window_does_not_count() {
+    fn what_a_first_scan_finds_was_there_and_what_is_made_was_not() {
         let mut guard = Guard::new(HALF);
-        guard.begin(10, 50, 0);
-        assert_eq!((guard.weigh(60, 500), guard.weigh(20, 5)), (0, 5));
-        assert!(guard.admit(0, 0, 600, SAMPLE) && guard.admit(0, 0, 700, WINDOW + SAMPLE));
-        assert_eq!(guard.weigh(60, 500), 500, "ten minutes later it does");
+        guard.begin(0, 0);
+        (0..300).for_each(|_| guard.find());
+        (0..1000).for_each(|_| guard.grow());
+        assert!(guard.admit(150, 0, 1) && !guard.admit(1, 0, 2), "half of what was found");
     }
 
     #[test]
     fn a_number_counts_whatever_the_size_and_off_is_off() {
         let mut guard = Guard::new(Limit::Number(3));
-        guard.begin(1_000_000, 50, 0);
-        assert!(guard.admit(3, 0, 50, 0) && !guard.admit(1, 0, 50, 0));
+        guard.begin(1_000_000, 0);
+        assert!(guard.admit(3, 0, 0) && !guard.admit(1, 0, 0));
         let mut off = Guard::new(Limit::Off);
-        off.begin(10, 50, 0);
-        assert!(off.admit(1_000_000, 0, 50, 0));
+        off.begin(10, 0);
+        assert!(off.admit(1_000_000, 0, 0));
     }
 }

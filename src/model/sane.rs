@@ -155,6 +155,7 @@ pub fn change(change: &Change, next: Generation) -> Result<(), Insane> {
         change.seq > 0, "a report without a number";
         change.like.as_ref().is_none_or(|like| like.generation < next), "a generation that nobody gave";
         change.below < BELOW_MAX, "more objects below a directory than there can be";
+        change.young <= change.below + 1, "more young objects than there are";
         change.inline.as_ref().is_none_or(|bytes| bytes.len() as u64 == size), "contents of another size than they have";
     }
 }
@@ -277,6 +278,7 @@ mod tests {
             inline: Some(serde_bytes::ByteBuf::from(*b"hello")),
             like: Some(Like { from: at("g"), node: 19, generation: 30 }),
             below: 7,
+            young: 8,
         };
         assert_eq!(change(&plain, 31), Ok(()));
         type Spoil = fn(&mut Change);
@@ -295,6 +297,7 @@ mod tests {
             (|c| like_of(c).node = 31, "a node that nobody gave"),
             (|c| like_of(c).generation = 31, "a generation that nobody gave"),
             (|c| c.below = u64::MAX, "more objects below a directory than there can be"),
+            (|c| c.young = 9, "more young objects than there are"),
             (|c| c.inline = Some(serde_bytes::ByteBuf::from(*b"hell")), "contents of another size than they have"),
             (|c| c.after = None, "contents of another size than they have"),
         ];

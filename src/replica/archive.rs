@@ -59,6 +59,43 @@ impl Signature {
     }
 }
 
+/// Since when an object is here, and who made it: what the guards against mass deletion ask. A new version of an object, and
+/// what takes its place, is no younger than it was. Seconds since 1970.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Since {
+    /// It was here when both sides met, or nobody knows.
+    #[default]
+    Always,
+    /// Users of this side made it.
+    Made(i64),
+    /// It came from the other side.
+    Came(i64),
+}
+
+impl Since {
+    /// The age of what takes the place of an object of another node.
+    pub fn after(self, former: Since) -> Since {
+        if self == Since::Always { self } else { former }
+    }
+
+    /// As the archive's column has it: 0, what was made here above it, what came below it.
+    pub fn number(self) -> i64 {
+        match self {
+            Since::Always => 0,
+            Since::Made(when) => when.max(0),
+            Since::Came(when) => -when.max(0),
+        }
+    }
+
+    pub fn of_number(number: i64) -> Since {
+        match number {
+            0 => Since::Always,
+            1.. => Since::Made(number),
+            _ => Since::Came(number.saturating_neg()),
+        }
+    }
+}
+
 /// One ancestor: what both sides agreed on, and what this side made of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
@@ -72,6 +109,7 @@ pub struct Row {
     pub achieved: Option<Attrs>,
     /// `None`: agreed with the other side, but not yet compared with the object here.
     pub signature: Option<Signature>,
+    pub since: Since,
 }
 
 impl Row {
@@ -188,6 +226,8 @@ pub struct Identity {
     pub side: Option<Side>,
     /// Digest of the filters that were in force.
     pub filters: [u8; 32],
+    /// Seconds since 1970 when it met its peer: what was here then counts as old. Below 0 until both have been equal once.
+    pub met: i64,
 }
 
 impl Identity {
@@ -203,6 +243,7 @@ impl Identity {
             root: (0, Time::default()),
             side: None,
             filters: [0; 32],
+            met: 0,
         }
     }
 }
@@ -230,6 +271,8 @@ pub trait Archive {
     fn unproven(&self, above: NodeId) -> Result<Option<Row>, ArchiveError>;
     /// The number of such rows.
     fn count_unproven(&self) -> Result<u64, ArchiveError>;
+    /// How many of the rows of the `most` newest nodes are [`Since::Came`], then or later.
+    fn count_came(&self, when: i64, most: u64) -> Result<u64, ArchiveError>;
     /// The number of rows.
     fn count(&self) -> Result<u64, ArchiveError>;
     /// The number of rows of files, and the bytes of these.
@@ -331,7 +374,16 @@ pub(crate) mod samples {
 
     pub fn dir_row(node: NodeId, parent: NodeId, named: &str, generation: Generation) -> Row {
         let entry = Entry { content: Content::Dir, attrs: Attrs { mtime: Time::default(), ..attrs(0o755) } };
-        Row { node, parent, name: name(named), generation, entry, achieved: None, signature: None }
+        Row {
+            node,
+            parent,
+            name: name(named),
+            generation,
+            entry,
+            achieved: None,
+            signature: None,
+            since: Since::Always,
+        }
     }
 
     /// A file whose inode number is its node's.
@@ -350,6 +402,15 @@ pub(crate) mod samples {
         };
         let content = Content::File { size: 5, hash: Some(Hash::of(b"hello")) };
         let entry = Entry { content, attrs };
-        Row { node, parent, name: name(named), generation, entry, achieved: None, signature: Some(signature) }
+        Row {
+            node,
+            parent,
+            name: name(named),
+            generation,
+            entry,
+            achieved: None,
+            signature: Some(signature),
+            since: Since::Made(7),
+        }
     }
 }

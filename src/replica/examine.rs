@@ -6,7 +6,7 @@ use crate::model::{
     Attrs, Change, Content, Entry, Hash, Kind, Known, Name, NodeId, Problem, ProblemKind, RelPath, Sameness, Time,
 };
 
-use super::archive::{Archive, ArchiveError, Row, Signature};
+use super::archive::{Archive, ArchiveError, Row, Signature, Since};
 use super::disk::{Disk, Stat};
 use super::error::{At, ReplicaError, problem};
 use super::metadata::CAPABILITY;
@@ -266,6 +266,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             inline: None,
             like: None,
             below: 0,
+            young: 0,
         })))
     }
 
@@ -318,10 +319,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         row: Option<Row>,
     ) -> Result<Change, ArchiveError> {
         let seq = self.take_seq();
-        let below = match &row {
-            Some(row) if row.entry.kind() == Kind::Dir => self.count_below(row.node)?,
-            _ => 0,
-        };
+        let below = self.replaced_below(row.as_ref(), None)?;
         self.distrust((path, seq), row.as_ref(), None, None, true);
         match row {
             Some(_) => self.set_reported(path, Reported { seq, seen: None, moved: None, weight: 0 }),
@@ -340,31 +338,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             read: false,
             inline: None,
             like: None,
-            below,
+            below: below.all,
+            young: below.young,
         })
-    }
-
-    /// How many ancestors go with a directory in whose place something else lies.
-    fn replaced_below(&self, row: Option<&Row>, by: Option<Kind>) -> Result<u64, ArchiveError> {
-        match row {
-            Some(row) if row.entry.kind() == Kind::Dir && by != Some(Kind::Dir) => self.count_below(row.node),
-            _ => Ok(0),
-        }
-    }
-
-    /// The number of rows below a node.
-    pub(crate) fn count_below(&self, node: NodeId) -> Result<u64, ArchiveError> {
-        let mut count = 0;
-        let mut nodes = vec![node];
-        while let Some(node) = nodes.pop() {
-            for row in self.archive.children(node)? {
-                count += 1;
-                if row.entry.kind() == Kind::Dir {
-                    nodes.push(row.node);
-                }
-            }
-        }
-        Ok(count)
     }
 
     /// Reads the attributes that travel, and a link's target.
@@ -509,7 +485,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 // Another directory than before: whatever lies in it is to be looked at.
                 self.unscanned.insert(path.clone());
             }
-            let fresh = Row { signature: Some(seen.proof()), entry: Entry { content, attrs }, ..row.clone() };
+            // What was learned of the other archive after a crash was made here, else this side had known it.
+            let since = match (row.signature, row.since) {
+                (None, Since::Always) if row.node == row.generation => self.made(&live.stat.btime),
+                _ => row.since,
+            };
+            let fresh = Row { signature: Some(seen.proof()), entry: Entry { content, attrs }, since, ..row.clone() };
             if presumed {
                 self.unproven.owe(path);
             }
@@ -555,7 +536,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             read: now_read,
             inline,
             like,
-            below,
+            below: below.all,
+            young: below.young,
         })))
     }
 

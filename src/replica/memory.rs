@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::model::{Generation, Kind, Name, NodeId, Time};
 
-use super::archive::{Archive, ArchiveError, Identity, Intent, Row, Tombstone, TrashItem, check_number};
+use super::archive::{Archive, ArchiveError, Identity, Intent, Row, Since, Tombstone, TrashItem, check_number};
 
 /// What a key held before a change.
 #[derive(Debug, Clone)]
@@ -53,6 +53,7 @@ impl MemoryArchive {
                 root,
                 side: None,
                 filters: [0; 32],
+                met: 0,
             },
             rows: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -189,6 +190,11 @@ impl Archive for MemoryArchive {
 
     fn count_unproven(&self) -> Result<u64, ArchiveError> {
         Ok(self.unproven.len() as u64)
+    }
+
+    fn count_came(&self, when: i64, most: u64) -> Result<u64, ArchiveError> {
+        let newest = self.rows.values().rev().take(usize::try_from(most).unwrap_or(usize::MAX));
+        Ok(newest.filter(|row| matches!(row.since, Since::Came(came) if came >= when)).count() as u64)
     }
 
     fn count(&self) -> Result<u64, ArchiveError> {

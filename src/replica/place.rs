@@ -4,7 +4,7 @@ use std::io;
 
 use crate::model::{Content, Displaced, Entry, Expect, Generation, Kind, Name, NodeId, RelPath, Step, Time};
 
-use super::archive::{Archive, Row, Signature};
+use super::archive::{Archive, Row, Signature, Since};
 use super::batch::{Job, Placed};
 use super::disk::{Disk, Lease, Leased, Own, Stat};
 use super::error::{At, ReplicaError};
@@ -257,21 +257,25 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             _ => None,
         };
         self.forget_report(path);
-        let row = Row { node, parent: parent.node, name: parent.name.clone(), generation, entry, achieved, signature };
+        let (name, mut since) = (parent.name.clone(), self.came());
+        let mut former = None;
+        if let Some(victim) = &victim {
+            former = self.archive.child(parent.node, &name)?;
+            since = if former.is_none() { self.made(&victim.btime) } else { since };
+            former = former.filter(|former| self.unchanged(former, victim));
+        }
+        let mut row = Row { node, parent: parent.node, name, generation, entry, achieved, signature, since };
         // A node has the number of its first action: then it had no row before.
         if node != generation {
-            self.doubt_old_place(self.archive.node(node)?.as_ref(), &row)?;
+            let known = self.archive.node(node)?;
+            row.since = known.as_ref().map_or(Since::Always, |known| known.since);
+            self.doubt_old_place(known.as_ref(), &row)?;
         }
         let links = victim.filter(|_| staged.links);
-        let former = match &victim {
-            Some(stat) => self.archive.child(parent.node, &row.name)?.filter(|former| self.unchanged(former, stat)),
-            None => None,
-        };
-        if let Some(victim) = &victim {
-            let former = self.archive.child(parent.node, &row.name)?;
-            self.inherit_age(node, former.as_ref(), victim);
+        if node == generation && victim.is_none() && row.since == Since::Always {
+            self.removals.find();
         }
-        self.put_row(&row)?;
+        self.put_row(&mut row)?;
         self.forget_orphaned_moves()?;
         if row.signature.is_none() || inherited {
             self.dirty.insert(path.clone());

@@ -8,7 +8,7 @@ use crate::model::{
 };
 
 use super::Replica;
-use super::archive::{Archive, Row, Tombstone};
+use super::archive::{Archive, Row, Since, Tombstone};
 use super::disk::Disk;
 use super::error::ReplicaError;
 
@@ -94,8 +94,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(());
         };
         let seen = reported.as_ref().and_then(|r| r.seen.as_ref());
+        let since = match (&old, seen) {
+            (Some(old), _) => old.since,
+            (None, Some(seen)) if record.node == generation => self.made(&seen.signature.btime),
+            // It is gone, or changed again, before the other side's word came: what was agreed says when it was written.
+            (None, None) if record.node == generation => self.made(&entry.attrs.mtime),
+            (None, _) => Since::Always,
+        };
+        if old.is_none() && seen.is_some() && since == Since::Always {
+            self.removals.find();
+        }
+        let (entry_here, achieved, signature) = (entry.clone(), None, None);
         let mut row =
-            Row { node: record.node, parent, name, generation, entry: entry.clone(), achieved: None, signature: None };
+            Row { node: record.node, parent, name, generation, entry: entry_here, achieved, signature, since };
         match (&old, seen) {
             (Some(old), Some(seen)) if record.from.is_some() => {
                 // The row's own state, under its new name; if the object was edited as well, that shows against it.
@@ -148,7 +159,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if record.from.is_none() {
             self.doubt_old_place(old.as_ref(), &row)?;
         }
-        self.put_row(&row)?;
+        self.put_row(&mut row)?;
         if seen.is_some_and(|seen| seen.presumed) && row.is_unproven() {
             self.unproven.owe(&record.path);
         }
@@ -174,13 +185,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Writes the row of an action. Another node that had the name is gone with it, and leaves a tombstone: else the other
     /// side, if it missed the action, would teach it to this one again in the place of what lies there now.
-    pub(crate) fn put_row(&mut self, row: &Row) -> Result<(), ReplicaError> {
+    pub(crate) fn put_row(&mut self, row: &mut Row) -> Result<(), ReplicaError> {
+        if row.since != Since::Always
+            && let Some(former) = self.archive.child(row.parent, &row.name)?.filter(|former| former.node != row.node)
+        {
+            // To replace and then to remove is to remove.
+            row.since = row.since.after(former.since);
+        }
         self.unproven.note(row);
         // Its old place, and what had its new one, lead to it no more.
         self.leave_way(row.node);
         if let Some(node) = self.archive.put(row)? {
             self.leave_way(node);
-            self.removals.take_place(node, row.node);
             let (parent, name, generation) = (row.parent, row.name.clone(), row.generation);
             self.archive.bury(&Tombstone { node, parent, name, generation })?;
         }
@@ -258,6 +274,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             if let Some(old) = self.path_of(node)? {
                 self.dirty.insert(old);
             }
+            let since = own.as_ref().map_or(Since::Always, |own| own.since);
             if self.rebooted {
                 self.learned.insert(node, own.map(|own| own.entry));
             }
@@ -276,9 +293,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 entry: entry.clone(),
                 achieved: None,
                 signature: None,
+                since,
             });
         }
-        waiting.iter().rev().try_for_each(|row| self.put_row(row))
+        waiting.iter_mut().rev().try_for_each(|row| self.put_row(row))
     }
 
     /// All rows and tombstones above a generation, as the other side is to learn them.

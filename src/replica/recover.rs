@@ -185,7 +185,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let Some((parent, name)) = self.place_meant(intent)? else { return Ok(()) };
         let signature = Some(placed_as(staged, entry, achieved.as_ref()));
         let (node, generation, entry) = (intent.node, intent.generation, entry.clone());
-        self.put_row(&Row { node, parent, name, generation, entry, achieved, signature })?;
+        let since = if node == generation { self.came() } else { self.since_of(node)? };
+        self.put_row(&mut Row { node, parent, name, generation, entry, achieved, signature, since })?;
         self.sync_parent(&intent.path)
     }
 
@@ -260,7 +261,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let (Some((parent, name)), Some(row)) = (self.place_meant(intent)?, self.archive.node(intent.node)?) else {
             return Ok(());
         };
-        self.put_row(&Row { parent, name, generation: intent.generation, ..row })?;
+        self.put_row(&mut Row { parent, name, generation: intent.generation, ..row })?;
         self.sync_parent(from)?;
         self.sync_parent(&intent.path)
     }
@@ -338,7 +339,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         {
             entry.content = row.entry.content;
         }
-        self.put_row(&Row { node, parent, name: row_name, generation, entry, achieved, signature })
+        let since = self.since_of(node)?;
+        self.put_row(&mut Row { node, parent, name: row_name, generation, entry, achieved, signature, since })
     }
 
     /// Whether a file still has the contents that these attributes were meant for. Whoever could write it while psync was away

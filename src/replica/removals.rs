@@ -1,22 +1,31 @@
 //! How much this side lets a brain remove: the guard against mass deletion, counted where the objects are.
 //!
 //! The brain has a guard of its own, which sees all deletions before they begin. This one believes nobody: it counts this
-//! side's rows, and tells old objects from young ones by their nodes and by when the file system says they were made.
-
-use std::collections::HashSet;
+//! side's rows, and tells old objects from young ones by what its own archive and its own file system say of them. What this side's
+//! users made counts whatever its age: it is the other side that removes it.
 
 use crate::model::guard::{Guard, Limit, WINDOW};
 use crate::model::{Kind, Millis, NodeId, RelPath, Time};
 
 use super::Replica;
-use super::archive::{Archive, Row};
+use super::archive::{Archive, ArchiveError, Row, Since};
 use super::disk::{Disk, Stat};
 use super::error::ReplicaError;
 
 /// An object of the last ten minutes is young, and half a minute more for what is under way.
 const YOUNG: i64 = WINDOW as i64 / 1000 + 60;
-/// Nodes that took the place of old ones and are remembered. With more than these all count as old.
-const HEIRS_MAX: usize = 100_000;
+/// Among so many of the newest objects those are counted that came of late: a session's beginning takes no longer for that.
+const CAME_MAX: u64 = 200_000;
+/// What is made within so many seconds ahead of the clock is young as well: clocks are set back.
+const AHEAD: i64 = 60;
+
+/// What goes with an object that is gone, or makes way.
+pub(crate) struct Gone {
+    /// The rows below it.
+    pub all: u64,
+    /// How many of them, and of the object itself, this side's users made within the last ten minutes.
+    pub young: u64,
+}
 
 /// What was removed here of late.
 #[derive(Debug)]
@@ -26,51 +35,44 @@ pub(crate) struct Removals {
     now: Millis,
     /// The administrator takes all deletions of this session.
     accepted: bool,
-    /// Nodes in whose place an old object lay: to replace and then to remove is to remove.
-    heirs: HashSet<NodeId>,
     /// Why nothing more is removed.
     halt: Option<String>,
     told: bool,
 }
 
 impl Removals {
-    /// A row has taken the place of another one.
-    pub(crate) fn take_place(&mut self, former: NodeId, node: NodeId) {
-        if (former < self.guard.since() || self.heirs.contains(&former)) && self.heirs.len() <= HEIRS_MAX {
-            self.heirs.insert(node);
-        }
+    /// A row of something that was here before anybody counted.
+    pub(crate) fn find(&mut self) {
+        self.guard.find();
     }
 
     pub(crate) fn new(limit: Limit) -> Removals {
-        Removals {
-            guard: Guard::new(limit),
-            begun: false,
-            now: 0,
-            accepted: false,
-            heirs: HashSet::new(),
-            halt: None,
-            told: false,
-        }
+        Removals { guard: Guard::new(limit), begun: false, now: 0, accepted: false, halt: None, told: false }
     }
 }
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// A session begins. What was removed in an earlier one counts on, unless the administrator accepts what comes.
     pub fn begin_removals(&mut self, accepted: bool) -> Result<(), ReplicaError> {
-        let (entries, next) = (self.archive.count()?, self.identity.generation + 1);
+        let entries = self.archive.count()?;
         let removals = &mut self.removals;
         (removals.accepted, removals.halt, removals.told) = (accepted, None, false);
         if accepted || !std::mem::replace(&mut removals.begun, true) {
             removals.begun = true;
             removals.guard.renew();
-            removals.guard.begin(entries, next, removals.now);
+            removals.guard.begin(entries, removals.now);
         }
         Ok(())
     }
 
-    /// What the administrator accepted has been dealt with.
-    pub fn end_acceptance(&mut self) {
+    /// Both sides are equal: what the administrator accepted has been dealt with, and a first sync is over.
+    pub fn settle_removals(&mut self) -> Result<(), ReplicaError> {
         self.removals.accepted = false;
+        if self.identity.met < 0 {
+            self.identity.met = self.identity.met.saturating_neg();
+            self.commit()?;
+        }
+        Ok(())
     }
 
     /// Time goes by.
@@ -113,7 +115,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// What was let go on did not happen.
     pub(crate) fn give_back_removal(&mut self, count: u64) {
-        self.removals.guard.give_back(count);
+        self.removals.guard.give_back(count, 0);
     }
 
     /// Whether an object may take the place of `victim` by leaving its own name: of the two one is left.
@@ -123,21 +125,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.admit_removal(path, u64::from(both))
     }
 
-    /// What took the place of an old object is no younger than that was.
-    pub(crate) fn inherit_age(&mut self, node: NodeId, former: Option<&Row>, victim: &Stat) {
-        if former.is_none_or(|former| former.node != node)
-            && self.is_old(former, Some(victim))
-            && self.removals.heirs.len() <= HEIRS_MAX
-        {
-            self.removals.heirs.insert(node);
-        }
-    }
-
     fn admit_removal(&mut self, path: &RelPath, count: u64) -> Result<bool, ReplicaError> {
         if self.removals.halt.is_some() {
             return Ok(false);
         }
-        let next = self.identity.generation + 1;
         // Objects come without a word to the guard: what the archive holds is what there is.
         let entries = self.archive.count()?;
         let removals = &mut self.removals;
@@ -146,7 +137,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             removals.guard.gone(count);
             return Ok(true);
         }
-        if removals.guard.admit(count, 0, next, removals.now) {
+        if removals.guard.admit(count, 0, removals.now) {
             return Ok(true);
         }
         removals.halt = Some(format!("{path}: {count} more deletions would be too many within ten minutes"));
@@ -167,19 +158,63 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(count)
     }
 
-    /// Whether an object counts. Its node alone would not do, since the brain gives it; nor would the object's own age, since
-    /// the brain can have it replaced.
+    /// Whether an object counts. That it came a short while ago would not do alone, since the brain can have it replaced.
     fn is_old(&self, row: Option<&Row>, stat: Option<&Stat>) -> bool {
-        let made = row.and_then(|row| row.signature).map(|s| s.btime).or(stat.map(|stat| stat.btime));
-        let heirs = &self.removals.heirs;
-        let node_is_old =
-            |row: &Row| row.node < self.removals.guard.since() || heirs.contains(&row.node) || heirs.len() > HEIRS_MAX;
-        let object_is_old = |made: Time| made.secs < self.disk.wall_clock() - YOUNG;
-        match (row, made) {
-            (Some(row), Some(made)) if made == Time::default() => node_is_old(row),
-            (Some(row), Some(made)) => node_is_old(row) || object_is_old(made),
-            (Some(_), None) => true,
-            (None, made) => made.is_none_or(object_is_old),
+        let before = self.disk.wall_clock() - YOUNG;
+        let born = row.and_then(|row| row.signature).map(|s| s.btime).or(stat.map(|stat| stat.btime));
+        let born = born.filter(|born| *born != Time::default());
+        match row.map(|row| row.since) {
+            Some(Since::Always | Since::Made(_)) => true,
+            Some(Since::Came(when)) => when < before || born.is_some_and(|born| born.secs < before),
+            None => born.is_none_or(|born| born.secs < before),
         }
+    }
+
+    /// What users of this side made and psync meets now for the first time. What was here when both sides met counts as always
+    /// here, though it may be a minute old: it is what they met for.
+    pub(crate) fn made(&self, born: &Time) -> Since {
+        let now = self.disk.wall_clock();
+        let when = if *born == Time::default() { now } else { born.secs.min(now) };
+        if when > self.identity.met.saturating_abs() { Since::Made(when) } else { Since::Always }
+    }
+
+    /// What comes from the other side at this moment. What a first sync brings is what the two met for.
+    pub(crate) fn came(&self) -> Since {
+        if self.identity.met < 0 { Since::Always } else { Since::Came(self.disk.wall_clock()) }
+    }
+
+    /// How much came from the other side within the ten minutes. That many it may have made itself, and remove again.
+    pub(crate) fn count_came(&self) -> Result<u64, ReplicaError> {
+        Ok(self.archive.count_came(self.disk.wall_clock() - YOUNG, CAME_MAX)?)
+    }
+
+    pub(crate) fn since_of(&self, node: NodeId) -> Result<Since, ArchiveError> {
+        Ok(self.archive.node(node)?.map_or(Since::Always, |row| row.since))
+    }
+
+    /// Whether this side's users made it within the ten minutes: who removes what he made himself is no disaster.
+    fn is_young(&self, row: &Row) -> bool {
+        let now = self.disk.wall_clock();
+        matches!(row.since, Since::Made(when) if when > now - WINDOW as i64 / 1000 && when <= now + AHEAD)
+    }
+
+    /// What goes with an object that is gone, or in whose place something of another kind lies.
+    pub(crate) fn replaced_below(&self, row: Option<&Row>, by: Option<Kind>) -> Result<Gone, ArchiveError> {
+        let Some(row) = row else { return Ok(Gone { all: 0, young: 0 }) };
+        let mut gone = Gone { all: 0, young: u64::from(self.is_young(row)) };
+        if row.entry.kind() != Kind::Dir || by == Some(Kind::Dir) {
+            return Ok(gone);
+        }
+        let mut nodes = vec![row.node];
+        while let Some(node) = nodes.pop() {
+            for row in self.archive.children(node)? {
+                gone.all += 1;
+                gone.young += u64::from(self.is_young(&row));
+                if row.entry.kind() == Kind::Dir {
+                    nodes.push(row.node);
+                }
+            }
+        }
+        Ok(gone)
     }
 }

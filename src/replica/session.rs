@@ -70,6 +70,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if self.identity.peer != peer {
             self.identity.peer = peer;
             self.identity.side = Some(self.settings.side);
+            self.identity.met = -self.disk.wall_clock().max(1);
             self.commit()?;
         }
         Ok(())

@@ -416,7 +416,7 @@ mod statements {
 impl Archive for SqliteArchive {
     fn identity(&self) -> Result<Identity, ArchiveError> {
         const SQL: &str = "SELECT archive, peer, generation, confirmed, boot, root_ino, root_btime, root_btime_ns,
-            filters, side, proven FROM meta";
+            filters, side, proven, met FROM meta";
         self.one("identity", SQL, [], codec::read_identity)?.ok_or_else(|| ArchiveError {
             operation: "identity",
             detail: "there is none".into(),
@@ -426,9 +426,9 @@ impl Archive for SqliteArchive {
 
     fn set_identity(&mut self, identity: &Identity) -> Result<(), ArchiveError> {
         const SQL: &str = "UPDATE meta SET archive = ?1, peer = ?2, generation = ?3, confirmed = ?4, boot = ?5,
-            root_ino = ?6, root_btime = ?7, root_btime_ns = ?8, filters = ?9, side = ?10, proven = ?11";
+            root_ino = ?6, root_btime = ?7, root_btime_ns = ?8, filters = ?9, side = ?10, proven = ?11, met = ?12";
         check_number(identity.generation.max(identity.confirmed))?;
-        let Identity { archive, peer, generation, confirmed, boot, proven, root, side, filters } = identity;
+        let Identity { archive, peer, generation, confirmed, boot, proven, root, side, filters, met } = identity;
         let (ino, btime) = root;
         let (generation, confirmed, ino) = (int(*generation), int(*confirmed), bits(*ino));
         self.change("set identity", |connection, _| {
@@ -443,7 +443,8 @@ impl Archive for SqliteArchive {
                 btime.nanos,
                 &filters[..],
                 codec::side_number(*side),
-                &proven[..]
+                &proven[..],
+                met
             ];
             run(connection, SQL, values).map(drop)
         })
@@ -484,6 +485,14 @@ impl Archive for SqliteArchive {
 
     fn count_unproven(&self) -> Result<u64, ArchiveError> {
         let count = self.one("unproven", &statements::COUNT_UNPROVEN, [], |columns| Ok(columns.get::<_, i64>(0)?))?;
+        Ok(count.unwrap_or(0).cast_unsigned())
+    }
+
+    fn count_came(&self, when: i64, most: u64) -> Result<u64, ArchiveError> {
+        let newest = "SELECT since FROM rows ORDER BY node DESC LIMIT ?";
+        let text = format!("SELECT count(*) FROM ({newest}) WHERE since < 0 AND since <= ?");
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let count = self.one("count", &text, params![most, -when], |columns| Ok(columns.get::<_, i64>(0)?))?;
         Ok(count.unwrap_or(0).cast_unsigned())
     }
 

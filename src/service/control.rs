@@ -36,7 +36,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// With this the names of agents' sockets begin.
 pub const AGENT: &str = "agent-";
 /// With this those of lines.
-const LINK: &str = "link-";
+pub const LINK: &str = "link-";
 
 /// Where sockets lie: the first directory of `RUNTIME_DIRECTORY`, which systemd sets for a unit with one, else
 /// `/run/psync`.
@@ -63,6 +63,15 @@ pub fn link_socket(pair: &str) -> PathBuf {
     directory().join(format!("{LINK}{pair}.sock"))
 }
 
+/// Who asks, as the kernel knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// Root, or the user that the server runs as.
+    Owner,
+    /// A member of [`GROUP`].
+    Operator,
+}
+
 /// A server in a thread of its own. Dropping it takes the socket away.
 pub struct Server {
     path: PathBuf,
@@ -77,7 +86,7 @@ impl Server {
     pub fn start(
         path: &Path,
         stop: &Stop,
-        answer: impl Fn(&str) -> Vec<String> + Send + 'static,
+        answer: impl Fn(&str, Caller) -> Vec<String> + Send + 'static,
     ) -> io::Result<Server> {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
@@ -123,15 +132,15 @@ impl Drop for Server {
     }
 }
 
-fn serve_one(peer: UnixStream, group: Option<Gid>, answer: &impl Fn(&str) -> Vec<String>) -> io::Result<()> {
+fn serve_one(peer: UnixStream, group: Option<Gid>, answer: &impl Fn(&str, Caller) -> Vec<String>) -> io::Result<()> {
     peer.set_nonblocking(false)?;
     peer.set_write_timeout(Some(PEER_TIME))?;
     // Read in any case: who closes a socket with something unread takes its own answer back.
     let line = read_line(&peer)?;
-    let lines = match line {
-        _ if !may_ask(&peer, group)? => vec![refusal("only root and members of the group psync-operators may ask")],
-        Some(line) => answer(&line),
-        None => vec![refusal("a request is one line of at most 16 KiB")],
+    let lines = match (line, caller(&peer, group)?) {
+        (_, None) => vec![refusal("only root and members of the group psync-operators may ask")],
+        (Some(line), Some(caller)) => answer(&line, caller),
+        (None, _) => vec![refusal("a request is one line of at most 16 KiB")],
     };
     let mut text = lines.join("\n");
     text.push('\n');
@@ -173,14 +182,14 @@ fn read_line(peer: &UnixStream) -> io::Result<Option<String>> {
 }
 
 /// Looks at who is there, as the kernel knows it.
-fn may_ask(peer: &UnixStream, group: Option<Gid>) -> io::Result<bool> {
+fn caller(peer: &UnixStream, group: Option<Gid>) -> io::Result<Option<Caller>> {
     let peer = rustix::net::sockopt::socket_peercred(peer.as_fd())?;
     let (uid, gid) = (Uid::from_raw(peer.uid.as_raw()), Gid::from_raw(peer.gid.as_raw()));
     if uid.is_root() || uid == nix::unistd::geteuid() {
-        return Ok(true);
+        return Ok(Some(Caller::Owner));
     }
-    let Some(group) = group else { return Ok(false) };
-    Ok(gid == group || groups_of(uid, gid).contains(&group))
+    let is_operator = group.is_some_and(|group| gid == group || groups_of(uid, gid).contains(&group));
+    Ok(is_operator.then_some(Caller::Operator))
 }
 
 /// The groups of a user, as the system's database has them.
@@ -208,7 +217,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("run/p.sock");
         let stop = Stop::new();
-        let answer = |line: &str| vec![format!("heard {line}"), "bye".to_owned()];
+        let answer = |line: &str, _: Caller| vec![format!("heard {line}"), "bye".to_owned()];
         let server = Server::start(&path, &stop, answer).expect("server");
         (directory, path, stop, server)
     }
@@ -219,7 +228,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).expect("socket").permissions().mode() & 0o777, 0o660);
         assert_eq!(ask(&path, "one").expect("answer"), ["heard one", "bye"]);
         assert_eq!(ask(&path, "two").expect("answer"), ["heard two", "bye"]);
-        let second = Server::start(&path, &stop, |_| Vec::new()).map(drop).expect_err("taken");
+        let second = Server::start(&path, &stop, |_, _| Vec::new()).map(drop).expect_err("taken");
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
         stop.set();
         drop(server);
@@ -232,7 +241,7 @@ mod tests {
         let path = directory.path().join("p.sock");
         drop(UnixListener::bind(&path).expect("bound"));
         let stop = Stop::new();
-        let _server = Server::start(&path, &stop, |line| vec![line.to_owned()]).expect("server");
+        let _server = Server::start(&path, &stop, |line, _| vec![line.to_owned()]).expect("server");
         assert_eq!(ask(&path, "here").expect("answer"), ["here"]);
         stop.set();
     }

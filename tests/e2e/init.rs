@@ -129,3 +129,21 @@ fn roots_with_blanks_and_quotes_go_through_the_shell() {
     let public = read(pair.beside("ssh/web.pub"));
     assert_eq!(read(&keys).trim(), format!("restrict,command=\"psync-agent connect web\" {}", public.trim()));
 }
+
+/// What is each host's own is no root.
+#[test]
+fn the_whole_system_is_no_root() {
+    let pair = Pair::new();
+    let file = pair.beside("web.toml");
+    for (left, right) in
+        [("/", "/"), ("/srv/web", "/"), ("/", "/srv/web"), ("/etc", "/srv/web"), ("/proc/1", "/srv/web")]
+    {
+        let once = init(&file, &["-r", "files2", left, right]);
+        assert!(
+            once.code() == 1 && once.stderr.contains("which belongs to one host"),
+            "{left} {right}: {}",
+            once.stderr
+        );
+        assert!(!Path::new(&file).exists(), "something was made");
+    }
+}

@@ -25,6 +25,7 @@ mod live;
 mod merges;
 mod moves;
 mod names;
+mod neighbours;
 mod own;
 mod owners;
 mod partaking;

@@ -314,3 +314,83 @@ fn a_number_of_deletions_that_halts() {
     assert_eq!(code, 0, "{said}");
     assert_eq!(read(pair.right.join("dir2")), "a file now\n");
 }
+
+/// A pair that runs, and met a moment ago: 200 directories with a file each, young as they are.
+fn just_met() -> Pair {
+    let mut pair = Pair::new();
+    for n in 0..200 {
+        plant(pair.left.join(format!("dir{n}/file")), format!("text {n}\n"));
+    }
+    pair.run();
+    pair
+}
+
+fn halts_for_deletions(pair: &mut Pair, kept: &Path, what: &str) {
+    let said = pair.wait_said(PATIENCE, |line| line.contains("halted") && line.contains("deletions"));
+    assert!(said, "{what}: no word of a halt{}", pair.story());
+    let left = snapshot(kept, Depth::Contents).0.values().filter(|n| n.kind == 'f').count();
+    assert!(left > 0, "{what}: nothing is left{}", pair.story());
+}
+
+/// An rm -r is the first that newcomers try.
+#[test]
+fn what_a_first_sync_found_is_guarded_at_once() {
+    for again in [false, true] {
+        for on_left in [true, false] {
+            let mut pair = just_met();
+            if again {
+                pair.stop();
+                pair.run();
+            }
+            let (here, there) = match on_left {
+                true => (pair.left.clone(), pair.right.clone()),
+                false => (pair.right.clone(), pair.left.clone()),
+            };
+            for n in 0..160 {
+                remove_tree(here.join(format!("dir{n}")));
+            }
+            halts_for_deletions(&mut pair, &there, &format!("on the left {on_left}, restarted {again}"));
+            let kept = (0..200).filter(|n| there.join(format!("dir{n}/file")).exists()).count();
+            assert!(kept >= 100, "{kept} of 200 are left{}", pair.story());
+            pair.stop();
+        }
+    }
+}
+
+/// What a user makes and removes himself is his own matter, though psync was restarted between; what the other side's users made is not.
+#[test]
+fn who_made_it_may_remove_it() {
+    for again in [false, true] {
+        for own in [true, false] {
+            let mut pair = settled();
+            // What is made in the very second in which both sides met counts as there before.
+            std::thread::sleep(Duration::from_millis(1100));
+            pair.run();
+            for n in 0..400 {
+                plant(pair.right.join(format!("new{n}")), format!("new {n}\n"));
+            }
+            let there = || (0..400).all(|n| pair.left.join(format!("new{n}")).exists());
+            assert!(poll(PATIENCE, there), "{}", pair.story());
+            if again {
+                pair.stop();
+                // Made while nobody looks.
+                for n in 400..500 {
+                    plant(pair.right.join(format!("new{n}")), format!("new {n}\n"));
+                }
+                pair.run();
+            }
+            let here = if own { pair.right.clone() } else { pair.left.clone() };
+            for n in 0..if again { 500 } else { 400 } {
+                remove(here.join(format!("new{n}")));
+            }
+            if own {
+                let gone = || (0..500).all(|n| !pair.left.join(format!("new{n}")).exists());
+                assert!(poll(PATIENCE, gone), "restarted {again}: what a user made himself halted{}", pair.story());
+            } else {
+                let right = pair.right.clone();
+                halts_for_deletions(&mut pair, &right, &format!("restarted {again}"));
+            }
+            pair.stop();
+        }
+    }
+}

@@ -34,7 +34,7 @@ fn it_tells_systemd_what_it_does() {
     assert_eq!(house.wait_end(), Some(0), "{}", house.story());
     assert!(house.told().iter().any(|told| told == "STOPPING=1"), "{}", house.story());
     assert!(!house.socket().exists(), "the socket is left behind");
-    let status = house.psync(&["status", PAIR]);
+    let status = house.psync(&["status", house.config.to_str().unwrap()]);
     assert_eq!((status.code(), status.stdout.as_str()), (1, "web: not running\n"));
 }
 
@@ -127,7 +127,7 @@ fn the_status_for_people_scripts_and_metrics() {
     assert_eq!(metrics.code(), 3, "{}", metrics.stderr);
     for line in [
         "psync_up{pair=\"web\"} 1",
-        "psync_state{pair=\"web\",psync_state=\"in sync\"} 1",
+        "psync_state{pair=\"web\",psync_state=\"in-sync\"} 1",
         "psync_state{pair=\"web\",psync_state=\"halted\"} 0",
         "psync_files{pair=\"web\"} 3",
         "psync_problems{pair=\"web\"} 1",
@@ -136,6 +136,7 @@ fn the_status_for_people_scripts_and_metrics() {
         assert!(metrics.stdout.lines().any(|l| l == line), "no {line:?} in:\n{}", metrics.stdout);
     }
     assert!(metrics.stdout.ends_with("# EOF\n"));
+    promtool_takes(&metrics.stdout);
 
     let second = house.brain().output().unwrap();
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
@@ -484,4 +485,19 @@ fn a_bad_start_is_one_line_and_exit_1() {
     brain.env_remove("NOTIFY_SOCKET");
     let once = run_to_end(brain);
     assert!(once.code() == 1 && once.stderr.contains("does not exist"), "{}", once.stderr);
+}
+
+/// The parser of node_exporter, and its rules for names.
+fn promtool_takes(metrics: &str) {
+    use std::io::Write;
+    if !crate::support::tools::has("promtool") {
+        return eprintln!("skipped: promtool check metrics");
+    }
+    let mut promtool = std::process::Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = promtool.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success() && said.is_empty(), "{said}\n{metrics}");
 }

@@ -290,6 +290,7 @@ fn report(n: u64, seq: u64) -> Reply {
         inline: None,
         like: None,
         below: 0,
+        young: 0,
     })
 }
 

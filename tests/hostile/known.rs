@@ -125,15 +125,13 @@ fn change(seq: u64, name: &str, known: Option<Known>, after: Option<Entry>) -> C
         inline: None,
         like: None,
         below,
+        young: 0,
     }
 }
 
-/// 600 files on both sides.
+/// 600 files on both sides, since these met: what one side sent within ten minutes after that it may take back.
 fn crowded() -> Scene {
-    let scene = Scene::new();
-    (0..600).for_each(|n| plant(scene.pair.left.join(format!("many {n}")), format!("{n}\n")));
-    scene.pair.sync();
-    scene
+    Scene::with(|pair| (0..600).for_each(|n| plant(pair.left.join(format!("many {n}")), format!("{n}\n"))))
 }
 
 fn left_of_many(root: &Path) -> usize {

@@ -280,6 +280,7 @@ impl Maker {
             }),
             like: self.some(|m| Like { from: m.path(), node: m.u64(), generation: m.u64() }),
             below: self.u64(),
+            young: self.u64(),
         }
     }
 
@@ -313,6 +314,7 @@ impl Maker {
             fresh: self.bool(),
             rebooted: self.bool(),
             rows: self.u64(),
+            came: self.u64(),
             top_entries: self.u64(),
             side: self.some(|m| *m.roll.pick(&Side::BOTH)),
             exchanged: self.bool(),

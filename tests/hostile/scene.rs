@@ -30,6 +30,11 @@ pub struct Scene {
 impl Scene {
     /// Two equal trees; in both a link leads to the victims.
     pub fn new() -> Scene {
+        Scene::with(|_| {})
+    }
+
+    /// The same, with what is planted before both sides meet.
+    pub fn with(more: impl FnOnce(&Pair)) -> Scene {
         let pair = Pair::new();
         open_to_all(&pair.beside(""));
         let victims = Victims::new(pair.beside("victims"));
@@ -38,6 +43,7 @@ impl Scene {
         plant(pair.left.join("d/e/f"), vec![b'x'; 300_000]);
         symlink("nowhere", pair.left.join("link"));
         symlink(&victims.dir, pair.left.join("out"));
+        more(&pair);
         pair.sync();
         Scene { pair, victims }
     }

@@ -113,6 +113,10 @@ fn removed_it_stops_and_purged_it_is_gone_but_for_the_users_data() {
     host.install(package());
     assert_eq!(host.sh("systemctl is-enabled psync-agent@web.socket psync-brain@web.service"), "enabled\nenabled");
 
+    // A connection of its user is still open, and does not go when it is asked to.
+    host.sh("setpriv --reuid psync --regid psync --clear-groups setsid sh -c 'trap \"\" TERM; sleep 1000; :' \
+         > /dev/null 2>&1 < /dev/null &");
+    host.sh("until pgrep -u psync sh; do sleep 0.1; done");
     host.sh("apt-get purge -q -y psync 2>&1");
     let after = files(host);
     let (left, gone): (Vec<_>, Vec<_>) = (after.difference(&before).collect(), before.difference(&after).collect());

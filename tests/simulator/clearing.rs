@@ -1,8 +1,8 @@
-//! The guard of the side that removes, in the model: users of one side clear it out, and a brain without a guard passes on
-//! every deletion.
+//! The guards against mass deletion, in the model: users of one side clear it out, soon after the first sync, and either the
+//! brain has no guard and passes on every deletion, or the side that removes has none.
 //!
-//! The oracle's rule: without an administrator's word no more than [`MOST`] of the objects that lay on the other side for
-//! more than ten minutes go within ten minutes.
+//! The oracle's rule: without an administrator's word no more than [`MOST`] of the objects that lay on the other side before, be
+//! it for a moment, go within ten minutes.
 
 use std::collections::HashSet;
 
@@ -21,10 +21,22 @@ const REST: u64 = 9;
 /// How many old objects may go.
 pub const MOST: u64 = 4;
 
+/// Who counts deletions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    Brain,
+    /// The side that removes.
+    Side,
+}
+
 /// The limits of the brain and of the sides.
 pub fn limits(profile: Profile) -> (Limit, Limit) {
     let usual = Limit::Share { percent: 50, at_least: 100 };
-    if profile.clearing { (Limit::Off, Limit::Number(MOST)) } else { (usual, usual) }
+    match profile.clearing {
+        Some(Counts::Brain) => (Limit::Number(MOST), Limit::Off),
+        Some(Counts::Side) => (Limit::Off, Limit::Number(MOST)),
+        None => (usual, usual),
+    }
 }
 
 /// What of a side is not to go.
@@ -77,7 +89,8 @@ pub fn is_clearing(seed: u64) -> bool {
 
 /// A tree that both sides have had for a while, and users of one side who remove much of it in many ways.
 pub fn history(seed: u64, choices: &Choices) -> History {
-    let profile = Profile { clearing: true, events: choices.one_in(3), ..Profile::default() };
+    let counts = if choices.one_in(2) { Counts::Brain } else { Counts::Side };
+    let profile = Profile { clearing: Some(counts), events: choices.one_in(3), ..Profile::default() };
     let mut value = 0;
     let mut maker = Maker { choices, value: &mut value, unique_sizes: true, home: None };
     let mut before = Vec::new();
@@ -96,7 +109,7 @@ pub fn history(seed: u64, choices: &Choices) -> History {
         let act = match choices.below(10) {
             0 if profile.events => Act::Fault(Fault::LoseEvents(side)),
             1 if profile.events => Act::Fault(Fault::DoubleEvents(side)),
-            _ => Act::User(task(choices, side, &mut maker)),
+            _ => Act::User(task(choices, side, &mut maker, counts)),
         };
         Item { at, act }
     });
@@ -111,14 +124,14 @@ fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).expect("a name")
 }
 
-fn task(choices: &Choices, side: Side, maker: &mut Maker) -> Task {
+fn task(choices: &Choices, side: Side, maker: &mut Maker, counts: Counts) -> Task {
     let file = || path(&format!("{}/{}", choices.pick(&DIRS), choices.pick(&NAMES)));
     let dir = path(choices.pick::<&str>(&DIRS));
     let calls = match choices.below(8) {
         0 | 1 => vec![Call::RemoveAll(dir)],
-        2 | 3 => vec![Call::Unlink(file())],
-        // One of the two is left.
-        4 => vec![Call::Rename(file(), file())],
+        // One of the two is left: only the side that removes counts that.
+        4 if counts == Counts::Side => vec![Call::Rename(file(), file())],
+        2..=4 => vec![Call::Unlink(file())],
         5 => vec![Call::Rename(dir, path("f")), Call::RemoveAll(path("f"))],
         6 => maker.write_calls(&path("new"), true),
         _ => DIRS.map(path).map(Call::RemoveAll).to_vec(),

@@ -95,6 +95,7 @@ fn new_engine(max_delete: Limit) -> Engine {
         once: false,
         filters: [0; 32],
         right_root: Vec::new(),
+        service: true,
     })
 }
 
@@ -365,7 +366,7 @@ fn short(message: &impl std::fmt::Debug) -> String {
         "content: ",
         "known: None, ",
         "moved: None, ",
-        ", inline: None, below: 0",
+        ", inline: None, below: 0, young: 0",
         "pair: \"model\", ",
     ] {
         out = out.replace(word, "");

@@ -53,7 +53,7 @@ pub struct Profile {
     /// Somebody keeps something to himself.
     pub private: bool,
     /// Somebody removes nearly everything.
-    pub clearing: bool,
+    pub clearing: Option<clearing::Counts>,
     /// Users of both sides give extended attributes to the same objects.
     pub attributed: bool,
     /// This side's disk is full, and stays so until all has come to rest.
@@ -75,7 +75,7 @@ impl Profile {
             (self.features, "features"),
             (self.hostile, "hostile"),
             (self.private, "private"),
-            (self.clearing, "clearing"),
+            (self.clearing.is_some(), "clearing"),
             (self.attributed, "attributed"),
             (self.full.is_some(), "full"),
         ];
@@ -274,7 +274,7 @@ fn profile(choices: &Choices) -> Profile {
         features: some(4),
         hostile: false,
         private: false,
-        clearing: false,
+        clearing: None,
         attributed: false,
         full: None,
     }
@@ -413,7 +413,7 @@ fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String>
     for (i, items) in history.phases.iter().enumerate() {
         stage.trace.line(|| format!("--- phase {i}"));
         stage.load(items);
-        if history.profile.clearing && i > 0 {
+        if history.profile.clearing.is_some() && i > 0 {
             stage.old.borrow_mut().begin(stage, items);
         }
         stage.oracle.borrow_mut().watch_names(i > 0 && history.profile == undisturbed && pair.keeps_names());

@@ -113,6 +113,10 @@ impl Archive for SpyArchive {
         self.alive()?;
         self.inner.borrow().count_unproven()
     }
+    fn count_came(&self, when: i64, most: u64) -> Result<u64, ArchiveError> {
+        self.alive()?;
+        self.inner.borrow().count_came(when, most)
+    }
     fn count(&self) -> Result<u64, ArchiveError> {
         self.alive()?;
         self.inner.borrow().count()

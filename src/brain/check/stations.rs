@@ -15,6 +15,7 @@ use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::survey::{Scope, Survey, attend};
 use crate::link::LinkError;
 use crate::link::channel::Incoming;
+use crate::link::failure::Explanation;
 use crate::link::proxy::Proxy;
 
 /// So often the right side hears that somebody is still there.
@@ -51,10 +52,9 @@ pub fn left(settings: &Settings, pair: &str) -> Station {
 
 /// What leads to the right side.
 pub struct Far {
+    settings: Settings,
     proxy: Proxy,
     lost: Arc<Mutex<Option<LinkError>>>,
-    /// The side's host, if it has one of its own.
-    host: Option<String>,
 }
 
 /// The right side, reached by that command, beside whatever else its agent serves.
@@ -100,8 +100,7 @@ pub fn right(settings: &Settings, pair: &str, command: &RightCommand) -> Result<
         let _there = &station_is_there;
         ask(question)
     };
-    let host = settings.right.host.clone();
-    Ok((Station { ask: Box::new(ask), answers }, Far { proxy, lost, host }))
+    Ok((Station { ask: Box::new(ask), answers }, Far { settings: settings.clone(), proxy, lost }))
 }
 
 /// Whether that station serves the root that this host's file names for it: what else it said would be of another tree.
@@ -119,10 +118,9 @@ pub fn serves(station: &mut Station, root: &Path) -> Result<(), String> {
 
 impl Far {
     /// Ends it. Its station must have been dropped. Why it was lost, if it was lost before.
-    pub fn end(self) -> Option<String> {
+    pub fn end(self) -> Option<Explanation> {
         let farewell = Farewell::of(self.proxy);
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
-        lost.filter(|error| !matches!(error, LinkError::Closed))
-            .map(|error| farewell.explain(&error, self.host.as_deref()))
+        lost.filter(|error| !matches!(error, LinkError::Closed)).map(|error| farewell.explain(&error, &self.settings))
     }
 }

@@ -54,7 +54,7 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
         admission: Admission { user: settings.right.user.clone() },
         limits: limits(&shared),
         tell: teller(log.logger.clone()),
-        mounted: mounted(&settings.right.root),
+        mounted: usable(&pair, &settings.right.root, &shared),
         elsewhere: elsewhere(file.clone(), &settings.right.root),
     };
     let beating = Beating::default();
@@ -79,27 +79,34 @@ fn read(file: &Path) -> Result<Settings, UsageError> {
     Ok(settings)
 }
 
-/// Whether the root can be served by this process, if systemd started it: the unit waits for the root's mounts, and does not
-/// need them, and the sandbox shows the root as it was at the start.
-fn mounted(root: &Path) -> Mounted {
-    let root = root.to_owned();
-    if !notify::supervised() {
-        return Arc::new(|| Ok(()));
-    }
+/// Whether the root may be opened: no other pair on this host may have a part of it. If systemd started this process, the unit
+/// waits for the root's mounts and does not need them, and the sandbox shows the root as it was at the start.
+fn usable(pair: &str, root: &Path, settings: &AgentSettings) -> Mounted {
+    let (pair, root, settings) = (pair.to_owned(), root.to_owned(), settings.clone());
+    let supervised = notify::supervised();
     let (at_start, started) = (identity(&root), monotonic());
     Arc::new(move || {
-        mount_units::all_mounted(&root)?;
-        let shown = root.display();
-        match identity(&root) {
-            None => Err(format!("root {shown} does not exist")),
-            // In this sandbox it can only be read.
-            there if there != at_start => Err(format!("root {shown} came after this process, and is looked at anew")),
-            Some(_) if mount_units::mounted_since(&root, started) => {
-                Err(format!("root {shown} was mounted after this process began, and is looked at anew"))
-            }
-            Some(_) => Ok(()),
+        if supervised {
+            in_sandbox(&root, at_start, started)?;
         }
+        let there = std::fs::canonicalize(&root).unwrap_or_else(|_| root.clone());
+        super::apart(&pair, &settings, &there).map_err(|e| e.to_string())
     })
+}
+
+/// Whether the root is what this process's sandbox was made with.
+fn in_sandbox(root: &Path, at_start: Option<(u64, u64)>, started: u64) -> Result<(), String> {
+    mount_units::all_mounted(root)?;
+    let shown = root.display();
+    match identity(root) {
+        None => Err(format!("root {shown} does not exist")),
+        // In this sandbox it can only be read.
+        there if there != at_start => Err(format!("root {shown} came after this process, and is looked at anew")),
+        Some(_) if mount_units::mounted_since(root, started) => {
+            Err(format!("root {shown} was mounted after this process began, and is looked at anew"))
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 /// Whether the pair's file names another root than this one by now. One that cannot be read names none.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::super::mount_units;
+use super::super::outside::on_calendar;
 use crate::config::{Calendar, Settings, credential, ssh_files};
 use crate::service::log::Target;
 
@@ -220,20 +221,4 @@ fn quoted(prefix: &str, path: &Path) -> Result<String, String> {
     }
     word.push('"');
     Ok(word)
-}
-
-/// The value of `OnCalendar=`; `None`: never.
-fn on_calendar(calendar: &Calendar) -> Result<Option<String>, String> {
-    match calendar {
-        Calendar::Hour(hour) => Ok((*hour < 24).then(|| format!("*-*-* {hour:02}:00:00"))),
-        Calendar::Expression(text) => {
-            let text = text.trim();
-            let known = |c: char| c.is_ascii_alphanumeric() || " *:,./~_+-".contains(c);
-            match text {
-                "" => Ok(None),
-                t if t.chars().all(known) => Ok(Some(t.to_string())),
-                t => Err(format!("{t:?} is no calendar expression")),
-            }
-        }
-    }
 }

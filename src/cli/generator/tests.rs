@@ -112,6 +112,29 @@ fn an_expression_that_is_none_is_told_and_left_out() {
     }
 }
 
+/// A word that systemd does not take would make the unit file bad, and keep the brain from starting with it.
+#[test]
+fn a_calendar_that_systemd_does_not_know_is_told_and_left_out() {
+    if std::process::Command::new("systemd-analyze").arg("--version").output().is_err() {
+        return eprintln!("skipped: a_calendar_that_systemd_does_not_know_is_told_and_left_out");
+    }
+    for (key, text) in [("timers.check", "\"hourlyy\""), ("timers.checksum", "\"25:00\""), ("fullsync", "[3, \"Mox\"]")]
+    {
+        let (made, complaints) = generated(&[("p.toml", &pair("/l", "/r", &format!("{key} = {text}")))]);
+        assert_eq!(complaints.len(), 1, "{complaints:?}");
+        let told = &complaints[0].message;
+        assert!(told.starts_with(&format!("/etc/psync/p.toml: {key}: ")) && told.contains("is no calendar"), "{told}");
+        let name = key.strip_prefix("timers.").unwrap_or(key);
+        let timer = &made[&format!("psync-{name}@p.timer")];
+        let times = lines(timer, "OnCalendar");
+        match key {
+            // The good one of two stays.
+            "fullsync" => assert_eq!(times, ["OnCalendar=", "OnCalendar=*-*-* 03:00:00"]),
+            _ => assert!(times.is_empty() && timer.contains("ConditionPathExists=!/"), "{timer}"),
+        }
+    }
+}
+
 #[test]
 fn paths_are_one_word_each() {
     for (root, word) in [

@@ -54,6 +54,7 @@ fn report(ancestor: &str, now: &str) -> Option<Change> {
         inline: None,
         like: None,
         below: 0,
+        young: 0,
     })
 }
 

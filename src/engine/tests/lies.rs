@@ -33,6 +33,7 @@ fn report(at: String, known: Option<Known>, after: Option<Entry>) -> Change {
         inline: None,
         like: None,
         below: 0,
+        young: 0,
     }
 }
 

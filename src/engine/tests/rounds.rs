@@ -49,6 +49,7 @@ fn written(seq: Seq, path: RelPath) -> Change {
         inline: None,
         like: None,
         below: 0,
+        young: 0,
     }
 }
 

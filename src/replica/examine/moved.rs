@@ -124,7 +124,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             read: false,
             inline: None,
             like: None,
-            below,
+            below: below.all,
+            young: below.young,
         })))
     }
 

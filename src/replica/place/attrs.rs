@@ -7,7 +7,7 @@ use crate::model::{
 };
 
 use super::super::Replica;
-use super::super::archive::{Archive, Row, Signature};
+use super::super::archive::{Archive, Row, Signature, Since};
 use super::super::batch::Placed;
 use super::super::disk::{Disk, Lease, NotSet, Own, Stat};
 use super::super::error::{At, ReplicaError};
@@ -108,9 +108,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             entry.content = row.entry.content;
         }
         self.forget_report(path);
-        let row = Row { node, parent: parent.node, name: parent.name, generation, entry, achieved, signature };
-        self.doubt_old_place(self.archive.node(node)?.as_ref(), &row)?;
-        self.put_row(&row)?;
+        let known = self.archive.node(node)?;
+        let since = known.as_ref().map_or(Since::Always, |known| known.since);
+        let name = parent.name;
+        let mut row = Row { node, parent: parent.node, name, generation, entry, achieved, signature, since };
+        self.doubt_old_place(known.as_ref(), &row)?;
+        self.put_row(&mut row)?;
         if row.signature.is_none() {
             self.dirty.insert(path.clone());
         }

@@ -43,11 +43,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let narrowed = if home.wider { self.narrow(object, path)? } else { None };
         let object = narrowed.as_ref().map_or(object, |(dir, name)| (dir, name));
         for attempt in 0..1000_u32 {
-            let digits = (attempt > 0).then(|| hash_digits(path, attempt));
-            let candidate = match &digits {
-                None => wanted.clone(),
-                Some(digits) => with_digits(&wanted, digits),
-            };
+            let candidate = if attempt == 0 { wanted.clone() } else { conflict::next_name(&wanted, path, attempt) };
             match self.disk.rename(object, (&home.dir, &candidate)) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 other => other.at(path, "keep a version")?,
@@ -138,22 +134,4 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         Ok(Some((stage, staged.name)))
     }
-}
-
-fn hash_digits(path: &RelPath, attempt: u32) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(path.as_bytes()).update(&attempt.to_le_bytes());
-    hasher.finalize().to_hex()[..4].to_owned()
-}
-
-/// Puts digits before the closing bracket of a conflict copy's name.
-fn with_digits(name: &Name, digits: &str) -> Name {
-    let bytes = name.as_bytes();
-    let at = bytes.iter().rposition(|b| *b == b')').unwrap_or(bytes.len());
-    let longer = [&bytes[..at], b" ", digits.as_bytes(), &bytes[at..]].concat();
-    Name::new(&longer).unwrap_or_else(|_| {
-        // No room: the digits take the place of the name's beginning.
-        let cut = [digits.as_bytes(), &bytes[(digits.len()).min(bytes.len() - 1)..]].concat();
-        Name::new(&cut).unwrap_or_else(|_| name.clone())
-    })
 }

@@ -258,7 +258,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let known = row.signature.is_some_and(|signature| signature.same_object(before));
         if known && let Ok(after) = self.disk.stat(dir, &row.name) {
             let signature = self.anew(before, &after);
-            self.put_row(&Row { signature, ..row })?;
+            self.put_row(&mut Row { signature, ..row })?;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         expect: &Expect,
     ) -> Result<Placed, ReplicaError> {
         let refused = || Ok(Placed::Refused(vec![from.clone(), path.clone()]));
-        let Some(row) = self.archive.node(node)? else { return refused() };
+        let Some(mut row) = self.archive.node(node)? else { return refused() };
         let (Some(old), Some(new)) = (self.open_parent(from)?, self.open_parent(path)?) else { return refused() };
         // What lies under the old name must be the node's object, edited or not: by its row, or as it was reported.
         let before = match self.disk.stat(&old.dir, &old.name) {
@@ -57,7 +57,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     return Ok(Placed::Refused(vec![]));
                 }
                 let former = self.archive.child(new.node, &new.name)?;
-                self.inherit_age(node, former.as_ref(), &victim);
+                if former.is_none() {
+                    row.since = row.since.after(self.made(&victim.btime));
+                }
                 match self.rename_over(generation, (from, &old), (path, &new), &before, &victim)? {
                     Swapped::Done => {}
                     Swapped::Busy => return Ok(Placed::Busy),
@@ -82,7 +84,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         self.forget_report(from);
         self.forget_report(path);
-        self.put_row(&Row { parent: new.node, name: new.name, generation, entry: entry.clone(), signature, ..row })?;
+        self.put_row(&mut Row {
+            parent: new.node,
+            name: new.name,
+            generation,
+            entry: entry.clone(),
+            signature,
+            ..row
+        })?;
         self.forget_orphaned_moves()?;
         self.rebase_reports(from, path);
         self.specials.moved(from, path);

@@ -55,7 +55,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let stat = self.disk.stat(&into, &new).at(&to, "stat")?;
         let signature = Some(Signature { ctime: Time::default(), ..Signature::of(&stat) });
-        self.put_row(&Row { parent, name, generation: intent.generation, signature, ..row })?;
+        self.put_row(&mut Row { parent, name, generation: intent.generation, signature, ..row })?;
         self.sync_parent(&to)
     }
 
@@ -124,7 +124,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stat = self.disk.stat_pin(&pin).at(&intent.path, "stat")?;
         let signature = Some(Signature { ctime: Time::default(), ..Signature::of(&stat) });
         let (node, generation, entry) = (intent.node, intent.generation, entry.clone());
-        self.put_row(&Row { node, parent, name: row_name, generation, entry, achieved, signature })?;
+        let since = if node == generation { self.came() } else { self.since_of(node)? };
+        self.put_row(&mut Row { node, parent, name: row_name, generation, entry, achieved, signature, since })?;
         self.sync_parent(&intent.path)
     }
 
@@ -133,7 +134,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         match row.signature.filter(|s| s.ino == stat.ino && s.btime != stat.btime) {
             Some(before) => {
                 let signature = Some(Signature { btime: stat.btime, ctime: Time::default(), ..before });
-                self.put_row(&Row { signature, ..row.clone() })
+                self.put_row(&mut Row { signature, ..row.clone() })
             }
             None => Ok(()),
         }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::model::{Attrs, Content, Entry, Hash, Name, Principal, RelPath, Side, Time, Xattrs};
 
-use super::super::archive::{Identity, Intent, Row, Signature, Tombstone, TrashItem};
+use super::super::archive::{Identity, Intent, Row, Signature, Since, Tombstone, TrashItem};
 
 /// Why a statement failed, or what it read is no archive's.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +119,7 @@ fn principal(columns: &Columns<'_>, at: usize) -> Result<Principal, Fault> {
 /// The columns of `rows` in the order in which all statements name them.
 pub const ROW: &str = r#"node, parent, name, generation, kind, size, hash, target, mode, user, "group", mtime, mtime_ns,
     xattrs, achieved, ino, btime, btime_ns, seen_size, seen_mtime, seen_mtime_ns, seen_ctime, seen_ctime_ns,
-    seen_mode, seen_uid, seen_gid"#;
+    seen_mode, seen_uid, seen_gid, since"#;
 
 /// Binds a row to the parameters of a statement, in the order of [`ROW`].
 pub fn bind_row(statement: &mut rusqlite::Statement<'_>, row: &Row) -> Result<(), Fault> {
@@ -147,6 +147,7 @@ pub fn bind_row(statement: &mut rusqlite::Statement<'_>, row: &Row) -> Result<()
     statement.raw_bind_parameter(13, attrs.mtime.nanos)?;
     statement.raw_bind_parameter(14, xattrs)?;
     statement.raw_bind_parameter(15, achieved)?;
+    statement.raw_bind_parameter(27, row.since.number())?;
     let Some(seen) = &row.signature else {
         return (16..=26).try_for_each(|at| Ok(statement.raw_bind_parameter(at, None::<i64>)?));
     };
@@ -207,6 +208,7 @@ pub fn read_row(columns: &Columns<'_>) -> Result<Row, Fault> {
         entry: Entry { content, attrs },
         achieved: unblob(columns, 14)?,
         signature,
+        since: Since::of_number(columns.get(26)?),
     })
 }
 
@@ -228,7 +230,7 @@ fn read_side(columns: &Columns<'_>) -> Result<Option<Side>, Fault> {
     }
 }
 
-/// Reads archive, peer, generation, confirmed, boot, root_ino, root_btime, root_btime_ns, filters, side, proven.
+/// Reads archive, peer, generation, confirmed, boot, root_ino, root_btime, root_btime_ns, filters, side, proven, met.
 pub fn read_identity(columns: &Columns<'_>) -> Result<Identity, Fault> {
     Ok(Identity {
         archive: array(columns, 0)?,
@@ -240,6 +242,7 @@ pub fn read_identity(columns: &Columns<'_>) -> Result<Identity, Fault> {
         filters: array(columns, 8)?,
         side: read_side(columns)?,
         proven: array(columns, 10)?,
+        met: columns.get(11)?,
     })
 }
 

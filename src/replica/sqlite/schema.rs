@@ -28,7 +28,8 @@ CREATE TABLE meta (
     root_btime_ns INTEGER NOT NULL,
     filters BLOB NOT NULL,
     side INTEGER NOT NULL DEFAULT 0,
-    proven BLOB NOT NULL DEFAULT x'00000000000000000000000000000000'
+    proven BLOB NOT NULL DEFAULT x'00000000000000000000000000000000',
+    met INTEGER NOT NULL DEFAULT 0 -- seconds since 1970
 );
 
 CREATE TABLE rows (
@@ -57,7 +58,8 @@ CREATE TABLE rows (
     seen_ctime_ns INTEGER,
     seen_mode INTEGER,
     seen_uid INTEGER,
-    seen_gid INTEGER
+    seen_gid INTEGER,
+    since INTEGER NOT NULL DEFAULT 0 -- seconds since 1970: made here then; below 0: came from the other side; 0: always here
 );
 CREATE UNIQUE INDEX rows_by_name ON rows (parent, name);
 CREATE INDEX rows_by_generation ON rows (generation);
@@ -174,7 +176,9 @@ pub fn upgrade(connection: &Connection, from: i64) -> rusqlite::Result<()> {
         connection.execute_batch(
             "ALTER TABLE meta ADD COLUMN proven BLOB NOT NULL DEFAULT x'00000000000000000000000000000000';
              UPDATE meta SET proven = boot;
-             ALTER TABLE intents ADD COLUMN parent INTEGER;",
+             ALTER TABLE intents ADD COLUMN parent INTEGER;
+             ALTER TABLE meta ADD COLUMN met INTEGER NOT NULL DEFAULT 0;
+             ALTER TABLE rows ADD COLUMN since INTEGER NOT NULL DEFAULT 0;",
         )?;
     }
     connection.execute_batch(&format!("PRAGMA user_version = {VERSION};"))

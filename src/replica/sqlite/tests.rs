@@ -6,7 +6,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::super::archive::samples::{attrs, dir_row, file_row, name, path};
-use super::super::archive::{path_of, row_at};
+use super::super::archive::{Since, path_of, row_at};
 use super::super::memory::MemoryArchive;
 use super::*;
 use crate::model::{Content, Entry, Principal, ROOT_NODE, RelPath};
@@ -57,6 +57,8 @@ fn any_row(dice: &mut Dice) -> Row {
     row.parent = 1 + dice.roll(NODES);
     row.name = any_name(dice);
     row.generation = dice.roll(30);
+    let when = 10 * (1 + dice.roll(4) as i64);
+    row.since = [Since::Always, Since::Made(when), Since::Came(when)][dice.roll(3) as usize];
     if dice.roll(4) == 0 {
         row.entry.content = Content::Link { target: (*b"../\xff").into() };
     }
@@ -165,6 +167,9 @@ fn all_answers(archive: &impl Archive) -> String {
     say(&archive.trash().unwrap());
     say(&archive.count_unproven().unwrap());
     say(&archive.files().unwrap());
+    for (when, most) in [(0, 9), (10, 3), (20, 2), (25, u64::MAX), (40, 1), (50, 9)] {
+        say(&archive.count_came(when, most).unwrap());
+    }
     let mut node = 0;
     while let Some(row) = archive.unproven(node).unwrap() {
         assert!(row.node > node && row.is_unproven(), "{row:?}");
@@ -309,6 +314,8 @@ fn an_archive_of_an_older_psync_is_brought_up_to_date() {
                             reason TEXT NOT NULL) WITHOUT ROWID;
         INSERT INTO trash VALUES (x'61', CAST('b/.psync/c' AS BLOB), 5, 6, 'deleted');
         ALTER TABLE meta DROP COLUMN proven;
+        ALTER TABLE meta DROP COLUMN met;
+        ALTER TABLE rows DROP COLUMN since;
         INSERT INTO intents VALUES (8, 2, x'62', x'63', 'remove', x'02050000');
         UPDATE meta SET boot = x'00112233445566778899aabbccddeeff';
         PRAGMA user_version = 1;";
@@ -400,6 +407,13 @@ fn a_hundred_thousand_rows() {
         assert_eq!(archive.child(row.parent, &row.name).unwrap().unwrap().node, n + 2);
     }
     rate("child", start);
+    let start = Instant::now();
+    let none = |n: &u64| archive.child(n / 50 * 50 + 2, &name("not there")).unwrap().is_none();
+    assert_eq!((0..ROWS).filter(none).count() as u64, ROWS);
+    rate("no child", start);
+    let start = Instant::now();
+    assert_eq!(archive.count_came(0, ROWS).unwrap(), 0);
+    rate("count what came", start);
     let start = Instant::now();
     let listed: usize = (0..ROWS / 50).map(|n| archive.children(n * 50 + 2).unwrap().len()).sum();
     assert_eq!(listed as u64, ROWS - ROWS / 50);

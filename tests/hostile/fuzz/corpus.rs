@@ -132,7 +132,8 @@ pub fn of(entry: &str, roll: &mut Roll) -> Vec<Vec<u8>> {
         ]),
         "control_reply" => {
             let desk = Desk::new("p", &Settings::default(), |_| {});
-            let status = control::answer(&desk, r#"{"command":"status"}"#).remove(0);
+            let status =
+                control::answer(&desk, r#"{"command":"status"}"#, psync::service::control::Caller::Owner).remove(0);
             vec![status.into_bytes(), br#"{"ok":"noted"}"#.to_vec(), br#"{"error":"x"}"#.to_vec()]
         }
         "blocks" => {

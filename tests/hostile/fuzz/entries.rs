@@ -17,7 +17,7 @@ use psync::link::handshake::{Hello, Role};
 use psync::link::pack::Unpacker;
 use psync::link::{LinkError, failure, relay};
 use psync::model::{Name, RelPath, Sums, Time, conflict, readable};
-use psync::replica::archive::{Archive, Identity, Row, Signature};
+use psync::replica::archive::{Archive, Identity, Row, Signature, Since};
 use psync::replica::metadata::acl::Acl;
 use psync::replica::metadata::owners::Owners;
 use psync::replica::sqlite::SqliteArchive;
@@ -228,6 +228,7 @@ fn row(node: u64, name: &str) -> Row {
         entry: psync::model::Entry { content, attrs: attrs.clone() },
         achieved: Some(attrs),
         signature: Some(signature),
+        since: Since::Came(1_700_000_000),
     }
 }
 
@@ -413,7 +414,8 @@ fn relay_words(bytes: &[u8]) {
 fn ssh_words(bytes: &[u8]) {
     let said: Vec<String> = text(bytes).lines().map(str::to_owned).collect();
     for error in [LinkError::Ended, LinkError::NotPsync { said: readable(bytes) }] {
-        let _ = failure::explain(&error, &said, None, Some("files2")).len();
+        let key = psync::config::host_key(&Settings::default());
+        let _ = failure::explain(&error, &said, None, &key, Some("files2")).to_string().len();
     }
 }
 
