@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Millis, RelPath};
+use crate::model::{Kind, Millis, RelPath};
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
@@ -52,6 +52,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.look_at_dirty(path, How::default(), now, &mut before)?;
             if self.troubles.contains_key(path) {
                 self.hold_back(path, said)?;
+            }
+        }
+        let gone: Vec<RelPath> = before.iter().filter_map(no_directory).cloned().collect();
+        for top in gone {
+            // It was found through a directory that has left this name: it lies elsewhere, perhaps where fewer may see it.
+            for path in self.hold_back(&top, said)? {
+                self.coalescer.later(&path, now, now);
             }
         }
         let told: BTreeSet<RelPath> = before.iter().filter_map(speaks_of).cloned().collect();
@@ -150,6 +157,16 @@ fn speaks_of(reply: &Reply) -> Option<&RelPath> {
     match reply {
         Reply::Report(change) => Some(&change.path),
         Reply::Clean { path } => Some(path),
+        _ => None,
+    }
+}
+
+/// The path of a report that no directory is there.
+fn no_directory(reply: &Reply) -> Option<&RelPath> {
+    match reply {
+        Reply::Report(change) if change.after.as_ref().is_none_or(|entry| entry.kind() != Kind::Dir) => {
+            Some(&change.path)
+        }
         _ => None,
     }
 }

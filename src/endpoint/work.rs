@@ -435,7 +435,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         // Whoever changes large files again and again keeps no scan from its turn.
         self.replica.begin_slice();
         let mut found = Found::default();
-        if let Some(mut scan) = self.scans.pop_front() {
+        // The root is watched by the first step of the full scan, and what lies in it only after that.
+        let begun = self.full_scan.as_ref().is_none_or(|scan| !scan.cursor.is_root());
+        if let Some(mut scan) = if begun { self.scans.pop_front() } else { None } {
             if !self.replica.scan(&mut scan, SCAN_SLICE, &mut found)? {
                 self.scans.push_front(scan);
             }

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 
 use inotify::{Inotify, WatchDescriptor, WatchMask, Watches};
 use rustix::event::EventfdFlags;
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use self::batch::Reader;
 use self::tree::Tree;
@@ -108,7 +108,7 @@ impl InotifyTree {
         if self.shared.ignores(path) {
             return Ok(());
         }
-        self.shared.covered().cover(path, dir)
+        self.shared.covered().cover(path, dir, ABOVE)
     }
 
     /// Counts the changes of one file's times, which make no [`Event`].
@@ -177,23 +177,29 @@ fn mask() -> WatchMask {
         | WatchMask::ONLYDIR
 }
 
+/// So many directories above one are covered with it, at most: deeper ones wait for the scan that comes by there.
+const ABOVE: usize = 64;
+
 impl Covered {
-    fn cover(&mut self, path: &RelPath, dir: BorrowedFd<'_>) -> io::Result<()> {
+    /// Covers a directory, and those above it that are not covered yet: a scan of a part of the tree may come before the full
+    /// one's turn.
+    fn cover(&mut self, path: &RelPath, dir: BorrowedFd<'_>, above: usize) -> io::Result<()> {
         let watch = self.kernel.add(link(dir), mask())?;
         let wd = watch.get_watch_descriptor_id();
-        let Some((parent, name)) = path.split() else {
+        let Some((parent, _)) = path.split() else {
             self.root = Some(dir.try_clone_to_owned()?);
             let old = self.tree.place_root(wd, watch);
             self.remove(old);
             return Ok(());
         };
-        // Asked after the watch is there: a rename from now on makes events that correct the place.
-        let above = match path.is_landmark() {
-            true => self.tree.lookup(&parent).filter(|_| self.lies_at(path, dir)),
-            false => self.above(dir, name.as_bytes()),
-        };
-        let placed = above.is_some_and(|above| self.tree.place(wd, watch.clone(), above, name.as_bytes()));
-        if placed {
+        let uncovered = |covered: &Self| !parent.is_root() && covered.tree.lookup(&parent).is_none();
+        if self.place(path, dir, &watch)
+            || (above > 0
+                && self.root.is_some()
+                && uncovered(self)
+                && self.cover_parent(&parent, dir, above - 1).is_ok()
+                && self.place(path, dir, &watch))
+        {
             return Ok(());
         }
         if !self.tree.contains(wd) {
@@ -203,6 +209,24 @@ impl Covered {
             io::ErrorKind::NotFound,
             "the directory was moved or removed, or lies in one that is not watched",
         ))
+    }
+
+    fn cover_parent(&mut self, parent: &RelPath, dir: BorrowedFd<'_>, above: usize) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let up = rustix::fs::openat(dir, "..", flags, Mode::empty())?;
+        self.cover(parent, up.as_fd(), above)
+    }
+
+    /// Notes where a watched directory lies; `false`: in none that is covered.
+    fn place(&mut self, path: &RelPath, dir: BorrowedFd<'_>, watch: &WatchDescriptor) -> bool {
+        let Some((parent, name)) = path.split() else { return false };
+        // Asked after the watch is there: a rename from now on makes events that correct the place.
+        let above = match path.is_landmark() {
+            true => self.tree.lookup(&parent).filter(|_| self.lies_at(path, dir)),
+            false => self.above(dir, name.as_bytes()),
+        };
+        let wd = watch.get_watch_descriptor_id();
+        above.is_some_and(|above| self.tree.place(wd, watch.clone(), above, name.as_bytes()))
     }
 
     /// The watched directory in which `dir` lies now under this name: whatever the paths are, their events tell of them.

@@ -309,6 +309,35 @@ fn a_path_that_is_out_of_date_is_refused() {
     assert_eq!(error, Err(io::ErrorKind::NotADirectory));
 }
 
+/// What a change of the other side's brings is scanned at once, perhaps before the scan at the start has come by above it.
+#[test]
+fn what_lies_above_is_watched_with_it() {
+    let stage = Stage::new();
+    fs::create_dir_all(stage.at("a/b/c/d")).expect("made");
+    stage.settle();
+    let watches = stage.tree.stats().watches;
+    stage.cover("a/b/c").expect("covered before what lies above it");
+    assert_eq!(stage.tree.stats().watches, watches + 3);
+    for file in ["a/f", "a/b/f", "a/b/c/f"] {
+        drop(File::create(stage.at(file)).expect("made"));
+        assert!(stage.drain().contains(&dirty(file, Appeared)), "{file}");
+    }
+    // The scan comes by later.
+    stage.cover_all("");
+    fs::rename(stage.at("a/b"), stage.at("b")).expect("moved");
+    stage.settle();
+    drop(File::create(stage.at("b/c/d/f")).expect("made"));
+    assert!(stage.drain().contains(&dirty("b/c/d/f", Appeared)));
+    // No place in the tree is believed that the kernel does not confirm.
+    fs::create_dir_all(stage.at("x/y/z")).expect("made");
+    stage.settle();
+    let dir = File::open(stage.at("x/y/z")).expect("open");
+    let watches = stage.tree.stats().watches;
+    assert!(stage.tree.cover(&rel("x/other/z"), dir.as_fd()).is_err());
+    assert!(stage.tree.cover(&rel("other/y/z"), dir.as_fd()).is_err());
+    assert!(stage.tree.stats().watches <= watches + 1, "{:?}", stage.tree.stats());
+}
+
 #[test]
 fn many_directories() {
     let stage = Stage::new();
