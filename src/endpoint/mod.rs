@@ -15,6 +15,7 @@ mod long;
 mod look;
 pub mod message;
 pub mod open;
+mod openings;
 mod policy;
 mod proofs;
 pub mod rsync;
@@ -145,6 +146,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     special: special::Told,
     troubles: BTreeMap<RelPath, Trouble>,
     long: long::Long,
+    openings: openings::Openings,
     /// Paths that appeared: directories among them are scanned.
     appeared: BTreeSet<RelPath>,
     /// Directories that a scan has entered while events of their making may still come: all in them was seen, or is told
@@ -215,6 +217,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             special: special::Told::default(),
             troubles: BTreeMap::new(),
             long: long::Long::default(),
+            openings: openings::Openings::default(),
             appeared: BTreeSet::new(),
             entered: BTreeMap::new(),
             arrivals: BTreeSet::new(),
@@ -495,6 +498,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.supplies.clear();
         self.copies.clear();
         self.leavers.clear();
+        self.openings.clear();
         self.readings.clear();
         self.proofs = proofs::Proofs::default();
         self.replica.stop_readings();

@@ -23,6 +23,8 @@ const WHO: [&str; 3] = ["alice", "bob", "a stranger"];
 const ALL: Eyes = 0b111;
 const READ: u32 = 4;
 const ENTER: u32 = 1;
+/// Whatever a directory's rights were, with these it only opens.
+const OPEN: u32 = 0o755;
 
 impl State {
     /// Who has this right to an object. An owner can give it to himself.
@@ -131,9 +133,17 @@ pub fn learn(disks: &[ModelDisk; 2], call: &Call) {
             }
         }
     }
-    // What users have replaced, closed or removed since may still be on its way.
-    for ((contents, side), place) in places.iter() {
-        world.show(contents, joined(disks, *side, &place.path) & place.itself);
+    // What users have replaced, closed or removed since may still be on its way. It is so before the directory above it is
+    // opened to everybody; who closes to some and opens to others, or makes a directory again, is not promised that order.
+    let in_order = match call {
+        Call::Chmod(_, mode) => *mode == OPEN,
+        Call::Chown(..) | Call::Rename(..) | Call::Mkdir(_) => false,
+        _ => true,
+    };
+    if !in_order {
+        for ((contents, side), place) in places.iter() {
+            world.show(contents, joined(disks, *side, &place.path) & place.itself);
+        }
     }
 }
 
@@ -145,8 +155,7 @@ pub struct Place {
     itself: Eyes,
 }
 
-/// Who will be able to come to `path` on a side once both sides are alike. On the way there whatever is opened may be so
-/// before what lies in it is closed, or removed: psync does not promise the order of these.
+/// Who will be able to come to `path` on a side once both sides are alike.
 fn joined(disks: &[ModelDisk; 2], side: Side, path: &RelPath) -> Eyes {
     let dirs = path.ancestors().filter(|dir| !dir.is_root());
     dirs.fold(ALL, |eyes, dir| eyes & joined_rights(disks, side, &dir, Kind::Dir, ENTER))
@@ -267,7 +276,12 @@ fn keepers(choices: &Choices, side: Side, alone: bool, maker: &mut Maker) -> Tas
             calls.push(Call::Chmod(file.clone(), 0o600));
             calls.extend(maker.write_calls(&file, *choices.pick(&[true, false])));
         }
-        7 => calls.push(Call::Chmod(top, *choices.pick(&[0o755, 0o711]))),
+        7 if choices.one_in(2) => {
+            let closing = [Call::Unlink(file.clone()), Call::Chmod(file.clone(), 0o600)];
+            calls.push(choices.pick(&closing).clone());
+            calls.push(Call::Chmod(top, OPEN));
+        }
+        7 => calls.push(Call::Chmod(top, *choices.pick(&[OPEN, OPEN, 0o711]))),
         8 => {
             let user = *choices.pick(&["alice", "bob"]);
             calls.push(Call::Chown(if choices.one_in(2) { top } else { file.clone() }, user));
