@@ -3,7 +3,7 @@
 //! The other direction is the usual one: what lies in a directory waits for the directory's word. So an opening waits for
 //! what is below it, and nothing below waits for an opening.
 
-use crate::model::{Change, Millis, RelPath, Side};
+use crate::model::{Millis, RelPath, Side};
 
 use super::{Engine, SideState, index};
 
