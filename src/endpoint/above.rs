@@ -64,12 +64,16 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let told: BTreeSet<RelPath> = before.iter().filter_map(speaks_of).cloned().collect();
         // They were looked at before their rights changed.
         forget_older(said, &told);
+        // What opens comes last: nobody waits for it, and it waits for what is told before it.
+        let opens = |reply: &mut Reply| matches!(reply, Reply::Report(change) if change.only_opens());
+        let last: Vec<Reply> = before.extract_if(.., opens).chain(said.extract_if(.., opens)).collect();
         if !changed.is_empty() {
             self.hold_back_below_untold(&above, said, now)?;
         }
         let first = said.iter().position(|reply| brings(reply).is_some()).unwrap_or(said.len());
         said.splice(first..first, before);
         in_order(said, &above);
+        said.extend(last);
         Ok(told)
     }
 
@@ -83,6 +87,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     ) -> Result<(), ReplicaError> {
         let other = self.replica.with_other_rights(above)?;
         for top in other.into_iter().filter_map(|(top, was_told)| was_told.then_some(top)) {
+            if self.openings.holds(&top) {
+                continue;
+            }
             for path in self.hold_back(&top, said)? {
                 self.coalescer.later(&path, now + SOON, now);
             }

@@ -56,6 +56,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.look_at_leaver(path, how, now, out)?;
         let how = How { patient: self.is_patient(path, now), ..how };
         let examined = self.replica.examine(path, how)?;
+        if !matches!(&examined, Examined::Changed(change) if change.after.is_some()) {
+            self.openings.forget(path);
+        }
         let fine = !matches!(examined, Examined::Problem(_) | Examined::Busy | Examined::Reading);
         // Looked at for another reason before that time is over, it has not waited.
         let noted = self.vanished.remove(path);
@@ -86,6 +89,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             {
                 self.replica.withdraw_report(path)?;
                 self.coalescer.later(path, self.when_room(now), now);
+            }
+            Examined::Changed(change) if self.opens_later(&change, now)? => {
+                if how.again {
+                    out.push(Reply::Clean { path: path.clone() });
+                }
             }
             Examined::Changed(change) => {
                 if change.after.as_ref().is_some_and(|e| e.kind() == Kind::Dir) && (!how.again || how.as_copy) {

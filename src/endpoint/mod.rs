@@ -15,6 +15,7 @@ mod long;
 mod look;
 pub mod message;
 pub mod open;
+mod openings;
 mod policy;
 mod proofs;
 mod root;
@@ -150,6 +151,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     tally: tally::Tally,
     troubles: BTreeMap<RelPath, Trouble>,
     long: long::Long,
+    openings: openings::Openings,
     /// Paths that appeared: directories among them are scanned.
     appeared: BTreeSet<RelPath>,
     /// Directories that a scan has entered while events of their making may still come: all in them was seen, or is told
@@ -220,6 +222,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             tally: tally::Tally::default(),
             troubles: BTreeMap::new(),
             long: long::Long::default(),
+            openings: openings::Openings::default(),
             appeared: BTreeSet::new(),
             entered: BTreeMap::new(),
             arrivals: BTreeSet::new(),
@@ -506,6 +509,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.supplies.clear();
         self.copies.clear();
         self.leavers.clear();
+        self.openings.clear();
         self.readings.clear();
         self.proofs = proofs::Proofs::default();
         self.tally.forget();

@@ -438,24 +438,26 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         // The root is watched by the first step of the full scan, and what lies in it only after that.
         let begun = self.full_scan.as_ref().is_none_or(|scan| !scan.cursor.is_root());
         if let Some(mut scan) = if begun { self.scans.pop_front() } else { None } {
-            if !self.replica.scan(&mut scan, SCAN_SLICE, &mut found)? {
-                self.scans.push_front(scan);
-            }
+            let done = self.replica.scan(&mut scan, SCAN_SLICE, &mut found)?;
             self.hold_contents(&mut found)?;
-            self.tell_found(found, now, out);
+            self.scans.push_front(scan);
+            self.tell_found(found, now, out)?;
+            if done {
+                self.scans.pop_front();
+            }
         } else if let Some(mut scan) = self.full_scan.take() {
             let done = self.replica.scan(&mut scan, SCAN_SLICE, &mut found)?;
-            self.tell_found(found, now, out);
+            let (cursor, files, bytes) = (scan.cursor.clone(), scan.files, scan.bytes);
+            self.full_scan = Some(scan);
+            self.tell_found(found, now, out)?;
             match done {
                 true => {
+                    self.full_scan = None;
                     self.covered = true;
                     self.replica.tree_was_compared();
-                    out.push(Reply::ScanDone { files: scan.files, bytes: scan.bytes });
+                    out.push(Reply::ScanDone { files, bytes });
                 }
-                false => {
-                    out.push(Reply::Cursor { path: scan.cursor.clone(), files: scan.files, bytes: scan.bytes });
-                    self.full_scan = Some(scan);
-                }
+                false => out.push(Reply::Cursor { path: cursor, files, bytes }),
             }
         }
         Ok(!self.scans.is_empty() || self.full_scan.is_some())
@@ -468,7 +470,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         held.iter().try_for_each(|change: &Change| self.replica.withdraw_report(&change.path))
     }
 
-    fn tell_found(&mut self, found: Found, now: Millis, out: &mut Vec<Reply>) {
+    fn tell_found(&mut self, found: Found, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         if self.entered.len() + found.entered.len() > ENTERED {
             self.entered.clear();
         }
@@ -496,7 +498,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
         }
         let begun = out.len();
-        out.extend(found.changes.into_iter().map(Reply::Report));
+        for change in found.changes {
+            // What lies in it comes later in this scan.
+            if !self.opens_later(&change, now)? {
+                out.push(Reply::Report(change));
+            }
+        }
         saves::copies_first(&mut out[begun..]);
+        Ok(())
     }
 }

@@ -54,6 +54,11 @@ impl Locks {
         self.held.contains_key(path)
     }
 
+    /// Whether an action in flight concerns something below this path.
+    pub fn holds_below(&self, path: &RelPath) -> bool {
+        self.held.range(path.clone()..).map(|(at, _)| at).take_while(|at| at.is_within(path)).any(|at| at != path)
+    }
+
     /// All paths that actions in flight concern.
     pub fn held(&self) -> impl Iterator<Item = &RelPath> {
         self.held.keys()

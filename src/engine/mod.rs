@@ -11,6 +11,7 @@ mod flight;
 pub mod locks;
 mod moves;
 mod news;
+mod openings;
 mod orders;
 mod places;
 mod plan;
@@ -138,6 +139,8 @@ struct SideState {
     inline: usize,
     /// `None`: the scan is done. Before its first word everything is ahead of it.
     cursor: Option<RelPath>,
+    /// When its scan came to its end.
+    scanned: Millis,
     /// What was made here and is on its way: deletions of this side may wait for it.
     creations: Creations,
     /// The question whether anything is left to look at, for what is gone and may turn up elsewhere: its number, and when
@@ -376,6 +379,7 @@ impl Engine {
             Reply::ScanDone { files, bytes } => {
                 let state = self.side(side);
                 state.cursor = None;
+                state.scanned = now;
                 if side == Side::Left && self.settings.dry_run {
                     self.holds = (files, bytes);
                 }
@@ -413,6 +417,7 @@ impl Engine {
                 };
                 if problem.is_some() {
                     self.stall_at(&path);
+                    self.wake_openings_above(&path);
                 }
                 self.tell(News::Problem { side, path, problem });
             }

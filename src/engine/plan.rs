@@ -81,6 +81,10 @@ impl Engine {
             self.behind.entry(above).or_default().insert(path.clone());
             return true;
         }
+        if self.opening_waits(path, now) {
+            self.stall_at(path);
+            return true;
+        }
         for side in Side::BOTH {
             let Some(change) = &changes[index(side)] else { continue };
             if self.is_ahead_of_scan(side, change) && changes[index(side.other())].is_none() {
@@ -116,8 +120,10 @@ impl Engine {
         let of = |side: &SideState| -> Option<RelPath> {
             let to_come = |to: Bound<&RelPath>| side.pending.range((Bound::Unbounded, to)).next_back().map(|(p, _)| p);
             let asked = |to: Bound<&RelPath>| side.asked.range((Bound::Unbounded, to)).next_back();
-            let both = [path.nearest_above(to_come), path.nearest_above(asked)];
-            both.into_iter().flatten().max().cloned()
+            // Nothing waits for a directory that lets more people in: that one waits itself.
+            let mut above = std::iter::successors(path.nearest_above(to_come), |at| at.nearest_above(to_come));
+            let pending = above.find(|at| !self.is_opening(at));
+            [pending, path.nearest_above(asked)].into_iter().flatten().max().cloned()
         };
         self.sides.iter().filter_map(of).max()
     }

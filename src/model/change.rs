@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::{Entry, Generation, NodeId, RelPath, Seq};
+use super::{Entry, Generation, Kind, NodeId, RelPath, Seq};
 
 /// What the reporting side's archive holds: one ancestor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,17 @@ pub struct Change {
     pub below: u64,
     /// How many of them, and of the object itself, users of the reporting side made within the last ten minutes.
     pub young: u64,
+}
+
+impl Change {
+    /// Whether a directory lets in more people than before, and keeps nobody out whom it let in.
+    pub fn only_opens(&self) -> bool {
+        let (Some(known), Some(after), None) = (&self.known, &self.after, &self.moved) else { return false };
+        let (was, is) = (&known.entry.attrs, &after.attrs);
+        let both = (known.entry.kind(), after.kind()) == (Kind::Dir, Kind::Dir);
+        let same = (&was.user, &was.group, &was.xattrs) == (&is.user, &is.group, &is.xattrs);
+        both && same && is.mode & !was.mode & 0o777 != 0 && was.mode & !is.mode & 0o777 == 0
+    }
 }
 
 /// One row as the archives exchange it: an ancestor, or with no entry a tombstone.

@@ -269,6 +269,12 @@ impl Coalescer {
         self.dirty.contains_key(path)
     }
 
+    /// Whether something below this path is dirty, by itself or in a scope.
+    pub fn is_dirty_below(&self, top: &RelPath) -> bool {
+        let mut dirty = self.dirty.range(top..).map(|(path, _)| path).take_while(|path| path.is_within(top));
+        dirty.any(|path| path != top) || self.scopes.iter().any(|scope| scope.is_within(top) || top.is_within(scope))
+    }
+
     /// Whether nothing is dirty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -169,7 +169,7 @@ fn a_one_time_run_ends_whatever_users_do() {
         let once = pair.sync_once();
         let acts = player.end();
         println!("{what}: {acts} times, exit code {}\n{}", once.code(), once.stderr);
-        assert!(acts > 10, "{what}: only {acts} times");
+        assert!(acts > 0, "{what}: never while psync ran");
         let told = once.stderr.contains("all the time");
         assert!([0, 8].contains(&once.code()), "{what}: {}{}", once.code(), pair.story());
         assert!(!told || once.code() == 8, "{what}{}", pair.story());

@@ -89,7 +89,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 29] = [
+const FOUND: [(u64, &str); 31] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -119,6 +119,8 @@ const FOUND: [(u64, &str); 29] = [
     (23978, "a directory that was moved away was removed for the file in its place, and met itself as a conflict"),
     (151469, "a file got its row in a directory that had been renamed meanwhile, and was not there any more"),
     (1446699, "what a user wrote into a file that was shown for a moment and taken back was thrown away with it"),
+    (11305, "a directory was opened before what its user had removed in it was gone"),
+    (32261, "a scan told a file by the name that its directory had left before it was closed to others"),
 ];
 
 #[test]

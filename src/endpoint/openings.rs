@@ -1,0 +1,79 @@
+//! Openings: a directory that lets more people in is told after what was done below it.
+//!
+//! Whoever closes, empties or removes a file and then opens the directory above it may count on that order. But the file may
+//! be quiet, may wait for its re-creation, or may not have been scanned yet when the directory is looked at. So the directory
+//! is looked at again until nothing below is to be looked at any more; a file that somebody keeps open, and users who never
+//! rest, hold it for a while only.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Change, Millis, RelPath};
+use crate::replica::archive::Archive;
+use crate::replica::disk::Disk;
+use crate::replica::error::ReplicaError;
+
+use super::Endpoint;
+
+/// It is looked at again after so long, in milliseconds.
+const AGAIN: Millis = 50;
+/// After the end of a full scan it waits at most so long, in milliseconds: longer than what vanished and what is quiet.
+const LONGEST: Millis = 3_000;
+/// Directories that wait at a time; more are told at once.
+const MOST: usize = 10_000;
+
+/// Directories that wait, and until when.
+#[derive(Debug, Default)]
+pub(super) struct Openings(BTreeMap<RelPath, Millis>);
+
+impl Openings {
+    pub fn holds(&self, path: &RelPath) -> bool {
+        self.0.contains_key(path)
+    }
+
+    /// It is looked at: until when it waits, if it does.
+    fn take(&mut self, path: &RelPath) -> Option<Millis> {
+        self.0.remove(path)
+    }
+
+    /// It is told, or there is nothing to be told.
+    pub fn forget(&mut self, path: &RelPath) {
+        self.0.remove(path);
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl<D: Disk, A: Archive> Endpoint<D, A> {
+    /// Whether the report of a directory is not said yet: it opens, and something below it is to be looked at. It is looked at
+    /// again then.
+    pub(super) fn opens_later(&mut self, change: &Change, now: Millis) -> Result<bool, ReplicaError> {
+        let path = &change.path;
+        let since = self.openings.take(path);
+        let scanned = self.full_scan.is_none();
+        // What a full scan has found is dealt with after it, and the wait begins then.
+        let until = since.filter(|_| scanned).unwrap_or(now + LONGEST);
+        let room = self.openings.0.len() < MOST;
+        if !change.only_opens() || !room || now >= until || !self.is_busy_below(path) {
+            return Ok(false);
+        }
+        self.openings.0.insert(path.clone(), until);
+        self.replica.withdraw_report(path)?;
+        self.coalescer.later(path, now + AGAIN, now);
+        Ok(true)
+    }
+
+    /// Whether something below is to be looked at.
+    fn is_busy_below(&self, top: &RelPath) -> bool {
+        let meets = |scope: &RelPath| scope.is_within(top) || top.is_within(scope);
+        let below = |path: &RelPath| path.is_below(top);
+        let mut dirty = self.replica.dirty.range(top.clone()..).take_while(|path| path.is_within(top));
+        self.full_scan.is_some()
+            || self.coalescer.is_dirty_below(top)
+            || dirty.any(|path| below(path))
+            || self.readings.iter().any(|(path, _)| below(path))
+            || self.scans.iter().any(|scan| meets(&scan.scope))
+            || self.replica.unscanned.iter().any(meets)
+    }
+}
