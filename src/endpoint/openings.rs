@@ -71,7 +71,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let mut dirty = self.replica.dirty.range(top.clone()..).take_while(|path| path.is_within(top));
         self.full_scan.is_some()
             || self.coalescer.is_dirty_below(top)
-            || dirty.any(|path| below(path))
+            || dirty.any(below)
             || self.readings.iter().any(|(path, _)| below(path))
             || self.scans.iter().any(|scan| meets(&scan.scope))
             || self.replica.unscanned.iter().any(meets)
