@@ -55,6 +55,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         self.look_at_leaver(path, how, now, out)?;
         let how = How { patient: self.is_patient(path, now), ..how };
+        let told = self.replica.tells_a_directory(path);
         let examined = self.replica.examine(path, how)?;
         if !matches!(&examined, Examined::Changed(change) if change.after.is_some()) {
             self.openings.forget(path);
@@ -144,6 +145,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
                 self.trouble(path, now);
                 out.push(Reply::Problem { path: path.clone(), problem: Some(problem) });
+            }
+            // What lies in a directory passes a word of its opening: that is taken back first.
+            Examined::Same if told && !how.again => {
+                self.coalescer.clean(path);
+                self.take_back(path, out)?;
             }
             Examined::Same | Examined::Known | Examined::Excluded => {
                 self.coalescer.clean(path);

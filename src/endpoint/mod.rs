@@ -6,6 +6,7 @@ mod above;
 pub mod admit;
 pub mod agent;
 pub mod backlog;
+mod begin;
 mod checks;
 mod damage;
 mod doctor;
@@ -52,7 +53,7 @@ use crate::watch::coalesce::{self, Coalescer};
 use crate::watch::{Event, Hint};
 
 use message::survey::Answer;
-use message::{Hello, Reply, Request, Start};
+use message::{Reply, Request, Start};
 use policy::{Own, Policy, Refusal};
 use serve::Tuning;
 pub use tally::Waiting;
@@ -547,56 +548,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             out.push(Reply::Halt { reason });
         }
         Ok(true)
-    }
-
-    fn hello(&self) -> Result<Hello, ReplicaError> {
-        let identity = &self.replica.identity;
-        let root = self.replica.root()?;
-        Ok(Hello {
-            archive: identity.archive,
-            peer: identity.peer,
-            generation: identity.generation,
-            confirmed: identity.confirmed,
-            fresh: self.fresh,
-            rebooted: self.replica.is_rebooted(),
-            rows: self.replica.count_rows()?,
-            came: self.replica.count_came()?,
-            top_entries: root.entries,
-            side: identity.side,
-            exchanged: root.exchanged,
-            filters: self.filters,
-            clock: self.replica.clock(),
-            watching: self.covered && self.full_scan.is_none(),
-        })
-    }
-
-    fn go(&mut self, peer: [u8; 16], scan: bool, whole: bool, now: Millis) -> Result<(), ReplicaError> {
-        let lessons = std::mem::take(&mut self.lessons);
-        if !self.replica.is_a_tree(&lessons)? {
-            self.policy.end();
-            self.refused = Some("the other side teaches rows that lie in each other".to_owned());
-            return Ok(());
-        }
-        if !lessons.is_empty() {
-            self.replica.learn(&lessons)?;
-            self.replica.commit()?;
-        }
-        self.replica.meet_peer(peer)?;
-        self.fresh = false;
-        self.reporting = true;
-        self.last_progress = now;
-        self.replica.reopen_reports()?;
-        self.proofs.begin(now);
-        self.begin_special();
-        self.replica.unscanned.append(&mut self.long.again());
-        if scan || !self.covered {
-            // The full scan comes by everywhere, and enters each directory from its parent, which is watched by then.
-            self.replica.unscanned.clear();
-            self.scans.clear();
-            self.entered.clear();
-            self.full_scan = Some(Scan::new(RelPath::root()).full().attaching(if whole { SCAN_INLINE } else { 0 }));
-        }
-        Ok(())
     }
 
     fn apply(&mut self, generation: Generation, mut apply: Apply, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {

@@ -383,6 +383,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
     }
 
+    /// Whether the brain was told of a directory under this name, and has not answered yet.
+    pub(crate) fn tells_a_directory(&self, path: &RelPath) -> bool {
+        let seen = self.reported.get(path).and_then(|reported| reported.seen.as_ref());
+        seen.is_some_and(|seen| matches!(seen.content, Content::Dir))
+    }
+
     /// The path is not open any more.
     pub(crate) fn forget_report(&mut self, path: &RelPath) {
         let Some(reported) = self.reported.remove(path) else { return };
