@@ -34,6 +34,10 @@ fn on_a_full_disk_deletions_and_moves_go_on() {
     let Some(_mounted) = small_ext4(&disk, 1024) else { return };
     pair.right = disk.join("root");
     mkdir(&pair.right);
+    // More than half of the tree goes at once.
+    let config = pair.beside("psync.toml");
+    write(&config, "max_delete = \"0%\"\n");
+    let mut pair = pair.with(&["--config", config.to_str().unwrap()]);
     let file = |root: &Path, n: usize| root.join(format!("dir{}/file{n}", n % 10));
     for n in 0..2000 {
         plant(file(&pair.left, n), format!("text {n}\n"));

@@ -83,7 +83,11 @@ fn an_ad_hoc_pair_over_ssh() {
     psync.args(["-s", "--config", file.to_str().unwrap(), "-r", &host]).arg(&pair.left).arg(pair.beside("no such"));
     let once = run_to_end(psync);
     assert_eq!(once.code(), 2, "{}", once.stderr);
-    assert!(once.stderr.contains("link down: root ") && once.stderr.contains("does not exist"), "{}", once.stderr);
+    assert!(
+        once.stderr.contains("link down: 127.0.0.1: root ") && once.stderr.contains("does not exist"),
+        "{}",
+        once.stderr
+    );
 }
 
 /// Neither an option of the user's own nor one of a file lets a stranger be the other host.
