@@ -159,8 +159,8 @@ fn what_is_gone_before_it_is_recorded_was_young() {
         };
         ask(start());
         ask(go());
-        // What is made in the very second of their meeting was there before.
-        std::thread::sleep(std::time::Duration::from_millis(1100));
+        // What is made in the very tick of their meeting was there before.
+        std::thread::sleep(std::time::Duration::from_millis(20));
         let file = root.path().join("f");
         std::fs::write(&file, "text").expect("written");
         let look = || Request::Examine { path: path("f"), as_copy: false };

@@ -226,7 +226,7 @@ pub struct Identity {
     pub side: Option<Side>,
     /// Digest of the filters that were in force.
     pub filters: [u8; 32],
-    /// Seconds since 1970 when it met its peer: what was here then counts as old. Below 0 until both have been equal once.
+    /// Milliseconds since 1970 when it met its peer: what was here then counts as old. Below 0 until both have been equal once.
     pub met: i64,
 }
 

@@ -392,6 +392,10 @@ pub trait Disk {
     }
     /// Names this run of the machine: changes with every boot.
     fn boot_id(&self) -> [u8; 16];
-    /// Seconds since 1970, for names and trash dates only.
-    fn wall_clock(&self) -> i64;
+    /// The time of day, which may be set back.
+    fn wall_time(&self) -> Time;
+    /// Its seconds since 1970.
+    fn wall_clock(&self) -> i64 {
+        self.wall_time().secs
+    }
 }

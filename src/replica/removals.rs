@@ -51,6 +51,11 @@ impl Removals {
     }
 }
 
+/// Milliseconds since 1970: to the second, much that is made right after both sides met would count as met.
+pub(super) fn millis(time: &Time) -> i64 {
+    time.secs.saturating_mul(1000).saturating_add(i64::from(time.nanos / 1_000_000))
+}
+
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// A session begins. What was removed in an earlier one counts on, unless the administrator accepts what comes.
     pub fn begin_removals(&mut self, accepted: bool) -> Result<(), ReplicaError> {
@@ -173,9 +178,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// What users of this side made and psync meets now for the first time. What was here when both sides met counts as always
     /// here, though it may be a minute old: it is what they met for.
     pub(crate) fn made(&self, born: &Time) -> Since {
-        let now = self.disk.wall_clock();
-        let when = if *born == Time::default() { now } else { born.secs.min(now) };
-        if when > self.identity.met.saturating_abs() { Since::Made(when) } else { Since::Always }
+        let now = self.disk.wall_time();
+        let when = if *born == Time::default() { now } else { (*born).min(now) };
+        if millis(&when) > self.identity.met.saturating_abs() { Since::Made(when.secs) } else { Since::Always }
     }
 
     /// What comes from the other side at this moment. What a first sync brings is what the two met for.

@@ -8,6 +8,7 @@ use super::disk::{Disk, Lease, Leased};
 use super::error::{At, ReplicaError};
 use super::examine::above_is_gone;
 use super::place::Met;
+use super::removals::millis;
 
 /// The root as a session finds it.
 pub struct Root {
@@ -70,7 +71,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if self.identity.peer != peer {
             self.identity.peer = peer;
             self.identity.side = Some(self.settings.side);
-            self.identity.met = -self.disk.wall_clock().max(1);
+            self.identity.met = -millis(&self.disk.wall_time()).max(1);
             self.commit()?;
         }
         Ok(())

@@ -363,8 +363,8 @@ fn who_made_it_may_remove_it() {
     for again in [false, true] {
         for own in [true, false] {
             let mut pair = settled();
-            // What is made in the very second in which both sides met counts as there before.
-            std::thread::sleep(Duration::from_millis(1100));
+            // What is made in the very tick in which both sides met counts as there before.
+            std::thread::sleep(Duration::from_millis(20));
             pair.run();
             for n in 0..400 {
                 plant(pair.right.join(format!("new{n}")), format!("new {n}\n"));

@@ -76,7 +76,10 @@ pub fn is_hostile(seed: u64) -> bool {
 pub fn history(seed: u64, choices: &Choices) -> History {
     let crashes = choices.one_in(3);
     let profile = Profile { hostile: true, crashes, events: choices.one_in(4), ..Profile::default() };
-    let right = Features { keeps_acls: choices.one_in(2), ..Features::default() };
+    let keeps_acls = choices.one_in(2);
+    // By the seed, so that the choices stay the same: this side's disk holds no capabilities.
+    let no_xattrs = (seed / EVERY) % 4 == 1;
+    let right = Features { keeps_acls, no_xattrs, ..Features::default() };
     let left = Features { gives_acls: right.keeps_acls, ..Features::default() };
     let mut value = 0;
     let mut maker = Maker { choices, value: &mut value, unique_sizes: false, home: None };

@@ -60,11 +60,13 @@ pub fn boot_id() -> [u8; 16] {
         .unwrap_or_default()
 }
 
-/// Seconds since 1970.
-pub fn wall() -> i64 {
+/// The time since 1970; before it, in whole seconds.
+pub fn wall() -> Time {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |secs| -secs),
+        Ok(since) => Time { secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() },
+        Err(before) => {
+            Time { secs: i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |secs| -secs), nanos: 0 }
+        }
     }
 }
 
@@ -98,7 +100,7 @@ mod tests {
 
     #[test]
     fn what_is_recent() {
-        let now = wall();
+        let now = wall().secs;
         // The last one was looked at in its second's last moment, a second ago.
         let all = [(now + 5, 7, true), (now, 7, true), (now - 10, 7, false), (-5, 0, false), (now - 1, 0, true)];
         for (secs, nanos, expected) in all {

@@ -667,7 +667,7 @@ impl Disk for RealDisk {
         self.boot
     }
 
-    fn wall_clock(&self) -> i64 {
+    fn wall_time(&self) -> Time {
         clock::wall()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use psync::model::{Attrs, Kind, Name, OwnerNumber, Principal, RelPath, Side, Xattrs};
+use psync::model::{Attrs, Kind, Name, OwnerNumber, Principal, RelPath, Side, Time, Xattrs};
 use psync::replica::disk::{Disk, Inodes, Lease, Leased, NotSet, Own, Space, Stat};
 use psync::replica::metadata::CAPABILITY;
 use psync::watch::Hint;
@@ -761,8 +761,8 @@ impl Disk for ModelDisk {
         [self.state.borrow().boot as u8; 16]
     }
 
-    fn wall_clock(&self) -> i64 {
-        self.state.borrow().wall_nanos().div_euclid(1_000_000_000) as i64
+    fn wall_time(&self) -> Time {
+        time_of(self.state.borrow().wall_nanos())
     }
 }
 
