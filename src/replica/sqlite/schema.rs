@@ -13,7 +13,7 @@ use crate::replica::archive::IntentStep;
 /// "psyn", where `file(1)` and we look.
 const APPLICATION_ID: i64 = 0x7073_796e;
 /// The schema that this psync writes, and the highest that it reads.
-pub const VERSION: i64 = 3;
+pub const VERSION: i64 = 4;
 
 const TABLES: &str = r#"
 CREATE TABLE meta (
@@ -176,8 +176,12 @@ pub fn upgrade(connection: &Connection, from: i64) -> rusqlite::Result<()> {
         connection.execute_batch(
             "ALTER TABLE meta ADD COLUMN proven BLOB NOT NULL DEFAULT x'00000000000000000000000000000000';
              UPDATE meta SET proven = boot;
-             ALTER TABLE intents ADD COLUMN parent INTEGER;
-             ALTER TABLE meta ADD COLUMN met INTEGER NOT NULL DEFAULT 0;
+             ALTER TABLE intents ADD COLUMN parent INTEGER;",
+        )?;
+    }
+    if from < 4 {
+        connection.execute_batch(
+            "ALTER TABLE meta ADD COLUMN met INTEGER NOT NULL DEFAULT 0;
              ALTER TABLE rows ADD COLUMN since INTEGER NOT NULL DEFAULT 0;",
         )?;
     }

@@ -259,7 +259,7 @@ fn foreign_newer_and_damaged_files_are_refused_and_left_alone() {
         ("zeros", vec![0; 8192], "no archive of psync"),
         ("another program", with("CREATE TABLE t (x)"), "another program's database"),
         ("another program's empty one", with("PRAGMA user_version = 5"), "another program's database"),
-        ("newer", newer, "newer psync (schema 99, this one knows 3)"),
+        ("newer", newer, "newer psync (schema 99, this one knows 4)"),
         ("older than any", older, "another program's database"),
         ("overwritten", no_pages, "damaged"),
     ];
@@ -333,6 +333,23 @@ fn an_archive_of_an_older_psync_is_brought_up_to_date() {
         // What was recorded in that boot was compared in it as well, as far as the older psync knew.
         let identity = archive.identity().unwrap();
         assert_eq!((identity.proven, identity.boot[15]), (identity.boot, 0xff));
+    }
+}
+
+#[test]
+fn an_archive_of_the_version_before_is_brought_up_to_date() {
+    let (_dir, file) = place();
+    let (mut archive, _) = SqliteArchive::open(&file, ROOT).unwrap();
+    let before = file_row(2, ROOT_NODE, "kept", 1);
+    archive.put(&Row { since: Since::Came(1_700_000_000), ..before.clone() }).unwrap();
+    archive.commit().unwrap();
+    drop(archive);
+    let old = "ALTER TABLE meta DROP COLUMN met; ALTER TABLE rows DROP COLUMN since; PRAGMA user_version = 3;";
+    Connection::open(&file).unwrap().execute_batch(old).unwrap();
+    for _ in 0..2 {
+        let archive = reopen(&file);
+        assert_eq!(archive.node(2).unwrap(), Some(Row { since: Since::Always, ..before.clone() }));
+        assert_eq!(archive.identity().unwrap().met, 0);
     }
 }
 
