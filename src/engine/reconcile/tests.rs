@@ -158,7 +158,8 @@ fn every_cell_in_both_directions() {
         ("a", "d", "bb", "from L =c keep R"),
         // Met for the first time.
         ("-", "d", "d", "from L =="),
-        ("-", "d+x", "d", "from L =a"),
+        // Neither lets in whom the other kept out.
+        ("-", "d+x", "d", "from L aa"),
         ("-", "a", "a", "from L =="),
         ("-", "a?", "a?", "from L =="),
         ("-", "a?@5", "a?@6", "compare"),
