@@ -161,7 +161,7 @@ fn nobody_sees(left: bool) {
 #[test]
 fn a_directory_that_is_open_on_one_side_opens_nothing_on_the_other() {
     for (private_left, at_once) in [(true, true), (false, true), (true, false), (false, false)] {
-        let mut pair = Pair::new();
+        let pair = Pair::new();
         let (here, there) = match private_left {
             true => (pair.left.clone(), pair.right.clone()),
             false => (pair.right.clone(), pair.left.clone()),
