@@ -58,6 +58,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.hold_back(path, said)?;
             }
         }
+        // Where another directory lies that only opens, what lies in it goes first.
+        let left = left.into_iter().filter(|top| !self.openings.holds(top));
         let gone: Vec<RelPath> = before.iter().filter_map(no_directory).cloned().chain(left).collect();
         for top in gone {
             // It was found through a directory that has left this name: it lies elsewhere, perhaps where fewer may see it.
