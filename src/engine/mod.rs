@@ -419,7 +419,10 @@ impl Engine {
                     self.stall_at(&path);
                     self.wake_openings_above(&path);
                 }
-                self.tell(News::Problem { side, path, problem });
+                // What was given up stays so until the run ends, whatever else is wrong with it, or not any more.
+                if !self.round.is_restless(&path) {
+                    self.tell(News::Problem { side, path, problem });
+                }
             }
             Reply::NotSet { counts } => self.tell(News::NotSet { side, counts }),
             Reply::Unproven { files } => self.tell(News::Unproven { side, files }),

@@ -99,6 +99,15 @@ fn a_one_time_run_leaves_alone_what_is_written_again_and_again() {
         }
         let what = format!("once {once}, {outcome:?}: {applied} applied");
         assert_eq!(told.iter().filter(|news| is_problem(news)).count(), usize::from(once), "{what}");
+        if once {
+            // That something else was wrong with it, and is not any more, does not end that.
+            let other = Problem { path: path("f"), kind: ProblemKind::Busy, detail: "open".to_owned() };
+            for problem in [Some(other), None] {
+                let reply = Input::Reply(Side::Left, Reply::Problem { path: path("f"), problem });
+                let news = play(&mut session, reply, 60_000, &outcome, true).1;
+                assert!(!news.iter().any(|news| matches!(news, News::Problem { .. })), "{what}: {news:?}");
+            }
+        }
         let ended = told.iter().any(|news| matches!(news, News::InSync { .. } | News::RoundOver { .. }));
         assert!(ended, "{what}: it never ends");
         match once {
