@@ -13,6 +13,7 @@ use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 use crate::replica::examine::How;
+use crate::replica::rights::Differs;
 
 use super::Endpoint;
 use super::message::Reply;
@@ -40,7 +41,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if above.is_empty() {
             return Ok(BTreeSet::new());
         }
-        let mut changed: BTreeSet<RelPath> = self.replica.with_other_rights(&above)?.into_keys().collect();
+        let other = self.replica.with_other_rights(&above)?;
+        let left: Vec<RelPath> =
+            other.iter().filter(|(_, how)| **how == Differs::Left).map(|(path, _)| path.clone()).collect();
+        let mut changed: BTreeSet<RelPath> = other.into_keys().collect();
         for path in &above {
             if self.coalescer.take_now(path) | self.replica.dirty.remove(path) {
                 changed.insert(path.clone());
@@ -54,7 +58,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.hold_back(path, said)?;
             }
         }
-        let gone: Vec<RelPath> = before.iter().filter_map(no_directory).cloned().collect();
+        // Where another directory lies that only opens, what lies in it goes first.
+        let left = left.into_iter().filter(|top| !self.openings.holds(top));
+        let gone: Vec<RelPath> = before.iter().filter_map(no_directory).cloned().chain(left).collect();
         for top in gone {
             // It was found through a directory that has left this name: it lies elsewhere, perhaps where fewer may see it.
             for path in self.hold_back(&top, said)? {
@@ -86,7 +92,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         now: Millis,
     ) -> Result<(), ReplicaError> {
         let other = self.replica.with_other_rights(above)?;
-        for top in other.into_iter().filter_map(|(top, was_told)| was_told.then_some(top)) {
+        for (top, _) in other.into_iter().filter(|(_, how)| *how == Differs::Rights { told: true }) {
             if self.openings.holds(&top) {
                 continue;
             }

@@ -146,11 +146,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.trouble(path, now);
                 out.push(Reply::Problem { path: path.clone(), problem: Some(problem) });
             }
-            // What lies in a directory passes a word of its opening: that is taken back first.
-            Examined::Same if told && !how.again => {
-                self.coalescer.clean(path);
-                self.take_back(path, out)?;
-            }
+            // What lies in a directory passes a word of its opening: its row is told in place of that first. The other side's
+            // row may be a later one, so to take the word back would not do.
+            Examined::Same if told && !how.again => return self.look(path, How { again: true, ..how }, now, out),
             Examined::Same | Examined::Known | Examined::Excluded => {
                 self.coalescer.clean(path);
                 if how.again {

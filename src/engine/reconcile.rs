@@ -293,7 +293,11 @@ fn agreed_attrs(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Know
         _ => {
             let newer = newer(a, b);
             let other = if std::ptr::eq(newer, a) { b } else { a };
-            merge::joined(&newer.attrs, &other.attrs)
+            let mut attrs = merge::joined(&newer.attrs, &other.attrs);
+            if a.kind() == Kind::Dir {
+                attrs.mode = merge::narrower(Kind::Dir, attrs.mode, other.attrs.mode);
+            }
+            attrs
         }
     }
 }
@@ -303,11 +307,11 @@ fn merge_attrs(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: &Known) -> At
     let base = |view: &View| view.known.map_or(ancestor.entry.attrs.clone(), |k| k.entry.attrs.clone());
     let (left_base, right_base) = (base(l), base(r));
     if left_base == right_base {
-        return merge::merged(&left_base, &a.attrs, &b.attrs);
+        return merge::merged(a.kind(), &left_base, &a.attrs, &b.attrs);
     }
     // Disagreeing archives: what a side changed since its own ancestor goes over the later agreement.
-    let right = merge::merged(&right_base, &b.attrs, &ancestor.entry.attrs);
-    merge::merged(&left_base, &a.attrs, &right)
+    let right = merge::merged(a.kind(), &right_base, &b.attrs, &ancestor.entry.attrs);
+    merge::merged(a.kind(), &left_base, &a.attrs, &right)
 }
 
 /// Ancestor unknown, equal size and mtime: taken for equal without reading. But for what was written of late, or has

@@ -1,7 +1,7 @@
 //! Merging attributes, each by itself.
 
 use super::rights::CAPABILITY;
-use super::{Attrs, Xattrs};
+use super::{Attrs, Kind, Xattrs};
 
 /// The attributes that an object stands for: what this side holds where it was changed since `achieved`,
 /// what was `agreed` where it was not (and perhaps never could be held here).
@@ -9,9 +9,13 @@ pub fn carried(live: &Attrs, achieved: &Attrs, agreed: &Attrs) -> Attrs {
     three_way(achieved, live, agreed)
 }
 
-/// Both sides' attributes, given what they last agreed on; where both changed one, the left's.
-pub fn merged(ancestor: &Attrs, left: &Attrs, right: &Attrs) -> Attrs {
-    three_way(ancestor, left, right)
+/// Both sides' attributes, given what they last agreed on; where both changed one, the left's, and of the mode what both allow.
+pub fn merged(kind: Kind, ancestor: &Attrs, left: &Attrs, right: &Attrs) -> Attrs {
+    let mut merged = three_way(ancestor, left, right);
+    if left.mode != ancestor.mode && right.mode != ancestor.mode {
+        merged.mode = narrower(kind, left.mode, right.mode);
+    }
+    merged
 }
 
 /// The attributes of two objects that were never agreed on: the first's, with the extended attributes that only the second
@@ -22,6 +26,18 @@ pub fn joined(first: &Attrs, second: &Attrs) -> Attrs {
         joined.xattrs.entry(name.clone()).or_insert_with(|| value.clone());
     }
     joined
+}
+
+/// The mode of two objects whose modes nobody brought together: the first's. But a class of users of which either kept out
+/// readers may do no more than both let it do. What lies in a directory was made under the mode of its own side.
+pub fn narrower(kind: Kind, first: u32, second: u32) -> u32 {
+    // To read; and to enter, if it is a directory.
+    let sees = if kind == Kind::Dir { 0o5 } else { 0o4 };
+    let class = |shift: u32| {
+        let (own, other) = (first >> shift & 7, second >> shift & 7);
+        (if own & !other & sees != 0 { own & other } else { own }) << shift
+    };
+    first & !0o077 | class(3) | class(0)
 }
 
 /// Takes `first` where it differs from `base`, else `second`.
@@ -73,9 +89,13 @@ mod tests {
         let base = attrs(0o644, 1, 10, &[("user.a", "1"), ("user.b", "1")]);
         let left = attrs(0o600, 1, 10, &[("user.a", "2"), ("user.b", "1")]);
         let right = attrs(0o640, 2, 20, &[("user.a", "3"), ("user.c", "9")]);
-        assert_eq!(merged(&base, &left, &right), attrs(0o600, 2, 20, &[("user.a", "2"), ("user.c", "9")]));
-        assert_eq!(merged(&base, &base, &right), right);
-        assert_eq!(merged(&base, &left, &base), left);
+        let file = |left: &Attrs, right: &Attrs| merged(Kind::File, &base, left, right);
+        assert_eq!(file(&left, &right), attrs(0o600, 2, 20, &[("user.a", "2"), ("user.c", "9")]));
+        assert_eq!(file(&base, &right), right);
+        assert_eq!(file(&left, &base), left);
+        // Whoever closed it meant it.
+        let (open, closed) = (attrs(0o664, 1, 10, &[]), attrs(0o600, 1, 10, &[]));
+        assert_eq!((file(&open, &closed).mode, file(&closed, &open).mode), (0o600, 0o600));
     }
 
     #[test]
@@ -84,6 +104,28 @@ mod tests {
         let second = attrs(0o644, 2, 20, &[("user.a", "2"), ("user.b", "2"), ("security.capability", "2")]);
         let wanted = [("user.a", "1"), ("user.b", "2"), ("system.posix_acl_access", "1")];
         assert_eq!(joined(&first, &second), attrs(0o600, 1, 10, &wanted));
+    }
+
+    #[test]
+    fn neither_lets_in_whom_the_other_kept_out() {
+        let all = [
+            (Kind::Dir, 0o755, 0o700, 0o700),
+            (Kind::Dir, 0o700, 0o755, 0o700),
+            (Kind::Dir, 0o755, 0o750, 0o750),
+            (Kind::Dir, 0o2775, 0o755, 0o2775),
+            (Kind::Dir, 0o2775, 0o700, 0o2700),
+            (Kind::Dir, 0o1777, 0o711, 0o1711),
+            (Kind::Dir, 0o750, 0o705, 0o700),
+            (Kind::Dir, 0o744, 0o744, 0o744),
+            (Kind::Dir, 0o733, 0o733, 0o733),
+            (Kind::File, 0o4755, 0o644, 0o4755),
+            (Kind::File, 0o644, 0o600, 0o600),
+            (Kind::File, 0o664, 0o640, 0o660),
+        ];
+        for (kind, first, second, want) in all {
+            let told = narrower(kind, first, second);
+            assert_eq!(told, want, "{kind:?} {first:o} and {second:o}: {told:o}");
+        }
     }
 
     #[test]

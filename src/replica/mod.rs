@@ -30,7 +30,7 @@ pub mod recover;
 mod removals;
 pub mod remove;
 mod resolve;
-mod rights;
+pub mod rights;
 mod room;
 pub mod scan;
 pub mod session;

@@ -321,7 +321,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if live == *before {
             return Ok(());
         }
-        let wanted = merge::merged(before, &live, &entry.attrs);
+        let wanted = merge::carried(&live, before, &entry.attrs);
         if !self.may_end_with(path, &pin, &stat, &live, &entry, &wanted)? {
             return Ok(());
         }

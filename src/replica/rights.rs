@@ -21,11 +21,19 @@ struct Level<Dir> {
 /// Directories open at a time.
 const OPEN: usize = 64;
 
+/// How a directory differs from what was said of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Differs {
+    /// By its rights. `told`: it is known which the other side was told; without a signature only a look can tell.
+    Rights { told: bool },
+    /// It has left its name, where nothing lies now, or another directory: what was found through it lies elsewhere.
+    Left,
+}
+
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Those of the directories whose rights are not what was reported of them, or else recorded. With a directory all
-    /// that lie above it must be given. Each comes with whether it is known which rights the other side was told: without a
-    /// signature only a look can tell.
-    pub fn with_other_rights(&self, dirs: &BTreeSet<RelPath>) -> Result<BTreeMap<RelPath, bool>, ReplicaError> {
+    /// that lie above it must be given.
+    pub fn with_other_rights(&self, dirs: &BTreeSet<RelPath>) -> Result<BTreeMap<RelPath, Differs>, ReplicaError> {
         let mut changed = BTreeMap::new();
         // The set is in the order of a walk: each directory is opened in the one above it, whatever the depth.
         let mut levels: Vec<Level<D::Dir>> = Vec::new();
@@ -47,9 +55,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             });
             let (above, stat, dir) = match opened {
                 Ok(opened) => opened,
-                Err(error) if above_is_gone(&error) => continue,
-                Err(_) => {
-                    changed.insert(path.clone(), false);
+                Err(error) => {
+                    let gone = above_is_gone(&error);
+                    changed.insert(path.clone(), if gone { Differs::Left } else { Differs::Rights { told: false } });
                     continue;
                 }
             };
@@ -70,7 +78,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 rights && was.same_object(&stat) && (told || acl())
             });
             if !same {
-                changed.insert(path.clone(), known.is_some());
+                changed.insert(
+                    path.clone(),
+                    match known {
+                        Some((was, _)) if !was.same_object(&stat) => Differs::Left,
+                        known => Differs::Rights { told: known.is_some() },
+                    },
+                );
             }
             let node = reported.and_then(|r| r.moved).or(row.map(|row| row.node));
             levels.push(Level { path: path.clone(), dir: Some(dir), node });

@@ -156,6 +156,35 @@ fn nobody_sees(left: bool) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A directory that both sides have, or that both sides give other rights: what one side keeps from others stays so there, and
+/// on the other side.
+#[test]
+fn a_directory_that_is_open_on_one_side_opens_nothing_on_the_other() {
+    for (private_left, at_once) in [(true, true), (false, true), (true, false), (false, false)] {
+        let pair = Pair::new();
+        let (here, there) = match private_left {
+            true => (pair.left.clone(), pair.right.clone()),
+            false => (pair.right.clone(), pair.left.clone()),
+        };
+        if !at_once {
+            mkdir(here.join("d"));
+            chmod(here.join("d"), 0o770);
+            pair.sync();
+        }
+        plant(here.join("d/secret"), SECRET);
+        chmod(here.join("d"), 0o700);
+        plant(there.join("d/other"), "known to all\n");
+        chmod(there.join("d"), 0o755);
+        pair.sync();
+        let what = format!("private on the left: {private_left}, met for the first time: {at_once}");
+        for root in pair.sides() {
+            assert_eq!(mode(&root.join("d")), Some(0o700), "{what}: {root:?}");
+            assert!(!others_read(root, &root.join("d/secret")), "{what}: {root:?}");
+            assert_eq!(read(root.join("d/other")), "known to all\n", "{what}");
+        }
+    }
+}
+
 #[test]
 fn nobody_on_the_right_sees_what_the_left_keeps_from_him() {
     nobody_sees(true);

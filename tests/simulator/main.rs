@@ -89,7 +89,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 32] = [
+const FOUND: [(u64, &str); 38] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -122,6 +122,12 @@ const FOUND: [(u64, &str); 32] = [
     (11305, "a directory was opened before what its user had removed in it was gone"),
     (32261, "a scan told a file by the name that its directory had left before it was closed to others"),
     (113329, "the same, of a file that was saved anew"),
+    (152537, "the same, where nothing had been recorded of the directory"),
+    (179109, "the same at a first scan"),
+    (10838, "a directory was as it was again and its word was taken back, though the other side's row was a later one"),
+    (117164, "what lay in a directory that opened waited for it, and it for that"),
+    (58157, "of two directories that met the open one opened the other, with what lay in it"),
+    (71872, "the same at a first meeting"),
 ];
 
 #[test]
