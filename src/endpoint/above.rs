@@ -70,6 +70,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let told: BTreeSet<RelPath> = before.iter().filter_map(speaks_of).cloned().collect();
         // They were looked at before their rights changed.
         forget_older(said, &told);
+        forget_openings_gone_by(said);
         // What opens comes last: nobody waits for it, and it waits for what is told before it.
         let opens = |reply: &mut Reply| matches!(reply, Reply::Report(change) if change.only_opens());
         let last: Vec<Reply> = before.extract_if(.., opens).chain(said.extract_if(.., opens)).collect();
@@ -123,6 +124,27 @@ fn forget_older(said: &mut Vec<Reply>, paths: &BTreeSet<RelPath>) {
     if !paths.is_empty() {
         said.retain(|reply| !matches!(reply, Reply::Report(change) if paths.contains(&change.path)));
     }
+}
+
+/// Leaves out openings that a later word on the same directory follows: at the end they would be the last word.
+fn forget_openings_gone_by(said: &mut Vec<Reply>) {
+    let opens = |reply: &Reply| matches!(reply, Reply::Report(change) if change.only_opens());
+    if !said.iter().any(opens) {
+        return;
+    }
+    let mut last: BTreeMap<RelPath, usize> = BTreeMap::new();
+    for (at, reply) in said.iter().enumerate() {
+        if let Some(path) = speaks_of(reply) {
+            last.insert(path.clone(), at);
+        }
+    }
+    let mut at = 0;
+    said.retain(|reply| {
+        let gone_by =
+            opens(reply) && speaks_of(reply).is_some_and(|path| last.get(path).is_some_and(|last| *last > at));
+        at += 1;
+        !gone_by
+    });
 }
 
 /// A report of a directory goes before those of what lies in it, wherever it was found. Each reply is looked at once, and each
@@ -291,6 +313,33 @@ mod tests {
         let told = told(&said);
         assert_eq!(told[..5], ["a", "a/d0000", "a/d0000/f", "a/d0001", "a/d0001/f"]);
         assert_eq!(told.len(), 4_001);
+    }
+
+    /// A report of a directory whose mode was 0700.
+    fn opening(seq: u64, at: &str, mode: u32) -> Reply {
+        let Reply::Report(mut change) = report(seq, at) else { unreachable!("it is a report") };
+        let mut after = change.after.clone().expect("a directory");
+        let known = crate::model::Known { node: 17, generation: 17, entry: after.clone() };
+        after.attrs.mode = mode;
+        (change.known, change.after) = (Some(known), Some(after));
+        Reply::Report(change)
+    }
+
+    #[test]
+    fn an_opening_that_a_later_word_has_gone_by_is_not_the_last_one() {
+        let clean = Reply::Clean { path: RelPath::new(b"e").expect("a path") };
+        let mut said = vec![
+            opening(1, "a", 0o755),
+            report(2, "a"),
+            report(3, "a/b"),
+            opening(4, "c", 0o755),
+            opening(5, "e", 0o711),
+        ];
+        said.extend([clean, opening(6, "d", 0o700)]);
+        forget_openings_gone_by(&mut said);
+        assert_eq!(told(&said), ["a", "a/b", "c", "-", "d"]);
+        let Reply::Report(change) = &said[0] else { panic!("a report") };
+        assert_eq!(change.seq, 2);
     }
 
     #[test]

@@ -91,11 +91,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.replica.withdraw_report(path)?;
                 self.coalescer.later(path, self.when_room(now), now);
             }
-            Examined::Changed(change) if self.opens_later(&change, now)? => {
-                if how.again {
-                    out.push(Reply::Clean { path: path.clone() });
-                }
-            }
+            Examined::Changed(change) if self.opens_later(&change, how.again, now, out)? => {}
             Examined::Changed(change) => {
                 if change.after.as_ref().is_some_and(|e| e.kind() == Kind::Dir) && (!how.again || how.as_copy) {
                     // Below a directory that is taken for a new one everything is to be looked at.

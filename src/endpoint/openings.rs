@@ -13,6 +13,7 @@ use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 
 use super::Endpoint;
+use super::message::Reply;
 
 /// It is looked at again after so long, in milliseconds.
 const AGAIN: Millis = 50;
@@ -47,8 +48,15 @@ impl Openings {
 
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Whether the report of a directory is not said yet: it opens, and something below it is to be looked at. It is looked at
-    /// again then.
-    pub(super) fn opens_later(&mut self, change: &Change, now: Millis) -> Result<bool, ReplicaError> {
+    /// again then. Until then what was told of it before is no longer so, as `again` asks: one that opens to some, and then to
+    /// others in their place, must not open to the first.
+    pub(super) fn opens_later(
+        &mut self,
+        change: &Change,
+        again: bool,
+        now: Millis,
+        out: &mut Vec<Reply>,
+    ) -> Result<bool, ReplicaError> {
         let path = &change.path;
         let since = self.openings.take(path);
         let scanned = self.full_scan.is_none();
@@ -59,7 +67,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             return Ok(false);
         }
         self.openings.0.insert(path.clone(), until);
-        self.replica.withdraw_report(path)?;
+        if since.is_none() || again {
+            self.take_back(path, out)?;
+        } else {
+            self.replica.withdraw_report(path)?;
+        }
         self.coalescer.later(path, now + AGAIN, now);
         Ok(true)
     }

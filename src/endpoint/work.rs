@@ -500,7 +500,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let begun = out.len();
         for change in found.changes {
             // What lies in it comes later in this scan.
-            if !self.opens_later(&change, now)? {
+            if !self.opens_later(&change, false, now, out)? {
                 out.push(Reply::Report(change));
             }
         }
