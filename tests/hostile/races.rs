@@ -69,11 +69,12 @@ impl Play {
     /// The number of exchanges.
     fn run(&self) -> u64 {
         // Held open: what is moved to the trash meanwhile is raced for there.
-        let dir = open(&self.dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let enter = || open(&self.dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+        let mut dir = enter().unwrap();
         self.decoys.iter().for_each(|decoy| self.make(&dir, decoy).unwrap_or_else(|e| panic!("{decoy}: {e}")));
         fs::write(self.told.with_extension("ready"), "").unwrap();
         let end = Instant::now() + Duration::from_secs(self.seconds);
-        let (mut count, mut tries) = (0, 0_u64);
+        let (mut count, mut since, mut tries) = (0, 0, 0_u64);
         let over = || Instant::now() > end || self.told.with_extension("stop").exists();
         while count < self.most && (tries % 256 != 0 || !over()) {
             tries += 1;
@@ -85,8 +86,16 @@ impl Play {
             }
             if tries % 1024 == 0 {
                 // What psync took away is there again; most of it is, and then this fails.
-                self.decoys.iter().for_each(|decoy| _ = self.make(&dir, decoy));
-                let _ = renameat_with(&dir, FILE, &dir, &self.name, RenameFlags::NOREPLACE);
+                let made = self.decoys.iter().filter(|decoy| self.make(&dir, decoy).is_ok()).count();
+                let decoy = &self.decoys[tries as usize / 1024 % self.decoys.len()];
+                let named = renameat_with(&dir, decoy.as_str(), &dir, &self.name, RenameFlags::NOREPLACE).is_ok();
+                let idle = count == since && made == 0 && !named;
+                since = count;
+                if idle {
+                    // The directory itself is gone.
+                    let _ = fs::create_dir(&self.dir);
+                    dir = enter().unwrap_or(dir);
+                }
             }
         }
         fs::write(&self.told, count.to_string()).unwrap();
