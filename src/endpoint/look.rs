@@ -8,7 +8,7 @@ use crate::replica::examine::{Examined, How};
 use crate::watch::Hint;
 
 use super::message::Reply;
-use super::{Endpoint, Style, Trouble};
+use super::{Endpoint, Style, Trouble, openings};
 
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Looks at a path of which an event told. A directory that came to it is scanned, unless that was done since.
@@ -45,7 +45,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             if self.troubles.contains_key(&above) {
                 // What lies in it waits for the end of that: then all of it is scanned.
                 if how.again {
-                    self.take_back(path, out)?;
+                    self.take_back(path, now, out)?;
                 }
                 if self.troubles.remove(path).is_some() {
                     out.push(Reply::Problem { path: path.clone(), problem: None });
@@ -76,7 +76,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     false => self.vanish(path.clone(), now),
                 }
                 match how.again {
-                    true => self.take_back(path, out)?,
+                    true => self.take_back(path, now, out)?,
                     false => self.replica.withdraw_report(path)?,
                 }
             }
@@ -112,7 +112,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     return self.look(path, how, now, out);
                 }
                 if how.again {
-                    self.take_back(path, out)?;
+                    self.take_back(path, now, out)?;
                 }
             }
             Examined::Busy if how.idle => {
@@ -126,7 +126,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 if self.coalescer.busy(path, now) {
                     self.look(path, How { despite_writers: true, ..how }, now, out)?;
                 } else if how.again {
-                    self.take_back(path, out)?;
+                    self.take_back(path, now, out)?;
                 }
             }
             Examined::Reading if how.idle => self.proofs.go_on(),
@@ -137,7 +137,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Examined::Problem(_) if how.idle => {}
             Examined::Problem(problem) => {
                 if how.again {
-                    self.take_back(path, out)?;
+                    self.take_back(path, now, out)?;
                 }
                 self.trouble(path, now);
                 out.push(Reply::Problem { path: path.clone(), problem: Some(problem) });
@@ -193,8 +193,16 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.settings.style == Style::Batched && file && change.contents && change.moved.is_none()
     }
 
-    /// The brain is to forget what was reported of a path; so must the replica, or the next look would find nothing new.
-    pub(super) fn take_back(&mut self, path: &RelPath, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+    /// The brain is to forget what was reported of a path; so must the replica, or the next look would find nothing new. Until
+    /// that look a directory above it that is about to open there waits as well.
+    pub(super) fn take_back(&mut self, path: &RelPath, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        for above in path.ancestors().filter(|above| !above.is_root()) {
+            if self.replica.tells_an_opening(&above)? {
+                self.replica.withdraw_report(&above)?;
+                self.coalescer.later(&above, now + openings::AGAIN, now);
+                out.push(Reply::Clean { path: above });
+            }
+        }
         self.replica.withdraw_report(path)?;
         out.push(Reply::Clean { path: path.clone() });
         Ok(())

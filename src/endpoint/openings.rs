@@ -16,7 +16,7 @@ use super::Endpoint;
 use super::message::Reply;
 
 /// It is looked at again after so long, in milliseconds.
-const AGAIN: Millis = 50;
+pub(super) const AGAIN: Millis = 50;
 /// After the end of a full scan it waits at most so long, in milliseconds: longer than what vanished and what is quiet.
 const LONGEST: Millis = 3_000;
 /// Directories that wait at a time; more are told at once.
@@ -68,7 +68,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         self.openings.0.insert(path.clone(), until);
         if since.is_none() || again {
-            self.take_back(path, out)?;
+            self.take_back(path, now, out)?;
         } else {
             self.replica.withdraw_report(path)?;
         }

@@ -115,7 +115,11 @@ impl Engine {
         let mut parts = [Part::Nothing, Part::Nothing];
         let seq = changes[index(mover)].as_ref().map_or(0, |c| c.seq);
         parts[index(mover)] = Part::Record { seq, from: Some(moved.from.clone()) };
-        let entry = moved.known.entry.clone();
+        let mut entry = moved.known.entry.clone();
+        if let Some(after) = changes[index(mover)].as_ref().and_then(|change| change.after.as_ref()) {
+            // What its side keeps from others by now goes with it.
+            entry.attrs.mode &= after.attrs.mode | !0o777;
+        }
         let known = moved.known.generation;
         let step = Step::Move { from: from.clone(), known, entry: entry.clone(), expect };
         parts[index(target)] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::{Entry, Generation, Kind, NodeId, RelPath, Seq};
+use super::{Entry, Generation, Kind, NodeId, RelPath, Seq, merge};
 
 /// What the reporting side's archive holds: one ancestor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +68,7 @@ impl Change {
         let (was, is) = (&known.entry.attrs, &after.attrs);
         let both = (known.entry.kind(), after.kind()) == (Kind::Dir, Kind::Dir);
         let same = (&was.user, &was.group, &was.xattrs) == (&is.user, &is.group, &is.xattrs);
-        both && same && is.mode & !was.mode & 0o777 != 0 && was.mode & !is.mode & 0o777 == 0
+        both && same && merge::only_opens(was.mode, is.mode)
     }
 }
 

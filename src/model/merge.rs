@@ -1,5 +1,6 @@
 //! Merging attributes, each by itself.
 
+use super::acls::ACL_ACCESS;
 use super::rights::CAPABILITY;
 use super::{Attrs, Kind, Xattrs};
 
@@ -38,6 +39,26 @@ pub fn narrower(kind: Kind, first: u32, second: u32) -> u32 {
         (if own & !other & sees != 0 { own & other } else { own }) << shift
     };
     first & !0o077 | class(3) | class(0)
+}
+
+/// Whether a mode lets in more people than another one, and keeps nobody out whom that let in.
+pub fn only_opens(was: u32, is: u32) -> bool {
+    is & !was & 0o777 != 0 && was & !is & 0o777 == 0
+}
+
+/// The mode with which an object goes to another name while what became of its rights is told only after that: the agreed
+/// one, without what its side keeps from somebody by now. Whoever it belonged to may be anybody since.
+pub fn closed(agreed: &Attrs, now: &Attrs) -> u32 {
+    let class = |shift: u32| now.mode >> shift & 7;
+    let same_acl = agreed.xattrs.get(ACL_ACCESS) == now.xattrs.get(ACL_ACCESS);
+    // With an ACL these bits are its mask: they tell nothing of the group.
+    let group = if same_acl { class(3) } else { 0 };
+    let owner = if agreed.user == now.user { class(6) } else { group & class(0) };
+    let (group, others) = match agreed.group == now.group {
+        true => (group, class(0)),
+        false => (group & class(0), group & class(0)),
+    };
+    agreed.mode & (0o7000 | owner << 6 | group << 3 | others)
 }
 
 /// Takes `first` where it differs from `base`, else `second`.
@@ -135,5 +156,32 @@ mod tests {
         assert_eq!(carried(&achieved, &achieved, &agreed), agreed);
         let live = attrs(0o700, 0, 10, &[]);
         assert_eq!(carried(&live, &achieved, &agreed), attrs(0o700, 1000, 10, &[("user.a", "1")]));
+    }
+
+    #[test]
+    fn what_goes_elsewhere_lets_in_nobody_whom_its_side_keeps_out() {
+        let acl = [("system.posix_acl_access", "1")];
+        let of = |mode: u32, user: u32, group: u32, xattrs: &[(&str, &str)]| Attrs {
+            group: Principal::Id(group),
+            ..attrs(mode, user, 1, xattrs)
+        };
+        for (agreed, now, wanted) in [
+            (of(0o644, 1, 10, &[]), of(0o644, 1, 10, &[]), 0o644),
+            (of(0o644, 1, 10, &[]), of(0o600, 1, 10, &[]), 0o600),
+            (of(0o644, 1, 10, &[]), of(0o755, 1, 10, &[]), 0o644),
+            (of(0o4755, 1, 10, &[]), of(0o750, 1, 10, &[]), 0o4750),
+            (of(0o666, 1, 10, &[]), of(0o644, 1, 10, &[]), 0o644),
+            // Whose it was is one of all others now.
+            (of(0o600, 1, 10, &[]), of(0o600, 2, 10, &[]), 0o000),
+            (of(0o644, 1, 10, &[]), of(0o644, 2, 10, &[]), 0o444),
+            (of(0o664, 1, 10, &[]), of(0o660, 1, 11, &[]), 0o600),
+            (of(0o644, 1, 10, &[]), of(0o604, 1, 11, &[]), 0o600),
+            // What an ACL takes from somebody cannot be said by a mode.
+            (of(0o640, 1, 10, &acl), of(0o640, 1, 10, &[]), 0o600),
+            (of(0o640, 1, 10, &[]), of(0o640, 1, 10, &acl), 0o600),
+            (of(0o640, 1, 10, &acl), of(0o640, 1, 10, &acl), 0o640),
+        ] {
+            assert_eq!(closed(&agreed, &now), wanted, "{agreed:?} {now:?}");
+        }
     }
 }

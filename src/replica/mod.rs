@@ -47,7 +47,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::config::Share;
 use crate::filter::Filter;
 use crate::model::guard::Limit;
-use crate::model::{Attrs, Content, Distrust, Entry, Kind, NodeId, ROOT_NODE, RelPath, Sameness, Seq, Side, Time};
+use crate::model::{
+    Attrs, Content, Distrust, Entry, Kind, NodeId, ROOT_NODE, RelPath, Sameness, Seq, Side, Time, merge,
+};
 
 use archive::{Archive, Identity, Signature};
 use disk::Disk;
@@ -387,6 +389,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(crate) fn tells_a_directory(&self, path: &RelPath) -> bool {
         let seen = self.reported.get(path).and_then(|reported| reported.seen.as_ref());
         seen.is_some_and(|seen| matches!(seen.content, Content::Dir))
+    }
+
+    /// Whether the brain was told that a directory lets in more people than its row says, and has not answered yet.
+    pub(crate) fn tells_an_opening(&self, path: &RelPath) -> Result<bool, archive::ArchiveError> {
+        let reported = self.reported.get(path).filter(|reported| reported.moved.is_none());
+        let Some(seen) = reported.and_then(|reported| reported.seen.as_ref()) else { return Ok(false) };
+        let row = self.row_at(path)?;
+        Ok(matches!(seen.content, Content::Dir)
+            && row.is_some_and(|row| merge::only_opens(row.entry.attrs.mode, seen.attrs.mode)))
     }
 
     /// The path is not open any more.

@@ -8,7 +8,7 @@ use crate::model::{
 };
 
 use super::Replica;
-use super::archive::{Archive, Row, Since, Tombstone};
+use super::archive::{Archive, Row, Signature, Since, Tombstone};
 use super::disk::Disk;
 use super::error::ReplicaError;
 
@@ -110,18 +110,22 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         match (&old, seen) {
             (Some(old), Some(seen)) if record.from.is_some() => {
                 // The row's own state, under its new name; if the object was edited as well, that shows against it.
-                let file = |s: &super::archive::Signature| (s.size, s.mtime);
-                let pure = seen.attrs == *old.live_attrs()
+                let file = |s: &Signature| (s.size, s.mtime);
+                let held = old.achieved.as_ref();
+                let held = held.map(|held| merge::carried(held, &old.entry.attrs, &entry.attrs));
+                row.achieved = held.filter(|held| *held != entry.attrs);
+                let pure = seen.attrs == *row.live_attrs()
                     && old.signature.is_some_and(|s| {
                         s.ino == seen.signature.ino
                             && (old.entry.kind() != Kind::File || file(&s) == file(&seen.signature))
                     });
-                row.achieved = old.achieved.clone();
                 row.signature = match self.stands_for_rights(old) {
                     // A rename hides a write that put the time back: its contents are compared.
                     true => None,
                     false if pure => Some(seen.proof()),
-                    false => old.signature,
+                    // It may have been told with a mode that is not the object's: that shows against it, and comes now.
+                    false if entry.kind() == Kind::Link => old.signature,
+                    false => old.signature.map(|old| Signature { mode: row.live_attrs().mode, ..old }),
                 };
             }
             (_, Some(seen)) => {

@@ -18,11 +18,12 @@ fn mode(path: &Path) -> Option<u32> {
     Some(fs::metadata(path).ok()?.permissions().mode() & 0o7777)
 }
 
-/// Whether somebody who owns nothing here could read this file of a root.
+/// Whether somebody who owns nothing here could read this file of a root. From above: what is opened is opened last.
 fn others_read(root: &Path, path: &Path) -> bool {
-    let enters = |dir: &Path| dir == root || mode(dir).is_some_and(|mode| mode & 0o001 != 0);
-    mode(path).is_some_and(|mode| mode & 0o004 != 0)
-        && path.ancestors().skip(1).take_while(|dir| dir.starts_with(root)).all(enters)
+    let mut dirs: Vec<&Path> = path.ancestors().skip(1).take_while(|dir| *dir != root).collect();
+    dirs.reverse();
+    let enters = |dir: &&Path| mode(dir).is_some_and(|mode| mode & 0o001 != 0);
+    dirs.iter().all(enters) && mode(path).is_some_and(|mode| mode & 0o004 != 0)
 }
 
 /// All files below a root that hold the secret.
@@ -57,8 +58,11 @@ impl Bob {
         let looks = thread::spawn(move || {
             let mut seen = Vec::new();
             while !stop.load(Ordering::Relaxed) {
-                // Rights only get narrower meanwhile: who may read it after it was found could do so before.
-                seen.extend(secrets(&root).into_iter().filter(|path| others_read(&root, path)));
+                // Rights only get narrower as long as the secret is there: who may read it now could do so before.
+                let reads = |path: &PathBuf| {
+                    others_read(&root, path) && fs::read_to_string(path).is_ok_and(|text| text.contains(SECRET))
+                };
+                seen.extend(secrets(&root).into_iter().filter(reads));
             }
             seen
         });
@@ -183,6 +187,111 @@ fn a_directory_that_is_open_on_one_side_opens_nothing_on_the_other() {
             assert_eq!(read(root.join("d/other")), "known to all\n", "{what}");
         }
     }
+}
+
+/// What alice does to what lies in a directory of hers that is closed to all others, and where the secret must not be seen then.
+const LEAVERS: &[(&str, Act)] = &[
+    ("a file that was closed and left", |root| {
+        chmod(root.join("o/s"), 0o600);
+        rename(root.join("o/s"), root.join("s"));
+        "s"
+    }),
+    ("a directory that was closed and left", |root| {
+        chmod(root.join("o/in"), 0o700);
+        rename(root.join("o/in"), root.join("p"));
+        "p/s"
+    }),
+    ("files in a directory that left", |root| {
+        chmod(root.join("o/in/s"), 0o600);
+        chmod(root.join("o/in/deep/s"), 0o640);
+        rename(root.join("o/in"), root.join("p"));
+        "p/s"
+    }),
+    ("a directory in a directory that left", |root| {
+        chmod(root.join("o/in/deep"), 0o750);
+        remove(root.join("o/in/s"));
+        rename(root.join("o/in"), root.join("p"));
+        "p/deep/s"
+    }),
+    ("what was removed before", |root| {
+        remove(root.join("o/in/s"));
+        remove(root.join("o/in/deep/s"));
+        rename(root.join("o/in"), root.join("p"));
+        "p/plain"
+    }),
+    ("what was written over before", |root| {
+        write(root.join("o/s"), "nothing any more\n");
+        rename(root.join("o/s"), root.join("s"));
+        "s"
+    }),
+    ("what was written over before in a directory", |root| {
+        write(root.join("o/in/s"), "nothing any more\n");
+        write(root.join("o/in/deep/s"), "nothing any more\n");
+        rename(root.join("o/in"), root.join("p"));
+        "p/plain"
+    }),
+    ("what was opened to a group of others", |root| {
+        chmod(root.join("o/in/deep"), 0o710);
+        chmod(root.join("o/in/s"), 0o640);
+        rename(root.join("o/in"), root.join("p"));
+        "p/plain"
+    }),
+];
+
+fn nobody_sees_leavers(left: bool, running: bool) {
+    let mut wrong = Vec::new();
+    for (what, act) in LEAVERS {
+        let mut pair = Pair::new();
+        for name in ["o/s", "o/in/s", "o/in/deep/s"] {
+            plant(pair.left.join(name), SECRET);
+        }
+        plant(pair.left.join("o/in/plain"), "known to all\n");
+        plant(pair.left.join("stays"), "so that the root is never empty\n");
+        chmod(pair.left.join("o"), 0o700);
+        if running {
+            pair.run();
+        } else {
+            pair.sync();
+        }
+        let [here, there] = if left { [&pair.left, &pair.right] } else { [&pair.right, &pair.left] };
+        let (here, there) = (here.clone(), there.clone());
+        let bob = Bob::looks_at(&there);
+        let at = act(&here);
+        if !running {
+            pair.run();
+        }
+        let as_here = || {
+            let [one, other] = [&here, &there].map(|root| root.join(at));
+            mode(&one).is_some() && mode(&one) == mode(&other) && fs::read(one).ok() == fs::read(other).ok()
+        };
+        assert!(poll(PATIENCE, as_here), "{what}: it never came{}", pair.story());
+        pair.wait_equal();
+        let saw = bob.saw();
+        if !saw.is_empty() {
+            wrong.push(format!("{what}: {} times as {:?}", saw.len(), saw[0]));
+        }
+        pair.settle();
+        let modes = |root: &Path| ["p", "p/deep", "s"].map(|name| mode(&root.join(name)));
+        assert_eq!(modes(&here), modes(&there), "{what}{}", pair.story());
+        pair.stop();
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_leaves_a_closed_directory_shows_nothing_on_the_right() {
+    nobody_sees_leavers(true, true);
+}
+
+#[test]
+fn what_leaves_a_closed_directory_shows_nothing_on_the_left() {
+    nobody_sees_leavers(false, true);
+}
+
+#[test]
+fn what_left_a_closed_directory_while_psync_was_away_shows_nothing() {
+    nobody_sees_leavers(true, false);
+    nobody_sees_leavers(false, false);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Objects that lie under another name than their row's: moves, and files whose contents came from elsewhere.
 
-use crate::model::{Change, Content, Kind, Like, Moved, NodeId, RelPath};
+use crate::model::{Attrs, Change, Content, Entry, Kind, Like, Moved, NodeId, RelPath, merge};
+
+use crate::model::acls::ACL_ACCESS;
 
 use super::super::archive::{Archive, ArchiveError, Row, Signature};
 use super::super::disk::{Disk, Stat};
@@ -73,6 +75,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(self.disk.stat(&dir, &name).is_ok_and(|s| (s.ino, s.btime) == (live.stat.ino, live.stat.btime)))
     }
 
+    /// Whether a directory above `from` that is none above `to` keeps some from what lies in it.
+    fn leaves_a_closed_place(&self, from: &RelPath, to: &RelPath) -> Result<bool, ArchiveError> {
+        for above in from.ancestors().filter(|above| !above.is_root() && !to.is_within(above)) {
+            let attrs = self.row_at(&above)?.map(|row| row.entry.attrs);
+            if attrs.is_none_or(|attrs| attrs.mode & 0o055 != 0o055 || attrs.xattrs.contains_key(ACL_ACCESS)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     #[allow(clippy::too_many_arguments)]
     pub(super) fn examine_moved(
         &mut self,
@@ -84,15 +97,21 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         live: Live,
         how: How,
     ) -> Result<Examined, ReplicaError> {
-        let (attrs_differ, _) = self.carried(&row, &live);
+        let (attrs_differ, carried) = self.carried(&row, &live);
         // A rename changes the ctime, so that proves nothing here: what was written besides, and the time put back, is found
         // when the contents are compared, once the move is recorded.
-        let edited = attrs_differ
-            || match (&row.entry.content, &row.signature) {
-                (Content::File { .. }, Some(s)) => (s.size, s.mtime) != (live.stat.size, live.stat.mtime),
-                (Content::Link { target }, _) => live.target.as_ref() != Some(target),
-                _ => false,
-            };
+        let rewritten = match (&row.entry.content, &row.signature) {
+            (Content::File { .. }, Some(s)) => (s.size, s.mtime) != (live.stat.size, live.stat.mtime),
+            (Content::Link { target }, _) => live.target.as_ref() != Some(target),
+            _ => false,
+        };
+        let edited = attrs_differ || rewritten;
+        let mut mode = merge::closed(&row.entry.attrs, &carried);
+        // What was removed, closed or written over in a place that is closed to others is told after the move.
+        if (live.kind == Kind::Dir || rewritten) && self.leaves_a_closed_place(&from, path)? {
+            mode &= !0o077;
+        }
+        let after = Entry { attrs: Attrs { mode, ..row.entry.attrs.clone() }, ..row.entry.clone() };
         let seen = Seen {
             signature: Signature::of(&live.stat),
             content: row.entry.content.clone(),
@@ -117,7 +136,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             path: path.clone(),
             parent,
             known: over.as_ref().map(known),
-            after: Some(row.entry.clone()),
+            after: Some(after),
             moved: Some(Moved { from, known: known(&row), edited }),
             contents: false,
             touched: false,

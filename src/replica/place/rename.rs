@@ -2,13 +2,15 @@
 
 use std::io;
 
-use crate::model::{Entry, Expect, Generation, Kind, NodeId, RelPath};
+use crate::model::acls::ACL_ACCESS;
+use crate::model::{Attrs, Entry, Expect, Generation, Kind, NodeId, RelPath};
 
 use super::super::Replica;
 use super::super::archive::{Archive, Row};
 use super::super::batch::Placed;
 use super::super::disk::{Disk, Own, Stat};
 use super::super::error::{At, ReplicaError};
+use super::attrs::has_other_names;
 use super::{Met, Parent, Swapped, same_version};
 
 impl<D: Disk, A: Archive> Replica<D, A> {
@@ -30,6 +32,21 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Ok(stat) if row.signature.is_some_and(|s| s.same_object(&stat)) => stat,
             Ok(stat) if self.is_nodes(from, &row, &stat)? => stat,
             _ => return refused(),
+        };
+        let closed = match self.close_first(from, &old, &before, &row, entry.attrs.mode)? {
+            Closed::Refused => return refused(),
+            Closed::No => false,
+            Closed::Yes { live, as_known } => {
+                if as_known {
+                    // What is missing now was not taken by a user.
+                    row.achieved = (live != entry.attrs).then_some(live);
+                }
+                true
+            }
+        };
+        let before = match closed {
+            true => self.disk.stat(&old.dir, &old.name).at(from, "stat")?,
+            false => before,
         };
         // Its own row still holds the name that it goes back to.
         let back = (row.parent, &row.name) == (new.node, &new.name);
@@ -101,6 +118,40 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(Placed::Done(Some(entry)))
     }
 
+    /// Takes from an object that is to have another name what the move takes from its agreed mode: there it may be seen by more
+    /// people, and what its side says of its rights comes after the move.
+    fn close_first(
+        &self,
+        from: &RelPath,
+        old: &Parent<D::Dir>,
+        before: &Stat,
+        row: &Row,
+        mode: u32,
+    ) -> Result<Closed, ReplicaError> {
+        let closing = row.entry.attrs.mode & !mode & 0o777;
+        let Some(kind) = before.kind.filter(|kind| *kind != Kind::Link && closing != 0) else {
+            return Ok(Closed::No);
+        };
+        let (pin, stat) = match self.pin_stat(&old.dir, &old.name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Closed::Refused),
+            pinned => pinned.at(from, "stat")?,
+        };
+        // With other names it may be seen where this side knows nothing of: it goes as a new object.
+        if !same_version(before, &stat) || kind == Kind::File && has_other_names(&stat) {
+            return Ok(Closed::Refused);
+        }
+        let held = self.pinned_attrs(&pin, &stat, kind).at(from, "read extended attributes")?;
+        let mut wanted = Attrs { mode: stat.mode & (mode | 0o7000), ..held.clone() };
+        if wanted.xattrs.remove(ACL_ACCESS).is_some() {
+            // What the group has without its ACL is not known.
+            wanted.mode &= !0o070;
+        }
+        self.disk.set_pinned_attrs(&pin, kind, &wanted, &held.xattrs).at(from, "set attributes")?;
+        let stat = self.disk.stat_pin(&pin).at(from, "stat")?;
+        let live = self.pinned_attrs(&pin, &stat, kind).at(from, "read extended attributes")?;
+        Ok(Closed::Yes { live, as_known: held == *row.live_attrs() })
+    }
+
     /// Two names that users see are never exchanged: the object goes through the stage, where the one that it
     /// replaces ends.
     pub(super) fn rename_over(
@@ -147,6 +198,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         }
     }
+}
+
+/// What was taken from an object before its move.
+enum Closed {
+    No,
+    /// `as_known`: it had what its row says.
+    Yes {
+        live: Attrs,
+        as_known: bool,
+    },
+    /// It is to be told anew.
+    Refused,
 }
 
 fn rename_refused(error: &io::Error) -> bool {
