@@ -170,6 +170,8 @@ pub enum IntentStep {
     /// The node's directory (ino, btime), which cannot be renamed, goes from one path to the other in pieces, into one that was made
     /// for it (ino, btime).
     Pieces { from: RelPath, object: (u64, Time), made: (u64, Time) },
+    /// As `Move`, of one that goes with this narrower mode.
+    ClosedMove { from: RelPath, object: (u64, Time), mode: u32 },
 }
 
 /// What is about to happen to one path, on disk before it happens.

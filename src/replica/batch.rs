@@ -11,6 +11,7 @@ use super::archive::{Archive, Intent, IntentStep, Signature};
 use super::disk::{Disk, Own};
 use super::error::{At, ReplicaError, problem};
 use super::examine::{Examined, How};
+use super::place::rename;
 use super::stage::Staged;
 use super::touched::Touched;
 
@@ -224,10 +225,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let achieved = staged.achieved.clone();
                 (IntentStep::Place { entry, achieved, staged: staged.object, victim, copy }, Some(staged.name.clone()))
             }
-            (Step::Move { from, .. }, _) => {
-                let known = self.archive.node(job.apply.node)?.and_then(|row| row.signature);
+            (Step::Move { from, entry, .. }, _) => {
+                let row = self.archive.node(job.apply.node)?;
+                let known = row.as_ref().and_then(|row| row.signature);
                 let Some(object) = self.object_meant(from, known) else { return Ok(None) };
-                (IntentStep::Move { from: from.clone(), object }, None)
+                let (from, mode) = (from.clone(), entry.attrs.mode);
+                match row.is_some_and(|row| rename::closes(&row, mode)) {
+                    true => (IntentStep::ClosedMove { from, object, mode }, None),
+                    false => (IntentStep::Move { from, object }, None),
+                }
             }
             (Step::Remove { .. }, _) => {
                 let known = self.expected_signature(path)?;

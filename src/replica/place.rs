@@ -16,7 +16,7 @@ use super::{Replica, Seen};
 pub mod attrs;
 pub(crate) mod beside;
 mod pieces;
-mod rename;
+pub(super) mod rename;
 
 /// The directory that an action works in, proven to be the one that the archive means.
 pub(crate) struct Parent<Dir> {

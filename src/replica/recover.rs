@@ -13,6 +13,7 @@ use super::error::{At, ReplicaError};
 use super::late::Known;
 use super::place::attrs::has_other_names;
 use super::place::generation_of;
+use super::place::rename::shut;
 use super::read::READ_TO_COMPARE;
 use super::trash::stamp_of;
 
@@ -50,7 +51,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 IntentStep::Place { entry, achieved, staged, victim, copy } => {
                     self.recover_place(&mut scene, intent, entry, achieved.clone(), *staged, *victim, copy.clone())
                 }
-                IntentStep::Move { from, object } => self.recover_move(&scene, intent, from, *object),
+                IntentStep::Move { from, object } => self.recover_move(&scene, intent, from, *object, None),
+                IntentStep::ClosedMove { from, object, mode } => {
+                    let recovered = self.recover_move(&scene, intent, from, *object, Some(*mode));
+                    recovered.and_then(|()| self.reopen_after_crash(from, *object, intent.node, *mode))
+                }
                 IntentStep::Remove { object } => self.recover_remove(intent, *object),
                 IntentStep::Pieces { from, object, made } => {
                     match self.recover_pieces(&scene.strays, intent, from, *object, *made) {
@@ -227,6 +232,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         intent: &Intent,
         from: &RelPath,
         object: Object,
+        mode: Option<u32>,
     ) -> Result<(), ReplicaError> {
         // A move onto a taken name goes through the stage: it may have ended there, or what it replaced is there.
         let stage = self.disk.own(Own::Stage).at(from, "open the stage")?;
@@ -258,9 +264,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if !(moved || gone || replaced) || self.lies_here(from, object) {
             return Ok(());
         }
-        let (Some((parent, name)), Some(row)) = (self.place_meant(intent)?, self.archive.node(intent.node)?) else {
+        let (Some((parent, name)), Some(mut row)) = (self.place_meant(intent)?, self.archive.node(intent.node)?) else {
             return Ok(());
         };
+        if let Some(mode) = mode {
+            let held = shut(row.live_attrs(), mode);
+            row.entry.attrs.mode = mode;
+            row.achieved = (held != row.entry.attrs).then_some(held);
+        }
         self.put_row(&mut Row { parent, name, generation: intent.generation, ..row })?;
         self.sync_parent(from)?;
         self.sync_parent(&intent.path)

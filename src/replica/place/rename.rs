@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::model::acls::ACL_ACCESS;
-use crate::model::{Attrs, Entry, Expect, Generation, Kind, NodeId, RelPath};
+use crate::model::{Attrs, Entry, Expect, Generation, Kind, Name, NodeId, RelPath, Time};
 
 use super::super::Replica;
 use super::super::archive::{Archive, Row};
@@ -25,7 +25,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         expect: &Expect,
     ) -> Result<Placed, ReplicaError> {
         let refused = || Ok(Placed::Refused(vec![from.clone(), path.clone()]));
-        let Some(mut row) = self.archive.node(node)? else { return refused() };
+        let Some(row) = self.archive.node(node)? else { return refused() };
         let (Some(old), Some(new)) = (self.open_parent(from)?, self.open_parent(path)?) else { return refused() };
         // What lies under the old name must be the node's object, edited or not: by its row, or as it was reported.
         let before = match self.disk.stat(&old.dir, &old.name) {
@@ -35,19 +35,36 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let closed = match self.close_first(from, &old, &before, &row, entry.attrs.mode)? {
             Closed::Refused => return refused(),
-            Closed::No => false,
-            Closed::Yes { live, as_known } => {
-                if as_known {
-                    // What is missing now was not taken by a user.
-                    row.achieved = (live != entry.attrs).then_some(live);
-                }
-                true
-            }
+            Closed::No => return self.rename_on(generation, (from, old), (path, new), row, before, entry, expect),
+            Closed::Yes(closed) => closed,
         };
-        let before = match closed {
-            true => self.disk.stat(&old.dir, &old.name).at(from, "stat")?,
-            false => before,
-        };
+        let mut shut = row.clone();
+        if closed.held == *row.live_attrs() {
+            // What is missing now was not taken by a user.
+            shut.achieved = (closed.live != entry.attrs).then(|| closed.live.clone());
+        }
+        let (dir, name) = (old.dir.clone(), old.name.clone());
+        let before = self.disk.stat(&dir, &name).at(from, "stat")?;
+        let placed = self.rename_on(generation, (from, old), (path, new), shut, before, entry, expect);
+        if !matches!(placed, Ok(Placed::Done(_))) {
+            self.reopen((&dir, &name), from, &closed)?;
+        }
+        placed
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn rename_on(
+        &mut self,
+        generation: Generation,
+        (from, old): (&RelPath, Parent<D::Dir>),
+        (path, new): (&RelPath, Parent<D::Dir>),
+        mut row: Row,
+        before: Stat,
+        entry: Entry,
+        expect: &Expect,
+    ) -> Result<Placed, ReplicaError> {
+        let node = row.node;
+        let refused = || Ok(Placed::Refused(vec![from.clone(), path.clone()]));
         // Its own row still holds the name that it goes back to.
         let back = (row.parent, &row.name) == (new.node, &new.name);
         let met = match self.disk.stat(&new.dir, &new.name) {
@@ -128,8 +145,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         row: &Row,
         mode: u32,
     ) -> Result<Closed, ReplicaError> {
-        let closing = row.entry.attrs.mode & !mode & 0o777;
-        let Some(kind) = before.kind.filter(|kind| *kind != Kind::Link && closing != 0) else {
+        let Some(kind) = before.kind.filter(|kind| *kind != Kind::Link && closes(row, mode)) else {
             return Ok(Closed::No);
         };
         let (pin, stat) = match self.pin_stat(&old.dir, &old.name) {
@@ -141,15 +157,36 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(Closed::Refused);
         }
         let held = self.pinned_attrs(&pin, &stat, kind).at(from, "read extended attributes")?;
-        let mut wanted = Attrs { mode: stat.mode & (mode | 0o7000), ..held.clone() };
-        if wanted.xattrs.remove(ACL_ACCESS).is_some() {
-            // What the group has without its ACL is not known.
-            wanted.mode &= !0o070;
-        }
+        let wanted = shut(&held, mode);
         self.disk.set_pinned_attrs(&pin, kind, &wanted, &held.xattrs).at(from, "set attributes")?;
         let stat = self.disk.stat_pin(&pin).at(from, "stat")?;
         let live = self.pinned_attrs(&pin, &stat, kind).at(from, "read extended attributes")?;
-        Ok(Closed::Yes { live, as_known: held == *row.live_attrs() })
+        Ok(Closed::Yes(Taken { object: (stat.ino, stat.btime), held, live }))
+    }
+
+    /// Gives an object that stays where it is what was taken from it, if nobody has set anything since.
+    fn reopen(&self, (dir, name): (&D::Dir, &Name), path: &RelPath, taken: &Taken) -> Result<(), ReplicaError> {
+        let Ok((pin, stat)) = self.pin_stat(dir, name) else { return Ok(()) };
+        let Some(kind) = stat.kind.filter(|_| (stat.ino, stat.btime) == taken.object) else { return Ok(()) };
+        let live = self.pinned_attrs(&pin, &stat, kind).at(path, "read extended attributes")?;
+        if live == taken.live {
+            self.disk.set_pinned_attrs(&pin, kind, &taken.held, &live.xattrs).at(path, "set attributes")?;
+        }
+        Ok(())
+    }
+
+    /// The same after a crash, for one that is still where it was.
+    pub(crate) fn reopen_after_crash(
+        &self,
+        from: &RelPath,
+        object: (u64, Time),
+        node: NodeId,
+        mode: u32,
+    ) -> Result<(), ReplicaError> {
+        let (Some((above, name)), Some(row)) = (from.split(), self.archive.node(node)?) else { return Ok(()) };
+        let Ok(dir) = self.disk.open_dir(&above) else { return Ok(()) };
+        let held = row.live_attrs().clone();
+        self.reopen((&dir, &name), from, &Taken { object, live: shut(&held, mode), held })
     }
 
     /// Two names that users see are never exchanged: the object goes through the stage, where the one that it
@@ -200,16 +237,34 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 }
 
-/// What was taken from an object before its move.
+/// Whether something is taken from an object before its move.
 enum Closed {
     No,
-    /// `as_known`: it had what its row says.
-    Yes {
-        live: Attrs,
-        as_known: bool,
-    },
+    Yes(Taken),
     /// It is to be told anew.
     Refused,
+}
+
+/// What an object had, and what was left of it.
+struct Taken {
+    object: (u64, Time),
+    held: Attrs,
+    live: Attrs,
+}
+
+/// Whether a move with this mode takes something from what the row gives.
+pub(crate) fn closes(row: &Row, mode: u32) -> bool {
+    row.entry.attrs.mode & !mode & 0o777 != 0
+}
+
+/// What is left of attributes for a move with this mode.
+pub(crate) fn shut(held: &Attrs, mode: u32) -> Attrs {
+    let mut left = Attrs { mode: held.mode & (mode | 0o7000), ..held.clone() };
+    if left.xattrs.remove(ACL_ACCESS).is_some() {
+        // What the group has without its ACL is not known.
+        left.mode &= !0o070;
+    }
+    left
 }
 
 fn rename_refused(error: &io::Error) -> bool {
