@@ -74,7 +74,7 @@ impl Play {
         self.decoys.iter().for_each(|decoy| self.make(&dir, decoy).unwrap_or_else(|e| panic!("{decoy}: {e}")));
         fs::write(self.told.with_extension("ready"), "").unwrap();
         let end = Instant::now() + Duration::from_secs(self.seconds);
-        let (mut count, mut since, mut tries) = (0, 0, 0_u64);
+        let (mut count, mut since, mut tries, mut gone) = (0, 0, 0_u64, 0_u64);
         let over = || Instant::now() > end || self.told.with_extension("stop").exists();
         while count < self.most && (tries % 256 != 0 || !over()) {
             tries += 1;
@@ -92,7 +92,9 @@ impl Play {
                 let idle = count == since && made == 0 && !named;
                 since = count;
                 if idle {
-                    // The directory itself is gone.
+                    // The directory itself is gone, or somebody else's.
+                    gone += 1;
+                    let _ = fs::rename(&self.dir, self.dir.with_extension(format!("old{}", gone % 64)));
                     let _ = fs::create_dir(&self.dir);
                     dir = enter().unwrap_or(dir);
                 }
