@@ -367,7 +367,7 @@ fn a_full_synchronisation_is_raced_against() {
     let command = |pair: &Pair| {
         let mut command = Command::new("timeout");
         // As long as somebody changes names all the time the two sides are never equal.
-        command.args(["--preserve-status", "2", PSYNC]).args(pair.arguments(&["-s", "--accept"]));
+        command.args(["--foreground", "--preserve-status", "2", PSYNC]).args(pair.arguments(&["-s", "--accept"]));
         command
     };
     // 5: something could not be synchronised.
