@@ -93,8 +93,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             Examined::Changed(change) if self.opens_later(&change, how.again, now, out)? => {}
             Examined::Changed(change) => {
-                if change.after.as_ref().is_some_and(|e| e.kind() == Kind::Dir) && (!how.again || how.as_copy) {
-                    // Below a directory that is taken for a new one everything is to be looked at.
+                let new = change.known.is_none() && change.moved.is_none();
+                let dir = change.after.as_ref().is_some_and(|e| e.kind() == Kind::Dir);
+                if dir && (!how.again || how.as_copy || new) {
+                    // Below a directory that is taken for a new one everything is to be looked at, also where it was told as
+                    // one that had moved before.
                     self.replica.unscanned.insert(path.clone());
                 }
                 self.coalescer.sent(path, now);

@@ -65,10 +65,8 @@ impl Change {
     /// Whether a directory lets in more people than before, and keeps nobody out whom it let in.
     pub fn only_opens(&self) -> bool {
         let (Some(known), Some(after), None) = (&self.known, &self.after, &self.moved) else { return false };
-        let (was, is) = (&known.entry.attrs, &after.attrs);
         let both = (known.entry.kind(), after.kind()) == (Kind::Dir, Kind::Dir);
-        let same = (&was.user, &was.group, &was.xattrs) == (&is.user, &is.group, &is.xattrs);
-        both && same && merge::only_opens(was.mode, is.mode)
+        both && merge::only_opens(&known.entry.attrs, &after.attrs)
     }
 }
 

@@ -41,9 +41,11 @@ pub fn narrower(kind: Kind, first: u32, second: u32) -> u32 {
     first & !0o077 | class(3) | class(0)
 }
 
-/// Whether a mode lets in more people than another one, and keeps nobody out whom that let in.
-pub fn only_opens(was: u32, is: u32) -> bool {
-    is & !was & 0o777 != 0 && was & !is & 0o777 == 0
+/// Whether the attributes of a directory let in more people than those before, and keep nobody out whom those let in. Another
+/// owner does: the former one may give himself rights no more.
+pub fn only_opens(was: &Attrs, is: &Attrs) -> bool {
+    let same = (&was.user, &was.group, &was.xattrs) == (&is.user, &is.group, &is.xattrs);
+    same && is.mode & !was.mode & 0o777 != 0 && was.mode & !is.mode & 0o777 == 0
 }
 
 /// The mode with which an object goes to another name while what became of its rights is told only after that: the agreed

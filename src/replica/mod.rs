@@ -397,7 +397,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let Some(seen) = reported.and_then(|reported| reported.seen.as_ref()) else { return Ok(false) };
         let row = self.row_at(path)?;
         Ok(matches!(seen.content, Content::Dir)
-            && row.is_some_and(|row| merge::only_opens(row.entry.attrs.mode, seen.attrs.mode)))
+            && row.is_some_and(|row| merge::only_opens(&row.entry.attrs, &seen.attrs)))
     }
 
     /// The path is not open any more.

@@ -99,6 +99,9 @@ impl History {
     /// The history of a seed.
     pub fn of(seed: u64) -> History {
         let choices = Choices::seeded(seed);
+        if seed >= sight::LEAVERS {
+            return sight::leavers(seed, &choices);
+        }
         if seed % APART == APART_REST && seed / APART % HANDED == HANDED_REST {
             return History::handed(seed, &choices);
         }

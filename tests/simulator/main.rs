@@ -144,6 +144,16 @@ fn histories_that_failed_once() {
 }
 
 #[test]
+fn what_leaves_a_closed_place_is_seen_by_nobody_on_the_way() {
+    for seed in sight::LEAVERS..sight::LEAVERS + number("PSYNC_SIM_HISTORIES").unwrap_or(4_000) {
+        if let Some(failure) = play(&History::of(seed), real, false).failure {
+            println!("seed {seed}: {failure}");
+            tell(seed);
+        }
+    }
+}
+
+#[test]
 fn when_the_sides_change_places_so_does_the_result() {
     let from = number("PSYNC_SIM_SEED").or(number("PSYNC_SIM_FROM")).unwrap_or(0);
     let count = number("PSYNC_SIM_SEED").map(|_| 1).or(number("PSYNC_SIM_HISTORIES")).unwrap_or(3_000);

@@ -215,6 +215,56 @@ pub fn history(seed: u64, choices: &Choices) -> History {
     History { schedule: seed ^ 0x5eed, profile, features: Default::default(), before, phases }
 }
 
+/// Seeds from here on are histories of what leaves a closed place. Those below would be others if they had a share in them.
+pub const LEAVERS: u64 = 1 << 40;
+
+/// A history of alice, who closes what lies in a directory of hers that is closed to all, or removes it, and moves it to where
+/// all may look.
+pub fn leavers(seed: u64, choices: &Choices) -> History {
+    let (crashes, events) = (choices.one_in(4), choices.one_in(4));
+    let profile = Profile { private: true, crashes, events, ..Profile::default() };
+    let side = if choices.one_in(2) { Side::Left } else { Side::Right };
+    let mut value = 0;
+    let mut maker = Maker { choices, value: &mut value, unique_sizes: false, home: None };
+    let mut calls = vec![Call::Mkdir(path("o")), Call::Chmod(path("o"), *choices.pick(&[0o700, 0o750, 0o710]))];
+    calls.extend(["o/in", "o/in/deep"].map(|dir| Call::Mkdir(path(dir))));
+    for file in ["o/s", "o/in/s", "o/in/deep/s"] {
+        calls.extend(maker.write_calls(&path(file), true));
+    }
+    let before = vec![Task { side, pace: 0, calls }];
+    let mut at = 1_000_000;
+    let mut items = Vec::new();
+    for moved in 0..1 + choices.below(3) {
+        at += *choices.pick(&[0, 3, 60, 1_000_000]);
+        let top = path(choices.pick::<&str>(&["o/in", "o/in", "o/s", "o/in/deep", "o/in/s"]));
+        let mut calls = Vec::new();
+        for _ in 0..1 + choices.below(3) {
+            let file = path(choices.pick::<&str>(&["o/s", "o/in/s", "o/in/deep/s"]));
+            match choices.below(5) {
+                0 | 1 => calls.push(Call::Chmod(top.clone(), *choices.pick(&[0o700, 0o600, 0o750]))),
+                2 => calls.push(Call::Chmod(file, 0o600)),
+                3 => calls.push(Call::Unlink(file)),
+                _ => calls.extend(maker.write_calls(&file, true)),
+            }
+        }
+        calls.push(Call::Rename(top, path(&format!("p{moved}"))));
+        items.push(Item { at, act: Act::User(Task { side, pace: *choices.pick(&[0, 0, 1, 10]), calls }) });
+        if profile.crashes {
+            at += choices.below(300);
+            let fault = match choices.below(3) {
+                0 => Fault::LinkCut,
+                1 => Fault::Crash(Side::Left),
+                _ => Fault::Crash(Side::Right),
+            };
+            items.push(Item { at, act: Act::Fault(fault) });
+        }
+        if profile.events {
+            items.push(Item { at, act: Act::Fault(Fault::LoseEvents(side)) });
+        }
+    }
+    History { schedule: seed ^ 0x5eed, profile, features: Default::default(), before, phases: vec![items] }
+}
+
 const DIRS: [&str; 4] = ["d", "d/in", "o", "o/in"];
 const FILES: [&str; 2] = ["s", "t"];
 
