@@ -130,8 +130,14 @@ const FOUND: [(u64, &str); 42] = [
     (71872, "the same at a first meeting"),
     (78034, "a directory that was made anew, closed, was opened by a word that its later one had gone by"),
     (66321, "a directory opened to others than at its last look: the word of the first opening stood meanwhile"),
-    (1_099_511_628_268, "what lay in a directory that left a closed place was seen before what had become of it was told"),
-    (1_099_511_637_587, "a directory was told as one that had moved, then as a new one, and what lay in it was not looked at"),
+    (
+        1_099_511_628_268,
+        "what lay in a directory that left a closed place was seen before what had become of it was told",
+    ),
+    (
+        1_099_511_637_587,
+        "a directory was told as one that had moved, then as a new one, and what lay in it was not looked at",
+    ),
 ];
 
 #[test]
