@@ -40,9 +40,16 @@ impl Engine {
         if until <= now {
             return false;
         }
-        let waits = self.locks.holds_below(path) || self.sides.iter().any(|side| self.is_busy_below(side, path));
+        // What was moved out of it still lies in it on the other side.
+        let mut moved = Side::BOTH.into_iter().flat_map(|side| self.places.out_of(side, path));
+        let leaves = moved.any(|place| !self.has_problem(&place.path));
+        let busy = self.sides.iter().any(|side| self.is_busy_below(side, path));
+        let waits = leaves || busy || self.locks.holds_below(path);
         if waits {
             self.blocked.insert(path.clone());
+            if leaves {
+                self.blocked_moves.insert(path.clone());
+            }
             self.timers.insert((until, path.clone()));
         }
         waits

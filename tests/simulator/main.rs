@@ -89,7 +89,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 42] = [
+const FOUND: [(u64, &str); 43] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -137,6 +137,10 @@ const FOUND: [(u64, &str); 42] = [
     (
         1_099_511_637_587,
         "a directory was told as one that had moved, then as a new one, and what lay in it was not looked at",
+    ),
+    (
+        1_099_511_631_131,
+        "a directory opened before what had been moved out of it was gone from there on the other side",
     ),
 ];
 
