@@ -19,12 +19,22 @@ use super::message::Reply;
 pub(super) const AGAIN: Millis = 50;
 /// After the end of a full scan it waits at most so long, in milliseconds: longer than what vanished and what is quiet.
 const LONGEST: Millis = 3_000;
+/// While parts of the tree are scanned that it is in, or that are in it, it waits at most so long in all, in milliseconds: users who
+/// never rest make scans without end.
+pub(super) const SCANNED: Millis = 10_000;
 /// Directories that wait at a time; more are told at once.
 const MOST: usize = 10_000;
 
-/// Directories that wait, and until when.
+/// How long a directory waits.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    since: Millis,
+    until: Millis,
+}
+
+/// Directories that wait.
 #[derive(Debug, Default)]
-pub(super) struct Openings(BTreeMap<RelPath, Millis>);
+pub(super) struct Openings(BTreeMap<RelPath, Wait>);
 
 impl Openings {
     pub fn holds(&self, path: &RelPath) -> bool {
@@ -32,13 +42,17 @@ impl Openings {
     }
 
     /// It is looked at: until when it waits, if it does.
-    fn take(&mut self, path: &RelPath) -> Option<Millis> {
+    fn take(&mut self, path: &RelPath) -> Option<Wait> {
         self.0.remove(path)
     }
 
     /// It is told, or there is nothing to be told.
     pub fn forget(&mut self, path: &RelPath) {
         self.0.remove(path);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub fn clear(&mut self) {
@@ -58,16 +72,22 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         out: &mut Vec<Reply>,
     ) -> Result<bool, ReplicaError> {
         let path = &change.path;
-        let since = self.openings.take(path);
-        let scanned = self.full_scan.is_none();
-        // What a full scan has found is dealt with after it, and the wait begins then.
-        let until = since.filter(|_| scanned).unwrap_or(now + LONGEST);
+        let held = self.openings.take(path);
+        let since = match (held, self.full_scan.is_some()) {
+            (Some(held), false) => held.since,
+            _ => now,
+        };
+        // What a scan finds is dealt with after it, and the wait begins then.
+        let until = match held {
+            Some(held) if !self.is_scanned_below(path) => held.until,
+            _ => (now + LONGEST).min(since + SCANNED),
+        };
         let room = self.openings.0.len() < MOST;
         if !change.only_opens() || !room || now >= until || !self.is_busy_below(path) {
             return Ok(false);
         }
-        self.openings.0.insert(path.clone(), until);
-        if since.is_none() || again {
+        self.openings.0.insert(path.clone(), Wait { since, until });
+        if held.is_none() || again {
             self.take_back(path, now, out)?;
         } else {
             self.replica.withdraw_report(path)?;
@@ -76,16 +96,21 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         Ok(true)
     }
 
+    /// Whether a scan goes on, or is to come, of what lies below.
+    fn is_scanned_below(&self, top: &RelPath) -> bool {
+        let meets = |scope: &RelPath| scope.is_within(top) || top.is_within(scope);
+        self.full_scan.is_some()
+            || self.scans.iter().any(|scan| meets(&scan.scope))
+            || self.replica.unscanned.iter().any(meets)
+    }
+
     /// Whether something below is to be looked at.
     fn is_busy_below(&self, top: &RelPath) -> bool {
-        let meets = |scope: &RelPath| scope.is_within(top) || top.is_within(scope);
         let below = |path: &RelPath| path.is_below(top);
         let mut dirty = self.replica.dirty.range(top.clone()..).take_while(|path| path.is_within(top));
-        self.full_scan.is_some()
+        self.is_scanned_below(top)
             || self.coalescer.is_dirty_below(top)
             || dirty.any(below)
             || self.readings.iter().any(|(path, _)| below(path))
-            || self.scans.iter().any(|scan| meets(&scan.scope))
-            || self.replica.unscanned.iter().any(meets)
     }
 }

@@ -12,6 +12,7 @@ use crate::replica::examine::How;
 use crate::replica::scan::{Found, Scan};
 
 use super::message::Reply;
+use super::openings::SCANNED;
 use super::{Endpoint, Next, Style, saves};
 
 /// Paths examined in one slice.
@@ -131,9 +132,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if asked && let Some(counts) = self.replica.not_set.take_news() {
             out.push(Reply::NotSet { counts });
         }
+        let opens = !self.openings.is_empty();
         let waits = |since: Millis| {
             let owes = owes && (rests || now < since + OWED_WAIT);
-            owes || (busy && now < since + PING_WAIT)
+            // An opening is told soon, whatever users do.
+            let opens = opens && now < since + SCANNED + PING_WAIT;
+            owes || opens || (busy && now < since + PING_WAIT)
         };
         if self.pings.iter().any(|(_, since)| !waits(*since)) {
             self.tell_tally(None, out)?;

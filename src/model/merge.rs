@@ -53,12 +53,12 @@ pub fn only_opens(was: &Attrs, is: &Attrs) -> bool {
 pub fn closed(agreed: &Attrs, now: &Attrs) -> u32 {
     let class = |shift: u32| now.mode >> shift & 7;
     let same_acl = agreed.xattrs.get(ACL_ACCESS) == now.xattrs.get(ACL_ACCESS);
-    // With an ACL these bits are its mask: they tell nothing of the group.
-    let group = if same_acl { class(3) } else { 0 };
-    let owner = if agreed.user == now.user { class(6) } else { group & class(0) };
+    // With an ACL these bits are its mask, and it may keep out one of all others.
+    let (group, others) = if same_acl { (class(3), class(0)) } else { (0, 0) };
+    let owner = if agreed.user == now.user { class(6) } else { group & others };
     let (group, others) = match agreed.group == now.group {
-        true => (group, class(0)),
-        false => (group & class(0), group & class(0)),
+        true => (group, others),
+        false => (group & others, group & others),
     };
     agreed.mode & (0o7000 | owner << 6 | group << 3 | others)
 }

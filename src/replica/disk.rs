@@ -208,6 +208,8 @@ pub trait Disk {
     /// attributes that it had when it was looked at. One that has another value by now is a user's, set this very moment:
     /// it stays. ACLs and capabilities, which belong to mode and contents, are set all the same.
     fn set_pinned_attrs(&self, pin: &Self::Pin, kind: Kind, attrs: &Attrs, held: &Xattrs) -> io::Result<NotSet>;
+    /// Gives it this mode and nothing else; false if this process may not. Not for links.
+    fn set_pinned_mode(&self, pin: &Self::Pin, mode: u32) -> io::Result<bool>;
 
     /// Opens a regular file for reading, without waiting for lease holders and without touching its atime.
     fn open_file(&self, dir: &Self::Dir, name: &Name) -> io::Result<Self::File>;

@@ -396,8 +396,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let reported = self.reported.get(path).filter(|reported| reported.moved.is_none());
         let Some(seen) = reported.and_then(|reported| reported.seen.as_ref()) else { return Ok(false) };
         let row = self.row_at(path)?;
-        Ok(matches!(seen.content, Content::Dir)
-            && row.is_some_and(|row| merge::only_opens(&row.entry.attrs, &seen.attrs)))
+        Ok(row.is_some_and(|row| {
+            let told = merge::carried(&seen.attrs, row.live_attrs(), &row.entry.attrs);
+            matches!(seen.content, Content::Dir) && merge::only_opens(&row.entry.attrs, &told)
+        }))
     }
 
     /// The path is not open any more.

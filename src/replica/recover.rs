@@ -13,7 +13,6 @@ use super::error::{At, ReplicaError};
 use super::late::Known;
 use super::place::attrs::has_other_names;
 use super::place::generation_of;
-use super::place::rename::shut;
 use super::read::READ_TO_COMPARE;
 use super::trash::stamp_of;
 
@@ -268,9 +267,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(());
         };
         if let Some(mode) = mode {
-            let held = shut(row.live_attrs(), mode);
-            row.entry.attrs.mode = mode;
-            row.achieved = (held != row.entry.attrs).then_some(held);
+            let mut entry = row.entry.clone();
+            entry.attrs.mode = mode;
+            row.achieved = self.left_after_crash(&intent.path, &row, &entry);
+            row.entry = entry;
         }
         self.put_row(&mut Row { parent, name, generation: intent.generation, ..row })?;
         self.sync_parent(from)?;

@@ -138,3 +138,35 @@ fn a_full_sync_puts_the_lefts_acls_on_the_right() {
     pair.sync();
     assert_eq!(told(), 1, "{}", pair.story());
 }
+
+/// Who narrows a file and moves it at once leaves its ACL as it is, on both sides.
+#[test]
+fn an_acl_outlives_a_move_that_closes() {
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::new();
+    plant(pair.left.join("o/f"), "contents\n");
+    plant(pair.left.join("o/d/file"), "contents\n");
+    tools::run(&pair.left, "setfacl", &["-m", "u:12345:---,g:12346:r-x", "o/f", "o/d"]);
+    chmod(pair.left.join("o"), 0o700);
+    pair.run();
+    pair.settle();
+    let roots = pair.sides().map(Path::to_owned);
+    chmod(roots[0].join("o/f"), 0o650);
+    rename(roots[0].join("o/f"), roots[0].join("f"));
+    chmod(roots[0].join("o/d"), 0o750);
+    rename(roots[0].join("o/d"), roots[0].join("d"));
+    let arrived = || roots.iter().all(|root| root.join("f").exists() && root.join("d/file").exists());
+    assert!(poll(PATIENCE, arrived), "{}", pair.story());
+    let lists = || roots.each_ref().map(|root| ["f", "d"].map(|name| list(root, name)));
+    let told = || {
+        let [one, other] = lists();
+        let whole = |list: &String| list.contains("user:12345:---") && list.contains("group:12346:r-x");
+        one == other && one.iter().all(whole)
+    };
+    assert!(poll(PATIENCE, told), "{:?}{}", lists(), pair.story());
+    pair.settle();
+    assert!(told(), "{:?}{}", lists(), pair.story());
+    pair.stop();
+}

@@ -106,9 +106,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             _ => false,
         };
         let edited = attrs_differ || rewritten;
-        let mut mode = merge::closed(&row.entry.attrs, &carried);
+        // Where this side cannot hold the agreed mode no opening would follow.
+        let held = row.live_attrs().mode == row.entry.attrs.mode;
+        let mut mode = if held { merge::closed(&row.entry.attrs, &carried) } else { row.entry.attrs.mode };
         // What was removed, closed or written over in a place that is closed to others is told after the move.
-        if (live.kind == Kind::Dir || rewritten) && self.leaves_a_closed_place(&from, path)? {
+        if held && (live.kind == Kind::Dir || rewritten) && self.leaves_a_closed_place(&from, path)? {
             mode &= !0o077;
         }
         let after = Entry { attrs: Attrs { mode, ..row.entry.attrs.clone() }, ..row.entry.clone() };

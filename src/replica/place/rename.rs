@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::model::acls::ACL_ACCESS;
-use crate::model::{Attrs, Entry, Expect, Generation, Kind, Name, NodeId, RelPath, Time};
+use crate::model::{Attrs, Entry, Expect, Generation, Kind, NodeId, RelPath, Time, merge};
 
 use super::super::Replica;
 use super::super::archive::{Archive, Row};
@@ -38,16 +38,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Closed::No => return self.rename_on(generation, (from, old), (path, new), row, before, entry, expect),
             Closed::Yes(closed) => closed,
         };
-        let mut shut = row.clone();
-        if closed.held == *row.live_attrs() {
-            // What is missing now was not taken by a user.
-            shut.achieved = (closed.live != entry.attrs).then(|| closed.live.clone());
-        }
-        let (dir, name) = (old.dir.clone(), old.name.clone());
-        let before = self.disk.stat(&dir, &name).at(from, "stat")?;
-        let placed = self.rename_on(generation, (from, old), (path, new), shut, before, entry, expect);
+        // What is missing now was not taken by a user.
+        let shut = Row { achieved: (closed.live != entry.attrs).then(|| closed.live.clone()), ..row };
+        let before = self.disk.stat(&old.dir, &old.name).at(from, "stat");
+        let placed = match before {
+            Ok(before) if same_version(&closed.after, &before) => {
+                self.rename_on(generation, (from, old), (path, new), shut, before, entry, expect)
+            }
+            Ok(_) => refused(),
+            Err(error) => Err(error),
+        };
         if !matches!(placed, Ok(Placed::Done(_))) {
-            self.reopen((&dir, &name), from, &closed)?;
+            self.reopen(&closed.pin, closed.held, closed.after.mode);
         }
         placed
     }
@@ -144,7 +146,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         before: &Stat,
         row: &Row,
         mode: u32,
-    ) -> Result<Closed, ReplicaError> {
+    ) -> Result<Closed<D::Pin>, ReplicaError> {
         let Some(kind) = before.kind.filter(|kind| *kind != Kind::Link && closes(row, mode)) else {
             return Ok(Closed::No);
         };
@@ -156,23 +158,25 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if !same_version(before, &stat) || kind == Kind::File && has_other_names(&stat) {
             return Ok(Closed::Refused);
         }
+        // The mode that both sides agreed on changes with the move. What a user of this side made of it would pass for that.
         let held = self.pinned_attrs(&pin, &stat, kind).at(from, "read extended attributes")?;
-        let wanted = shut(&held, mode);
-        self.disk.set_pinned_attrs(&pin, kind, &wanted, &held.xattrs).at(from, "set attributes")?;
-        let stat = self.disk.stat_pin(&pin).at(from, "stat")?;
-        let live = self.pinned_attrs(&pin, &stat, kind).at(from, "read extended attributes")?;
-        Ok(Closed::Yes(Taken { object: (stat.ino, stat.btime), held, live }))
+        if (Attrs { mtime: row.live_attrs().mtime, ..held }) != *row.live_attrs() {
+            return Ok(Closed::Refused);
+        }
+        if !self.disk.set_pinned_mode(&pin, stat.mode & (mode | 0o7000)).at(from, "set the mode")? {
+            return Ok(Closed::No);
+        }
+        let after = self.disk.stat_pin(&pin).at(from, "stat")?;
+        let live = self.pinned_attrs(&pin, &after, kind).at(from, "read extended attributes")?;
+        Ok(Closed::Yes(Taken { pin, held: stat.mode, after, live }))
     }
 
-    /// Gives an object that stays where it is what was taken from it, if nobody has set anything since.
-    fn reopen(&self, (dir, name): (&D::Dir, &Name), path: &RelPath, taken: &Taken) -> Result<(), ReplicaError> {
-        let Ok((pin, stat)) = self.pin_stat(dir, name) else { return Ok(()) };
-        let Some(kind) = stat.kind.filter(|_| (stat.ino, stat.btime) == taken.object) else { return Ok(()) };
-        let live = self.pinned_attrs(&pin, &stat, kind).at(path, "read extended attributes")?;
-        if live == taken.live {
-            self.disk.set_pinned_attrs(&pin, kind, &taken.held, &live.xattrs).at(path, "set attributes")?;
+    /// Gives an object that stays where it is the mode that it had, if nobody has set another one since. What cannot be set is
+    /// found, and told as it is.
+    fn reopen(&self, pin: &D::Pin, held: u32, closed: u32) {
+        if held != closed && self.disk.stat_pin(pin).is_ok_and(|stat| stat.mode == closed) {
+            let _ = self.disk.set_pinned_mode(pin, held);
         }
-        Ok(())
     }
 
     /// The same after a crash, for one that is still where it was.
@@ -185,8 +189,30 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<(), ReplicaError> {
         let (Some((above, name)), Some(row)) = (from.split(), self.archive.node(node)?) else { return Ok(()) };
         let Ok(dir) = self.disk.open_dir(&above) else { return Ok(()) };
-        let held = row.live_attrs().clone();
-        self.reopen((&dir, &name), from, &Taken { object, live: shut(&held, mode), held })
+        if let Ok((pin, stat)) = self.pin_stat(&dir, &name)
+            && (stat.ino, stat.btime) == object
+        {
+            let held = row.live_attrs().mode;
+            self.reopen(&pin, held, held & (mode | 0o7000));
+        }
+        Ok(())
+    }
+
+    /// What an object that was moved with this mode has after a crash, if that is not the entry's.
+    pub(crate) fn left_after_crash(&self, path: &RelPath, row: &Row, entry: &Entry) -> Option<Attrs> {
+        let live = || {
+            let (above, name) = path.split()?;
+            let dir = self.disk.open_dir(&above).ok()?;
+            let (pin, stat) = self.pin_stat(&dir, &name).ok()?;
+            self.pinned_attrs(&pin, &stat, entry.kind()).ok()
+        };
+        // The mode is the mask of an ACL, which has changed with it.
+        let held = match row.live_attrs().xattrs.contains_key(ACL_ACCESS) {
+            true => live().filter(|live| live.mode & 0o777 == entry.attrs.mode & 0o777),
+            false => None,
+        };
+        let held = held.unwrap_or_else(|| merge::carried(row.live_attrs(), &row.entry.attrs, &entry.attrs));
+        (held != entry.attrs).then_some(held)
     }
 
     /// Two names that users see are never exchanged: the object goes through the stage, where the one that it
@@ -238,33 +264,24 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 }
 
 /// Whether something is taken from an object before its move.
-enum Closed {
+enum Closed<Pin> {
     No,
-    Yes(Taken),
+    Yes(Taken<Pin>),
     /// It is to be told anew.
     Refused,
 }
 
-/// What an object had, and what was left of it.
-struct Taken {
-    object: (u64, Time),
-    held: Attrs,
+/// An object from which something was taken: the mode that it had, and what is left of it.
+struct Taken<Pin> {
+    pin: Pin,
+    held: u32,
+    after: Stat,
     live: Attrs,
 }
 
 /// Whether a move with this mode takes something from what the row gives.
 pub(crate) fn closes(row: &Row, mode: u32) -> bool {
     row.entry.attrs.mode & !mode & 0o777 != 0
-}
-
-/// What is left of attributes for a move with this mode.
-pub(crate) fn shut(held: &Attrs, mode: u32) -> Attrs {
-    let mut left = Attrs { mode: held.mode & (mode | 0o7000), ..held.clone() };
-    if left.xattrs.remove(ACL_ACCESS).is_some() {
-        // What the group has without its ACL is not known.
-        left.mode &= !0o070;
-    }
-    left
 }
 
 fn rename_refused(error: &io::Error) -> bool {

@@ -70,6 +70,14 @@ pub fn set_pinned(
     set_on(pin, Some(beneath::proc_path(pin)), kind, wanted, held, rules)
 }
 
+/// Sets the mode alone. False if this process may not, or the file system has none.
+pub fn set_pinned_mode(pin: BorrowedFd<'_>, mode: u32) -> io::Result<bool> {
+    match rustix::fs::chmod(beneath::proc_path(pin).as_str(), Mode::from_raw_mode(mode & 0o7777)) {
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        done => Ok(done.map(|()| true)?),
+    }
+}
+
 /// The same for a file that is open, and not by `O_PATH`.
 pub fn set_open(file: BorrowedFd<'_>, wanted: &Attrs, rules: &Rules) -> io::Result<NotSet> {
     set_on(file, None, Kind::File, wanted, None, rules)

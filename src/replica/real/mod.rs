@@ -368,6 +368,10 @@ impl Disk for RealDisk {
         attrs::set_pinned(pin.as_fd(), kind, wanted, Some(held), &self.rules)
     }
 
+    fn set_pinned_mode(&self, pin: &OwnedFd, mode: u32) -> io::Result<bool> {
+        attrs::set_pinned_mode(pin.as_fd(), mode)
+    }
+
     fn open_file(&self, dir: &Dir, name: &Name) -> io::Result<File> {
         let Some(link) = self.link_at(dir, name.as_bytes()) else {
             let file = beneath::open_file(dir.as_fd(), name.as_bytes())?;

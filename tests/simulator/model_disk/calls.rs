@@ -464,6 +464,25 @@ impl Disk for ModelDisk {
         })
     }
 
+    fn set_pinned_mode(&self, pin: &ModelPin, mode: u32) -> io::Result<bool> {
+        self.call(|state| {
+            state.live(pin.obj)?;
+            state.allowed(pin.obj)?;
+            let side = state.side.word();
+            if pin.names.get().is_none_or(|names| names > 1 && !state.is_dir(pin.obj)) {
+                state.world.violation(format!("linked: {side}: the mode of a file with other names was set"));
+            }
+            let now = state.stamp();
+            let meta = &mut state.inode_mut(pin.obj).meta;
+            (meta.mode, meta.ctime) = (mode, now);
+            state.check_rights(pin.obj);
+            state.check_sight(pin.obj);
+            state.path_of(pin.obj).into_iter().for_each(|path| state.note_change(path));
+            state.event_of(pin.obj, Hint::Attributes);
+            Ok(true)
+        })
+    }
+
     fn open_file(&self, dir: &Obj, name: &Name) -> io::Result<ModelFile> {
         self.call(|state| {
             let obj = state.lookup(*dir, name)?;
