@@ -204,6 +204,14 @@ impl Engine {
                     self.fx.push(Effect::Send(source, Request::Cancel { generation }));
                 }
                 flight.states[index(side)] = State::Done;
+                // A move that could not take anything from the object's mode leaves the agreed one.
+                let known = flight.changes.iter().flatten().find_map(|change| change.moved.as_ref());
+                let known = known.map(|moved| moved.known.entry.attrs.mode);
+                if let (Some(agreed), Some(placed)) = (&mut flight.entry, &entry)
+                    && known == Some(placed.attrs.mode)
+                {
+                    agreed.attrs.mode = placed.attrs.mode;
+                }
                 if let (Some(agreed), Some(placed)) = (&mut flight.entry, entry)
                     && agreed.hash().is_none()
                     && agreed.content.compare(&placed.content) != crate::model::Sameness::Differs

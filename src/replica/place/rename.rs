@@ -35,7 +35,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let closed = match self.close_first(from, &old, &before, &row, entry.attrs.mode)? {
             Closed::Refused => return refused(),
-            Closed::No => return self.rename_on(generation, (from, old), (path, new), row, before, entry, expect),
+            Closed::No => {
+                // It keeps the agreed mode; what its side says of that comes after the move.
+                let mut entry = entry;
+                entry.attrs.mode = row.entry.attrs.mode;
+                return self.rename_on(generation, (from, old), (path, new), row, before, entry, expect);
+            }
             Closed::Yes(closed) => closed,
         };
         // What is missing now was not taken by a user.
@@ -154,14 +159,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Closed::Refused),
             pinned => pinned.at(from, "stat")?,
         };
-        // With other names it may be seen where this side knows nothing of: it goes as a new object.
-        if !same_version(before, &stat) || kind == Kind::File && has_other_names(&stat) {
+        if !same_version(before, &stat) {
             return Ok(Closed::Refused);
+        }
+        // Rights of a file with other names are set on a copy, which comes next.
+        if kind == Kind::File && has_other_names(&stat) {
+            return Ok(Closed::No);
         }
         // The mode that both sides agreed on changes with the move. What a user of this side made of it would pass for that.
         let held = self.pinned_attrs(&pin, &stat, kind).at(from, "read extended attributes")?;
         if (Attrs { mtime: row.live_attrs().mtime, ..held }) != *row.live_attrs() {
-            return Ok(Closed::Refused);
+            return Ok(Closed::No);
         }
         if !self.disk.set_pinned_mode(&pin, stat.mode & (mode | 0o7000)).at(from, "set the mode")? {
             return Ok(Closed::No);
