@@ -58,8 +58,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.hold_back(path, said)?;
             }
         }
-        // Where another directory lies that only opens, what lies in it goes first.
-        let left = left.into_iter().filter(|top| !self.openings.holds(top));
+        // Where another directory lies that only opens, what lies in it goes first, be that told now or later.
+        let opening: BTreeSet<RelPath> =
+            before.iter().filter(|reply| opens(reply)).filter_map(speaks_of).cloned().collect();
+        let left = left.into_iter().filter(|top| !self.openings.holds(top) && !opening.contains(top));
         let gone: Vec<RelPath> = before.iter().filter_map(no_directory).cloned().chain(left).collect();
         for top in gone {
             // It was found through a directory that has left this name: it lies elsewhere, perhaps where fewer may see it.
@@ -72,8 +74,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         forget_older(said, &told);
         forget_openings_gone_by(said);
         // What opens comes last: nobody waits for it, and it waits for what is told before it.
-        let opens = |reply: &mut Reply| matches!(reply, Reply::Report(change) if change.only_opens());
-        let last: Vec<Reply> = before.extract_if(.., opens).chain(said.extract_if(.., opens)).collect();
+        let mut last: Vec<Reply> = before.extract_if(.., |reply| opens(reply)).collect();
+        last.extend(said.extract_if(.., |reply| opens(reply)));
         if !changed.is_empty() {
             self.hold_back_below_untold(&above, said, now)?;
         }
@@ -119,16 +121,20 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     }
 }
 
-/// Leaves out reports of these paths: they were looked at once more since.
+/// Leaves out what was said of these paths: they were looked at once more since.
 fn forget_older(said: &mut Vec<Reply>, paths: &BTreeSet<RelPath>) {
     if !paths.is_empty() {
-        said.retain(|reply| !matches!(reply, Reply::Report(change) if paths.contains(&change.path)));
+        said.retain(|reply| !speaks_of(reply).is_some_and(|path| paths.contains(path)));
     }
+}
+
+/// Whether all that a reply tells is that a directory lets more people in.
+fn opens(reply: &Reply) -> bool {
+    matches!(reply, Reply::Report(change) if change.only_opens())
 }
 
 /// Leaves out openings that a later word on the same directory follows: at the end they would be the last word.
 fn forget_openings_gone_by(said: &mut Vec<Reply>) {
-    let opens = |reply: &Reply| matches!(reply, Reply::Report(change) if change.only_opens());
     if !said.iter().any(opens) {
         return;
     }

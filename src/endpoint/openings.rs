@@ -108,9 +108,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     fn is_busy_below(&self, top: &RelPath) -> bool {
         let below = |path: &RelPath| path.is_below(top);
         let mut dirty = self.replica.dirty.range(top.clone()..).take_while(|path| path.is_within(top));
+        let mut due = self.due_now.range(top.clone()..).take_while(|path| path.is_within(top));
         self.is_scanned_below(top)
             || self.coalescer.is_dirty_below(top)
             || dirty.any(below)
+            || due.any(below)
             || self.readings.iter().any(|(path, _)| below(path))
     }
 }

@@ -181,6 +181,49 @@ fn what_is_gone_before_it_is_recorded_was_young() {
     }
 }
 
+/// Who removes a file and then opens the directory above it counts on that order, be both due at the same moment.
+#[test]
+fn a_directory_opens_after_what_was_removed_in_it_and_is_due_with_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let (root, (mut endpoint, _watcher)) = right();
+    let ask = |endpoint: &mut open::RealEndpoint, request| {
+        let mut out = Vec::new();
+        endpoint.handle(request, 2, &mut out).expect("taken in");
+        endpoint.step(3, &mut out).expect("done");
+    };
+    ask(&mut endpoint, start());
+    ask(&mut endpoint, go());
+    let objects = [("d", 20, 1, Content::Dir, 0o700), ("d/s", 21, 20, Content::File { size: 4, hash: None }, 0o644)];
+    for (at, node, parent, content, mode) in objects {
+        let mut entry = row(node, parent, at, node, content).entry.expect("an entry");
+        entry.attrs.mode = mode;
+        let source = match entry.kind() {
+            crate::model::Kind::File => Source::Inline(serde_bytes::ByteBuf::from(*b"text")),
+            _ => Source::Nothing,
+        };
+        let step = Step::Put { entry, source, expect: crate::model::Expect::Absent, displaced: Displaced::Trash };
+        let apply = Apply { path: path(at), parent: Some(parent), node, step };
+        ask(&mut endpoint, Request::Apply { generation: node, apply });
+    }
+    std::fs::remove_file(root.path().join("d/s")).expect("removed");
+    std::fs::set_permissions(root.path().join("d"), std::fs::Permissions::from_mode(0o755)).expect("opened");
+    for at in ["d", "d/s"] {
+        endpoint.coalescer.event(path(at), crate::watch::Hint::Attributes, 10);
+    }
+    // Between these both waits are over, that of the opening and that of the deletion.
+    let told: Vec<Vec<String>> = [2_000, 4_000, 4_100, 4_200]
+        .map(|now| {
+            let mut out = Vec::new();
+            endpoint.step(now, &mut out).expect("done");
+            let reports = out.into_iter();
+            reports
+                .filter_map(|r| if let Reply::Report(change) = r { Some(change.path.to_string()) } else { None })
+                .collect()
+        })
+        .into();
+    assert_eq!(told, [vec![], vec!["d/s".to_owned()], vec!["d".to_owned()], vec![]]);
+}
+
 #[test]
 fn a_copy_of_what_a_link_leads_to_lets_others_go_first() {
     let root = tempfile::tempdir().expect("root");

@@ -334,7 +334,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let verify = self.settings.style == Style::Verified;
         let how = How { inline: u64::MAX, verify, ..How::default() };
         let begun = out.len();
-        for path in self.due(now)? {
+        let due = self.due(now)?;
+        self.due_now = due.iter().cloned().collect();
+        for path in due {
+            self.due_now.remove(&path);
             match self.replica.has_read_enough() {
                 // Others have their turn first; then these are the first.
                 true => drop(self.replica.dirty.insert(path)),

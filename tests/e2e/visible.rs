@@ -152,7 +152,7 @@ fn nobody_sees(left: bool) {
         assert!(poll(PATIENCE, arrived), "{what}: it never came{}", pair.story());
         let saw = bob.saw();
         if !saw.is_empty() {
-            wrong.push(format!("{what}: {} times as {:?}", saw.len(), saw[0]));
+            wrong.push(format!("{what}: {} times as {:?}{}", saw.len(), saw[0], pair.story()));
         }
         pair.settle();
         pair.stop();
@@ -268,7 +268,7 @@ fn nobody_sees_leavers(left: bool, running: bool) {
         pair.wait_equal();
         let saw = bob.saw();
         if !saw.is_empty() {
-            wrong.push(format!("{what}: {} times as {:?}", saw.len(), saw[0]));
+            wrong.push(format!("{what}: {} times as {:?}{}", saw.len(), saw[0], pair.story()));
         }
         pair.settle();
         let modes = |root: &Path| ["p", "p/deep", "s"].map(|name| mode(&root.join(name)));
@@ -292,6 +292,54 @@ fn what_leaves_a_closed_directory_shows_nothing_on_the_left() {
 fn what_left_a_closed_directory_while_psync_was_away_shows_nothing() {
     nobody_sees_leavers(true, false);
     nobody_sees_leavers(false, false);
+}
+
+/// A pair with a directory that is closed to others, equal on both sides: the pair, the side where alice is, and the other one.
+fn closed(left: bool, files: &[&str]) -> (Pair, PathBuf, PathBuf) {
+    let pair = Pair::new();
+    for name in files {
+        plant(pair.left.join(name), SECRET);
+    }
+    plant(pair.left.join("stays"), "so that the root is never empty\n");
+    chmod(pair.left.join("o"), 0o700);
+    pair.sync();
+    let [here, there] = if left { [&pair.left, &pair.right] } else { [&pair.right, &pair.left] };
+    let (here, there) = (here.clone(), there.clone());
+    (pair, here, there)
+}
+
+#[test]
+fn what_leaves_a_closed_directory_and_is_closed_on_the_other_side_keeps_both_words() {
+    for left in [true, false] {
+        let (pair, here, there) = closed(left, &["o/in/s"]);
+        rename(here.join("o/in"), here.join("p"));
+        chmod(there.join("o/in"), 0o700);
+        write(there.join("o/in/new"), "written there\n");
+        pair.sync();
+        for root in pair.sides() {
+            assert_eq!(mode(&root.join("p")), Some(0o700), "from the left: {left}: {root:?}");
+            assert_eq!(read(root.join("p/s")), SECRET, "from the left: {left}");
+            assert_eq!(read(root.join("p/new")), "written there\n", "from the left: {left}");
+            assert!(!root.join("o/in").exists(), "from the left: {left}");
+        }
+    }
+}
+
+#[test]
+fn a_file_with_other_names_there_leaves_a_closed_directory_with_its_new_mode() {
+    for left in [true, false] {
+        let (pair, here, there) = closed(left, &["o/s"]);
+        fs::hard_link(there.join("o/s"), there.join("o/other")).unwrap();
+        pair.sync();
+        chmod(here.join("o/s"), 0o600);
+        rename(here.join("o/s"), here.join("s"));
+        pair.sync();
+        for root in pair.sides() {
+            assert_eq!(mode(&root.join("s")), Some(0o600), "from the left: {left}: {root:?}");
+            assert_eq!(read(root.join("s")), SECRET, "from the left: {left}");
+            assert_eq!(read(root.join("o/other")), SECRET, "from the left: {left}");
+        }
+    }
 }
 
 #[test]

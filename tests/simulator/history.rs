@@ -52,6 +52,8 @@ pub struct Profile {
     pub hostile: bool,
     /// Somebody keeps something to himself.
     pub private: bool,
+    /// Nobody sees more there than here at any moment, in whatever order it is told.
+    pub in_order: bool,
     /// Somebody removes nearly everything.
     pub clearing: Option<clearing::Counts>,
     /// Users of both sides give extended attributes to the same objects.
@@ -75,6 +77,7 @@ impl Profile {
             (self.features, "features"),
             (self.hostile, "hostile"),
             (self.private, "private"),
+            (self.in_order, "in order"),
             (self.clearing.is_some(), "clearing"),
             (self.attributed, "attributed"),
             (self.full.is_some(), "full"),
@@ -277,6 +280,7 @@ fn profile(choices: &Choices) -> Profile {
         features: some(4),
         hostile: false,
         private: false,
+        in_order: false,
         clearing: None,
         attributed: false,
         full: None,
@@ -390,6 +394,7 @@ pub fn stage(history: &History, keep_trace: bool) -> Rc<Stage> {
     world.hostile.set(history.profile.hostile);
     world.private.set(history.profile.private);
     world.sighted.set(history.profile.private);
+    world.in_order.set(history.profile.in_order);
     let choices = Choices::seeded(history.schedule);
     let disk = |side: Side| {
         let features = history.features[side as usize].clone();

@@ -89,7 +89,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 43] = [
+const FOUND: [(u64, &str); 46] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -142,6 +142,12 @@ const FOUND: [(u64, &str); 43] = [
         1_099_511_631_131,
         "a directory opened before what had been moved out of it was gone from there on the other side",
     ),
+    (
+        1_099_511_630_853,
+        "a directory opened before what had been removed in it was told: both were due at the same moment",
+    ),
+    (38020, "an opening was taken back by an older word that the end of a batch had kept"),
+    (14828, "two directories that opened, one in the other, took back each other's word without end"),
 ];
 
 #[test]

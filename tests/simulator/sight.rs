@@ -23,6 +23,8 @@ const WHO: [&str; 3] = ["alice", "bob", "a stranger"];
 const ALL: Eyes = 0b111;
 const READ: u32 = 4;
 const ENTER: u32 = 1;
+/// Whatever a directory's rights were, with these it only opens.
+const OPEN: u32 = 0o755;
 
 impl State {
     /// Who has this right to an object. An owner can give it to himself.
@@ -131,7 +133,17 @@ pub fn learn(disks: &[ModelDisk; 2], call: &Call) {
             }
         }
     }
-    // What users have replaced, closed or removed since may still be on its way.
+    // What users have replaced, closed or removed since may still be on its way. It is so before a directory above it opens to
+    // everybody; who closes to some and opens to others, or makes a directory again, is not promised that order, but for
+    // what leaves a closed place.
+    let keeps_order = match call {
+        Call::Chmod(_, mode) => *mode == OPEN,
+        Call::Chown(..) | Call::Rename(..) | Call::Mkdir(_) => false,
+        _ => true,
+    };
+    if keeps_order || world.in_order.get() {
+        return;
+    }
     for ((contents, side), place) in places.iter() {
         world.show(contents, joined(disks, *side, &place.path) & place.itself);
     }
@@ -145,8 +157,7 @@ pub struct Place {
     itself: Eyes,
 }
 
-/// Who will be able to come to `path` on a side once both sides are alike. On the way there whatever is opened may be so
-/// before what lies in it is closed, or removed: psync does not promise the order of these.
+/// Who will be able to come to `path` on a side once both sides are alike.
 fn joined(disks: &[ModelDisk; 2], side: Side, path: &RelPath) -> Eyes {
     let dirs = path.ancestors().filter(|dir| !dir.is_root());
     dirs.fold(ALL, |eyes, dir| eyes & joined_rights(disks, side, &dir, Kind::Dir, ENTER))
@@ -219,10 +230,11 @@ pub fn history(seed: u64, choices: &Choices) -> History {
 pub const LEAVERS: u64 = 1 << 40;
 
 /// A history of alice, who closes what lies in a directory of hers that is closed to all, or removes it, and moves it to where
-/// all may look.
+/// all may look; in one of five it stays, and the directory opens.
 pub fn leavers(seed: u64, choices: &Choices) -> History {
     let (crashes, events) = (choices.one_in(4), choices.one_in(4));
-    let profile = Profile { private: true, crashes, events, ..Profile::default() };
+    let profile = Profile { private: true, in_order: true, crashes, events, ..Profile::default() };
+    let opens = (seed % 5 == 4).then_some([OPEN, 0o711, 0o750][(seed / 5 % 3) as usize]);
     let side = if choices.one_in(2) { Side::Left } else { Side::Right };
     let mut value = 0;
     let mut maker = Maker { choices, value: &mut value, unique_sizes: false, home: None };
@@ -247,7 +259,15 @@ pub fn leavers(seed: u64, choices: &Choices) -> History {
                 _ => calls.extend(maker.write_calls(&file, true)),
             }
         }
-        calls.push(Call::Rename(top, path(&format!("p{moved}"))));
+        // That contents of the same size and time are others is found after the move only.
+        calls.retain(|call| !matches!(call, Call::PutTimeBack));
+        match opens {
+            Some(mode) => {
+                calls.insert(0, Call::Chmod(path("o"), 0o700));
+                calls.push(Call::Chmod(path("o"), mode));
+            }
+            None => calls.push(Call::Rename(top, path(&format!("p{moved}")))),
+        }
         items.push(Item { at, act: Act::User(Task { side, pace: *choices.pick(&[0, 0, 1, 10]), calls }) });
         if profile.crashes {
             at += choices.below(300);

@@ -59,6 +59,8 @@ pub struct World {
     pub private: Cell<bool>,
     /// It is looked who can read what.
     pub sighted: Cell<bool>,
+    /// What users have replaced, closed or removed is so on the other side before anything is opened above it.
+    pub in_order: Cell<bool>,
     /// Who could read which contents by what users did.
     shown: RefCell<HashMap<Vec<u8>, Eyes>>,
     /// Where contents were last seen on each side.

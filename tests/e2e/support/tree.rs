@@ -82,6 +82,15 @@ impl Tree {
         Tree(self.0.iter().map(timeless).collect())
     }
 
+    /// The same without what `left_out` names, by path, and what lies below it.
+    pub fn without(&self, left_out: impl Fn(&[u8]) -> bool) -> Tree {
+        let above = |path: &[u8]| {
+            let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+            ends.chain([path.len()]).any(|end| left_out(&path[..end]))
+        };
+        Tree(self.0.iter().filter(|(path, _)| !above(path)).map(|(path, node)| (path.clone(), node.clone())).collect())
+    }
+
     /// The first differences, a few lines for each; empty if there are none.
     pub fn differences(&self, other: &Tree, names: (&str, &str)) -> String {
         let mut out = String::new();
