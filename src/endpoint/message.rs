@@ -10,8 +10,8 @@ mod weight;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    AncestorRow, Apply, Change, Content, Data, Distrust, Generation, Outcome, OwnerNumber, Principal, Problem, Record,
-    RelPath, Remains, Seq, Side, Sums, Tunnel, Way, words,
+    AncestorRow, Apply, Change, Content, Data, DirTime, DirTimeSet, Distrust, Generation, NewDirTime, NodeId, Outcome,
+    OwnerNumber, Principal, Problem, Record, RelPath, Remains, Seq, Side, Sums, Time, Tunnel, Way, words,
 };
 
 /// Rows that travel in one message have so many bytes at most, or are one row, which has less than this beside the
@@ -61,8 +61,8 @@ pub enum Request {
     /// The other side's archive holds these newer ancestors: take them over and look at their paths.
     Learn { rows: Vec<AncestorRow> },
     /// Begin to report. `peer` is the other archive's identity, to be kept. `whole`: the other side has nothing, so whatever a
-    /// scan finds will be sent.
-    Go { peer: [u8; 16], scan: bool, whole: bool },
+    /// scan finds will be sent. `doubt`: the power may have failed on a side, so no agreed time of a directory counts.
+    Go { peer: [u8; 16], scan: bool, whole: bool, doubt: bool },
     /// Do this and answer with [`Reply::Result`]. Carried out in the order of arrival.
     Apply { generation: Generation, apply: Apply },
     /// What this side reported as `seq` is now the agreed state: record it, answer with [`Reply::Recorded`].
@@ -102,6 +102,10 @@ pub enum Request {
     Expire,
     /// Whether this is a part of what lies at the path as it was recorded; answer with [`Reply::Holds`].
     Holds { path: RelPath, remains: Remains },
+    /// Give these directories the times that the other side's users gave them; answer with [`Reply::DirTimesSet`].
+    SetDirTimes { times: Vec<NewDirTime> },
+    /// What becomes of the times that this side told: what is agreed on, or nothing.
+    DirTimesAgreed { times: Vec<(NodeId, Option<Time>)> },
     /// The question of a check, as the first message of a link that serves nothing else. See [`survey`].
     Check(survey::Ask),
 }
@@ -256,6 +260,15 @@ pub enum Reply {
     Tally {
         files: u64,
         bytes: u64,
+    },
+    /// Users gave these directories other times. Nothing more is told of one until [`Request::DirTimesAgreed`] or
+    /// [`Request::SetDirTimes`] has come.
+    DirTimes {
+        times: Vec<DirTime>,
+    },
+    /// What came of a [`Request::SetDirTimes`].
+    DirTimesSet {
+        outcomes: Vec<(NodeId, DirTimeSet)>,
     },
     /// A line for the log that operators should see.
     Note {

@@ -9,6 +9,7 @@ pub mod backlog;
 mod begin;
 mod checks;
 mod damage;
+mod dir_times;
 mod doctor;
 pub mod expire;
 pub mod heartbeat;
@@ -153,6 +154,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     troubles: BTreeMap<RelPath, Trouble>,
     long: long::Long,
     openings: openings::Openings,
+    dir_times: dir_times::DirTimes,
     /// What is still to be looked at of the paths that are due now.
     due_now: BTreeSet<RelPath>,
     /// Paths that appeared: directories among them are scanned.
@@ -226,6 +228,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             troubles: BTreeMap::new(),
             long: long::Long::default(),
             openings: openings::Openings::default(),
+            dir_times: dir_times::DirTimes::default(),
             due_now: BTreeSet::new(),
             appeared: BTreeSet::new(),
             entered: BTreeMap::new(),
@@ -259,6 +262,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     pub fn event(&mut self, event: Event, now: Millis) {
         match event {
             Event::Dirty { path, hint } => {
+                self.dir_times.event(&path, hint, now);
                 let contents = matches!(hint, Hint::Written | Hint::Closed);
                 let translated = self.settings.translate.as_ref().filter(|_| contents).and_then(|t| t.apply(&path));
                 let path = translated.unwrap_or(path);
@@ -359,7 +363,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             // All of it at once: rows that make no sense together are found before one is stored.
             Request::Learn { rows } => self.lessons.extend(rows),
-            Request::Go { peer, scan, whole } => self.go(peer, scan, whole, now)?,
+            Request::Go { peer, scan, whole, doubt } => {
+                self.replica.doubt_dir_times(doubt);
+                self.go(peer, scan, whole, now)?;
+            }
             Request::Apply { generation, apply } => self.apply(generation, apply, out)?,
             Request::Record { generation, mut record } => {
                 self.replica.own_acls_of_record(generation, &mut record)?;
@@ -424,6 +431,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
                 self.pings.push((number, now));
             }
+            Request::SetDirTimes { times } => self.set_dir_times(&times, now, out)?,
+            Request::DirTimesAgreed { times } => self.agree_dir_times(&times, now)?,
             Request::Settled => self.replica.settle_removals()?,
             Request::Expire => {
                 self.replica.expire_soon();
@@ -487,6 +496,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         self.carry_out_rest(now)?;
         self.forget_session()?;
+        self.reopen_dir_times(now)?;
         self.policy.part();
         self.replica.commit()
     }

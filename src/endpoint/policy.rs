@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::sane::{self, Insane, WINDOW, Weight};
 use crate::model::{
-    AncestorRow, Apply, Content, Data, Entry, Expect, Generation, NodeId, PATH_MAX, Record, RelPath, Seq, Source, Step,
+    AncestorRow, Apply, Content, Data, Entry, Expect, Generation, NewDirTime, NodeId, PATH_MAX, Record, RelPath, Seq, Source, Step,
     Sums, Tunnel, Way,
 };
 use crate::transfer::{CHUNK, INITIAL_CREDIT, WHOLE};
@@ -231,6 +231,16 @@ impl Policy {
             // Of many questions the endpoint keeps the last ones.
             Request::Ping { .. } | Request::Scan { .. } | Request::Hold { .. } | Request::Settled => {
                 self.require(Phase::Going)
+            }
+            Request::SetDirTimes { times } => {
+                self.require(Phase::Going)?;
+                let told = |new: &NewDirTime| new.told.map_or(Ok(()), |told| sane::dir_time(new.node, told));
+                sane::dir_times(times.iter().map(|new| (new.node, new.time)))?;
+                times.iter().try_for_each(told)
+            }
+            Request::DirTimesAgreed { times } => {
+                self.require(Phase::Going)?;
+                sane::dir_times(times.iter().map(|(node, time)| (*node, time.unwrap_or_default())))
             }
             Request::Names { numbers } => sane::names(numbers),
             // An order of an administrator; the end; and what is answered in one word.
@@ -457,6 +467,7 @@ fn word(request: &Request) -> String {
         Request::Ping { .. } => "an answer".to_owned(),
         Request::Stop => "to stop".to_owned(),
         Request::Hold { .. } => "to hold".to_owned(),
+        Request::SetDirTimes { .. } | Request::DirTimesAgreed { .. } => "times of directories".to_owned(),
         Request::Names { .. } => "names of owners".to_owned(),
         Request::Settled => "that all is done".to_owned(),
         Request::Expire => "to look through the trash".to_owned(),

@@ -70,6 +70,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if self.reports() {
             more |= self.step_scans(now, out)?;
             more |= self.step_proofs(more, now, out)?;
+            more |= self.step_dir_times(now, out)?;
         }
         for path in std::mem::take(&mut self.replica.vanished) {
             self.vanish(path, now);
@@ -81,6 +82,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.look_for_room(now, out)?;
         }
         self.replica.look_for_late_writes(now)?;
+        self.replica.give_times_back()?;
+        self.save_dir_times(now)?;
         if let Some(seconds) = self.settings.trash_seconds
             && self.reporting
             && now >= self.next_expiry
@@ -121,7 +124,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             || !self.replica.unscanned.is_empty()
             || !self.scans.is_empty()
             || !self.readings.is_empty()
-            || !self.coalescer.is_empty();
+            || !self.coalescer.is_empty()
+            || !self.dir_times.is_idle();
         // Whoever is told that both sides are equal ends, perhaps, or deletes.
         let owes = self.reports() && self.owes_proofs();
         let rests = owes && self.owes_what_rests();
@@ -163,7 +167,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             let stalled = self.full_scan.is_some().then_some(now + 100);
             let expiry = self.settings.trash_seconds.map(|_| self.next_expiry);
             let proofs = self.proofs_due(now);
-            due = [due, self.coalescer.next_due(), trouble, stalled, expiry, proofs].into_iter().flatten().min();
+            due = [due, self.coalescer.next_due(), self.dir_times.next_due(), trouble, stalled, expiry, proofs].into_iter().flatten().min();
         }
         match due {
             Some(due) if due <= now => Next::At(now + 1),
@@ -332,7 +336,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     fn step_dirty(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
         let verify = self.settings.style == Style::Verified;
-        let how = How { inline: u64::MAX, verify, ..How::default() };
+        let how = How { inline: u64::MAX, verify, live: true, ..How::default() };
         let begun = out.len();
         let due = self.due(now)?;
         self.due_now = due.iter().cloned().collect();

@@ -210,7 +210,17 @@ impl Engine {
                 claims.chat(now)?;
                 sane::object(path)
             }
-            Reply::Note { .. }
+            Reply::DirTimes { times } if self.phase == Phase::Running => {
+                claims.chat(now)?;
+                self.may_tell_dir_times(side, times, next)
+            }
+            Reply::DirTimesSet { outcomes } if self.phase == Phase::Running => {
+                claims.chat(now)?;
+                self.may_have_set(side, outcomes)
+            }
+            Reply::DirTimes { .. }
+            | Reply::DirTimesSet { .. }
+            | Reply::Note { .. }
             | Reply::NotSet { .. }
             | Reply::Unproven { .. }
             | Reply::Special { .. }

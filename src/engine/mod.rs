@@ -6,6 +6,7 @@
 
 mod claims;
 mod creations;
+mod dir_times;
 mod distrust;
 mod flight;
 pub mod locks;
@@ -219,6 +220,7 @@ pub struct Engine {
     /// The number of the question whether anything is left to look at, and which side said no.
     settling: Option<(u64, [bool; 2])>,
     round: Round,
+    dir_times: dir_times::DirTimes,
     pings: u64,
     /// Files on the left and their bytes, by its archive; in a dry run, which writes none, by its scan.
     holds: (u64, u64),
@@ -284,6 +286,7 @@ impl Engine {
             scan_wanted: None,
             settling: None,
             round: Round::default(),
+            dir_times: dir_times::DirTimes::default(),
             pings: 0,
             holds: (0, 0),
             fx: Vec::new(),
@@ -318,6 +321,7 @@ impl Engine {
     pub fn is_quiet(&self) -> bool {
         self.phase == Phase::Running
             && self.flights.is_empty()
+            && self.dir_times.is_empty()
             && self.sides.iter().all(|s| s.cursor.is_none() && s.pending.is_empty() && s.asked.is_empty())
     }
 
@@ -428,6 +432,8 @@ impl Engine {
             Reply::Unproven { files } => self.tell(News::Unproven { side, files }),
             Reply::Special { files } => self.tell(News::Special { side, files }),
             Reply::Tally { files, bytes } => self.tally(side, files, bytes),
+            Reply::DirTimes { times } => self.hear_dir_times(side, &times),
+            Reply::DirTimesSet { outcomes } => self.dir_times_set(side, &outcomes),
             Reply::Note { text } => self.tell(News::Note { side, text }),
             Reply::Lost { scope, reason } => self.tell(News::Lost { side, scope, reason }),
             Reply::HasRoom => self.has_room(side, now),
@@ -598,6 +604,7 @@ impl Engine {
                 }
             }
             self.confirm();
+            self.send_dir_times();
             self.tell_in_sync();
             self.go_round(now);
         }

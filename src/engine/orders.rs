@@ -74,6 +74,7 @@ impl Engine {
         }
         if !on {
             self.try_again();
+            self.resume_dir_times();
         }
     }
 

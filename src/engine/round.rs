@@ -172,6 +172,7 @@ impl Engine {
 
     pub(super) fn tell_in_sync(&mut self) {
         let quiet = self.flights.is_empty()
+            && self.dir_times.is_empty()
             && self.sides.iter().all(|s| s.cursor.is_none() && s.asked.is_empty())
             && self.sides.iter().all(|s| s.pending.values().all(|pending| self.is_stuck(&pending.change)));
         if !quiet || self.in_sync || self.paused || self.scan_wanted.is_some() {

@@ -195,13 +195,15 @@ impl Engine {
         self.teach(&left, &right, Side::Right);
         self.teach(&right, &left, Side::Left);
         self.phase = Phase::Running;
+        // What a power failure takes back of a directory's time, and of the archive that knew of it, shows on the other side alone.
+        let doubt = self.sides.iter().filter_map(|side| side.hello.as_ref()).any(|hello| hello.rebooted);
         for side in Side::BOTH {
             let other = self.sides[index(side.other())].hello.as_ref();
             let peer = other.map_or([0; 16], |h| h.archive);
             let empty = other.is_some_and(|h| h.top_entries == 0);
             let whole = self.first && empty && !self.settings.dry_run && !self.settings.rsync;
-            let scan = self.sides[index(side)].hello.as_ref().is_none_or(|h| !h.watching);
-            self.send(side, Request::Go { peer, scan, whole });
+            let scan = doubt || self.sides[index(side)].hello.as_ref().is_none_or(|h| !h.watching);
+            self.send(side, Request::Go { peer, scan, whole, doubt });
             self.side(side).cursor = scan.then(RelPath::root);
         }
         if self.paused {

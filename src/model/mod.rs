@@ -4,6 +4,7 @@ pub mod acls;
 mod action;
 mod change;
 pub mod conflict;
+mod dir_time;
 mod distrust;
 mod entry;
 pub mod guard;
@@ -17,6 +18,7 @@ pub mod words;
 
 pub use action::{Apply, Data, Displaced, Expect, Outcome, Record, Source, Step, Sums, Tunnel, Way};
 pub use change::{AncestorRow, Change, Known, Like, Moved};
+pub use dir_time::{DIR_TIMES_MAX, DirTime, DirTimeSet, NewDirTime};
 pub use distrust::{Distrust, Remains};
 pub use entry::{Attrs, Content, Entry, Hash, Kind, OwnerNumber, Principal, Sameness, Time, Xattrs};
 pub use hasher::Hasher;

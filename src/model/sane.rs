@@ -2,8 +2,8 @@
 //! failure is a lie or a fault of the program, and says in a few words what is wrong.
 
 use super::{
-    AncestorRow, Attrs, Change, Content, Entry, Generation, Known, NodeId, OWN_DIR, OwnerNumber, Principal, ROOT_NODE,
-    RelPath, Xattrs,
+    AncestorRow, Attrs, Change, Content, DIR_TIMES_MAX, Entry, Generation, Known, NodeId, OWN_DIR, OwnerNumber, Principal,
+    ROOT_NODE, RelPath, Time, Xattrs,
 };
 
 /// How far a number may be ahead of what this side knows: more actions than a pair has in its life.
@@ -92,6 +92,22 @@ fn principal(principal: &Principal) -> Result<(), Insane> {
 /// Whether this can be the name of a user or a group.
 pub fn is_name(name: &str) -> bool {
     (1..=NAME_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+/// The time of a directory, which is not the root.
+pub fn dir_time(node: NodeId, time: Time) -> Result<(), Insane> {
+    hold! {
+        node > RESERVED, "a directory's time of a node that nobody gave";
+        time.nanos < 1_000_000_000, "a time with more than a second of nanoseconds";
+    }
+}
+
+/// The same of those in one message.
+pub fn dir_times(times: impl ExactSizeIterator<Item = (NodeId, Time)>) -> Result<(), Insane> {
+    if times.len() > DIR_TIMES_MAX {
+        return Err("more directories' times than one message has");
+    }
+    times.into_iter().try_for_each(|(node, time)| dir_time(node, time))
 }
 
 pub fn names(numbers: &[OwnerNumber]) -> Result<(), Insane> {

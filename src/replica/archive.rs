@@ -289,6 +289,11 @@ pub trait Archive {
     /// Adds a tombstone, in place of an earlier one of the same node.
     fn bury(&mut self, tombstone: &Tombstone) -> Result<(), ArchiveError>;
 
+    /// The time that both sides agreed on for this node's directory, as this side holds it; `None`: on none yet.
+    fn dir_time(&self, node: NodeId) -> Result<Option<Time>, ArchiveError>;
+    /// Keeps such a time, or none. It stays whatever is put of the node, and goes with its row. Nothing if there is no row.
+    fn set_dir_time(&mut self, node: NodeId, time: Option<Time>) -> Result<(), ArchiveError>;
+
     /// The rows with a higher generation, sorted by generation, then by node.
     fn rows_above(&self, generation: Generation) -> Result<Vec<Row>, ArchiveError>;
     /// The tombstones with a higher generation, sorted by generation, then by node.

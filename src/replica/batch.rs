@@ -115,7 +115,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.placed.unsettled.push(generation);
             self.placed.finished.push(one);
         }
-        Ok(())
+        self.give_times_back()
     }
 
     /// Throws away what is prepared and not placed: the intents that stay are settled by the next opening.

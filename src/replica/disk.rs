@@ -211,6 +211,9 @@ pub trait Disk {
     /// Gives it this mode and nothing else; false if this process may not. Not for links.
     fn set_pinned_mode(&self, pin: &Self::Pin, mode: u32) -> io::Result<bool>;
 
+    /// Gives a directory another mtime, if it still has this one; whether it had.
+    fn set_dir_time(&self, dir: &Self::Dir, from: Time, to: Time) -> io::Result<bool>;
+
     /// Opens a regular file for reading, without waiting for lease holders and without touching its atime.
     fn open_file(&self, dir: &Self::Dir, name: &Name) -> io::Result<Self::File>;
     fn stat_file(&self, file: &Self::File) -> io::Result<Stat>;

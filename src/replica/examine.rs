@@ -37,6 +37,8 @@ pub struct How {
     pub idle: bool,
     /// Tell no move of a file that has only now left its old name empty: it may be there again in a moment.
     pub patient: bool,
+    /// An event told of it. Of a directory whose times alone moved nothing is written: that goes on all the time.
+    pub live: bool,
 }
 
 /// What a look at a path found.
@@ -176,6 +178,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let speaks = |row: &Row| !(how.verify || how.hash) && self.unchanged(row, &stat);
         if let Some(unchanged) = under_name.as_ref().filter(|row| speaks(row)) {
             let row = unchanged.clone();
+            self.compare_dir_time(path, &row, &stat)?;
             return self.same(path, parent, &row, how, false);
         }
         if self.passes_over(&stat) {
@@ -494,13 +497,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             if presumed {
                 self.unproven.owe(path);
             }
-            if fresh != *row {
+            let moved_on = how.live && is_only_worked_in(row, &fresh);
+            if fresh != *row && !moved_on {
                 if !presumed {
                     self.sync_adopted(dir, path, name, live.kind)?;
                 }
                 self.unproven.note(&fresh);
                 self.archive.put(&fresh)?;
             }
+            self.compare_dir_time(path, &fresh, &live.stat)?;
             return self.same(path, parent, &fresh, how, now_read);
         }
         let told = self
@@ -582,6 +587,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.disk.sync_dirs(&[dir]).at(path, "sync the directory")
     }
+}
+
+/// Whether a row differs only by what goes on in its directory.
+fn is_only_worked_in(row: &Row, fresh: &Row) -> bool {
+    let Some((old, new)) = row.signature.zip(fresh.signature) else { return false };
+    let still = Signature { size: new.size, mtime: new.mtime, ctime: new.ctime, ..old };
+    row.entry.kind() == Kind::Dir && still == new && Row { signature: fresh.signature, ..row.clone() } == *fresh
 }
 
 fn known(row: &Row) -> Known {

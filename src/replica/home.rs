@@ -143,7 +143,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let staged = self.stage_name(0)?;
         self.disk.make_dir(&stage, &staged).at(path, "make a directory again")?;
         let made = self.disk.set_attrs(&stage, &staged, Kind::Dir, attrs).at(path, "make a directory again");
-        match made.map(|_| self.disk.rename((&stage, &staged), (above, name))) {
+        match made.map(|_| self.keeping(&[above], || self.disk.rename((&stage, &staged), (above, name)))) {
             Ok(Ok(())) => {}
             Ok(Err(_)) => {
                 self.unstage(&staged);

@@ -294,7 +294,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let (object, name) = (narrowed.as_ref().map_or(object, |(dir, name)| (dir, name)), object.1);
         if home.path == level.path {
-            match self.disk.rename(object, (&home.dir, name)) {
+            match self.keeping(&[&home.dir], || self.disk.rename(object, (&home.dir, name))) {
                 Ok(()) => {
                     if self.settings.durable {
                         self.disk.sync_dirs(&[&home.dir]).at(path, "sync the directory")?;

@@ -16,6 +16,7 @@ use super::archive::{Archive, ArchiveError, Identity, Intent, Row, Since, Tombst
 enum Undo {
     Identity(Identity),
     Row(NodeId, Option<Arc<Row>>),
+    DirTime(NodeId, Option<Time>),
     Tombstone(NodeId, Option<Tombstone>),
     Intent(Generation, Option<Intent>),
     Trash(Name, Option<TrashItem>),
@@ -33,6 +34,7 @@ pub struct MemoryArchive {
     unproven: BTreeSet<NodeId>,
     /// Files and their bytes.
     files: (u64, u64),
+    dir_times: BTreeMap<NodeId, Time>,
     tombstones: BTreeMap<NodeId, Tombstone>,
     intents: BTreeMap<Generation, Intent>,
     trash: BTreeMap<Name, TrashItem>,
@@ -61,6 +63,7 @@ impl MemoryArchive {
             generations: BTreeSet::new(),
             unproven: BTreeSet::new(),
             files: (0, 0),
+            dir_times: BTreeMap::new(),
             tombstones: BTreeMap::new(),
             intents: BTreeMap::new(),
             trash: BTreeMap::new(),
@@ -75,6 +78,7 @@ impl MemoryArchive {
             match undo {
                 Undo::Identity(identity) => left.identity = identity,
                 Undo::Row(node, row) => _ = left.set_row(node, row),
+                Undo::DirTime(node, old) => _ = set(&mut left.dir_times, node, old),
                 Undo::Tombstone(node, old) => _ = set(&mut left.tombstones, node, old),
                 Undo::Intent(generation, old) => _ = set(&mut left.intents, generation, old),
                 Undo::Trash(id, old) => _ = set(&mut left.trash, id, old),
@@ -134,6 +138,9 @@ impl MemoryArchive {
         while let Some(node) = left.pop() {
             if self.rows.contains_key(&node) {
                 self.change_row(node, None);
+                if let Some(old) = self.dir_times.remove(&node) {
+                    self.undo.push(Undo::DirTime(node, Some(old)));
+                }
             }
             left.extend(self.names.get(&node).into_iter().flat_map(|names| names.values()));
         }
@@ -228,6 +235,18 @@ impl Archive for MemoryArchive {
         check_number(tombstone.node.max(tombstone.parent).max(tombstone.generation))?;
         let old = self.tombstones.insert(tombstone.node, tombstone.clone());
         self.undo.push(Undo::Tombstone(tombstone.node, old));
+        Ok(())
+    }
+
+    fn dir_time(&self, node: NodeId) -> Result<Option<Time>, ArchiveError> {
+        Ok(self.dir_times.get(&node).copied())
+    }
+
+    fn set_dir_time(&mut self, node: NodeId, time: Option<Time>) -> Result<(), ArchiveError> {
+        if self.rows.contains_key(&node) {
+            let old = set(&mut self.dir_times, node, time);
+            self.undo.push(Undo::DirTime(node, old));
+        }
         Ok(())
     }
 

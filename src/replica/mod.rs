@@ -6,6 +6,7 @@
 mod ahead;
 pub mod archive;
 pub mod batch;
+mod dir_times;
 pub mod disk;
 mod distrust;
 pub mod error;
@@ -218,6 +219,7 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) expiry: expire::Expiry,
     room: room::Room,
     kept: kept::Kept,
+    dir_times: dir_times::DirTimes<D::Dir>,
     pub(crate) specials: special::Specials,
     /// ACLs of the other side that were left out.
     foreign_acls: u32,
@@ -273,6 +275,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             expiry: expire::Expiry::default(),
             room: room::Room::default(),
             kept: kept::Kept::default(),
+            dir_times: dir_times::DirTimes::default(),
             specials: special::Specials::default(),
             foreign_acls: 0,
             placed: batch::Unfinished::default(),

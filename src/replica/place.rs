@@ -217,10 +217,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let (from, to) = ((&stage, &staged.name), (&parent.dir, &parent.name));
         match &victim {
             None => {
-                let renamed = match &staged.file {
+                let renamed = self.keeping(&[&parent.dir], || match &staged.file {
                     Some(file) => self.disk.rename_open(file, from, to),
                     None => self.disk.rename(from, to),
-                };
+                });
                 match renamed {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                         return Ok(Placed::Refused(vec![path.clone()]));
@@ -242,7 +242,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if let Some(file) = &staged.file {
             self.disk.release(file);
         }
-        let signature = after.ok().filter(|after| ours(&before, after)).map(|after| self.signature(&after));
+        let after = after.ok();
+        let signature = after.filter(|after| ours(&before, after)).map(|after| self.signature(&after));
         let achieved = staged.achieved;
         // A lease does not keep anybody from setting attributes, and the rename hides that in the ctime.
         let held = achieved.as_ref().unwrap_or(&entry.attrs);
@@ -276,6 +277,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.removals.find();
         }
         self.put_row(&mut row)?;
+        if let Some(after) = &after {
+            self.made_dir(node, after)?;
+        }
         self.forget_orphaned_moves()?;
         if row.signature.is_none() || inherited {
             self.dirty.insert(path.clone());
@@ -324,10 +328,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let Some(bare) = self.bare(place, victim) else { return Ok(Swapped::Refused) };
         let victim = &bare;
-        let exchanged = match file {
+        let exchanged = self.keeping(&[place.0], || match file {
             Some(file) => self.disk.exchange_open(file, staged, place),
             None => self.disk.exchange(staged, place),
-        };
+        });
         match exchanged {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Swapped::Refused),
             other => other.at(path, "exchange")?,
@@ -337,7 +341,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         // What cannot be verified is taken back as well.
         let out = self.disk.stat(staged.0, staged.1).at(path, "stat the displaced object");
         if broken || !out.as_ref().is_ok_and(|out| same_version(victim, out)) {
-            self.disk.exchange(staged, place).at(path, "exchange back")?;
+            self.keeping(&[place.0], || self.disk.exchange(staged, place)).at(path, "exchange back")?;
             if let Some(file) = &lease {
                 self.disk.release(file);
             }

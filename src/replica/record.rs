@@ -164,6 +164,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.doubt_old_place(old.as_ref(), &row)?;
         }
         self.put_row(&mut row)?;
+        if entry.kind() == Kind::Dir {
+            self.tell_dir_time(record.node, &record.path)?;
+        }
         if seen.is_some_and(|seen| seen.presumed) && row.is_unproven() {
             self.unproven.owe(&record.path);
         }

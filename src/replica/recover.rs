@@ -76,6 +76,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.identity.generation = self.identity.generation.max(intent.generation);
         }
         self.clear_stage(&intents, &scene.unplaced)?;
+        self.give_times_back()?;
         for intent in &intents {
             self.archive.settle(intent.generation)?;
         }
@@ -191,6 +192,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let (node, generation, entry) = (intent.node, intent.generation, entry.clone());
         let since = if node == generation { self.came() } else { self.since_of(node)? };
         self.put_row(&mut Row { node, parent, name, generation, entry, achieved, signature, since })?;
+        if let Some(stat) = self.object_at(&intent.path).filter(|stat| (stat.ino, stat.btime) == staged) {
+            self.made_dir(node, &stat)?;
+        }
         self.sync_parent(&intent.path)
     }
 

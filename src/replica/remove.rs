@@ -140,7 +140,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stat = &bare;
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let name = self.stage_name(generation)?;
-        match self.disk.rename(place, (&stage, &name)) {
+        match self.keeping(&[place.0], || self.disk.rename(place, (&stage, &name))) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Placed::Refused(vec![path.clone()])),
             other => other.at(path, "move out of place")?,
         }
@@ -170,7 +170,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         path: &RelPath,
         stat: &Stat,
     ) -> Result<(), ReplicaError> {
-        match self.disk.rename(object, place) {
+        match self.keeping(&[place.0], || self.disk.rename(object, place)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.keep_beside(object, path, None, stat.mtime.secs, "deleted")
             }
@@ -192,7 +192,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let name = self.stage_name(generation)?;
         let inside = self.disk.open_dir(path).at(path, "open the directory")?;
-        match self.disk.rename(place, (&stage, &name)) {
+        match self.keeping(&[place.0], || self.disk.rename(place, (&stage, &name))) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Placed::Refused(vec![path.clone()])),
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 return self.remove_in_pieces(generation, parent, path, node, force);

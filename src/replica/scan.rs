@@ -189,6 +189,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     }
                 }
             }
+            if unchanged && let Some(row) = &row {
+                self.compare_dir_time(&path, row, &stat)?;
+            }
             if scan.full && self.settings.keeps_acls && !self.reported.contains_key(&path) {
                 // What was looked at has a new signature.
                 let row = if unchanged { row } else { self.row_at(&path)? };

@@ -357,7 +357,9 @@ fn put(connection: &Connection, row: &Row) -> Result<Stored, Fault> {
     let victims = select(connection, VICTIM, key, |columns| Ok(columns.get::<_, i64>(0)?))?;
     let victim = victims.first().map(|victim| victim.cast_unsigned());
     let mut dropped = 0;
+    let mut dir_time = None;
     if let Some(victim) = victim {
+        dir_time = dir_time_of(connection, row.node)?;
         dropped += run(connection, "DELETE FROM rows WHERE node = ?1", [int(row.node)])?;
         dropped += drop_below(connection, victim)?;
     }
@@ -367,7 +369,20 @@ fn put(connection: &Connection, row: &Row) -> Result<Stored, Fault> {
     if !added && !store(connection, &statements::UPDATE, row)? {
         added = store(connection, &statements::INSERT, row)?;
     }
+    if dir_time.is_some() {
+        store_dir_time(connection, row.node, dir_time)?;
+    }
     Ok(Stored { victim, dropped, added })
+}
+
+fn dir_time_of(connection: &Connection, node: NodeId) -> Result<Option<Time>, Fault> {
+    const SQL: &str = "SELECT dir_mtime, dir_mtime_ns FROM rows WHERE node = ?1 AND dir_mtime IS NOT NULL";
+    Ok(select(connection, SQL, [int(node)], |columns| codec::time(columns, 0))?.pop())
+}
+
+fn store_dir_time(connection: &Connection, node: NodeId, time: Option<Time>) -> Result<(), Fault> {
+    const SQL: &str = "UPDATE rows SET dir_mtime = ?2, dir_mtime_ns = ?3 WHERE node = ?1";
+    run(connection, SQL, params![int(node), time.map(|time| time.secs), time.map(|time| time.nanos)]).map(drop)
 }
 
 /// Whether the statement had an effect.
@@ -547,6 +562,15 @@ impl Archive for SqliteArchive {
         self.change("bury", |connection, _| {
             run(connection, SQL, params![int(*node), int(*parent), name.as_bytes(), int(*generation)]).map(drop)
         })
+    }
+
+    fn dir_time(&self, node: NodeId) -> Result<Option<Time>, ArchiveError> {
+        const SQL: &str = "SELECT dir_mtime, dir_mtime_ns FROM rows WHERE node = ?1 AND dir_mtime IS NOT NULL";
+        self.one("time of a directory", SQL, [int(node)], |columns| codec::time(columns, 0))
+    }
+
+    fn set_dir_time(&mut self, node: NodeId, time: Option<Time>) -> Result<(), ArchiveError> {
+        self.change("time of a directory", |connection, _| store_dir_time(connection, node, time))
     }
 
     fn rows_above(&self, generation: Generation) -> Result<Vec<Row>, ArchiveError> {

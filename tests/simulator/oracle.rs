@@ -214,6 +214,7 @@ impl Oracle {
         self.check_no_loss(world, disks);
         let trees = [tree(&disks[0]), tree(&disks[1])];
         self.check_equal(world, disks, &trees);
+        self.check_dir_times(world, disks, &trees);
         self.check_seen(world, disks, &trees);
         if !self.shaken {
             Side::BOTH.into_iter().for_each(|side| self.check_resurrection(world, side, &trees));
@@ -314,6 +315,31 @@ impl Oracle {
             }
             if seen[0] != seen[1] {
                 world.violation(format!("not equal: {path}: left {}, right {}", told(&seen[0]), told(&seen[1])));
+            }
+        }
+    }
+
+    /// A directory has one time on both sides, as far as both can hold it and psync may set it.
+    fn check_dir_times(&self, world: &World, disks: &[ModelDisk; 2], trees: &[Tree; 2]) {
+        let states = [disks[0].state(), disks[1].state()];
+        let whole = states.iter().any(|state| state.features.whole_seconds);
+        let odd = odd_paths(trees);
+        for path in trees[0].keys().filter(|path| trees[1].contains_key(*path)) {
+            let found = states.each_ref().map(|state| state.resolve(path).expect("it was listed"));
+            let settable = states.iter().zip(found).all(|(state, obj)| {
+                let inode = state.inode(obj);
+                state.is_dir(obj) && !inode.denied && (!state.features.no_chown || inode.meta.uid == state.me())
+            });
+            let out = is_temporary(path) || odd.iter().any(|odd| path.is_within(odd) || odd.is_below(path));
+            if !settable || out {
+                continue;
+            }
+            let times = [0, 1].map(|i| {
+                let time = states[i].inode(found[i]).meta.mtime;
+                if whole { Time { nanos: 0, ..time } } else { time }
+            });
+            if times[0] != times[1] {
+                world.violation(format!("directory time: {path}: left {:?}, right {:?}", times[0], times[1]));
             }
         }
     }

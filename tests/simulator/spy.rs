@@ -137,6 +137,14 @@ impl Archive for SpyArchive {
         self.alive()?;
         self.inner.borrow_mut().bury(tombstone)
     }
+    fn dir_time(&self, node: NodeId) -> Result<Option<Time>, ArchiveError> {
+        self.alive()?;
+        self.inner.borrow().dir_time(node)
+    }
+    fn set_dir_time(&mut self, node: NodeId, time: Option<Time>) -> Result<(), ArchiveError> {
+        self.alive()?;
+        self.inner.borrow_mut().set_dir_time(node, time)
+    }
     fn rows_above(&self, generation: Generation) -> Result<Vec<Row>, ArchiveError> {
         self.alive()?;
         self.inner.borrow().rows_above(generation)

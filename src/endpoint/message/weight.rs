@@ -59,6 +59,8 @@ impl Weight for Request {
             Request::Check(Ask::Look { paths } | Ask::Hash { paths } | Ask::Keep { paths, .. }) => {
                 paths.iter().map(|path| LISTED + path.as_bytes().len()).sum()
             }
+            Request::SetDirTimes { times } => size_of_val(&times[..]),
+            Request::DirTimesAgreed { times } => size_of_val(&times[..]),
             Request::Start(_)
             | Request::Rows { .. }
             | Request::Go { .. }
@@ -95,6 +97,8 @@ impl Weight for Reply {
             | Reply::Note { text }
             | Reply::Lost { reason: text, .. } => text.len(),
             Reply::OtherRoot { root } => root.len(),
+            Reply::DirTimes { times } => size_of_val(&times[..]),
+            Reply::DirTimesSet { outcomes } => size_of_val(&outcomes[..]),
             Reply::Hello(_)
             | Reply::RowsEnd
             | Reply::ScanDone { .. }

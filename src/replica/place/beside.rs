@@ -44,7 +44,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let object = narrowed.as_ref().map_or(object, |(dir, name)| (dir, name));
         for attempt in 0..1000_u32 {
             let candidate = if attempt == 0 { wanted.clone() } else { conflict::next_name(&wanted, path, attempt) };
-            match self.disk.rename(object, (&home.dir, &candidate)) {
+            match self.keeping(&[&home.dir], || self.disk.rename(object, (&home.dir, &candidate))) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 other => other.at(path, "keep a version")?,
             }

@@ -69,7 +69,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<(), ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let staged = self.stage_name(generation)?;
-        match self.disk.rename((dir, name), (&stage, &staged)) {
+        match self.keeping(&[dir], || self.disk.rename((dir, name), (&stage, &staged))) {
             Ok(()) => {
                 self.touch(path, dir);
                 return self.move_to_trash(&staged, path, generation, "deleted").map(drop);
@@ -91,7 +91,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Removes an empty directory; false if something is in it.
     fn is_removed(&mut self, dir: &D::Dir, name: &Name, path: &RelPath) -> Result<bool, ReplicaError> {
-        match self.disk.remove_empty(dir, name) {
+        match self.keeping(&[dir], || self.disk.remove_empty(dir, name)) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
             other => {
@@ -161,7 +161,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         new: (&D::Dir, &Name),
     ) -> Result<bool, ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(to, "open the stage")?;
-        match self.disk.rename((&stage, &staged.name), new) {
+        match self.keeping(&[new.0], || self.disk.rename((&stage, &staged.name), new)) {
             Ok(()) => {
                 self.touch(to, new.0);
                 Ok(true)
@@ -213,7 +213,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<(), ReplicaError> {
         for (name, stat) in self.disk.list(out).at(from, "list the directory")? {
             let (Ok(was), Ok(goes)) = (from.join(&name), to.join(&name)) else { continue };
-            let refused = match self.disk.rename((out, &name), (into, &name)) {
+            let refused = match self.keeping(&[out, into], || self.disk.rename((out, &name), (into, &name))) {
                 Ok(()) => {
                     self.touch(&goes, into);
                     continue;

@@ -80,7 +80,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let mut anew = false;
         match met {
-            Met::Nothing => match self.disk.rename((&old.dir, &old.name), (&new.dir, &new.name)) {
+            Met::Nothing => match self.keeping(&[&old.dir, &new.dir], || {
+                self.disk.rename((&old.dir, &old.name), (&new.dir, &new.name))
+            }) {
                 Err(error) if rename_refused(&error) => return refused(),
                 Err(error) if error.kind() == io::ErrorKind::CrossesDevices && before.kind == Some(Kind::Dir) => {
                     let was = (from, (&old.dir, &old.name));
@@ -236,7 +238,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stage = self.disk.own(Own::Stage).at(to, "open the stage")?;
         let name = self.stage_name(generation)?;
         let place = (&old.dir, &old.name);
-        match self.disk.rename(place, (&stage, &name)) {
+        match self.keeping(&[place.0], || self.disk.rename(place, (&stage, &name))) {
             Err(error) if rename_refused(&error) => return Ok(Swapped::Refused),
             other => other.at(from, "rename")?,
         }

@@ -7,6 +7,7 @@ mod attrs;
 mod beneath;
 mod clock;
 mod copy;
+mod dir_time;
 mod discard;
 mod durable;
 mod follow;
@@ -370,6 +371,10 @@ impl Disk for RealDisk {
 
     fn set_pinned_mode(&self, pin: &OwnedFd, mode: u32) -> io::Result<bool> {
         attrs::set_pinned_mode(pin.as_fd(), mode)
+    }
+
+    fn set_dir_time(&self, dir: &Dir, from: Time, to: Time) -> io::Result<bool> {
+        dir_time::set(dir.as_fd(), from, to)
     }
 
     fn open_file(&self, dir: &Dir, name: &Name) -> io::Result<File> {

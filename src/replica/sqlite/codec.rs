@@ -70,7 +70,7 @@ fn small(columns: &Columns<'_>, at: usize) -> Result<u32, Fault> {
     u32::try_from(columns.get::<_, i64>(at)?).map_err(|_| corrupt(at, "number of 32 bits"))
 }
 
-fn time(columns: &Columns<'_>, at: usize) -> Result<Time, Fault> {
+pub fn time(columns: &Columns<'_>, at: usize) -> Result<Time, Fault> {
     Ok(Time { secs: columns.get(at)?, nanos: small(columns, at + 1)? })
 }
 

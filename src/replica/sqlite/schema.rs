@@ -13,7 +13,7 @@ use crate::replica::archive::IntentStep;
 /// "psyn", where `file(1)` and we look.
 const APPLICATION_ID: i64 = 0x7073_796e;
 /// The schema that this psync writes, and the highest that it reads.
-pub const VERSION: i64 = 4;
+pub const VERSION: i64 = 5;
 
 const TABLES: &str = r#"
 CREATE TABLE meta (
@@ -59,7 +59,9 @@ CREATE TABLE rows (
     seen_mode INTEGER,
     seen_uid INTEGER,
     seen_gid INTEGER,
-    since INTEGER NOT NULL DEFAULT 0 -- seconds since 1970: made here then; below 0: came from the other side; 0: always here
+    since INTEGER NOT NULL DEFAULT 0, -- seconds since 1970: made here then; below 0: came from the other side; 0: always here
+    dir_mtime INTEGER,              -- directories only: the time that both sides agreed on; NULL: on none yet
+    dir_mtime_ns INTEGER
 );
 CREATE UNIQUE INDEX rows_by_name ON rows (parent, name);
 CREATE INDEX rows_by_generation ON rows (generation);
@@ -183,6 +185,11 @@ pub fn upgrade(connection: &Connection, from: i64) -> rusqlite::Result<()> {
         connection.execute_batch(
             "ALTER TABLE meta ADD COLUMN met INTEGER NOT NULL DEFAULT 0;
              ALTER TABLE rows ADD COLUMN since INTEGER NOT NULL DEFAULT 0;",
+        )?;
+    }
+    if from < 5 {
+        connection.execute_batch(
+            "ALTER TABLE rows ADD COLUMN dir_mtime INTEGER; ALTER TABLE rows ADD COLUMN dir_mtime_ns INTEGER;",
         )?;
     }
     connection.execute_batch(&format!("PRAGMA user_version = {VERSION};"))

@@ -483,6 +483,24 @@ impl Disk for ModelDisk {
         })
     }
 
+    fn set_dir_time(&self, dir: &Obj, from: Time, to: Time) -> io::Result<bool> {
+        self.call(|state| {
+            state.live(*dir)?;
+            state.allowed(*dir)?;
+            if state.features.no_chown && state.inode(*dir).meta.uid != state.me() {
+                return Err(error(EPERM));
+            }
+            let (now, to) = (state.stamp(), state.round(to));
+            let meta = &mut state.inode_mut(*dir).meta;
+            if meta.mtime != from {
+                return Ok(false);
+            }
+            (meta.mtime, meta.ctime) = (to, now);
+            state.event_of(*dir, Hint::Attributes);
+            Ok(true)
+        })
+    }
+
     fn open_file(&self, dir: &Obj, name: &Name) -> io::Result<ModelFile> {
         self.call(|state| {
             let obj = state.lookup(*dir, name)?;

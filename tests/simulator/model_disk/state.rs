@@ -184,6 +184,7 @@ pub fn error(code: i32) -> io::Error {
 
 pub const ENOENT: i32 = 2;
 pub const EIO: i32 = 5;
+pub const EPERM: i32 = 1;
 pub const EACCES: i32 = 13;
 pub const EEXIST: i32 = 17;
 pub const EXDEV: i32 = 18;

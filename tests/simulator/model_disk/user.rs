@@ -400,7 +400,7 @@ impl ModelDisk {
     }
 
     pub fn user_utimes(&self, path: &RelPath, time: Time) -> io::Result<()> {
-        if !matches!(self.user_body(path), Some(Body::File(_))) {
+        if !matches!(self.user_body(path), Some(Body::File(_) | Body::Dir(_))) {
             return Err(error(EINVAL));
         }
         let mut state = self.state_mut();

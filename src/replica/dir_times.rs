@@ -1,0 +1,241 @@
+//! The times of directories: psync's own work in a directory leaves its mtime as users left it, and what users leave is told.
+//!
+//! Whatever changes names in a directory of users' goes through [`Replica::keeping`]. It notes the time that the directory had
+//! before, and [`Replica::give_times_back`] sets that again at the end of the batch, unless a user has done something there
+//! since. So a directory's mtime differs from the agreed one only by what users did, and there is nothing to be told of an
+//! echo. What cannot be told apart is what a user does within the same tick of the file system's clock as psync.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
+
+use crate::model::{DirTime, DirTimeSet, Kind, NewDirTime, NodeId, RelPath, Time};
+
+use super::Replica;
+use super::archive::{Archive, Row};
+use super::disk::{Disk, NotSet, Stat};
+use super::error::{At, ReplicaError};
+use super::examine::above_is_gone;
+
+/// Directories that are kept open until they get their times back: with more of them those that wait get theirs.
+const KEPT_MAX: usize = 512;
+
+/// A directory in which psync is at work.
+#[derive(Debug)]
+struct Kept<Dir> {
+    dir: Dir,
+    /// The mtime that users gave it.
+    users: Time,
+    /// What psync's last change made of it.
+    ours: Time,
+}
+
+/// The directories in which psync is at work, and those whose times are to be looked at.
+#[derive(Debug)]
+pub(super) struct DirTimes<Dir> {
+    /// By inode and birth time.
+    kept: RefCell<HashMap<(u64, Time), Kept<Dir>>>,
+    /// Those whose times this process may not set, and the times that they have.
+    forbidden: RefCell<Vec<((u64, Time), Time)>>,
+    differ: BTreeSet<RelPath>,
+    /// The power may have failed on one side, which takes back what was agreed on there alone: no agreed time counts before
+    /// the directory is one of these, which were agreed on since.
+    doubted: Option<HashSet<NodeId>>,
+}
+
+impl<Dir> Default for DirTimes<Dir> {
+    fn default() -> DirTimes<Dir> {
+        DirTimes { kept: RefCell::default(), forbidden: RefCell::default(), differ: BTreeSet::new(), doubted: None }
+    }
+}
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Changes names in these directories of users', which keep the times that users gave them.
+    pub(super) fn keeping<T>(&self, dirs: &[&D::Dir], change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let objects: Vec<_> = dirs.iter().map(|dir| self.keep_time(dir)).collect();
+        let changed = change();
+        for (dir, object) in dirs.iter().zip(objects) {
+            if let Some(object) = object
+                && let Ok(stat) = self.disk.stat_dir(dir)
+                && let Some(kept) = self.dir_times.kept.borrow_mut().get_mut(&object)
+            {
+                kept.ours = stat.mtime;
+            }
+        }
+        changed
+    }
+
+    /// Notes the time that users gave a directory, before it is changed.
+    fn keep_time(&self, dir: &D::Dir) -> Option<(u64, Time)> {
+        let stat = self.disk.stat_dir(dir).ok()?;
+        let object = (stat.ino, stat.btime);
+        if self.dir_times.kept.borrow().len() >= KEPT_MAX {
+            self.give_back_kept();
+        }
+        let mut kept = self.dir_times.kept.borrow_mut();
+        let kept = kept.entry(object).or_insert_with(|| Kept { dir: dir.clone(), users: stat.mtime, ours: stat.mtime });
+        if kept.ours != stat.mtime {
+            // A user was there since psync's last change.
+            (kept.users, kept.ours) = (stat.mtime, stat.mtime);
+        }
+        Some(object)
+    }
+
+    /// Sets back what can be.
+    fn give_back_kept(&self) {
+        let kept = std::mem::take(&mut *self.dir_times.kept.borrow_mut());
+        for (object, kept) in kept {
+            if kept.ours != kept.users
+                && let Err(error) = self.disk.set_dir_time(&kept.dir, kept.ours, kept.users)
+                && is_forbidden(&error)
+            {
+                self.dir_times.forbidden.borrow_mut().push((object, kept.ours));
+            }
+        }
+    }
+
+    /// psync's work is done for now: directories have the times again that users gave them. Where this process may set none,
+    /// the time that they have is no user's, and counts as agreed on.
+    pub(crate) fn give_times_back(&mut self) -> Result<(), ReplicaError> {
+        self.give_back_kept();
+        for ((ino, btime), time) in std::mem::take(self.dir_times.forbidden.get_mut()) {
+            for row in self.archive.by_object(ino, btime)? {
+                self.archive.set_dir_time(row.node, Some(time))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a directory of this row if its time is not the agreed one.
+    pub(super) fn compare_dir_time(&mut self, path: &RelPath, row: &Row, stat: &Stat) -> Result<(), ReplicaError> {
+        let same = row.signature.is_some_and(|signature| signature.same_object(stat));
+        if same && stat.kind == Some(Kind::Dir) && self.agreed_dir_time(row.node)? != Some(stat.mtime) {
+            self.dir_times.differ.insert(path.clone());
+        }
+        Ok(())
+    }
+
+    /// A directory that users of this side made or changed was recorded. On the other side it may be a new one, whatever was
+    /// agreed on before: its time is told.
+    pub(super) fn tell_dir_time(&mut self, node: NodeId, path: &RelPath) -> Result<(), ReplicaError> {
+        self.dir_times.differ.insert(path.clone());
+        Ok(self.archive.set_dir_time(node, None)?)
+    }
+
+    /// psync made this directory: no user gave it the time that it has.
+    pub(super) fn made_dir(&mut self, node: NodeId, stat: &Stat) -> Result<(), ReplicaError> {
+        match stat.kind {
+            Some(Kind::Dir) => self.hold_dir_time(node, stat.mtime),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the directories whose times are to be looked at.
+    pub(crate) fn take_dir_times(&mut self) -> BTreeSet<RelPath> {
+        std::mem::take(&mut self.dir_times.differ)
+    }
+
+    /// The directory that the archive has at this path, open, with the stat that it has.
+    fn known_dir(&self, path: &RelPath) -> Result<Option<(NodeId, D::Dir, Stat)>, ReplicaError> {
+        let Some(row) = self.row_at(path)?.filter(|row| row.entry.kind() == Kind::Dir) else { return Ok(None) };
+        let dir = match self.disk.open_dir(path) {
+            Err(error) if above_is_gone(&error) => return Ok(None),
+            dir => dir.at(path, "open the directory")?,
+        };
+        let stat = self.disk.stat_dir(&dir).at(path, "stat the directory")?;
+        let same = row.signature.is_some_and(|signature| signature.same_object(&stat));
+        Ok((same && !stat.foreign).then_some((row.node, dir, stat)))
+    }
+
+    /// The time that both sides agreed on, as far as that counts.
+    fn agreed_dir_time(&self, node: NodeId) -> Result<Option<Time>, ReplicaError> {
+        match &self.dir_times.doubted {
+            Some(agreed) if !agreed.contains(&node) => Ok(None),
+            _ => Ok(self.archive.dir_time(node)?),
+        }
+    }
+
+    /// Both sides agree on a directory's time, which this one holds as this.
+    fn hold_dir_time(&mut self, node: NodeId, time: Time) -> Result<(), ReplicaError> {
+        if let Some(agreed) = &mut self.dir_times.doubted {
+            agreed.insert(node);
+        }
+        Ok(self.archive.set_dir_time(node, Some(time))?)
+    }
+
+    /// From now on every directory's time is compared with the other side's, or none more than its users changed it.
+    pub(crate) fn doubt_dir_times(&mut self, on: bool) {
+        self.dir_times.doubted = on.then(HashSet::new);
+    }
+
+    pub(crate) fn doubts_dir_times(&self) -> bool {
+        self.dir_times.doubted.is_some()
+    }
+
+    /// The time that users gave the directory at this path, if it is not the agreed one.
+    pub(crate) fn dir_time_to_tell(&self, path: &RelPath) -> Result<Option<DirTime>, ReplicaError> {
+        let Some((node, _, stat)) = self.known_dir(path)? else { return Ok(None) };
+        Ok((self.agreed_dir_time(node)? != Some(stat.mtime)).then_some(DirTime { node, time: stat.mtime }))
+    }
+
+    /// Gives a directory the other side's time, if it has what this side told or both agreed on.
+    pub(crate) fn set_dir_time(&mut self, new: &NewDirTime) -> Result<DirTimeSet, ReplicaError> {
+        let Some(path) = self.path_of(new.node)? else { return Ok(DirTimeSet::Gone) };
+        let known = match self.known_dir(&path) {
+            Err(ReplicaError::Path { .. }) => None,
+            known => known?.filter(|(node, ..)| *node == new.node),
+        };
+        let Some((node, dir, stat)) = known else { return Ok(DirTimeSet::Gone) };
+        let known = match new.told {
+            Some(told) => Some(told),
+            None => self.agreed_dir_time(node)?,
+        };
+        if known != Some(stat.mtime) {
+            return Ok(DirTimeSet::Differs(stat.mtime));
+        }
+        let set = match stat.mtime == new.time {
+            true => Ok(true),
+            false => self.disk.set_dir_time(&dir, stat.mtime, new.time),
+        };
+        let holds = match set {
+            Ok(true) => self.disk.stat_dir(&dir).map_or(new.time, |stat| stat.mtime),
+            Ok(false) => {
+                let now = self.disk.stat_dir(&dir).map_or(stat.mtime, |stat| stat.mtime);
+                return Ok(DirTimeSet::Differs(now));
+            }
+            Err(error) if is_forbidden(&error) => {
+                let lines = self.not_set.count_at(&path, &NotSet { what: vec!["mtime"], refused: vec![] });
+                self.notes.extend(lines);
+                stat.mtime
+            }
+            Err(_) => return Ok(DirTimeSet::Gone),
+        };
+        self.hold_dir_time(node, holds)?;
+        Ok(DirTimeSet::Done)
+    }
+
+    /// Both sides agreed on this time, which this one told. The path of the directory, for another look at it.
+    pub(crate) fn agree_dir_time(
+        &mut self,
+        node: NodeId,
+        time: Option<Time>,
+    ) -> Result<Option<RelPath>, ReplicaError> {
+        if let Some(time) = time
+            && self.archive.node(node)?.is_some_and(|row| row.entry.kind() == Kind::Dir)
+        {
+            self.hold_dir_time(node, time)?;
+        }
+        Ok(self.path_of(node)?)
+    }
+}
+
+/// Whether this process may not set the time, be it for its rights or for the file system's.
+fn is_forbidden(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Unsupported
+    )
+}
