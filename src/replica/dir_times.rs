@@ -6,7 +6,7 @@
 //! echo. What cannot be told apart is what a user does within the same tick of the file system's clock as psync.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 
 use crate::model::{DirTime, DirTimeSet, Kind, NewDirTime, NodeId, RelPath, Time};
@@ -34,7 +34,7 @@ struct Kept<Dir> {
 #[derive(Debug)]
 pub(super) struct DirTimes<Dir> {
     /// By inode and birth time.
-    kept: RefCell<HashMap<(u64, Time), Kept<Dir>>>,
+    kept: RefCell<BTreeMap<(u64, Time), Kept<Dir>>>,
     /// Those whose times this process may not set, and the times that they have.
     forbidden: RefCell<Vec<((u64, Time), Time)>>,
     differ: BTreeSet<RelPath>,
@@ -198,7 +198,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             false => self.disk.set_dir_time(&dir, stat.mtime, new.time),
         };
         let holds = match set {
-            Ok(true) => self.disk.stat_dir(&dir).map_or(new.time, |stat| stat.mtime),
+            // What is not later is what the file system makes of it; what is later a user has done since.
+            Ok(true) => self.disk.stat_dir(&dir).map_or(new.time, |stat| stat.mtime.min(new.time)),
             Ok(false) => {
                 let now = self.disk.stat_dir(&dir).map_or(stat.mtime, |stat| stat.mtime);
                 return Ok(DirTimeSet::Differs(now));
