@@ -26,7 +26,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     pub(super) fn all_directories_first(&mut self, said: &mut Vec<Reply>, now: Millis) -> Result<(), ReplicaError> {
         let mut free = std::mem::take(&mut self.free);
         let waiting = above(free.iter().filter_map(brings));
-        let known = |reply: &mut Reply| brings(reply).is_some_and(|path| waiting.contains(path));
+        let known = |reply: &mut Reply| speaks_of(reply).is_some_and(|path| waiting.contains(path));
         free.extend(said.extract_if(.., known));
         let done = self.directories_first(&mut free, now);
         self.free = free;

@@ -38,6 +38,9 @@ pub(super) struct DirTimes {
     told: BTreeMap<NodeId, u8>,
     /// More than can be remembered were changed.
     crowded: bool,
+    /// What came of the other side's times, to be told once it is on disk: after a crash this side would take them for its
+    /// users' own.
+    set: Vec<(NodeId, DirTimeSet)>,
     /// When something was agreed on that may not be on disk yet.
     unsaved: Option<Millis>,
 }
@@ -93,8 +96,13 @@ impl DirTimes {
         self.due.values().map(|(when, _)| *when).chain(self.unsaved.map(|since| since + SAVE)).min()
     }
 
-    /// The session is over: what the brain was told is to be told again.
-    pub fn forget_session(&mut self) -> Vec<NodeId> {
+    /// The session is over: nobody waits for an answer.
+    pub fn forget_session(&mut self) {
+        self.set.clear();
+    }
+
+    /// Takes the directories that the brain was told of, and has not answered.
+    fn take_told(&mut self) -> Vec<NodeId> {
         std::mem::take(&mut self.told).into_keys().collect()
     }
 }
@@ -102,7 +110,7 @@ impl DirTimes {
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// What was told in a session that is over is looked at in the next one.
     pub(super) fn reopen_dir_times(&mut self, now: Millis) -> Result<(), ReplicaError> {
-        for node in self.dir_times.forget_session() {
+        for node in self.dir_times.take_told() {
             if let Some(path) = self.replica.path_of(node)? {
                 self.dir_times.note(path, now, 0);
             }
@@ -155,33 +163,27 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         Ok(more)
     }
 
-    /// Puts what was agreed on on disk, if nothing else has done so.
-    pub(super) fn save_dir_times(&mut self, now: Millis) -> Result<(), ReplicaError> {
-        if self.dir_times.unsaved.is_some_and(|since| now >= since + SAVE) && !self.replica.is_unfinished() {
+    /// Puts what was agreed on on disk, if nothing else has done so, and tells what came of the other side's times.
+    pub(super) fn save_dir_times(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        if !self.dir_times.set.is_empty() || self.dir_times.unsaved.is_some_and(|since| now >= since + SAVE) {
             self.dir_times.unsaved = None;
             self.replica.commit()?;
         }
+        let set = std::mem::take(&mut self.dir_times.set);
+        out.extend(set.chunks(DIR_TIMES_MAX).map(|outcomes| Reply::DirTimesSet { outcomes: outcomes.to_vec() }));
         Ok(())
     }
 
     /// Gives directories the times that the other side's users gave them.
-    pub(super) fn set_dir_times(
-        &mut self,
-        times: &[NewDirTime],
-        now: Millis,
-        out: &mut Vec<Reply>,
-    ) -> Result<(), ReplicaError> {
-        let mut outcomes = Vec::with_capacity(times.len());
+    pub(super) fn set_dir_times(&mut self, times: &[NewDirTime]) -> Result<(), ReplicaError> {
         for new in times {
             let outcome = self.replica.set_dir_time(new)?;
             match outcome {
                 DirTimeSet::Differs(_) => _ = self.dir_times.told.insert(new.node, 0),
                 DirTimeSet::Done | DirTimeSet::Gone => _ = self.dir_times.told.remove(&new.node),
             }
-            outcomes.push((new.node, outcome));
+            self.dir_times.set.push((new.node, outcome));
         }
-        self.dir_times.unsaved.get_or_insert(now);
-        out.push(Reply::DirTimesSet { outcomes });
         Ok(())
     }
 

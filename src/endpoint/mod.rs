@@ -431,7 +431,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
                 self.pings.push((number, now));
             }
-            Request::SetDirTimes { times } => self.set_dir_times(&times, now, out)?,
+            Request::SetDirTimes { times } => self.set_dir_times(&times)?,
             Request::DirTimesAgreed { times } => self.agree_dir_times(&times, now)?,
             Request::Settled => self.replica.settle_removals()?,
             Request::Expire => {
@@ -524,6 +524,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.copies.clear();
         self.leavers.clear();
         self.openings.clear();
+        self.dir_times.forget_session();
         self.readings.clear();
         self.proofs = proofs::Proofs::default();
         self.tally.forget();

@@ -50,6 +50,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             return Ok(Next::Idle);
         }
         self.flush(out, now)?;
+        // Before anything more is told of these directories.
+        self.save_dir_times(now, out)?;
         self.replica.begin_slice();
         let mut more = self.step_comparisons(out)?;
         if self.has_lost_root(now) {
@@ -83,7 +85,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         self.replica.look_for_late_writes(now)?;
         self.replica.give_times_back()?;
-        self.save_dir_times(now)?;
         if let Some(seconds) = self.settings.trash_seconds
             && self.reporting
             && now >= self.next_expiry

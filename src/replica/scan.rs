@@ -189,9 +189,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     }
                 }
             }
-            if unchanged && let Some(row) = &row {
-                self.compare_dir_time(&path, row, &stat)?;
-            }
             if scan.full && self.settings.keeps_acls && !self.reported.contains_key(&path) {
                 // What was looked at has a new signature.
                 let row = if unchanged { row } else { self.row_at(&path)? };
@@ -293,6 +290,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let mut rows = BTreeMap::new();
         if let Some(node) = node {
+            // From now on events tell of what is done in it.
+            if let Some(row) = self.archive.node(node)?
+                && let Ok(stat) = self.disk.stat_dir(&dir)
+            {
+                self.compare_dir_time(&path, &row, &stat)?;
+            }
             for row in self.archive.children(node)? {
                 let below = path.join(&row.name);
                 if below.is_ok_and(|below| self.moved.get(&row.node).is_none_or(|now| *now == below)) {
