@@ -52,6 +52,9 @@ pub struct CheckOptions {
     /// Leave symbolic links out
     #[arg(short = 'X', long)]
     pub nolinks: bool,
+    /// Compare the times of directories as well
+    #[arg(short, long, conflicts_with = "lite")]
+    pub times: bool,
     /// Copy the files that differ to the trash of their side
     #[arg(short, long)]
     pub backup: bool,
@@ -119,6 +122,7 @@ fn wanted(options: &CheckOptions, settings: &Settings) -> Wanted {
         modified_only: options.modified_only,
         no_links: options.nolinks,
         no_owners: settings.owner == Owner::Ignore,
+        dir_times: options.times,
     };
     let checksum = match (options.checksum, options.all) {
         (false, _) => Checksum::None,
@@ -214,19 +218,30 @@ fn line(difference: &Difference) -> String {
         What::Kind => format!("{path}: of different kinds{}", both()),
         What::Contents => format!("{path}: contents differ{}", both()),
         What::Target => format!("{path}: targets differ{}", both()),
-        What::Time => format!("{path}: times differ{}", both()),
+        What::Time => {
+            let [left, right] = [left, right].map(|item| item.as_ref().map_or("gone".to_owned(), timed));
+            format!("{path}: times differ (left {left}; right {right})")
+        }
         What::Attributes => format!("{path}: modes, owners or extended attributes differ{}", both()),
     }
+}
+
+/// A file or a directory with its time.
+fn timed(item: &Item) -> String {
+    match item.kind {
+        Kind::Dir => format!("directory, {}", when(item)),
+        _ => described(item),
+    }
+}
+
+fn when(item: &Item) -> String {
+    u64::try_from(item.mtime.secs).map_or_else(|_| item.mtime.secs.to_string(), utc)
 }
 
 /// What tells one version from the other.
 fn described(item: &Item) -> String {
     match item.kind {
-        Kind::File => {
-            let size = human::bytes(item.size);
-            let when = u64::try_from(item.mtime.secs).map_or_else(|_| item.mtime.secs.to_string(), utc);
-            format!("{size}, {when}, mode {:04o}", item.mode)
-        }
+        Kind::File => format!("{}, {}, mode {:04o}", human::bytes(item.size), when(item), item.mode),
         Kind::Dir => format!("directory, mode {:04o}", item.mode),
         Kind::Link => format!("link to {}", target(item)),
         Kind::Fifo => format!("FIFO, mode {:04o}", item.mode),
@@ -261,7 +276,7 @@ fn difference_json(difference: &Difference) -> Value {
                 Kind::Fifo => "fifo",
             };
             let target = item.target.is_some().then(|| target(item));
-            let mtime = (item.kind == Kind::File).then_some(item.mtime.secs);
+            let mtime = matches!(item.kind, Kind::File | Kind::Dir).then_some(item.mtime.secs);
             json!({ "kind": kind, "size": item.size, "mtime": mtime, "mode": item.mode, "target": target })
         })
     };

@@ -285,7 +285,7 @@ impl<D: Disk> Survey<D> {
             path: path.clone(),
             kind,
             size: if file { stat.size } else { 0 },
-            mtime: if file { stat.mtime } else { Time::default() },
+            mtime: if file || kind == Kind::Dir { stat.mtime } else { Time::default() },
             changed: stat.ctime.secs.max(if file { stat.mtime.secs } else { 0 }),
             mode,
             user,

@@ -83,7 +83,7 @@ fn start() -> Request {
 }
 
 fn go() -> Request {
-    Request::Go { peer: [2; 16], scan: false, whole: false }
+    Request::Go { peer: [2; 16], scan: false, whole: false, doubt: false }
 }
 
 /// What a side knows after it was taught these lists: node, name, generation, and whether it is there.

@@ -115,18 +115,31 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(())
     }
 
-    /// A directory that users of this side made or changed was recorded. On the other side it may be a new one, whatever was
-    /// agreed on before: its time is told.
-    pub(super) fn tell_dir_time(&mut self, node: NodeId, path: &RelPath) -> Result<(), ReplicaError> {
+    /// A directory was recorded: what users did in it since it was looked at shows in its time.
+    pub(super) fn look_at_dir_time(&mut self, path: &RelPath) {
         self.dir_times.differ.insert(path.clone());
-        Ok(self.archive.set_dir_time(node, None)?)
     }
 
-    /// psync made this directory: no user gave it the time that it has.
-    pub(super) fn made_dir(&mut self, node: NodeId, stat: &Stat) -> Result<(), ReplicaError> {
-        match stat.kind {
-            Some(Kind::Dir) => self.hold_dir_time(node, stat.mtime),
-            _ => Ok(()),
+    /// psync made a directory, so no user gave it the time that it has. Another one that was here before it for this node had
+    /// the agreed time, which this one gets.
+    pub(super) fn made_dir(&mut self, node: NodeId, new: bool, path: &RelPath, stat: &Stat) -> Result<(), ReplicaError> {
+        if stat.kind != Some(Kind::Dir) {
+            return Ok(());
+        }
+        match self.archive.dir_time(node)? {
+            Some(agreed) => {
+                if let Ok(dir) = self.disk.open_dir(path) {
+                    // If it cannot be set it counts as users' own, and goes to the other side.
+                    let _ = self.disk.set_dir_time(&dir, stat.mtime, agreed);
+                }
+                self.look_at_dir_time(path);
+                Ok(())
+            }
+            None if new => self.hold_dir_time(node, stat.mtime),
+            None => {
+                self.look_at_dir_time(path);
+                Ok(())
+            }
         }
     }
 
@@ -198,8 +211,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             false => self.disk.set_dir_time(&dir, stat.mtime, new.time),
         };
         let holds = match set {
-            // What is not later is what the file system makes of it; what is later a user has done since.
-            Ok(true) => self.disk.stat_dir(&dir).map_or(new.time, |stat| stat.mtime.min(new.time)),
+            Ok(true) => self.disk.stat_dir(&dir).map_or(new.time, |stat| held_of(new.time, stat.mtime)),
             Ok(false) => {
                 let now = self.disk.stat_dir(&dir).map_or(stat.mtime, |stat| stat.mtime);
                 return Ok(DirTimeSet::Differs(now));
@@ -230,6 +242,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 }
 
+/// What a file system made of a time that was set, by what it says: as much as it can hold, down to two whole seconds. Anything
+/// else is a user's of this very moment.
+fn held_of(set: Time, found: Time) -> Time {
+    let cut = found <= set && set.secs.saturating_sub(found.secs) <= 2;
+    if cut { found } else { set }
+}
+
 /// Whether this process may not set the time, be it for its rights or for the file system's.
 fn is_forbidden(error: &io::Error) -> bool {
     matches!(
@@ -239,4 +258,27 @@ fn is_forbidden(error: &io::Error) -> bool {
             | io::ErrorKind::InvalidInput
             | io::ErrorKind::Unsupported
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_cuts_a_time_and_a_user_sets_another() {
+        let time = |secs, nanos| Time { secs, nanos };
+        let set = time(1_700_000_001, 123_456_789);
+        for (found, held) in [
+            (set, set),
+            (time(1_700_000_001, 123_456_700), time(1_700_000_001, 123_456_700)),
+            (time(1_700_000_001, 0), time(1_700_000_001, 0)),
+            (time(1_700_000_000, 0), time(1_700_000_000, 0)),
+            // Later, and much earlier.
+            (time(1_700_000_001, 123_456_790), set),
+            (time(1_600_000_000, 0), set),
+            (time(i64::MIN, 0), set),
+        ] {
+            assert_eq!(held_of(set, found), held, "{found:?}");
+        }
+    }
 }

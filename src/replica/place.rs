@@ -278,7 +278,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.put_row(&mut row)?;
         if let Some(after) = &after {
-            self.made_dir(node, after)?;
+            self.made_dir(node, node == generation, path, after)?;
         }
         self.forget_orphaned_moves()?;
         if row.signature.is_none() || inherited {

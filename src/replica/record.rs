@@ -165,7 +165,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.put_row(&mut row)?;
         if entry.kind() == Kind::Dir {
-            self.tell_dir_time(record.node, &record.path)?;
+            self.look_at_dir_time(&record.path);
         }
         if seen.is_some_and(|seen| seen.presumed) && row.is_unproven() {
             self.unproven.owe(&record.path);

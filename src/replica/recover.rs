@@ -193,7 +193,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let since = if node == generation { self.came() } else { self.since_of(node)? };
         self.put_row(&mut Row { node, parent, name, generation, entry, achieved, signature, since })?;
         if let Some(stat) = self.object_at(&intent.path).filter(|stat| (stat.ino, stat.btime) == staged) {
-            self.made_dir(node, &stat)?;
+            self.made_dir(node, node == generation, &intent.path, &stat)?;
         }
         self.sync_parent(&intent.path)
     }

@@ -133,7 +133,7 @@ fn a_service_goes_on_after_every_brain() {
         let open = !maker.roll.once_in(4);
         if open && let Some(hello) = crate::scene::open(&mut talk, crate::scene::start()) {
             (maker.peer, maker.archive) = (hello.peer, hello.archive);
-            talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false });
+            talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false, doubt: false });
         }
         let words = 1 + maker.roll.below(500);
         for _ in 0..words {

@@ -165,7 +165,7 @@ fn a_brain_cannot_empty_the_right_side() {
         );
         let hello = hello.expect("a Hello");
         let rows = rows(&mut brain.talk);
-        brain.talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false });
+        brain.talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false, doubt: false });
         let many = rows.into_iter().filter(|row| row.path.as_bytes().starts_with(b"many") && row.entry.is_some());
         let mut count = 0;
         for (row, n) in many.zip(1..) {
@@ -491,7 +491,7 @@ fn nobody_at_the_socket_gets_a_setuid_program_or_a_capability() {
         let mut talk: Talk<Reply> = Talk::begin(call.try_clone().unwrap(), WriteEnd(call), Role::Brain, NAME);
         let start = psync::endpoint::message::Start { incarnation: at, ..crate::scene::start() };
         let hello = crate::scene::open(&mut talk, start).expect("a Hello");
-        talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false });
+        talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false, doubt: false });
         say(hello.generation + 10).iter().all(|request| talk.say(request));
         answers(&mut talk);
         talk.hang_up();
@@ -543,7 +543,7 @@ fn a_brain_that_hangs_up_behind_its_questions_ends_no_service() {
         let mut talk: Talk<Reply> = Talk::begin(call.try_clone().unwrap(), WriteEnd(call), Role::Brain, NAME);
         let start = psync::endpoint::message::Start { incarnation, ..crate::scene::start() };
         let hello = crate::scene::open(&mut talk, start).expect("a Hello");
-        talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false });
+        talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false, doubt: false });
         // Each is answered at once, and all are there before the first answer is sent.
         for n in 0..300 {
             talk.say(&put(hello.generation + 1 + n, b"d/%psync", file(0o644, b"x"), inline(b"x")));

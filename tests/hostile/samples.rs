@@ -8,8 +8,8 @@ use std::sync::Arc;
 use psync::endpoint::message::survey::{Answer, Ask, Examination, Item};
 use psync::endpoint::message::{Hello, Reply, Request, Start};
 use psync::model::{
-    AncestorRow, Apply, Attrs, Change, Content, Data, Displaced, Distrust, Entry, Expect, Hash, Kind, Known, Like,
-    Moved, Name, Outcome, OwnerNumber, Principal, Problem, ProblemKind, Record, RelPath, Remains, Side, Source, Step,
+    AncestorRow, Apply, Attrs, Change, Content, Data, DirTime, DirTimeSet, Displaced, Distrust, Entry, Expect, Hash, Kind,
+    Known, Like, Moved, Name, NewDirTime, Outcome, OwnerNumber, Principal, Problem, ProblemKind, Record, RelPath, Remains, Side, Source, Step,
     Sums, Time, Tunnel, Way, Xattrs,
 };
 use psync::replica::findings::Finding;
@@ -514,6 +514,14 @@ kinds! {
 }
 
 kinds! {
+    times_set, time_set: DirTimeSet, m {
+        DirTimeSet::Done => { let _ = &m; DirTimeSet::Done },
+        DirTimeSet::Differs(_) => DirTimeSet::Differs(m.time()),
+        DirTimeSet::Gone => DirTimeSet::Gone,
+    }
+}
+
+kinds! {
     asks, ask: Ask, m {
         Ask::List => { let _ = &m; Ask::List },
         Ask::Look { .. } => Ask::Look { paths: m.few(Maker::path) },
@@ -558,7 +566,7 @@ kinds! {
         Request::Start(_) => Request::Start(m.start()),
         Request::Rows { .. } => Request::Rows { above: m.u64() },
         Request::Learn { .. } => Request::Learn { rows: m.few(Maker::row) },
-        Request::Go { .. } => Request::Go { peer: m.peer, scan: m.bool(), whole: m.bool() },
+        Request::Go { .. } => Request::Go { peer: m.peer, scan: m.bool(), whole: m.bool(), doubt: m.bool() },
         Request::Apply { .. } => Request::Apply { generation: m.u64(), apply: m.apply() },
         Request::Record { .. } => Request::Record { generation: m.u64(), record: m.record() },
         Request::Examine { .. } => Request::Examine { path: m.path(), as_copy: m.bool() },
@@ -575,6 +583,12 @@ kinds! {
         Request::Ping { .. } => Request::Ping { number: m.u64() },
         Request::Stop => Request::Stop,
         Request::Hold { .. } => Request::Hold { on: m.bool() },
+        Request::SetDirTimes { .. } => Request::SetDirTimes {
+            times: m.few(|m| NewDirTime { node: m.u64(), time: m.time(), told: m.some(Maker::time) }),
+        },
+        Request::DirTimesAgreed { .. } => {
+            Request::DirTimesAgreed { times: m.few(|m| (m.u64(), m.some(Maker::time))) }
+        },
         Request::Names { .. } => Request::Names { numbers: m.few(Maker::owner) },
         Request::Settled => Request::Settled,
         Request::Expire => Request::Expire,
@@ -609,6 +623,8 @@ kinds! {
         Reply::Unproven { .. } => Reply::Unproven { files: m.u64() },
         Reply::Special { .. } => Reply::Special { files: m.u64() },
         Reply::Tally { .. } => Reply::Tally { files: m.u64(), bytes: m.u64() },
+        Reply::DirTimes { .. } => Reply::DirTimes { times: m.few(|m| DirTime { node: m.u64(), time: m.time() }) },
+        Reply::DirTimesSet { .. } => Reply::DirTimesSet { outcomes: m.few(|m| (m.u64(), time_set(m))) },
         Reply::Note { .. } => Reply::Note { text: m.text() },
         Reply::HasRoom => Reply::HasRoom,
         Reply::Pong { .. } => Reply::Pong { number: m.u64() },
@@ -655,6 +671,7 @@ mod tests {
                 asks(maker).len(),
                 answers(maker).len(),
                 distrusts(maker).len(),
+                times_set(maker).len(),
             ];
             assert!(parts.iter().all(|kinds| *kinds >= 2), "{parts:?}");
             for request in requests(maker) {

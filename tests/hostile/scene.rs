@@ -191,7 +191,7 @@ impl HostileBrain {
     pub fn open(&mut self) -> Hello {
         let hello = open(&mut self.talk, start()).expect("a Hello");
         let peer = if hello.peer == [0; 16] { [7; 16] } else { hello.peer };
-        self.talk.say(&Request::Go { peer, scan: false, whole: false });
+        self.talk.say(&Request::Go { peer, scan: false, whole: false, doubt: false });
         hello
     }
 

@@ -10,6 +10,7 @@ use psync::replica::memory::MemoryArchive;
 
 use crate::choice::Choices;
 use crate::clearing;
+use crate::dir_times;
 use crate::driver::{Pair, Turn};
 use crate::model_disk::ModelDisk;
 use crate::model_disk::state::{Features, ROOT};
@@ -58,6 +59,8 @@ pub struct Profile {
     pub clearing: Option<clearing::Counts>,
     /// Users of both sides give extended attributes to the same objects.
     pub attributed: bool,
+    /// Users of both sides work in the same directories, and give them times.
+    pub timed: bool,
     /// This side's disk is full, and stays so until all has come to rest.
     pub full: Option<Side>,
 }
@@ -80,6 +83,7 @@ impl Profile {
             (self.in_order, "in order"),
             (self.clearing.is_some(), "clearing"),
             (self.attributed, "attributed"),
+            (self.timed, "timed"),
             (self.full.is_some(), "full"),
         ];
         let words: Vec<&str> = all.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect();
@@ -102,6 +106,9 @@ impl History {
     /// The history of a seed.
     pub fn of(seed: u64) -> History {
         let choices = Choices::seeded(seed);
+        if seed >= dir_times::TIMED {
+            return dir_times::history(seed, &choices);
+        }
         if seed >= sight::LEAVERS {
             return sight::leavers(seed, &choices);
         }
@@ -283,6 +290,7 @@ fn profile(choices: &Choices) -> Profile {
         in_order: false,
         clearing: None,
         attributed: false,
+        timed: false,
         full: None,
     }
 }
@@ -436,6 +444,9 @@ fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String>
             stage.oracle.borrow_mut().check_quiet(&stage.world, &stage.disks);
         }
         check_echo(stage, history);
+        if history.profile.timed {
+            dir_times::check(stage, !history.profile.crashes);
+        }
         if history.profile.attributed {
             attributes::check(stage);
         }

@@ -11,6 +11,7 @@
 mod attributes;
 mod choice;
 mod clearing;
+mod dir_times;
 mod driver;
 mod fake;
 mod history;
@@ -163,10 +164,24 @@ fn histories_that_failed_once() {
 
 #[test]
 fn what_leaves_a_closed_place_is_seen_by_nobody_on_the_way() {
-    for seed in sight::LEAVERS..sight::LEAVERS + number("PSYNC_SIM_HISTORIES").unwrap_or(4_000) {
+    play_from(sight::LEAVERS);
+}
+
+#[test]
+fn a_directory_has_the_time_that_its_users_gave_it() {
+    play_from(dir_times::TIMED);
+}
+
+/// Plays histories of a kind that has seeds of its own, up to the first that fails.
+fn play_from(kind: u64) {
+    let from = kind + number("PSYNC_SIM_FROM").unwrap_or(0);
+    for seed in from..from + number("PSYNC_SIM_HISTORIES").unwrap_or(4_000) {
         if let Some(failure) = play(&History::of(seed), real, false).failure {
-            println!("seed {seed}: {failure}");
-            tell(seed);
+            println!("seed {} (of {kind} and above): {failure}", seed - kind);
+            match number("PSYNC_SIM_SHRINK") {
+                Some(0) => panic!("seed {seed}: {failure}"),
+                _ => tell(seed),
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use psync::model::{Millis, RelPath, Side};
 
+use crate::dir_times::Given;
 use crate::sight::{Eyes, Place};
 
 /// Something that users did, in the order in which it happened on both sides.
@@ -67,6 +68,8 @@ pub struct World {
     pub places: RefCell<BTreeMap<(Vec<u8>, Side), Place>>,
     /// The values of extended attributes that users saw and set on each side since somebody asked.
     xattrs: RefCell<Attributes>,
+    /// The times that users gave directories.
+    pub given: RefCell<Given>,
     violations: RefCell<Vec<String>>,
     /// When users last left a name empty.
     gaps: RefCell<HashMap<(Side, RelPath), Gap>>,

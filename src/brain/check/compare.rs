@@ -16,6 +16,8 @@ pub struct Closely {
     pub no_links: bool,
     /// Owners and groups are not compared.
     pub no_owners: bool,
+    /// The times of directories are compared as well.
+    pub dir_times: bool,
 }
 
 /// In which way two sides differ at a path.
@@ -30,7 +32,7 @@ pub enum What {
     Contents,
     /// A link's target.
     Target,
-    /// Equal in size, not in time.
+    /// Equal in size, not in time; or the time of a directory.
     Time,
     /// Mode, owner, group or extended attributes.
     Attributes,
@@ -85,7 +87,7 @@ fn both(left: &Item, right: &Item, closely: Closely) -> Option<What> {
         Some(What::Target)
     } else if closely.lite {
         None
-    } else if !same_time(left.mtime, right.mtime) {
+    } else if (left.kind != Kind::Dir || closely.dir_times) && !same_time(left.mtime, right.mtime) {
         Some(What::Time)
     } else if left.mode != right.mode || owners(left) != owners(right) || left.xattrs != right.xattrs {
         Some(What::Attributes)
@@ -146,7 +148,7 @@ mod tests {
             ("l", _) => (Kind::Link, 0),
             (_, size) => (Kind::File, size.parse().expect(text)),
         };
-        let mtime = if kind == Kind::File { Time { secs, nanos: 7 } } else { Time::default() };
+        let mtime = if kind == Kind::Link { Time::default() } else { Time { secs, nanos: 7 } };
         let target = (kind == Kind::Link).then(|| rest.as_bytes()[1..].into());
         let path = RelPath::new(name.as_bytes()).expect(text);
         let (user, group) = (Principal::Id(0), Principal::Id(0));
@@ -163,11 +165,15 @@ mod tests {
         let lite = Closely { lite: true, ..plain };
         let modified = Closely { modified_only: true, ..plain };
         let no_links = Closely { no_links: true, ..plain };
+        let dir_times = Closely { dir_times: true, ..plain };
         for (left, right, closely, want) in [
             ("a=f1", "a=f1", plain, None),
             ("a=f1", "a=f2", plain, Some(What::Contents)),
             ("a=f1", "a=f2", lite, Some(What::Contents)),
             ("a=f1@1", "a=f1@2", plain, Some(What::Time)),
+            ("a=d@1", "a=d@2", plain, None),
+            ("a=d@1", "a=d@2", dir_times, Some(What::Time)),
+            ("a=d@2", "a=d@2", dir_times, None),
             ("a=f1@1", "a=f1@2", lite, None),
             ("a=f1", "a=f1+x", plain, Some(What::Attributes)),
             ("a=f1", "a=f1+x", lite, None),

@@ -87,7 +87,7 @@ pub struct Item {
     pub kind: Kind,
     /// A file's size in bytes, 0 of other kinds.
     pub size: u64,
-    /// Of a file; zero of other kinds.
+    /// Of a file or a directory; zero of other kinds.
     pub mtime: Time,
     /// When anything about it was changed last, in seconds since 1970.
     pub changed: i64,

@@ -29,7 +29,7 @@ fn holds(at: &str, zeros: &[(u64, u64)]) -> Request {
 }
 
 fn go() -> Request {
-    Request::Go { peer: [2; 16], scan: true, whole: false }
+    Request::Go { peer: [2; 16], scan: true, whole: false, doubt: false }
 }
 
 fn entry(content: Content) -> Entry {
@@ -277,7 +277,7 @@ fn before_the_sides_have_met_nothing_is_done() {
     }
     let rows = || Request::Rows { above: 0 };
     for (request, why) in [
-        (Request::Go { peer: [0; 16], scan: false, whole: false }, "identity"),
+        (Request::Go { peer: [0; 16], scan: false, whole: false, doubt: false }, "identity"),
         (Request::Learn { rows: vec![row(1, 1, 900)] }, "a node"),
         (Request::Learn { rows: vec![row(901, 1, 900)] }, "a node"),
         (Request::Learn { rows: vec![row(20, 20, 900)] }, "directory"),

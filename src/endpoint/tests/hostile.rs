@@ -29,7 +29,7 @@ impl Victim {
         let (endpoint, watcher) = opened(root.path());
         let mut victim = Victim { root, endpoint, watcher, next: 17, now: 2 };
         victim.ask(start());
-        victim.ask(Request::Go { peer: [2; 16], scan: true, whole: false });
+        victim.ask(Request::Go { peer: [2; 16], scan: true, whole: false, doubt: false });
         let mut open = victim.work();
         let mut nodes = BTreeMap::from([(RelPath::root(), 1)]);
         while !open.is_empty() {

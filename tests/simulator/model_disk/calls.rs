@@ -126,7 +126,9 @@ impl ModelDisk {
     fn call<T>(&self, work: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         self.pause();
         self.check()?;
+        self.state.borrow_mut().by_psync = true;
         let result = work(&mut self.state.borrow_mut());
+        self.state.borrow_mut().by_psync = false;
         self.pause();
         if self.is_dead() { Err(io::Error::other("the process is dead")) } else { result }
     }

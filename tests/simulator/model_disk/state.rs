@@ -138,6 +138,8 @@ pub struct State {
     pub volume: Volume,
     /// psync's process: handles of an earlier one are dead.
     pub process: u64,
+    /// psync is at work in a call; else it is a user.
+    pub by_psync: bool,
     pub boot: u64,
     pub clock_offset: i64,
     pub next_handle: u64,
@@ -210,6 +212,7 @@ impl State {
             features,
             volume,
             process: 1,
+            by_psync: false,
             boot: 1,
             clock_offset: 0,
             next_handle: 1,
@@ -430,6 +433,7 @@ impl State {
             }
             let meta = &mut self.inode_mut(*dir).meta;
             (meta.mtime, meta.ctime) = (rounded, now);
+            self.note_given(*dir);
         }
         for obj in &before {
             self.inode_mut(*obj).meta.ctime = now;
@@ -437,6 +441,14 @@ impl State {
         let op = NameOp::new(self, changes);
         self.volume.log.push(op);
         before.into_iter().for_each(|obj| self.collect(obj));
+    }
+
+    /// A user gave this directory the time that it has.
+    pub fn note_given(&self, dir: Obj) {
+        if let (false, Some(path)) = (self.by_psync, self.path_of(dir)) {
+            let time = self.inode(dir).meta.mtime;
+            self.world.given.borrow_mut().note(self.side, path, time);
+        }
     }
 
     /// Frees an object that has no name and no descriptor left.

@@ -148,6 +148,10 @@ impl State {
             self.volume.disk_names.insert(obj, BTreeMap::new());
         }
         self.change_names(vec![(dir, name.clone(), None, Some(obj))]);
+        if self.is_dir(obj) {
+            self.world.given.borrow_mut().begin(self.side, path);
+            self.note_given(obj);
+        }
         self.event(dir, &name, Hint::Appeared);
         self.touched(path, false);
         self.world.filled(self.side, path);
@@ -322,6 +326,7 @@ impl ModelDisk {
         state.event(dir, &name, Hint::Vanished);
         state.change_names(vec![(dir, name, Some(obj), None)]);
         state.watches.remove(&obj);
+        state.world.given.borrow_mut().remove(path.clone());
         state.touched(path, false);
         state.note(What::Deleted(path.clone()));
         Ok(())
@@ -405,7 +410,10 @@ impl ModelDisk {
         }
         let mut state = self.state_mut();
         let time = state.round(time);
-        state.user_attr(path, |meta| meta.mtime = time)
+        state.user_attr(path, |meta| meta.mtime = time)?;
+        let dir = state.resolve(path).ok().filter(|obj| state.is_dir(*obj));
+        dir.into_iter().for_each(|dir| state.note_given(dir));
+        Ok(())
     }
 
     pub fn user_setxattr(&self, path: &RelPath, name: &'static str, value: &[u8]) -> io::Result<()> {
