@@ -26,6 +26,9 @@ const DIRS: [&str; 4] = ["d", "d/in", "e", "f"];
 pub struct Given {
     times: BTreeMap<RelPath, [Vec<Time>; 2]>,
     rested: BTreeMap<RelPath, Time>,
+    /// Directories in which a file was written: psync changes names there on the other side, and what a user does between two of
+    /// its calls cannot be told from that.
+    written: BTreeSet<RelPath>,
     /// Directories that users removed since: one that comes back from the other side may have been psync's own there, of which
     /// its users' time had not come yet.
     removed: BTreeSet<RelPath>,
@@ -37,7 +40,12 @@ impl Given {
         self.times.entry(path).or_default()[side as usize].push(time);
     }
 
-    /// A user removed a directory, or moved it away.
+    /// A user wrote a file in the directory at this path.
+    pub fn write(&mut self, path: RelPath) {
+        self.written.insert(path);
+    }
+
+    /// A user removed a directory.
     pub fn remove(&mut self, path: RelPath) {
         self.removed.insert(path);
     }
@@ -140,9 +148,9 @@ pub fn check(stage: &Stage, strictly: bool) {
         let [left, right] = given.times.get(path).cloned().unwrap_or_default();
         let fine = match (left.last(), right.last()) {
             _ if given.removed.iter().any(|removed| path.is_within(removed)) => true,
-            (Some(last), None) | (None, Some(last)) => rounded(*last, whole) == time,
-            (Some(_), Some(_)) => left.iter().chain(&right).any(|given| rounded(*given, whole) == time),
             (None, None) => given.rested.get(path).is_none_or(|before| *before == time),
+            (Some(last), None) | (None, Some(last)) if !given.written.contains(path) => rounded(*last, whole) == time,
+            _ => left.iter().chain(&right).chain(given.rested.get(path)).any(|given| rounded(*given, whole) == time),
         };
         if strictly && !fine {
             let before = given.rested.get(path);

@@ -114,6 +114,8 @@ impl State {
         inode.meta.drop_rights();
         self.grant(file.obj);
         self.touched_object(file.obj);
+        let above = self.path_of(file.name.0);
+        above.into_iter().for_each(|dir| self.world.given.borrow_mut().write(dir));
         self.tell(&file, Hint::Written);
         if let Some(file) = self.user_files.get_mut(&fd) {
             file.changed = true;
