@@ -15,7 +15,7 @@ pub mod rights;
 pub mod sane;
 pub mod words;
 
-pub use action::{Apply, Data, Displaced, Expect, Outcome, Record, Source, Step, Sums, Tunnel, Way};
+pub use action::{Apply, Data, Displaced, Expect, Kept, Outcome, Record, Source, Step, Sums, Tunnel, Way};
 pub use change::{AncestorRow, Change, Known, Like, Moved};
 pub use distrust::{Distrust, Remains};
 pub use entry::{Attrs, Content, Entry, Hash, Kind, OwnerNumber, Principal, Sameness, Time, Xattrs};

@@ -53,7 +53,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Ok(_) => refused(),
             Err(error) => Err(error),
         };
-        if !matches!(placed, Ok(Placed::Done(_))) {
+        if !matches!(placed, Ok(Placed::Done(..))) {
             self.reopen(&closed.pin, closed.held, closed.after.mode);
         }
         placed
@@ -139,7 +139,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if untouched.is_none() {
             self.dirty.insert(path.clone());
         }
-        Ok(Placed::Done(Some(entry)))
+        Ok(Placed::Done(Some(entry), None))
     }
 
     /// Takes from an object that is to have another name what the move takes from its agreed mode: there it may be seen by more
