@@ -153,8 +153,6 @@ pub struct Endpoint<D: Disk, A: Archive> {
     troubles: BTreeMap<RelPath, Trouble>,
     long: long::Long,
     openings: openings::Openings,
-    /// What is still to be looked at of the paths that are due now.
-    due_now: BTreeSet<RelPath>,
     /// Paths that appeared: directories among them are scanned.
     appeared: BTreeSet<RelPath>,
     /// Directories that a scan has entered while events of their making may still come: all in them was seen, or is told
@@ -226,7 +224,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             troubles: BTreeMap::new(),
             long: long::Long::default(),
             openings: openings::Openings::default(),
-            due_now: BTreeSet::new(),
             appeared: BTreeSet::new(),
             entered: BTreeMap::new(),
             arrivals: BTreeSet::new(),

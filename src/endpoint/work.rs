@@ -335,9 +335,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let how = How { inline: u64::MAX, verify, ..How::default() };
         let begun = out.len();
         let due = self.due(now)?;
-        self.due_now = due.iter().cloned().collect();
+        self.openings.are_due(&due);
         for path in due {
-            self.due_now.remove(&path);
+            self.openings.is_next(&path);
             match self.replica.has_read_enough() {
                 // Others have their turn first; then these are the first.
                 true => drop(self.replica.dirty.insert(path)),
