@@ -6,6 +6,7 @@ pub mod control;
 pub mod desk;
 pub mod doctor;
 mod lasting;
+mod losing;
 pub mod monitor;
 mod patience;
 mod pause;

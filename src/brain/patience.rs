@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn done(generation: Generation) -> Reply {
-        Reply::Result { generation, outcome: Outcome::Done { entry: None } }
+        Reply::Result { generation, outcome: Outcome::Done { entry: None, kept: None } }
     }
 
     #[test]

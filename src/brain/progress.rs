@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn begun(generation: Generation, at: &str, bytes: u64) -> News {
-        News::Begun { generation, side: Side::Right, what: "put", path: path(at), from: None, bytes }
+        News::Begun { generation, side: Side::Right, what: "put", path: path(at), from: None, bytes, loses: false }
     }
 
     fn shown(count: &Count) -> (u64, Option<u64>, u64, Option<u64>, bool) {

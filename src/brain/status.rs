@@ -234,6 +234,9 @@ pub struct ConflictStatus {
     pub loser: String,
     /// Where it is kept; `None`: in the trash.
     pub copy: Option<String>,
+    /// It is kept, and under which name was not heard.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untold: bool,
 }
 
 impl Status {

@@ -9,6 +9,7 @@ use slog::{Logger, debug, info, warn};
 use super::Job;
 use super::desk::Desk;
 use super::lasting::Lasting;
+use super::losing::Losing;
 use super::monitor::Monitor;
 use super::patience::{Patience, Verdict};
 use super::progress::Count;
@@ -17,7 +18,7 @@ use super::status::{ConflictStatus, FullSync, Halt, ProblemStatus, Rates, wall};
 use crate::config::Settings;
 use crate::endpoint::message::{Reply, Request};
 use crate::engine::News;
-use crate::model::{Generation, Millis, RelPath, Side};
+use crate::model::{Generation, Kept, Millis, RelPath, Side};
 use crate::replica::disk::{CAPABILITY_REFUSED, GROUP_REFUSED, OWNER_REFUSED, SETUID_REFUSED};
 use crate::replica::real::OwnDir;
 use crate::service::events::{Event, Events};
@@ -70,6 +71,7 @@ pub struct Teller<'a> {
     meter: Meter,
     /// What is under way, to be written down once it is done.
     begun: BTreeMap<Generation, Event>,
+    losing: Losing,
     /// `None`: a dry run.
     events: Option<Events>,
 }
@@ -104,6 +106,7 @@ impl<'a> Teller<'a> {
             full_syncs: 0,
             meter: Meter::default(),
             begun: BTreeMap::new(),
+            losing: Losing::default(),
             events: (!job.settings.dryrun).then(Events::default),
         }
     }
@@ -170,6 +173,9 @@ impl<'a> Teller<'a> {
         if let Some(count) = &mut self.count {
             count.heard(side, reply);
         }
+        for (generation, path) in self.losing.heard(side, reply) {
+            self.conflict(generation, &path, side, &Kept::Untold);
+        }
     }
 
     /// A side is asked for something.
@@ -229,37 +235,7 @@ impl<'a> Teller<'a> {
                 }
                 slog::trace!(self.log, "recorded {path}"; PATH => path.to_string(), EVENT_ID => event_id(*generation));
             }
-            News::Conflict { generation, path, loser, copy } => {
-                let kept = match copy {
-                    Some(copy) => format!("kept as {copy}"),
-                    None => "kept in the trash".to_owned(),
-                };
-                warn!(self.log, "conflict: {path}: the {} version lost and is {kept}", loser.word();
-                    MESSAGE_ID => message_id::CONFLICT, PATH => path.to_string(), SIDE => side_letter(*loser),
-                    EVENT_ID => event_id(*generation));
-                let conflict = ConflictStatus {
-                    when: wall(),
-                    path: path.to_string(),
-                    loser: loser.word().to_owned(),
-                    copy: copy.as_ref().map(ToString::to_string),
-                };
-                self.write_down(Event {
-                    when: wall(),
-                    side: side_letter(*loser).to_owned(),
-                    method: "CONFLICT".to_owned(),
-                    id: event_id(*generation),
-                    path: path.to_string(),
-                    from: None,
-                    copy: copy.as_ref().map(ToString::to_string),
-                    bytes: 0,
-                });
-                self.desk.update(|status| {
-                    status.totals.conflicts += 1;
-                    status.conflicts.push(conflict);
-                    let many = status.conflicts.len().saturating_sub(SHOWN.1);
-                    status.conflicts.drain(..many);
-                });
-            }
+            News::Conflict { generation, path, loser, kept } => self.conflict(*generation, path, *loser, kept),
             News::Dropped { generation, path, what } => {
                 warn!(self.log, "{path}: {what} was granted to other contents, and is dropped";
                     PATH => path.to_string(), EVENT_ID => event_id(*generation));
@@ -426,7 +402,7 @@ impl<'a> Teller<'a> {
     }
 
     fn begun(&mut self, news: &News) {
-        let News::Begun { generation, side, what, path, from, .. } = news else { return };
+        let News::Begun { generation, side, what, path, from, loses, .. } = news else { return };
         if self.begun.len() >= BEGUN {
             self.begun.pop_first();
         }
@@ -438,10 +414,14 @@ impl<'a> Teller<'a> {
             path: path.to_string(),
             from: from.as_ref().map(ToString::to_string),
             copy: None,
+            untold: false,
             bytes: 0,
         };
         if !self.dry_run {
             self.begun.insert(*generation, event);
+            if *loses {
+                self.losing.begins(*generation, *side, path);
+            }
         }
         let from = from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
         let word = side.word();
@@ -450,11 +430,43 @@ impl<'a> Teller<'a> {
             info!(self.log, "would be done: action {what} on the {word} side: {path}{from}";
                 METHOD => method(what), PATH => path.to_string(), SIDE => side_letter(*side),
                 EVENT_ID => event_id(*generation));
+            if *loses {
+                warn!(self.log, "would be done: conflict: {path}: the {word} version would lose and be kept";
+                    PATH => path.to_string(), SIDE => side_letter(*side), EVENT_ID => event_id(*generation));
+            }
             return;
         }
         debug!(self.log, "action {what} on the {word} side: {path}{from}";
             METHOD => method(what), PATH => path.to_string(), SIDE => side_letter(*side),
             EVENT_ID => event_id(*generation));
+    }
+
+    /// A version has lost its name, and is kept on its side.
+    fn conflict(&mut self, generation: Generation, path: &RelPath, loser: Side, kept: &Kept) {
+        self.losing.is_told(generation);
+        let (copy, untold) = match kept {
+            Kept::Beside(copy) => (Some(copy.to_string()), false),
+            Kept::Trash => (None, false),
+            Kept::Untold => (None, true),
+        };
+        let at = match (&copy, untold) {
+            (Some(copy), _) => format!("kept as {copy}"),
+            (None, false) => "kept in the trash".to_owned(),
+            (None, true) => "kept; under which name was not heard".to_owned(),
+        };
+        let (when, path, id, side) = (wall(), path.to_string(), event_id(generation), side_letter(loser));
+        warn!(self.log, "conflict: {path}: the {} version lost and is {at}", loser.word();
+            MESSAGE_ID => message_id::CONFLICT, PATH => path.clone(), SIDE => side, EVENT_ID => id.clone());
+        let loser = loser.word().to_owned();
+        let conflict = ConflictStatus { when, path: path.clone(), loser, copy: copy.clone(), untold };
+        let (side, method) = (side.to_owned(), "CONFLICT".to_owned());
+        self.write_down(Event { when, side, method, id, path, from: None, copy, untold, bytes: 0 });
+        self.desk.update(|status| {
+            status.totals.conflicts += 1;
+            status.conflicts.push(conflict);
+            let many = status.conflicts.len().saturating_sub(SHOWN.1);
+            status.conflicts.drain(..many);
+        });
     }
 
     /// A path has a problem, or has none any more. How often that is told is [`Lasting`]'s.

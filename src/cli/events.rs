@@ -78,7 +78,7 @@ pub fn conflicts(options: &ConflictOptions) -> Result<u8, UsageError> {
             }
             false => {
                 let seconds = event.when.abs_diff(earlier.when);
-                let double = Event { method: "DOUBLE".into(), from: None, copy: None, ..event.clone() };
+                let double = Event { method: "DOUBLE".into(), from: None, copy: None, untold: false, ..event.clone() };
                 let line = as_line(&double, &settings.separator);
                 format!("{}{}{} s after {}\n", line.trim_end(), settings.separator, seconds, earlier.side)
             }
@@ -135,6 +135,7 @@ mod tests {
             path: "new".into(),
             from: Some("old".into()),
             copy: None,
+            untold: false,
             bytes: 0,
         };
         let line = as_line(&event, "|");

@@ -135,7 +135,11 @@ fn describe(name: &str, status: &Result<Status, Absent>) -> String {
     }
     lines.push(format!("  {:<10} {}", "conflicts", totals.conflicts));
     for conflict in &status.conflicts {
-        let kept = conflict.copy.as_ref().map_or("in the trash".to_owned(), |copy| format!("as {copy}"));
+        let kept = match &conflict.copy {
+            Some(copy) => format!("as {copy}"),
+            None if conflict.untold => "under a name that was not heard".to_owned(),
+            None => "in the trash".to_owned(),
+        };
         let when = utc(conflict.when);
         lines.push(format!("    {when} {}: the {} version is kept {kept}", conflict.path, conflict.loser));
     }

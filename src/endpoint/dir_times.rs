@@ -78,7 +78,8 @@ impl DirTimes {
 
     /// Takes some of the directories that are to be looked at now.
     fn take_due(&mut self, now: Millis) -> Vec<(RelPath, u8)> {
-        let due = self.due.iter().filter(|(_, (when, _))| *when <= now).map(|(path, (_, tries))| (path.clone(), *tries));
+        let due =
+            self.due.iter().filter(|(_, (when, _))| *when <= now).map(|(path, (_, tries))| (path.clone(), *tries));
         let due: Vec<(RelPath, u8)> = due.take(LOOKS).collect();
         for (path, _) in &due {
             self.due.remove(path);

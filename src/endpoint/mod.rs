@@ -155,8 +155,6 @@ pub struct Endpoint<D: Disk, A: Archive> {
     long: long::Long,
     openings: openings::Openings,
     dir_times: dir_times::DirTimes,
-    /// What is still to be looked at of the paths that are due now.
-    due_now: BTreeSet<RelPath>,
     /// Paths that appeared: directories among them are scanned.
     appeared: BTreeSet<RelPath>,
     /// Directories that a scan has entered while events of their making may still come: all in them was seen, or is told
@@ -229,7 +227,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             long: long::Long::default(),
             openings: openings::Openings::default(),
             dir_times: dir_times::DirTimes::default(),
-            due_now: BTreeSet::new(),
             appeared: BTreeSet::new(),
             entered: BTreeMap::new(),
             arrivals: BTreeSet::new(),

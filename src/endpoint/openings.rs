@@ -5,7 +5,7 @@
 //! is looked at again until nothing below is to be looked at any more; a file that somebody keeps open, and users who never
 //! rest, hold it for a while only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Change, Millis, RelPath};
 use crate::replica::archive::Archive;
@@ -32,31 +32,52 @@ struct Wait {
     until: Millis,
 }
 
-/// Directories that wait.
+/// Directories that wait, and what they wait for within a slice of work.
 #[derive(Debug, Default)]
-pub(super) struct Openings(BTreeMap<RelPath, Wait>);
+pub(super) struct Openings {
+    waits: BTreeMap<RelPath, Wait>,
+    /// What is still to be looked at of the paths that are due now. A directory among them may come first, and must not
+    /// open before the others below it.
+    due: BTreeSet<RelPath>,
+}
 
 impl Openings {
+    /// These paths are due now, and are looked at one by one.
+    pub fn are_due(&mut self, paths: &[RelPath]) {
+        self.due = paths.iter().cloned().collect();
+    }
+
+    /// The turn of one of them has come.
+    pub fn is_next(&mut self, path: &RelPath) {
+        self.due.remove(path);
+    }
+
+    /// Whether something below is still to be looked at of what is due now.
+    fn is_due_below(&self, top: &RelPath) -> bool {
+        let mut due = self.due.range(top.clone()..).take_while(|path| path.is_within(top));
+        due.any(|path| path.is_below(top))
+    }
+
     pub fn holds(&self, path: &RelPath) -> bool {
-        self.0.contains_key(path)
+        self.waits.contains_key(path)
     }
 
     /// It is looked at: until when it waits, if it does.
     fn take(&mut self, path: &RelPath) -> Option<Wait> {
-        self.0.remove(path)
+        self.waits.remove(path)
     }
 
     /// It is told, or there is nothing to be told.
     pub fn forget(&mut self, path: &RelPath) {
-        self.0.remove(path);
+        self.waits.remove(path);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.waits.is_empty()
     }
 
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.waits.clear();
     }
 }
 
@@ -82,11 +103,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Some(held) if !self.is_scanned_below(path) => held.until,
             _ => (now + LONGEST).min(since + SCANNED),
         };
-        let room = self.openings.0.len() < MOST;
+        let room = self.openings.waits.len() < MOST;
         if !change.only_opens() || !room || now >= until || !self.is_busy_below(path) {
             return Ok(false);
         }
-        self.openings.0.insert(path.clone(), Wait { since, until });
+        self.openings.waits.insert(path.clone(), Wait { since, until });
         if held.is_none() || again {
             self.take_back(path, now, out)?;
         } else {
@@ -108,11 +129,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     fn is_busy_below(&self, top: &RelPath) -> bool {
         let below = |path: &RelPath| path.is_below(top);
         let mut dirty = self.replica.dirty.range(top.clone()..).take_while(|path| path.is_within(top));
-        let mut due = self.due_now.range(top.clone()..).take_while(|path| path.is_within(top));
         self.is_scanned_below(top)
             || self.coalescer.is_dirty_below(top)
             || dirty.any(below)
-            || due.any(below)
+            || self.openings.is_due_below(top)
             || self.readings.iter().any(|(path, _)| below(path))
     }
 }

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::sane::{self, Insane, WINDOW, Weight};
 use crate::model::{
-    AncestorRow, Apply, Content, Data, Entry, Expect, Generation, NewDirTime, NodeId, PATH_MAX, Record, RelPath, Seq, Source, Step,
-    Sums, Tunnel, Way,
+    AncestorRow, Apply, Content, Data, Entry, Expect, Generation, NewDirTime, NodeId, PATH_MAX, Record, RelPath, Seq,
+    Source, Step, Sums, Tunnel, Way,
 };
 use crate::transfer::{CHUNK, INITIAL_CREDIT, WHOLE};
 

@@ -168,7 +168,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             let stalled = self.full_scan.is_some().then_some(now + 100);
             let expiry = self.settings.trash_seconds.map(|_| self.next_expiry);
             let proofs = self.proofs_due(now);
-            due = [due, self.coalescer.next_due(), self.dir_times.next_due(), trouble, stalled, expiry, proofs].into_iter().flatten().min();
+            due = [due, self.coalescer.next_due(), self.dir_times.next_due(), trouble, stalled, expiry, proofs]
+                .into_iter()
+                .flatten()
+                .min();
         }
         match due {
             Some(due) if due <= now => Next::At(now + 1),
@@ -340,9 +343,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let how = How { inline: u64::MAX, verify, live: true, ..How::default() };
         let begun = out.len();
         let due = self.due(now)?;
-        self.due_now = due.iter().cloned().collect();
+        self.openings.are_due(&due);
         for path in due {
-            self.due_now.remove(&path);
+            self.openings.is_next(&path);
             match self.replica.has_read_enough() {
                 // Others have their turn first; then these are the first.
                 true => drop(self.replica.dirty.insert(path)),

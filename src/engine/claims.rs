@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::endpoint::message::{Reply, Request};
 use crate::model::sane::{self, Insane, Weight};
-use crate::model::{Data, Generation, Millis, Outcome, PATH_MAX, RelPath, Side, Sums, Tunnel};
+use crate::model::{Data, Generation, Kept, Millis, Outcome, PATH_MAX, RelPath, Side, Sums, Tunnel};
 
 use super::{Effect, Engine, News, Phase, index};
 
@@ -167,7 +167,12 @@ impl Engine {
                 // The left's endpoint is of this process.
                 if side == Side::Left || waiting <= most { Ok(()) } else { Err("more changes than can wait") }
             }
-            Reply::Result { outcome: Outcome::Done { entry: Some(entry) }, .. } => sane::entry(entry),
+            Reply::Result { outcome: Outcome::Done { entry, kept }, .. } => {
+                if let Some(Kept::Beside(path)) = kept {
+                    sane::object(path)?;
+                }
+                if let Some(entry) = entry { sane::entry(entry) } else { claims.chat(now) }
+            }
             Reply::Names { numbers } => {
                 claims.chat(now)?;
                 claims.names += numbers.iter().map(|number| size_of_val(number) + number.name.len()).sum::<usize>();

@@ -222,7 +222,7 @@ mod tests {
     use crate::endpoint::message::{Hello, Reply};
     use crate::engine::guard::Limit;
     use crate::engine::{Effect, Input, Settings};
-    use crate::model::{Apply, Attrs, Content, Displaced, Hash, Principal, Step, Time};
+    use crate::model::{Apply, Attrs, Content, Displaced, Hash, Kept, Outcome, Principal, Step, Time};
 
     fn path() -> RelPath {
         RelPath::new(b"letter").unwrap()
@@ -340,9 +340,20 @@ mod tests {
             assert!(placed(&engine.handle(Input::Tick, 60_000)).is_empty());
             let then = engine.handle(Input::Reply(Side::Left, Reply::Holds { path: path(), is_part }), 0);
             assert_eq!(placed(&then), [expected], "{then:?}");
+            // A conflict is told once the left says where it keeps its version; what is a part is told at once.
+            let told = match then.iter().find_map(|effect| match effect {
+                Effect::Send(Side::Left, Request::Apply { generation, .. }) => Some(*generation),
+                _ => None,
+            }) {
+                Some(generation) => {
+                    let outcome = Outcome::Done { entry: None, kept: Some(Kept::Trash) };
+                    engine.handle(Input::Reply(Side::Left, Reply::Result { generation, outcome }), 0)
+                }
+                None => then,
+            };
             let told =
-                then.iter().any(|effect| matches!(effect, Effect::Tell(News::Note { .. } | News::Conflict { .. })));
-            assert!(told, "nothing was told: {then:?}");
+                told.iter().any(|effect| matches!(effect, Effect::Tell(News::Note { .. } | News::Conflict { .. })));
+            assert!(told, "nothing was told, {is_part}");
         }
     }
 

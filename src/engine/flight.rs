@@ -60,8 +60,8 @@ pub(super) struct Flight {
     pub last: Option<Side>,
     /// When what it carries was reported.
     pub since: Millis,
-    /// Which side's version loses, and where it is kept; `None`: nobody's.
-    pub conflict: Option<(Side, Option<RelPath>)>,
+    /// Which side's version loses, as long as that side has not said where it keeps it; `None`: nobody's.
+    pub loser: Option<Side>,
     /// Rights that one side had, and that do not go with these contents.
     pub dropped: Rights,
     /// How many of the objects that it removes are young, as far as that was believed.
@@ -98,7 +98,7 @@ impl Flight {
             reach,
             last: None,
             since: 0,
-            conflict: None,
+            loser: None,
             dropped: Rights::default(),
             young: 0,
         }
@@ -197,7 +197,7 @@ impl Engine {
     pub(super) fn result(&mut self, side: Side, generation: Generation, outcome: Outcome, now: Millis) {
         let Some(flight) = self.flights.get_mut(&generation) else { return };
         match outcome {
-            Outcome::Done { entry } => {
+            Outcome::Done { entry, kept } => {
                 if let Some(source) = flight.source().filter(|source| *source != side && !flight.supplied) {
                     // The contents were there already.
                     flight.supplied = true;
@@ -217,6 +217,12 @@ impl Engine {
                     && agreed.content.compare(&placed.content) != crate::model::Sameness::Differs
                 {
                     agreed.content = placed.content;
+                }
+                // Until now the action could be refused, and nobody knew which name the copy would get.
+                let loser = flight.loser.take_if(|loser| *loser == side);
+                let path = flight.path.clone();
+                if let Some((loser, kept)) = loser.zip(kept) {
+                    self.tell(News::Conflict { generation, path, loser, kept });
                 }
                 self.advance(generation);
             }
@@ -282,7 +288,6 @@ impl Engine {
             }
             self.land(&flight);
             self.remember_made(&flight);
-            self.conflicts.remove(&flight.path);
             Side::BOTH.into_iter().for_each(|side| self.side(side).distrusts.forget(&flight.path));
             let bytes = flight.contents();
             self.tell(News::Completed { generation, path: flight.path.clone(), bytes });

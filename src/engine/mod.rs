@@ -188,8 +188,6 @@ pub struct Engine {
     /// Those that were made since the pair was in sync last, while nothing moved or went: for what was reported in them
     /// before they were known.
     made: BTreeMap<RelPath, NodeId>,
-    /// The conflicts that were told, and are not settled yet.
-    conflicts: BTreeMap<RelPath, (Side, Option<RelPath>)>,
     guard: Guard,
     claims: [Claims; 2],
     next_generation: Generation,
@@ -265,7 +263,6 @@ impl Engine {
             locks: Locks::default(),
             making: BTreeMap::new(),
             made: BTreeMap::new(),
-            conflicts: BTreeMap::new(),
             guard,
             claims: Default::default(),
             next_generation: 0,

@@ -1,6 +1,6 @@
 //! What the engine tells people.
 
-use crate::model::{Generation, Problem, RelPath, Side};
+use crate::model::{Generation, Kept, Problem, RelPath, Side};
 
 /// What users and operators may want to know.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,8 @@ pub enum News {
         path: RelPath,
         from: Option<RelPath>,
         bytes: u64,
+        /// What lies there on that side is the loser of a conflict.
+        loses: bool,
     },
     /// An action is recorded on both sides.
     Completed {
@@ -38,11 +40,12 @@ pub enum News {
         /// Contents that were placed.
         bytes: u64,
     },
+    /// One side's version has lost its name to the other one, and is kept there.
     Conflict {
         generation: Generation,
         path: RelPath,
         loser: Side,
-        copy: Option<RelPath>,
+        kept: Kept,
     },
     /// Setuid, setgid or a capability of one side's file was granted to other contents than those that lie there now.
     Dropped {

@@ -293,7 +293,6 @@ impl Engine {
         if let Some(like) = &reads {
             source = Source::Held { from: like.from.clone(), node: like.node, known: like.generation };
         }
-        let mut copied = None;
         let parts = Side::BOTH.map(|side| {
             let expect = expectation(&changes, side);
             let step = match needs[index(side)] {
@@ -304,7 +303,6 @@ impl Engine {
                         true => self.displaced(path, &changes, side),
                         false => Displaced::Trash,
                     };
-                    copied = Some(displaced.clone());
                     let source = match source == Source::Stream && self.is_delta(&changes, side, &entry) {
                         true => Source::Delta,
                         false => source.clone(),
@@ -316,13 +314,7 @@ impl Engine {
         });
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
         flight.dropped = dropped;
-        flight.conflict = loser.map(|loser| {
-            let copy = match copied {
-                Some(Displaced::Copy(name)) => path.parent().and_then(|p| p.join(&name).ok()),
-                _ => None,
-            };
-            (loser, copy)
-        });
+        flight.loser = loser;
         if matches!(
             (needs, from),
             ([Need::Attributes, Need::Contents], Side::Left) | ([Need::Contents, Need::Attributes], Side::Right)
@@ -425,7 +417,6 @@ impl Engine {
             self.making.insert(flight.path.clone(), flight.node);
         }
         self.tell_begun(generation, &flight);
-        self.tell_conflict(generation, &flight);
         if self.settings.dry_run {
             self.land(&flight);
             return;
@@ -496,15 +487,6 @@ impl Engine {
         self.wake_below(path);
     }
 
-    /// Tells of a conflict when its action begins; not again if that was refused, and is tried once more.
-    fn tell_conflict(&mut self, generation: Generation, flight: &Flight) {
-        let Some((loser, copy)) = flight.conflict.clone() else { return };
-        let told = self.conflicts.insert(flight.path.clone(), (loser, copy.clone()));
-        if told.as_ref() != Some(&(loser, copy.clone())) {
-            self.tell(News::Conflict { generation, path: flight.path.clone(), loser, copy });
-        }
-    }
-
     fn tell_begun(&mut self, generation: Generation, flight: &Flight) {
         let news: Vec<News> = Side::BOTH
             .into_iter()
@@ -513,7 +495,8 @@ impl Engine {
                     let what = apply.step.word();
                     let from = if let Step::Move { from, .. } = &apply.step { Some(from.clone()) } else { None };
                     let bytes = flight.entry.as_ref().map_or(0, Entry::size);
-                    Some(News::Begun { generation, side, what, path: apply.path.clone(), from, bytes })
+                    let loses = flight.loser == Some(side);
+                    Some(News::Begun { generation, side, what, path: apply.path.clone(), from, bytes, loses })
                 }
                 Part::Record { .. } | Part::Nothing => None,
             })

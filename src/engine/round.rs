@@ -191,7 +191,6 @@ impl Engine {
             self.round.stage = Stage::Told;
             self.first = false;
             self.made.clear();
-            self.conflicts.clear();
             // What was accepted has been dealt with, and a first sync is over.
             if std::mem::take(&mut self.accept) || !self.settled {
                 self.say_settled();

@@ -7,6 +7,7 @@ use crate::model::{
     Source, Step, Time,
 };
 
+mod conflicts;
 mod lies;
 mod rounds;
 mod young;
@@ -273,7 +274,7 @@ fn asked_below_a_new_directory(meanwhile: impl FnOnce(&mut Session)) -> Vec<Effe
     Side::BOTH.into_iter().for_each(|side| assert!(session.scanned(side).is_empty()));
     let made = session.report(Side::Left, "d", Some(ROOT_NODE), None, None, Some(entry(Content::Dir)), 0);
     let [(Side::Right, generation, ..)] = made[..] else { panic!("{made:?}") };
-    let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(entry(Content::Dir)) } };
+    let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(entry(Content::Dir)), kept: None } };
     assert!(session.reply(Side::Right, placed, 0).is_empty());
     session.reply(Side::Left, Reply::Recorded { generation }, 0);
     meanwhile(&mut session);
@@ -311,7 +312,11 @@ fn what_was_reported_before_its_directory_had_a_node_is_not_asked_for_again() {
         let moved = Moved { from: path("old"), known: known(18, file(1)), edited: false };
         let moves = session.report(Side::Left, "new", Some(ROOT_NODE), None, Some(moved), Some(file(1)), 0);
         let [(Side::Right, generation, _, Step::Move { .. })] = moves[..] else { panic!("{moves:?}") };
-        session.reply(Side::Right, Reply::Result { generation, outcome: Outcome::Done { entry: Some(file(1)) } }, 0);
+        session.reply(
+            Side::Right,
+            Reply::Result { generation, outcome: Outcome::Done { entry: Some(file(1)), kept: None } },
+            0,
+        );
         session.reply(Side::Left, Reply::Recorded { generation }, 0);
     });
     assert!(matches!(asked[..], [Effect::Send(Side::Left, Request::Examine { .. })]), "{asked:?}");
@@ -336,7 +341,7 @@ fn what_lies_in_a_directory_waits_until_both_sides_have_its_rights() {
     let moved = Moved { from: path("old"), known: known(20, file(1)), edited: false };
     assert!(session.report(Side::Left, "d/new", Some(18), None, Some(moved), Some(file(1)), 0).is_empty());
     assert_eq!(session.report(Side::Left, "dd", Some(ROOT_NODE), None, None, Some(file(0)), 0).len(), 1);
-    let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(closed()) } };
+    let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(closed()), kept: None } };
     session.reply(Side::Right, placed, 0);
     let asked = session.reply(Side::Left, Reply::Recorded { generation }, 0);
     let mut paths: Vec<String> = asked.iter().map(|(_, _, path, _)| path.to_string()).collect();
@@ -352,7 +357,7 @@ fn what_lies_in_a_directory_that_moved_waits_for_the_word_of_its_new_rights() {
     let moves = session.report(Side::Left, "e", Some(ROOT_NODE), None, Some(moved), Some(entry(Content::Dir)), 0);
     let [(Side::Right, generation, _, Step::Move { .. })] = moves[..] else { panic!("{moves:?}") };
     assert!(session.report(Side::Left, "e/s", Some(18), None, None, Some(file(0)), 0).is_empty());
-    let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(entry(Content::Dir)) } };
+    let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(entry(Content::Dir)), kept: None } };
     assert!(session.reply(Side::Right, placed, 0).is_empty());
     // It has its new name on both sides, and the left has not said yet which rights it has.
     assert!(session.reply(Side::Left, Reply::Recorded { generation }, 0).is_empty());
@@ -360,7 +365,7 @@ fn what_lies_in_a_directory_that_moved_waits_for_the_word_of_its_new_rights() {
     let closing = session.report(Side::Left, "e", Some(ROOT_NODE), Some(dir), None, Some(closed()), 0);
     assert!(closing.iter().all(|(_, _, at, step)| *at == path("e") && matches!(step, Step::SetAttrs { .. })));
     let [(Side::Right, generation, ..)] = closing[..] else { panic!("{closing:?}") };
-    let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(closed()) } };
+    let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(closed()), kept: None } };
     session.reply(Side::Right, placed, 0);
     session.reply(Side::Left, Reply::Recorded { generation }, 0);
     assert!(session.engine.load().1 > 0 || !session.engine.sides[0].asked.is_empty(), "e/s was forgotten");
@@ -515,7 +520,7 @@ fn contents_that_came_in_vain_are_known_by_their_hash() {
     let asked = session.input(Input::Tick, 5_000);
     let [(Side::Right, generation, _, Step::Put { entry, .. })] = &asked[..] else { panic!("{asked:?}") };
     assert_eq!(entry.hash(), Some(hash));
-    let (generation, outcome) = (*generation, Outcome::Done { entry: Some(entry.clone()) });
+    let (generation, outcome) = (*generation, Outcome::Done { entry: Some(entry.clone()), kept: None });
     let effects = session.engine.handle(Input::Reply(Side::Right, Reply::Result { generation, outcome }), 5_000);
     let cancelled = |effect: &Effect| matches!(effect, Effect::Send(Side::Left, Request::Cancel { .. }));
     assert!(effects.iter().any(cancelled), "{effects:?}");
@@ -658,7 +663,8 @@ fn deletions_wait_for_nothing_that_waits_itself() {
     };
     let small = new(&mut session, "small", 10);
     assert_eq!(gone(&mut session, "one", 20), [], "it waits for what is on its way");
-    let placed = |asked: &[Asked]| Reply::Result { generation: asked[0].1, outcome: Outcome::Done { entry: None } };
+    let placed =
+        |asked: &[Asked]| Reply::Result { generation: asked[0].1, outcome: Outcome::Done { entry: None, kept: None } };
     session.reply(Side::Right, placed(&small), 0);
     let next = session.input(Input::Reply(Side::Left, Reply::Recorded { generation: small[0].1 }), 0);
     assert!(matches!(&next[..], [(Side::Right, _, at, Step::Remove { .. })] if *at == path("one")), "{next:?}");

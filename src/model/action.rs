@@ -24,6 +24,16 @@ pub enum Displaced {
     Copy(Name),
 }
 
+/// Where a side keeps an object that made way for another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// Users see it under this name.
+    Beside(RelPath),
+    Trash,
+    /// It is kept, and the name that it has by now cannot be told.
+    Untold,
+}
+
 /// Where a file's contents come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
@@ -205,6 +215,8 @@ pub enum Outcome {
     /// Placed and recorded, durable. The entry is the row's, with the hash that was computed on the way.
     Done {
         entry: Option<Entry>,
+        /// What became of the object that had the name before, if one had to make way.
+        kept: Option<Kept>,
     },
     /// The expectation did not hold; what is there was reported before this answer.
     Refused,

@@ -2,8 +2,8 @@
 //! failure is a lie or a fault of the program, and says in a few words what is wrong.
 
 use super::{
-    AncestorRow, Attrs, Change, Content, DIR_TIMES_MAX, Entry, Generation, Known, NodeId, OWN_DIR, OwnerNumber, Principal,
-    ROOT_NODE, RelPath, Time, Xattrs,
+    AncestorRow, Attrs, Change, Content, DIR_TIMES_MAX, Entry, Generation, Known, NodeId, OWN_DIR, OwnerNumber,
+    Principal, ROOT_NODE, RelPath, Time, Xattrs,
 };
 
 /// How far a number may be ahead of what this side knows: more actions than a pair has in its life.

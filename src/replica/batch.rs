@@ -3,7 +3,8 @@
 //! with the data of the next, and its rows together with the next one's intents.
 
 use crate::model::{
-    Apply, Attrs, Change, Displaced, Entry, Expect, Generation, Name, NodeId, Outcome, Problem, RelPath, Step, Time,
+    Apply, Attrs, Change, Displaced, Entry, Expect, Generation, Kept, Name, NodeId, Outcome, Problem, RelPath, Step,
+    Time,
 };
 
 use super::Replica;
@@ -58,7 +59,8 @@ impl<Dir, File> Default for Unfinished<Dir, File> {
 
 /// How placing went.
 pub(crate) enum Placed {
-    Done(Option<Entry>),
+    /// The row's entry, and what became of the object that made way.
+    Done(Option<Entry>, Option<Kept>),
     /// What was found is not what was expected at these paths.
     Refused(Vec<RelPath>),
     Busy,
@@ -107,7 +109,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 Err(error) => Placed::Failed(error.into_problem()?),
                 Ok(placed) => placed,
             };
-            if matches!(placed, Placed::Done(_)) {
+            if matches!(placed, Placed::Done(..)) {
                 let lines = self.not_set.count_at(&path, &not_set);
                 self.notes.extend(lines);
             }
@@ -300,9 +302,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<Finished, ReplicaError> {
         let mut reports = Vec::new();
         let outcome = match placed {
-            Placed::Done(entry) => {
+            Placed::Done(entry, kept) => {
                 self.identity.generation = self.identity.generation.max(generation);
-                Outcome::Done { entry }
+                Outcome::Done { entry, kept }
             }
             Placed::Busy => Outcome::Busy,
             Placed::Failed(problem) => Outcome::Failed(problem),

@@ -122,7 +122,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// psync made a directory, so no user gave it the time that it has. Another one that was here before it for this node had
     /// the agreed time, which this one gets.
-    pub(super) fn made_dir(&mut self, node: NodeId, new: bool, path: &RelPath, stat: &Stat) -> Result<(), ReplicaError> {
+    pub(super) fn made_dir(
+        &mut self,
+        node: NodeId,
+        new: bool,
+        path: &RelPath,
+        stat: &Stat,
+    ) -> Result<(), ReplicaError> {
         if stat.kind != Some(Kind::Dir) {
             return Ok(());
         }
@@ -228,11 +234,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Both sides agreed on this time, which this one told. The path of the directory, for another look at it.
-    pub(crate) fn agree_dir_time(
-        &mut self,
-        node: NodeId,
-        time: Option<Time>,
-    ) -> Result<Option<RelPath>, ReplicaError> {
+    pub(crate) fn agree_dir_time(&mut self, node: NodeId, time: Option<Time>) -> Result<Option<RelPath>, ReplicaError> {
         if let Some(time) = time
             && self.archive.node(node)?.is_some_and(|row| row.entry.kind() == Kind::Dir)
         {

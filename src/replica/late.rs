@@ -310,7 +310,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 Err(error) => return Err(error).at(path, "give back what came too late"),
             }
         }
-        self.keep_beside(object, path, None, stat.mtime.secs, "late write")
+        self.keep_beside(object, path, None, stat.mtime.secs, "late write").map(drop)
     }
 
     /// Moves an object out of a deleted directory, which users may have open and exchange names in, to where nobody reaches

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::model::{Content, Displaced, Entry, Expect, Generation, Kind, Name, NodeId, RelPath, Step, Time};
+use crate::model::{Content, Displaced, Entry, Expect, Generation, Kept, Kind, Name, NodeId, RelPath, Step, Time};
 
 use super::archive::{Archive, Row, Signature, Since};
 use super::batch::{Job, Placed};
@@ -61,7 +61,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let contents = staged.hash.filter(|_| !staged.links).map(|hash| (entry.size(), hash));
                 self.kept.begin();
                 let placed = self.put(generation, path, node, entry, &expect, displaced, staged);
-                if !matches!(placed, Ok(Placed::Done(_))) && !self.keep_whole(path, &name, object, contents) {
+                if !matches!(placed, Ok(Placed::Done(..))) && !self.keep_whole(path, &name, object, contents) {
                     self.clear_staged(&name, object, path, generation)?;
                 }
                 placed
@@ -83,27 +83,27 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Gives a staged object up that was not placed. If an error came between, what lies under its name in the stage
-    /// may be a user's: that is kept. A file that users saw for a moment may be open still: what they write into it is
-    /// looked for in the trash.
+    /// may be a user's: that is kept, and where is the answer. A file that users saw for a moment may be open still: what
+    /// they write into it is looked for in the trash.
     fn clear_staged(
         &mut self,
         name: &Name,
         ours: (u64, Time),
         path: &RelPath,
         generation: Generation,
-    ) -> Result<(), ReplicaError> {
+    ) -> Result<Option<Kept>, ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         match self.disk.stat(&stage, name) {
             Ok(stat) if (stat.ino, stat.btime) != ours => {
-                self.keep_beside((&stage, name), path, None, stat.mtime.secs, "replaced")
+                self.keep_beside((&stage, name), path, None, stat.mtime.secs, "replaced").map(Some)
             }
             Ok(stat) if stat.kind == Some(Kind::File) && self.kept.shown().is_some() => {
                 let before = self.kept.shown();
-                self.move_tree_to_trash(name, path, generation, "taken back", before).map(drop)
+                self.move_tree_to_trash(name, path, generation, "taken back", before).map(|_| None)
             }
             _ => {
                 self.placed.unplaced.push(name.clone());
-                Ok(())
+                Ok(None)
             }
         }
     }
@@ -287,20 +287,23 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if let Some(stat) = links
             && self.drop_linked(&staged.name, &stat, path)?
         {
-            return Ok(Placed::Done(Some(row.entry)));
+            return Ok(Placed::Done(Some(row.entry), None));
         }
+        let mut kept = None;
         if victim.is_some() {
-            match self.dispose(&staged.name, path, displaced, generation) {
+            kept = match self.dispose(&staged.name, path, displaced, generation) {
                 // The new object has the name for good: only the old one is still to be kept.
                 Err(ReplicaError::Path { .. }) => self.clear_staged(&staged.name, staged.object, path, generation)?,
-                trashed => {
-                    if let Some((id, former)) = trashed?.zip(former) {
+                disposed => {
+                    let (kept, trashed) = disposed?;
+                    if let Some((id, former)) = trashed.zip(former) {
                         self.remember_former(&former, id);
                     }
+                    Some(kept)
                 }
-            }
+            };
         }
-        Ok(Placed::Done(Some(row.entry)))
+        Ok(Placed::Done(Some(row.entry), kept))
     }
 
     /// A signature that proves something: one that a later write could still share leaves the ctime out.
@@ -371,7 +374,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if (stat.ino, stat.btime) == (ours.ino, ours.btime) {
             return Ok(());
         }
-        self.keep_beside(staged, path, None, stat.mtime.secs, "replaced")
+        self.keep_beside(staged, path, None, stat.mtime.secs, "replaced").map(drop)
     }
 
     /// Takes a read lease on a file that is to be displaced: from now on its writers wait.
@@ -425,22 +428,23 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(Guarded::Lease((leased == Leased::Granted).then_some(file)))
     }
 
-    /// Puts the displaced object where it is kept; its name in the trash, if that is there.
+    /// Puts the displaced object where it is kept; where that is, and its name in the trash, if it is there.
     fn dispose(
         &mut self,
         stage_name: &Name,
         path: &RelPath,
         displaced: Displaced,
         generation: Generation,
-    ) -> Result<Option<Name>, ReplicaError> {
+    ) -> Result<(Kept, Option<Name>), ReplicaError> {
         match displaced {
-            Displaced::Trash => match self.move_to_trash(stage_name, path, generation, "replaced") {
-                // Once more, before users are bothered with a copy of what was to go.
-                Err(ReplicaError::Path { .. }) => {
-                    self.move_to_trash(stage_name, path, generation, "replaced").map(Some)
-                }
-                other => other.map(Some),
-            },
+            Displaced::Trash => {
+                let id = match self.move_to_trash(stage_name, path, generation, "replaced") {
+                    // Once more, before users are bothered with a copy of what was to go.
+                    Err(ReplicaError::Path { .. }) => self.move_to_trash(stage_name, path, generation, "replaced"),
+                    other => other,
+                };
+                Ok((Kept::Trash, Some(id?)))
+            }
             Displaced::Copy(copy) => self.keep_loser(stage_name, path, Some(copy), generation),
         }
     }

@@ -171,7 +171,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             // What was to be displaced lies where it was: the exchange was taken back, but a user had come in between.
             Some(stat) if victim.is_some_and(|victim| self.lies_here(&intent.path, (victim.ino, victim.btime))) => {
                 let stage = self.disk.own(Own::Stage).at(&intent.path, "open the stage")?;
-                return self.keep_beside((&stage, &intent.stage), &intent.path, None, stat.mtime.secs, "replaced");
+                let object = (&stage, &intent.stage);
+                return self.keep_beside(object, &intent.path, None, stat.mtime.secs, "replaced").map(drop);
             }
             // Placed, and what it displaced is still here.
             Some(stat) => self.recover_displaced(intent, &intent.stage, &stat, victim, copy)?,
@@ -256,7 +257,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             };
             match self.disk.open_dir(&above) {
                 Ok(dir) => self.put_back((&stage, &name), (&dir, &old), from, &stat)?,
-                Err(_) => self.keep_beside((&stage, &name), from, None, stat.mtime.secs, "move")?,
+                Err(_) => drop(self.keep_beside((&stage, &name), from, None, stat.mtime.secs, "move")?),
             }
             self.sync_parent(from)?;
         }

@@ -51,7 +51,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         // By what lies here, whatever the brain was told of it.
         let Some(count) = self.may_remove(path, node, stat)? else { return Ok(Placed::Refused(vec![])) };
         let removed = self.remove_met(generation, path, node, &parent, met, force && self.settings.force);
-        if !matches!(removed, Ok(Placed::Done(_))) {
+        if !matches!(removed, Ok(Placed::Done(..))) {
             self.give_back_removal(count);
         }
         removed
@@ -79,13 +79,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     Below::Busy => return Ok(Placed::Busy),
                     Below::Survivors => self.remove_known(generation, parent, path, node)?,
                     Below::Known => match self.remove_tree(generation, parent, path, node, &stat, force)? {
-                        Placed::Done(_) => {}
+                        Placed::Done(..) => {}
                         other => return Ok(other),
                     },
                 }
             }
             Met::Victim(stat) => match self.remove_one(generation, parent, path, &stat)? {
-                Placed::Done(_) => {}
+                Placed::Done(..) => {}
                 other => return Ok(other),
             },
         }
@@ -93,7 +93,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.bury(generation, node)?;
         self.forget_reports_below(path);
         self.forget_report(path);
-        Ok(Placed::Done(None))
+        Ok(Placed::Done(None, None))
     }
 
     /// Drops a node's rows and leaves a tombstone.
@@ -159,7 +159,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.disk.release(file);
         }
         self.move_to_trash(&name, path, generation, "deleted")?;
-        Ok(Placed::Done(None))
+        Ok(Placed::Done(None, None))
     }
 
     /// Gives an object its name back; if that is taken meanwhile, a name beside it.
@@ -172,7 +172,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<(), ReplicaError> {
         match self.keeping(&[place.0], || self.disk.rename(object, place)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.keep_beside(object, path, None, stat.mtime.secs, "deleted")
+                self.keep_beside(object, path, None, stat.mtime.secs, "deleted").map(drop)
             }
             other => other.at(path, "put back"),
         }
@@ -216,7 +216,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let stamp = if newest < out.ctime { before(out.ctime) } else { newest };
         self.move_tree_to_trash(&name, path, generation, "deleted", Some(stamp))?;
-        Ok(Placed::Done(None))
+        Ok(Placed::Done(None, None))
     }
 
     /// Looks through an open directory for what the archive does not know in this state. `newest`: the latest ctime.
@@ -398,7 +398,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         stat: &Stat,
     ) -> Result<(), ReplicaError> {
         match self.remove_tree(generation, parent, path, u64::MAX, stat, false)? {
-            Placed::Done(_) => {}
+            Placed::Done(..) => {}
             _ => {
                 self.dirty.insert(path.clone());
                 self.unscanned.insert(path.clone());

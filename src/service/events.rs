@@ -35,6 +35,9 @@ pub struct Event {
     /// What a conflict's loser is called now; `None`: it lies in the trash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy: Option<String>,
+    /// It is kept, and under which name was not heard.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untold: bool,
     /// Contents that were placed.
     #[serde(default)]
     pub bytes: u64,
@@ -220,6 +223,7 @@ mod tests {
             path: path.into(),
             from: None,
             copy: None,
+            untold: false,
             bytes: 1,
         }
     }

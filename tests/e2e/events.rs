@@ -98,3 +98,52 @@ fn conflicts_and_double_edits_are_listed() {
     assert_eq!(met().code(), 1);
     pair.stop();
 }
+
+/// The names under which the log says that something is kept.
+fn names_told(pair: &Pair) -> Vec<String> {
+    let log = std::fs::read_to_string(&pair.log).unwrap_or_default();
+    let told = log.lines().filter_map(|line| line.split_once("kept as "));
+    told.filter_map(|(_, name)| name.split_inclusive(".txt").next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_conflict_is_told_by_the_name_that_its_copy_has() {
+    let mut pair = Pair::start(&[]);
+    let of = file(&pair, "");
+    // The name that the copy would have is another file's.
+    let taken = "plan (conflict left 2020-01-02 03.04.05).txt";
+    write(pair.left.join(taken), "somebody else's\n");
+    write(pair.left.join("plan.txt"), "base\n");
+    pair.settle();
+    pair.stop();
+    write(pair.left.join("plan.txt"), "left, older\n");
+    touch(pair.left.join("plan.txt"), 1_577_934_245, 0);
+    write(pair.right.join("plan.txt"), "right, newer\n");
+    touch(pair.right.join("plan.txt"), 1_577_934_246, 0);
+
+    // What is only planned names nothing that is not there.
+    let before = names_told(&pair).len();
+    let planned = pair.sync_with(&["-n"]);
+    assert!(planned.stderr.contains("dry run: "), "{}", planned.stderr);
+    let told = names_told(&pair).split_off(before);
+    assert_eq!(told, [""; 0], "a dry run keeps nothing{}", pair.story());
+    assert!(!planned.stderr.contains("kept as"), "{}", planned.stderr);
+
+    pair.run();
+    let tree = pair.settle();
+    pair.stop();
+    assert_eq!(read(pair.left.join(taken)), "somebody else's\n");
+    let is_copy = |path: &String| path.starts_with("plan (conflict left 2020-01-02 03.04.05 ");
+    let copies: Vec<_> = tree.paths().into_iter().filter(is_copy).collect();
+    let [copy] = &copies[..] else { panic!("{:?}", tree.paths()) };
+    assert_eq!(read(pair.left.join(copy)), "left, older\n");
+
+    let log = std::fs::read_to_string(&pair.log).unwrap();
+    let lost = log.lines().filter(|line| line.contains("plan.txt: the left version lost and is kept as"));
+    assert_eq!(lost.count(), 1, "{}", pair.story());
+    let told = names_told(&pair);
+    assert!(!told.is_empty() && told.iter().all(|name| name == copy), "{told:?}{}", pair.story());
+    let met = psync(&["conflicts", "--gap", "0", "--json", &of]);
+    let met: Vec<serde_json::Value> = met.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(met.len() == 1 && met[0]["copy"] == copy.as_str() && met[0]["side"] == "L", "{met:?}");
+}

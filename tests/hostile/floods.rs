@@ -322,7 +322,7 @@ fn replies() -> Vec<Flood<Reply>> {
         of("cursor", |n| Reply::Cursor { path: numbered(n), files: u64::MAX, bytes: u64::MAX }),
         of("scanned", |_| Reply::ScanDone { files: u64::MAX, bytes: u64::MAX }),
         of("lost", |n| Reply::Lost { scope: numbered(n), reason: "r".repeat(6000) }),
-        of("results", |n| Reply::Result { generation: n, outcome: Outcome::Done { entry: Some(file(n)) } }),
+        of("results", |n| Reply::Result { generation: n, outcome: Outcome::Done { entry: Some(file(n)), kept: None } }),
         of("recorded", |n| Reply::Recorded { generation: n }),
         of("clean", |n| Reply::Clean { path: numbered(n) }),
         of("halts", |n| Reply::Halt { reason: format!("{n} {}", "why ".repeat(1500)) }),

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use psync::endpoint::message::survey::{Answer, Ask, Examination, Item};
 use psync::endpoint::message::{Hello, Reply, Request, Start};
 use psync::model::{
-    AncestorRow, Apply, Attrs, Change, Content, Data, DirTime, DirTimeSet, Displaced, Distrust, Entry, Expect, Hash, Kind,
-    Known, Like, Moved, Name, NewDirTime, Outcome, OwnerNumber, Principal, Problem, ProblemKind, Record, RelPath, Remains, Side, Source, Step,
-    Sums, Time, Tunnel, Way, Xattrs,
+    AncestorRow, Apply, Attrs, Change, Content, Data, DirTime, DirTimeSet, Displaced, Distrust, Entry, Expect, Hash,
+    Kept, Kind, Known, Like, Moved, Name, NewDirTime, Outcome, OwnerNumber, Principal, Problem, ProblemKind, Record,
+    RelPath, Remains, Side, Source, Step, Sums, Time, Tunnel, Way, Xattrs,
 };
 use psync::replica::findings::Finding;
 use psync::replica::metadata::{ACL_ACCESS, ACL_DEFAULT, CAPABILITY, NTACL};
@@ -504,8 +504,16 @@ kinds! {
 }
 
 kinds! {
+    keepings, kept: Kept, m {
+        Kept::Beside(_) => Kept::Beside(m.path()),
+        Kept::Trash => Kept::Trash,
+        Kept::Untold => Kept::Untold,
+    }
+}
+
+kinds! {
     outcomes, outcome: Outcome, m {
-        Outcome::Done { .. } => Outcome::Done { entry: m.some(Maker::entry) },
+        Outcome::Done { .. } => Outcome::Done { entry: m.some(Maker::entry), kept: m.some(kept) },
         Outcome::Refused => Outcome::Refused,
         Outcome::Busy => Outcome::Busy,
         Outcome::NoSource => Outcome::NoSource,
@@ -667,6 +675,7 @@ mod tests {
                 steps(maker).len(),
                 all_data(maker).len(),
                 all_sums(maker).len(),
+                keepings(maker).len(),
                 outcomes(maker).len(),
                 asks(maker).len(),
                 answers(maker).len(),

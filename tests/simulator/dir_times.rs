@@ -68,7 +68,8 @@ pub fn history(seed: u64, choices: &Choices) -> History {
     let maker = &mut Maker { choices, value: &mut 0, unique_sizes: true, home: None };
     let mut before: Vec<Task> = Vec::new();
     for side in Side::BOTH {
-        let mut calls: Vec<Call> = DIRS.iter().filter(|_| choices.one_in(2)).map(|dir| Call::Mkdir(path(dir))).collect();
+        let mut calls: Vec<Call> =
+            DIRS.iter().filter(|_| choices.one_in(2)).map(|dir| Call::Mkdir(path(dir))).collect();
         calls.extend(dirs_time(choices));
         before.push(Task { side, pace: 0, calls });
     }

@@ -1,7 +1,7 @@
 //! What messages take in memory, about; rather more.
 
 use crate::model::sane::Weight;
-use crate::model::{Data, Source, Step, Sums, Tunnel};
+use crate::model::{Data, Kept, Outcome, Source, Step, Sums, Tunnel};
 
 use super::survey::{Answer, Ask};
 use super::{Reply, Request};
@@ -89,6 +89,9 @@ impl Weight for Reply {
             Reply::Names { numbers } => numbers.iter().map(|number| LISTED + number.name.len()).sum(),
             Reply::Distrust { path, why, .. } => path.as_bytes().len() + why.weight(),
             Reply::Holds { path, .. } | Reply::Clean { path } | Reply::Cursor { path, .. } => path.as_bytes().len(),
+            Reply::Result { outcome: Outcome::Done { kept: Some(Kept::Beside(path)), .. }, .. } => {
+                path.as_bytes().len()
+            }
             Reply::Problem { path, .. } => path.as_bytes().len() * 2,
             Reply::Checked(answer) => checked(answer),
             Reply::Halt { reason: text }

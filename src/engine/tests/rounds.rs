@@ -67,11 +67,11 @@ fn begin(once: bool) -> Session {
 fn end_scans(session: &mut Session) {
     for side in Side::BOTH {
         let done = Input::Reply(side, Reply::ScanDone { files: 3, bytes: 3 });
-        play(session, done, 0, &Outcome::Done { entry: None }, true);
+        play(session, done, 0, &Outcome::Done { entry: None, kept: None }, true);
     }
 }
 
-const DONE: Outcome = Outcome::Done { entry: None };
+const DONE: Outcome = Outcome::Done { entry: None, kept: None };
 
 fn is_problem(news: &News) -> bool {
     matches!(news, News::Problem { problem: Some(problem), .. } if problem.path == path("f") && problem.detail.contains("all the time"))

@@ -40,7 +40,8 @@ fn make(session: &mut Session, count: u64) {
         let there = Some(entry(Content::Dir));
         let asked = session.report(Side::Right, &format!("new{n}"), Some(1), None, None, there, 0);
         let [(Side::Left, generation, ..)] = asked[..] else { panic!("{asked:?}") };
-        let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(entry(Content::Dir)) } };
+        let placed =
+            Reply::Result { generation, outcome: Outcome::Done { entry: Some(entry(Content::Dir)), kept: None } };
         session.reply(Side::Left, placed, 0);
         session.reply(Side::Right, Reply::Recorded { generation }, 0);
     }
@@ -89,7 +90,11 @@ fn what_is_refused_is_not_used_up_and_what_is_gone_is() {
         assert!(!session.engine.is_halted(), "try {n}");
     }
     let [(Side::Left, generation, ..)] = asked[..] else { panic!("{asked:?}") };
-    session.reply(Side::Left, Reply::Result { generation, outcome: Outcome::Done { entry: None } }, 305_001);
+    session.reply(
+        Side::Left,
+        Reply::Result { generation, outcome: Outcome::Done { entry: None, kept: None } },
+        305_001,
+    );
     session.reply(Side::Right, Reply::Recorded { generation }, 305_002);
     remove(&mut session, "another", 901);
     assert!(session.engine.is_halted());

@@ -119,7 +119,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let lines = self.not_set.count_at(path, &not_set);
         self.notes.extend(lines);
-        Ok(Placed::Done(Some(row.entry)))
+        Ok(Placed::Done(Some(row.entry), None))
     }
 
     /// What an object that is as expected was seen to have.

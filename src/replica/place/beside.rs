@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::model::{Attrs, Generation, Kind, Name, RelPath, conflict, rights};
+use crate::model::{Attrs, Generation, Kept, Kind, Name, RelPath, conflict, rights};
 
 use super::super::Replica;
 use super::super::archive::Archive;
@@ -12,7 +12,7 @@ use super::generation_of;
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Gives an object a name beside `path` where users see it. If the directory is gone, it is made again with its rights;
-    /// if that cannot be, the copy goes into the next one above, for its owner alone.
+    /// if that cannot be, the copy goes into the next one above, for its owner alone. The answer is what it is called there.
     pub(crate) fn keep_beside(
         &mut self,
         object: (&D::Dir, &Name),
@@ -20,7 +20,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         copy: Option<Name>,
         time: i64,
         reason: &str,
-    ) -> Result<(), ReplicaError> {
+    ) -> Result<Kept, ReplicaError> {
         self.keep_beside_since(object, path, copy, time, reason, None)
     }
 
@@ -33,8 +33,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         time: i64,
         reason: &str,
         since: Option<i64>,
-    ) -> Result<(), ReplicaError> {
-        let Some((above, name)) = path.split() else { return Ok(()) };
+    ) -> Result<Kept, ReplicaError> {
+        let Some((above, name)) = path.split() else { return Ok(Kept::Untold) };
         let stripped = if reason == CONFLICT { self.strip(object, path)? } else { None };
         let object = stripped.as_ref().map_or(object, |(dir, name)| (dir, name));
         let side = self.settings.side.word();
@@ -51,12 +51,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             if self.settings.durable {
                 self.disk.sync_dirs(&[&home.dir]).at(path, "sync the directory")?;
             }
-            if let Ok(kept) = home.path.join(&candidate) {
-                self.notes.push(format!("{reason}: {path}: the other version is kept as {kept}"));
-                self.unscanned.insert(kept.clone());
-                self.dirty.insert(kept);
-            }
-            return Ok(());
+            let Ok(kept) = home.path.join(&candidate) else { return Ok(Kept::Untold) };
+            self.notes.push(format!("{reason}: {path}: the other version is kept as {kept}"));
+            self.unscanned.insert(kept.clone());
+            self.dirty.insert(kept.clone());
+            return Ok(Kept::Beside(kept));
         }
         Err(io::Error::other("a thousand conflict copies of one second")).at(path, "keep a version")
     }
@@ -71,14 +70,15 @@ pub(crate) const CONFLICT: &str = "conflict";
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Keeps the loser of a conflict, which lies in the stage: beside the winner. One that would have to be copied for that,
-    /// and is large, goes to the trash: its contents are under its other names too.
+    /// and is large, goes to the trash: its contents are under its other names too. The answer is where it is, and its name in
+    /// the trash, if it is there.
     pub(crate) fn keep_loser(
         &mut self,
         stage_name: &Name,
         path: &RelPath,
         copy: Option<Name>,
         generation: Generation,
-    ) -> Result<Option<Name>, ReplicaError> {
+    ) -> Result<(Kept, Option<Name>), ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let stat = self.disk.stat(&stage, stage_name).at(path, "stat the displaced object")?;
         if stat.kind == Some(Kind::File) && stat.nlink > 1 && stat.size > COPIED_MAX {
@@ -88,10 +88,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     "{CONFLICT}: {path}: the other version has setuid, setgid or capabilities, other names, and is large: it is \
                      kept in the trash"
                 ));
-                return self.move_to_trash(stage_name, path, generation, CONFLICT).map(Some);
+                let id = self.move_to_trash(stage_name, path, generation, CONFLICT)?;
+                return Ok((Kept::Trash, Some(id)));
             }
         }
-        self.keep_beside((&stage, stage_name), path, copy, stat.mtime.secs, CONFLICT).map(|()| None)
+        self.keep_beside((&stage, stage_name), path, copy, stat.mtime.secs, CONFLICT).map(|kept| (kept, None))
     }
 
     /// Takes setuid, setgid and capabilities from a displaced file before users see it under another name. The answer is

@@ -51,7 +51,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.touch(&below, &dir);
         }
         if self.is_removed(&parent.dir, &parent.name, path)? {
-            return Ok(Placed::Done(None));
+            return Ok(Placed::Done(None, None));
         }
         self.dirty.insert(path.clone());
         self.unscanned.insert(path.clone());

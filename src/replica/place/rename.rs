@@ -53,7 +53,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Ok(_) => refused(),
             Err(error) => Err(error),
         };
-        if !matches!(placed, Ok(Placed::Done(_))) {
+        if !matches!(placed, Ok(Placed::Done(..))) {
             self.reopen(&closed.pin, closed.held, closed.after.mode);
         }
         placed
@@ -80,9 +80,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let mut anew = false;
         match met {
-            Met::Nothing => match self.keeping(&[&old.dir, &new.dir], || {
-                self.disk.rename((&old.dir, &old.name), (&new.dir, &new.name))
-            }) {
+            Met::Nothing => match self
+                .keeping(&[&old.dir, &new.dir], || self.disk.rename((&old.dir, &old.name), (&new.dir, &new.name)))
+            {
                 Err(error) if rename_refused(&error) => return refused(),
                 Err(error) if error.kind() == io::ErrorKind::CrossesDevices && before.kind == Some(Kind::Dir) => {
                     let was = (from, (&old.dir, &old.name));
@@ -141,7 +141,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if untouched.is_none() {
             self.dirty.insert(path.clone());
         }
-        Ok(Placed::Done(Some(entry)))
+        Ok(Placed::Done(Some(entry), None))
     }
 
     /// Takes from an object that is to have another name what the move takes from its agreed mode: there it may be seen by more
