@@ -141,6 +141,41 @@ fn contents_of_what_equals_its_row_are_supplied() {
     assert!(matches!(data, Some(Data::Whole { .. })), "{sent:?}");
 }
 
+/// What was taken out of its name and cannot go to the trash waits in the stage: the next start must not throw it away.
+#[test]
+fn what_could_not_go_to_the_trash_is_there_after_the_next_start() {
+    let (root, (mut endpoint, watcher)) = right();
+    let mut out = Vec::new();
+    let mut ask = |request| {
+        endpoint.handle(request, 2, &mut out).expect("taken in");
+        endpoint.step(3, &mut out).expect("done");
+        std::mem::take(&mut out)
+    };
+    ask(start());
+    ask(go());
+    let entry = row(20, 1, "f", 20, Content::File { size: 4, hash: None }).entry.expect("an entry");
+    let source = Source::Inline(serde_bytes::ByteBuf::from(*b"text"));
+    let step = Step::Put { entry, source, expect: crate::model::Expect::Absent, displaced: Displaced::Trash };
+    ask(Request::Apply { generation: 20, apply: Apply { path: path("f"), parent: Some(1), node: 20, step } });
+    let trash = root.path().join(".psync/p/trash");
+    let held = |name: &str| {
+        let entries = std::fs::read_dir(root.path().join(".psync/p").join(name)).into_iter().flatten().flatten();
+        entries.filter(|entry| std::fs::read(entry.path()).is_ok_and(|bytes| bytes == b"text")).count()
+    };
+    // Every name that is to come into it is refused from now on.
+    std::fs::remove_dir_all(&trash).expect("removed");
+    let step = Step::Remove { expect: crate::model::Expect::Row(20), force: false };
+    let removed =
+        ask(Request::Apply { generation: 21, apply: Apply { path: path("f"), parent: Some(1), node: 20, step } });
+    let failed = |reply: &Reply| matches!(reply, Reply::Result { outcome: Outcome::Failed(_), .. });
+    assert!(removed.iter().any(failed), "{removed:?}");
+    assert!(!root.path().join("f").exists() && held("stage") == 1, "{removed:?}");
+    watcher.stop();
+    drop(endpoint);
+    let (_endpoint, _watcher) = opened(root.path());
+    assert_eq!((held("stage"), held("trash")), (0, 1), "it was thrown away");
+}
+
 /// Who makes something and removes it again takes nothing of others, be it gone before the other side's word of it came.
 #[test]
 fn what_is_gone_before_it_is_recorded_was_young() {

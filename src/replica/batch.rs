@@ -12,7 +12,7 @@ use super::archive::{Archive, Intent, IntentStep, Signature};
 use super::disk::{Disk, Own};
 use super::error::{At, ReplicaError, problem};
 use super::examine::{Examined, How};
-use super::place::rename;
+use super::place::{generation_of, rename};
 use super::stage::Staged;
 use super::touched::Touched;
 
@@ -105,8 +105,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         for job in std::mem::take(&mut self.placed.prepared) {
             let (generation, path) = (job.generation, job.apply.path.clone());
             let not_set = job.staged.as_ref().map(|staged| staged.not_set.clone()).unwrap_or_default();
+            let mut stranded = false;
             let placed = match self.place(job) {
-                Err(error) => Placed::Failed(error.into_problem()?),
+                Err(error) => {
+                    let problem = error.into_problem()?;
+                    stranded = self.is_stranded(generation)?;
+                    Placed::Failed(problem)
+                }
                 Ok(placed) => placed,
             };
             if matches!(placed, Placed::Done(..)) {
@@ -114,10 +119,23 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.notes.extend(lines);
             }
             let one = self.finish_placed(generation, &path, placed)?;
-            self.placed.unsettled.push(generation);
+            if !stranded {
+                self.placed.unsettled.push(generation);
+            }
             self.placed.finished.push(one);
         }
         self.give_times_back()
+    }
+
+    /// Whether something that an action took out of its name could go neither to where it is kept nor back, and lies in the
+    /// stage. Its intent stays open then: what no intent speaks of is thrown away by the next opening.
+    fn is_stranded(&self, generation: Generation) -> Result<bool, ReplicaError> {
+        let root = RelPath::root();
+        let stage = self.disk.own(Own::Stage).at(&root, "open the stage")?;
+        let left = self.disk.list(&stage).at(&root, "list the stage")?;
+        Ok(left.iter().any(|(name, _)| {
+            generation_of(name).is_some_and(|(of, _)| of == generation) && !self.placed.unplaced.contains(name)
+        }))
     }
 
     /// Throws away what is prepared and not placed: the intents that stay are settled by the next opening.

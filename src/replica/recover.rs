@@ -191,6 +191,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let Some((parent, name)) = self.place_meant(intent)? else { return Ok(()) };
         let signature = Some(placed_as(staged, entry, achieved.as_ref()));
         let (node, generation, entry) = (intent.node, intent.generation, entry.clone());
+        if self.archive.node(node)?.is_some_and(|row| row.generation > generation) {
+            // It stayed open for what lay in the stage, and others came after it.
+            return Ok(());
+        }
         let since = if node == generation { self.came() } else { self.since_of(node)? };
         self.put_row(&mut Row { node, parent, name, generation, entry, achieved, signature, since })?;
         if let Some(stat) = self.object_at(&intent.path).filter(|stat| (stat.ino, stat.btime) == staged) {

@@ -12,6 +12,7 @@ mod agent;
 mod check;
 mod crashes;
 mod delta;
+mod dir_times;
 mod doctor;
 mod events;
 mod git;

@@ -170,7 +170,7 @@ fn with_contents(log: &Path) -> usize {
 // ---- read-only directories of an ordinary user
 
 /// A pair that belongs to a user, and psync run as that user.
-fn of_a_user() -> Option<Pair> {
+pub fn of_a_user() -> Option<Pair> {
     if !process::is_root() || !tools::has("setpriv") {
         return None;
     }

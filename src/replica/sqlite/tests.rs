@@ -83,7 +83,7 @@ fn any_row(dice: &mut Dice) -> Row {
 
 /// One random change of both archives; they must agree on whether it is possible.
 fn change(dice: &mut Dice, both: &mut [&mut dyn Archive; 2]) {
-    let kind = dice.roll(12);
+    let kind = dice.roll(13);
     let seed = dice.roll(u64::MAX >> 12) + 1;
     let [a, b] = both.each_mut().map(|archive| {
         let mut dice = Dice(seed);
@@ -120,6 +120,10 @@ fn change(dice: &mut Dice, both: &mut [&mut dyn Archive; 2]) {
                 archive.intend(&Intent { generation, node: row.node, path: path("a/b"), parent, stage: row.name, step })
             }
             10 => archive.settle(dice.roll(8)),
+            12 => {
+                let time = Time { secs: dice.roll(9) as i64 - 4, nanos: 5 };
+                archive.set_dir_time(2 + dice.roll(NODES), (dice.roll(4) > 0).then_some(time))
+            }
             _ if dice.roll(2) == 0 => archive.trash_remove(&any_name(&mut dice)),
             _ => archive.trash_add(&TrashItem {
                 id: any_name(&mut dice),
@@ -163,6 +167,7 @@ fn all_answers(archive: &impl Archive) -> String {
     for text in ["a", "a/b", "a/a b/a", "b/b", ""] {
         say(&row_at(archive, &path(text)).unwrap());
     }
+    (1..20).for_each(|node| say(&archive.dir_time(node).unwrap()));
     say(&archive.intents().unwrap());
     say(&archive.trash().unwrap());
     say(&archive.count_unproven().unwrap());
@@ -259,7 +264,7 @@ fn foreign_newer_and_damaged_files_are_refused_and_left_alone() {
         ("zeros", vec![0; 8192], "no archive of psync"),
         ("another program", with("CREATE TABLE t (x)"), "another program's database"),
         ("another program's empty one", with("PRAGMA user_version = 5"), "another program's database"),
-        ("newer", newer, "newer psync (schema 99, this one knows 4)"),
+        ("newer", newer, "newer psync (schema 99, this one knows 5)"),
         ("older than any", older, "another program's database"),
         ("overwritten", no_pages, "damaged"),
     ];
@@ -316,6 +321,8 @@ fn an_archive_of_an_older_psync_is_brought_up_to_date() {
         ALTER TABLE meta DROP COLUMN proven;
         ALTER TABLE meta DROP COLUMN met;
         ALTER TABLE rows DROP COLUMN since;
+        ALTER TABLE rows DROP COLUMN dir_mtime;
+        ALTER TABLE rows DROP COLUMN dir_mtime_ns;
         INSERT INTO intents VALUES (8, 2, x'62', x'63', 'remove', x'02050000');
         UPDATE meta SET boot = x'00112233445566778899aabbccddeeff';
         PRAGMA user_version = 1;";
@@ -345,12 +352,37 @@ fn an_archive_of_the_version_before_is_brought_up_to_date() {
     archive.commit().unwrap();
     drop(archive);
     let old = "ALTER TABLE meta DROP COLUMN met; ALTER TABLE rows DROP COLUMN since; PRAGMA user_version = 3;";
-    Connection::open(&file).unwrap().execute_batch(old).unwrap();
+    Connection::open(&file).unwrap().execute_batch(&format!("{NO_DIR_TIMES} {old}")).unwrap();
     for _ in 0..2 {
         let archive = reopen(&file);
         assert_eq!(archive.node(2).unwrap(), Some(Row { since: Since::Always, ..before.clone() }));
         assert_eq!(archive.identity().unwrap().met, 0);
     }
+}
+
+/// What schema 5 has and the one before had not.
+const NO_DIR_TIMES: &str = "ALTER TABLE rows DROP COLUMN dir_mtime; ALTER TABLE rows DROP COLUMN dir_mtime_ns;";
+
+#[test]
+fn an_archive_from_before_directories_times_knows_of_none() {
+    let (_dir, file) = place();
+    let (mut archive, _) = SqliteArchive::open(&file, ROOT).unwrap();
+    archive.put(&dir_row(2, ROOT_NODE, "d", 1)).unwrap();
+    archive.set_dir_time(2, Some(Time { secs: 5, nanos: 6 })).unwrap();
+    archive.commit().unwrap();
+    drop(archive);
+    assert_eq!(reopen(&file).dir_time(2).unwrap(), Some(Time { secs: 5, nanos: 6 }));
+    let old = format!("{NO_DIR_TIMES} PRAGMA user_version = 4;");
+    Connection::open(&file).unwrap().execute_batch(&old).unwrap();
+    let mut archive = reopen(&file);
+    assert_eq!((archive.dir_time(2).unwrap(), archive.count().unwrap()), (None, 1));
+    archive.set_dir_time(2, Some(Time { secs: -7, nanos: 8 })).unwrap();
+    archive.put(&dir_row(2, ROOT_NODE, "renamed", 3)).unwrap();
+    assert_eq!(archive.dir_time(2).unwrap(), Some(Time { secs: -7, nanos: 8 }), "it stays whatever is put of the node");
+    archive.drop_tree(2).unwrap();
+    archive.set_dir_time(2, Some(Time { secs: 9, nanos: 9 })).unwrap();
+    archive.put(&dir_row(2, ROOT_NODE, "d", 4)).unwrap();
+    assert_eq!(archive.dir_time(2).unwrap(), None, "it goes with the row");
 }
 
 #[test]
