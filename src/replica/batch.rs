@@ -109,7 +109,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let placed = match self.place(job) {
                 Err(error) => {
                     let problem = error.into_problem()?;
-                    stranded = self.is_stranded(generation)?;
+                    stranded = self.is_stranded(generation);
                     Placed::Failed(problem)
                 }
                 Ok(placed) => placed,
@@ -129,13 +129,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Whether something that an action took out of its name could go neither to where it is kept nor back, and lies in the
     /// stage. Its intent stays open then: what no intent speaks of is thrown away by the next opening.
-    fn is_stranded(&self, generation: Generation) -> Result<bool, ReplicaError> {
-        let root = RelPath::root();
-        let stage = self.disk.own(Own::Stage).at(&root, "open the stage")?;
-        let left = self.disk.list(&stage).at(&root, "list the stage")?;
-        Ok(left.iter().any(|(name, _)| {
-            generation_of(name).is_some_and(|(of, _)| of == generation) && !self.placed.unplaced.contains(name)
-        }))
+    fn is_stranded(&self, generation: Generation) -> bool {
+        let listed = self.disk.own(Own::Stage).and_then(|stage| self.disk.list(&stage));
+        // What cannot be listed may hold it.
+        listed.map_or(true, |left| {
+            left.iter().any(|(name, _)| {
+                generation_of(name).is_some_and(|(of, _)| of == generation) && !self.placed.unplaced.contains(name)
+            })
+        })
     }
 
     /// Throws away what is prepared and not placed: the intents that stay are settled by the next opening.

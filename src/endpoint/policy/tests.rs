@@ -254,7 +254,9 @@ fn each_request_that_cannot_be_is_refused() {
 
 #[test]
 fn before_the_sides_have_met_nothing_is_done() {
-    let asks: [fn() -> Request; 13] = [
+    let asks: [fn() -> Request; 15] = [
+        || new_time(20, 1, 0),
+        || Request::DirTimesAgreed { times: vec![(20, None)] },
         || apply(1001, |_| {}),
         || record(1001, |_| {}),
         || supply(1001, 1, Way::Stream),
@@ -287,6 +289,31 @@ fn before_the_sides_have_met_nothing_is_done() {
         assert!(reason.contains(why), "{reason}");
     }
     assert!(refused(Policy::new(), vec![start(), rows(), rows()]).contains("second time"));
+}
+
+/// So many directories are to get a time.
+fn new_time(node: u64, count: usize, nanos: u32) -> Request {
+    let time = Time { secs: 5, nanos };
+    Request::SetDirTimes { times: vec![NewDirTime { node, time, told: Some(time) }; count] }
+}
+
+#[test]
+fn times_of_directories_are_sane() {
+    let mut policy = going();
+    policy.admit(new_time(20, 256, 5), &OWN).expect("let in");
+    policy.admit(Request::DirTimesAgreed { times: vec![(20, None); 256] }, &OWN).expect("let in");
+    let nanos = Some(Time { secs: 5, nanos: 1_000_000_000 });
+    for (request, why) in [
+        (new_time(20, 257, 0), "more directories' times than one message has"),
+        (new_time(1, 1, 0), "a node that nobody gave"),
+        (new_time(20, 1, 1_000_000_000), "nanoseconds"),
+        (Request::DirTimesAgreed { times: vec![(20, None); 257] }, "more directories' times than one message has"),
+        (Request::DirTimesAgreed { times: vec![(1, None)] }, "a node that nobody gave"),
+        (Request::DirTimesAgreed { times: vec![(20, nanos)] }, "nanoseconds"),
+    ] {
+        let reason = refused(going(), vec![request]);
+        assert!(reason.contains("times of directories") && reason.contains(why), "{reason}");
+    }
 }
 
 /// Rows up to a bound that grows with this side's own.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::sane::WINDOW;
-use crate::model::{AncestorRow, Data, Distrust, Hash, OwnerNumber, Remains};
+use crate::model::{AncestorRow, Data, DirTime, DirTimeSet, Distrust, Hash, OwnerNumber, Remains, Time};
 
 /// Whether the right side was put out, and why the pair halted.
 fn put_out(effects: &[Effect]) -> Option<String> {
@@ -75,6 +75,11 @@ fn what_no_side_can_say_halts_the_pair_and_ends_the_link() {
         (Reply::Report(report("f".into(), None, Some(odd))), "a mode out of range"),
         (Reply::Rows { rows: vec![late] }, "rows that nobody asked for"),
         (doubt(1, vec![]), "whose power did not fail"),
+        (dir_times(2000, 1, 0), "a node that nobody gave"),
+        (dir_times(ROOT_NODE, 1, 0), "a node that nobody gave"),
+        (dir_times(20, 1, 1_000_000_000), "nanoseconds"),
+        (dir_times(20, 257, 0), "more directories' times than one message has"),
+        (Reply::DirTimesSet { outcomes: vec![(20, DirTimeSet::Done)] }, "nobody asked for"),
         (Reply::Names { numbers: vec![OwnerNumber { group: false, name: "a\nb".into(), id: 5 }] }, "owner's name"),
     ] {
         let mut session = Session::begin(1000);
@@ -102,6 +107,38 @@ fn a_side_that_counts_far_ahead_is_not_followed() {
         assert!(reason.starts_with(&format!("the {} side counts far ahead", side.word())), "{reason}");
         assert!(advice.contains("--accept --union"), "{advice}");
         assert!(!effects.iter().any(|effect| matches!(effect, Effect::Send(_, Request::Rows { .. }))));
+    }
+}
+
+/// The times of so many directories, from this node on.
+fn dir_times(node: u64, count: u64, nanos: u32) -> Reply {
+    let time = Time { secs: 5, nanos };
+    Reply::DirTimes { times: (node..node + count).map(|node| DirTime { node, time }).collect() }
+}
+
+#[test]
+fn directories_times_wait_within_bounds() {
+    let begin = || {
+        let mut session = Session::begin(1000);
+        session.engine.next_generation = 1 << 20;
+        session
+    };
+    let mut session = begin();
+    let told = (0..1000).find(|n| put_out(&says(&mut session, dir_times(20 + n * 200, 200, 0))).is_some());
+    assert_eq!(told, Some(10), "two thousand");
+    // The same ones over and over are no more than that.
+    let mut session = begin();
+    for _ in 0..100 {
+        assert!(put_out(&says(&mut session, dir_times(20, 256, 0))).is_none());
+    }
+    // The other side answers, and makes room.
+    for n in 1..100 {
+        let outcomes = (20..276).map(|node| (node + (n - 1) * 256, DirTimeSet::Done)).collect();
+        let answered = Input::Reply(Side::Left, Reply::DirTimesSet { outcomes });
+        let effects = session.engine.handle(answered, 20_000);
+        let agreed = |effect: &Effect| matches!(effect, Effect::Send(Side::Right, Request::DirTimesAgreed { times }) if times.len() == 256);
+        assert!(effects.iter().any(agreed), "{effects:?}");
+        assert!(put_out(&says(&mut session, dir_times(20 + n * 256, 256, 0))).is_none());
     }
 }
 
