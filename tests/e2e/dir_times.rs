@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::support::users::*;
 use crate::support::{PATIENCE, Pair, once, poll, tools};
 
-type Times = BTreeMap<PathBuf, (i64, i64)>;
+pub type Times = BTreeMap<PathBuf, (i64, i64)>;
 
 /// The times of all directories below a root.
-fn times(root: &Path) -> Times {
+pub fn times(root: &Path) -> Times {
     fn walk(dir: &Path, root: &Path, found: &mut Times) {
         for entry in fs::read_dir(dir).unwrap().flatten() {
             let path = entry.path();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::dir_times;
 use crate::support::users::*;
 use crate::support::{Depth, Pair, snapshot, tools};
 
@@ -32,12 +33,15 @@ fn real_source_trees_meet() {
     for root in pair.sides() {
         copy(&sources("clap_builder-"), &root.join("clap"));
     }
+    let mut times = dir_times::times(&pair.left);
+    times.extend(dir_times::times(&pair.right));
     let mut wanted = snapshot(&pair.left, Depth::Contents);
     wanted.0.extend(snapshot(&pair.right, Depth::Contents).0);
     pair.run();
     // Not waited for: when it says that it is in sync, it is.
     let tree = pair.assert_equal();
     assert!(tree == wanted, "{}", wanted.differences(&tree, ("before", "now")));
+    assert_eq!(pair.sides().map(dir_times::times), [times.clone(), times], "directories' times");
     let files = wanted.0.values().filter(|n| n.kind == 'f').count();
     let line = pair.lines().into_iter().find(|l| l.contains(" in sync: ")).unwrap();
     assert!(line.starts_with("psync: e2e in sync: "), "{line}");

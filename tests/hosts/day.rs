@@ -147,7 +147,7 @@ fn people_work_on_both_sides(lab: &Lab) {
 }
 
 fn the_checks_find_nothing(lab: &Lab) {
-    for options in ["-l", "", "-c"] {
+    for options in ["-l", "", "-c", "--times"] {
         let done = lab.left.output(&format!("psync check web {options}"));
         assert_eq!(done.code, 0, "psync check {options}: {}{}", done.stdout, done.stderr);
     }
