@@ -89,7 +89,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 46] = [
+const FOUND: [(u64, &str); 47] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -148,6 +148,10 @@ const FOUND: [(u64, &str); 46] = [
     ),
     (38020, "an opening was taken back by an older word that the end of a batch had kept"),
     (14828, "two directories that opened, one in the other, took back each other's word without end"),
+    (
+        84365,
+        "a file that was told unread, by its rights alone, was replaced, and with it what had been written into it",
+    ),
 ];
 
 #[test]
