@@ -204,6 +204,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let mover = match &under_name {
             Some(row) if row.signature.is_some_and(|s| s.same_object(&stat)) => None,
+            Some(row) if self.is_in_doubt(row) => None,
             _ if self.copies.contains_key(path) => None,
             _ => self.mover(&live, path, reported_move)?,
         };
