@@ -280,6 +280,18 @@ impl Oracle {
         }
     }
 
+    /// The names that what lay at a path got since, one after another, and all that came there.
+    pub fn later_names(&self, path: &RelPath) -> BTreeSet<RelPath> {
+        let mut names = BTreeSet::from([path.clone()]);
+        for fact in &self.ever {
+            let What::Renamed { from, to } = &fact.what else { continue };
+            let after: Vec<RelPath> = names.iter().filter_map(|name| name.rebase(from, to)).collect();
+            names.extend(after);
+        }
+        names.remove(path);
+        names
+    }
+
     /// No version meets itself: of a path that the users of one side alone ever touched there is no conflict copy.
     pub fn check_copies(&mut self, world: &World, disks: &[ModelDisk; 2]) {
         for path in disks.iter().flat_map(|disk| tree(disk).into_keys()) {
@@ -308,9 +320,15 @@ impl Oracle {
                 continue;
             }
             let mut seen = trees.each_ref().map(|tree| tree.get(path).map(|view| common(view, features)));
-            // Where one side cannot hold the other's owner, it keeps the one that it had.
+            // Where one side cannot hold the other's owner, it keeps the one that it had; and what belongs to an owner does
+            // not join another's, as above.
             if trees.iter().filter_map(|tree| tree.get(path)).any(has_stranger) {
-                seen.iter_mut().flatten().for_each(|view| view.owner = (Principal::Id(0), Principal::Id(0)));
+                for view in seen.iter_mut().flatten() {
+                    view.owner = (Principal::Id(0), Principal::Id(0));
+                    if view.kind != Some(Kind::Dir) {
+                        view.mode &= !0o6000;
+                    }
+                }
             }
             if seen[0] != seen[1] {
                 world.violation(format!("not equal: {path}: left {}, right {}", told(&seen[0]), told(&seen[1])));
