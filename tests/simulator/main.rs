@@ -89,7 +89,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 55] = [
+const FOUND: [(u64, &str); 56] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -159,6 +159,11 @@ const FOUND: [(u64, &str); 55] = [
     (83949, "a directory that opened was told, and after that that nothing was to be told of it"),
     (106686, "the same"),
     (152550, "what lay in a directory that was gone was shown in it as it had been before it was closed to others"),
+    (1054636, "what was moved out of a directory lay in it once more under its new name, and its row was elsewhere"),
+    (
+        1174861,
+        "a report that was smaller than what had once not fitted was tried again without end, and without a pause",
+    ),
     (116677, "what a user had written while his file was to be moved and closed kept its old time"),
 ];
 
