@@ -98,6 +98,9 @@ pub struct Oracle {
     required: HashSet<Vec<u8>>,
     /// Those of them that were made after the trees had met: users still see them somewhere.
     seen: HashSet<Vec<u8>>,
+    /// What users of a side replaced or deleted. One may do so while the other side's user has it open still: when he closes
+    /// it he has added nothing to it.
+    gone: HashSet<(Side, Vec<u8>)>,
     /// Both sides were equal, and psync remembers something of it.
     met: bool,
     /// What users did since both sides were last equal.
@@ -121,6 +124,7 @@ impl Oracle {
     pub fn learn(&mut self, world: &World) {
         for fact in world.facts() {
             match &fact.what {
+                What::Finished(contents) if self.gone.contains(&(fact.side.other(), contents.clone())) => {}
                 What::Finished(contents) => {
                     self.required.insert(contents.clone());
                     if self.met {
@@ -128,6 +132,9 @@ impl Oracle {
                     }
                 }
                 What::Gone(contents) => {
+                    if is_unique(contents) {
+                        self.gone.insert((fact.side, contents.clone()));
+                    }
                     self.required.remove(contents);
                     self.seen.remove(contents);
                 }
@@ -361,6 +368,11 @@ impl Oracle {
             }
         }
     }
+}
+
+/// Whether contents begin with a whole mark of a user's: no two of them write the same.
+fn is_unique(contents: &[u8]) -> bool {
+    contents.first() == Some(&b'<') && contents.get(6) == Some(&b'>')
 }
 
 /// Whether somebody changed what lies at the path, below it, or a tree that it lies in.
