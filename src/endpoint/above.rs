@@ -24,6 +24,7 @@ const SOON: Millis = 50;
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// The same for all that is about to be said, what waited for the end of a batch included: that is said first.
     pub(super) fn all_directories_first(&mut self, said: &mut Vec<Reply>, now: Millis) -> Result<(), ReplicaError> {
+        forget_gone_by(said);
         let mut free = std::mem::take(&mut self.free);
         let waiting = above(free.iter().filter_map(brings));
         let known = |reply: &mut Reply| speaks_of(reply).is_some_and(|path| waiting.contains(path));
@@ -72,7 +73,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let told: BTreeSet<RelPath> = before.iter().filter_map(speaks_of).cloned().collect();
         // They were looked at before their rights changed.
         forget_older(said, &told);
-        forget_openings_gone_by(said);
+        forget_gone_by(said);
         // What opens comes last: nobody waits for it, and it waits for what is told before it.
         let mut last: Vec<Reply> = before.extract_if(.., |reply| opens(reply)).collect();
         last.extend(said.extract_if(.., |reply| opens(reply)));
@@ -133,9 +134,11 @@ fn opens(reply: &Reply) -> bool {
     matches!(reply, Reply::Report(change) if change.only_opens())
 }
 
-/// Leaves out openings that a later word on the same directory follows: at the end they would be the last word.
-fn forget_openings_gone_by(said: &mut Vec<Reply>) {
-    if !said.iter().any(opens) {
+/// Leaves out openings, and words that nothing is to be told, that a later word on the same path follows: once directories are
+/// put in their order they would be the last word.
+fn forget_gone_by(said: &mut Vec<Reply>) {
+    let passes = |reply: &Reply| opens(reply) || matches!(reply, Reply::Clean { .. });
+    if !said.iter().any(passes) {
         return;
     }
     let mut last: BTreeMap<RelPath, usize> = BTreeMap::new();
@@ -147,7 +150,7 @@ fn forget_openings_gone_by(said: &mut Vec<Reply>) {
     let mut at = 0;
     said.retain(|reply| {
         let gone_by =
-            opens(reply) && speaks_of(reply).is_some_and(|path| last.get(path).is_some_and(|last| *last > at));
+            passes(reply) && speaks_of(reply).is_some_and(|path| last.get(path).is_some_and(|last| *last > at));
         at += 1;
         !gone_by
     });
@@ -342,10 +345,18 @@ mod tests {
             opening(5, "e", 0o711),
         ];
         said.extend([clean, opening(6, "d", 0o700)]);
-        forget_openings_gone_by(&mut said);
+        forget_gone_by(&mut said);
         assert_eq!(told(&said), ["a", "a/b", "c", "-", "d"]);
         let Reply::Report(change) = &said[0] else { panic!("a report") };
         assert_eq!(change.seq, 2);
+    }
+
+    #[test]
+    fn that_there_is_nothing_to_tell_is_not_the_last_word_where_a_later_one_goes_first() {
+        let clean = |at: &str| Reply::Clean { path: RelPath::new(at.as_bytes()).expect("a path") };
+        let mut said = vec![clean("a"), report(1, "a"), report(2, "b"), clean("b"), clean("c")];
+        forget_gone_by(&mut said);
+        assert_eq!(told(&said), ["a", "b", "-", "-"]);
     }
 
     #[test]

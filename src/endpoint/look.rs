@@ -76,7 +76,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     false => self.vanish(path.clone(), now),
                 }
                 match how.again {
-                    true => self.take_back(path, now, out)?,
+                    true => {
+                        self.take_back_below(path, now, out)?;
+                        self.take_back(path, now, out)?;
+                    }
                     false => self.replica.withdraw_report(path)?,
                 }
             }
@@ -208,6 +211,17 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         self.replica.withdraw_report(path)?;
         out.push(Reply::Clean { path: path.clone() });
+        Ok(())
+    }
+
+    /// The same of what was told below a directory that is gone, before the directory's own word: else it would pass for
+    /// something in the directory as both sides agreed on it, which may let in more people than the last one told.
+    fn take_back_below(&mut self, top: &RelPath, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
+        for path in self.replica.reported_below(top) {
+            self.coalescer.later(&path, now, now);
+            self.replica.withdraw_report(&path)?;
+            out.push(Reply::Clean { path });
+        }
         Ok(())
     }
 

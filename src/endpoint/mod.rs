@@ -287,7 +287,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 for paths in [&mut self.appeared, &mut self.arrivals, &mut self.vanished] {
                     if paths.len() > 2 * coalesce::DEFAULT_LIMIT {
                         // The others lie within scopes that are scanned as a whole.
-                        paths.retain(|path| self.coalescer.is_dirty(path));
+                        paths.retain(|path| self.coalescer.is_dirty(path) || self.replica.dirty.contains(path));
                     }
                 }
             }

@@ -356,7 +356,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         for scope in self.coalescer.take_scopes() {
             self.replica.unscanned.insert(scope);
         }
-        if self.coalescer.is_empty() {
+        if self.coalescer.is_empty() && self.replica.dirty.is_empty() {
+            // What waits for another slice is still to be looked at as what it is.
             self.appeared.clear();
             if self.scans.is_empty() && self.full_scan.is_none() && self.replica.unscanned.is_empty() {
                 self.entered.clear();

@@ -288,7 +288,7 @@ impl Engine {
             }
             self.land(&flight);
             self.remember_made(&flight);
-            Side::BOTH.into_iter().for_each(|side| self.side(side).distrusts.forget(&flight.path));
+            self.forget_doubts(&flight);
             let bytes = flight.contents();
             self.tell(News::Completed { generation, path: flight.path.clone(), bytes });
             if let Some(what) = flight.dropped.dropped() {
@@ -305,6 +305,16 @@ impl Engine {
                 self.solve(&path);
                 self.review(&path, &flight, generation);
                 self.wake_below(&path);
+            }
+        }
+    }
+
+    /// What was doubted of the reports that were decided is settled. A report that came since has a doubt of its own: it is
+    /// decided after this, and may be what the power failure left all the same.
+    fn forget_doubts(&mut self, flight: &Flight) {
+        for side in Side::BOTH {
+            if let Some(change) = &flight.changes[index(side)] {
+                self.side(side).distrusts.keep_newest(&change.path, change.seq.saturating_add(1));
             }
         }
     }

@@ -480,7 +480,10 @@ impl Engine {
         let deletes = self.deletions(side, &change);
         self.sides[i].deleting.add(deletes);
         let size = change.after.as_ref().map_or(0, |entry| entry.size());
-        if self.sides[index(side.other())].short.get(&path).is_some_and(|refused| size < *refused) {
+        let short = &mut self.sides[index(side.other())].short;
+        if short.get(&path).is_some_and(|refused| size < *refused) {
+            // Once: if the next try is refused for another reason, it waits as any other.
+            short.remove(&path);
             self.forgive(&path);
         }
         // After a second refusal even fresh words wait: two sides that misunderstand each other must not spin.

@@ -179,6 +179,10 @@ impl Engine {
                 let read = |change: &Change| change.read || change.after.is_none();
                 self.ask_to_read(path, &changes, read, now);
             }
+            Verdict::Read => {
+                let read = |change: &Change| change.read || change.contents || !change.touched;
+                self.ask_to_read(path, &changes, read, now);
+            }
             Verdict::Remove { on } => self.remove(path, changes, on, false, now),
             // The directory that is to make way was moved: its move makes way, and all in it stays what it is.
             Verdict::RemoveFirst { on } if self.is_moved_away(path, &changes, on.other()) => self.wait_for_move(path),

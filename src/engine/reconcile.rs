@@ -65,6 +65,9 @@ pub enum Verdict {
     Compare,
     /// Rights would come to contents that only look like those that they were granted to: both sides read their file.
     Prove,
+    /// Others' contents would take the place of a file that was touched, and that its side has not read since: it may have
+    /// been written. The side reads it first.
+    Read,
     Settle {
         entry: Entry,
         /// Whose contents these are.
@@ -106,6 +109,11 @@ impl<'a> View<'a> {
 
     fn changed(&self) -> bool {
         self.contents || self.attrs
+    }
+
+    /// Nobody knows whether the file still holds what it seems to hold.
+    fn is_presumed(&self) -> bool {
+        self.touched && !self.read && !self.contents
     }
 
     fn generation(&self) -> Generation {
@@ -190,6 +198,8 @@ impl Verdict {
 
 fn different_kinds(l: &View, r: &View, a: &Entry, b: &Entry, prefer: Prefer) -> Verdict {
     let (winner, conflict) = match (l.contents, r.contents) {
+        (true, false) if r.is_presumed() => return Verdict::Read,
+        (false, true) if l.is_presumed() => return Verdict::Read,
         (true, false) => (Side::Left, false),
         (false, true) => (Side::Right, false),
         (false, false) => (if l.generation() >= r.generation() { Side::Left } else { Side::Right }, false),
@@ -220,6 +230,8 @@ fn same_kind(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>,
         (false, true, Sameness::Differs) if r.unread() && r.touched => (Side::Right, true),
         (true, false, Sameness::Differs) if l.unread() => (preferred(a, b, prefer), true),
         (false, true, Sameness::Differs) if r.unread() => (preferred(a, b, prefer), true),
+        (true, false, _) if r.is_presumed() => return Verdict::Read,
+        (false, true, _) if l.is_presumed() => return Verdict::Read,
         (true, false, _) => (Side::Left, false),
         (false, true, _) => (Side::Right, false),
         (false, false, Sameness::Unknown) => (Side::Left, false),

@@ -76,6 +76,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.rebooted
     }
 
+    /// Whether the other side recorded something here that this side has not compared since its power failed. What lies
+    /// there may be what is left of that very object, whatever name the archive has it under: a move that it seems to
+    /// have made would take the other side's away.
+    pub(super) fn is_in_doubt(&self, row: &Row) -> bool {
+        self.rebooted && row.signature.is_none()
+    }
+
     /// A scan has compared the whole tree with the archive.
     pub fn tree_was_compared(&mut self) {
         self.compared = true;

@@ -207,6 +207,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let mover = match &under_name {
             Some(row) if row.signature.is_some_and(|s| s.same_object(&stat)) => None,
+            Some(row) if self.is_in_doubt(row) => None,
             _ if self.copies.contains_key(path) => None,
             _ => self.mover(&live, path, reported_move)?,
         };
@@ -401,7 +402,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let mut bytes = None;
         let mut snapshot = None;
         let (mut now_read, mut open, mut presumed) = (false, false, false);
-        let mut touched = false;
+        let (mut touched, mut unread) = (false, false);
         let (content, contents) = match live.kind {
             Kind::Dir => (Content::Dir, row.as_ref().is_none_or(|r| r.entry.kind() != Kind::Dir)),
             Kind::Fifo => (Content::Fifo, row.as_ref().is_none_or(|r| r.entry.kind() != Kind::Fifo)),
@@ -416,7 +417,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let small = live.stat.size <= self.settings.inline_max.min(how.inline);
                 let wants_inline = how.inline > 0 && small && doubt != Doubt::Unchanged;
                 let verify = how.verify && doubt == Doubt::Unchanged;
-                presumed = touched && self.is_proven_later(row.as_ref(), live.stat.size, how);
+                // What was read once and told is not taken for what was agreed on again.
+                let later = self.is_proven_later(row.as_ref(), live.stat.size, how);
+                presumed = touched && later && self.hash_told(path, &live).is_none();
+                unread = presumed;
                 let read = how.hash || wants_inline || matches!(doubt, Doubt::Read | Doubt::Touched) || verify;
                 let too_large = live.stat.size > self.settings.max_size;
                 if too_large && matches!(doubt, Doubt::Read | Doubt::Changed) {
@@ -477,6 +481,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             settled: live.settled,
             snapshot: snapshot.is_some(),
             presumed,
+            touched: unread,
             open,
         };
         if let Some(row) = row.as_ref().filter(|_| !contents && !attrs_differ) {

@@ -124,8 +124,10 @@ pub(crate) struct Seen {
     pub settled: bool,
     /// The contents are those of a snapshot, made after the signature was taken.
     pub snapshot: bool,
-    /// Only the ctime moved, and the contents were not compared: they are taken for those of the row.
+    /// The contents were not compared: they are taken for those of the row, or of another name.
     pub presumed: bool,
+    /// The same of a file in its place of which only the ctime moved: it is compared before anything takes its place.
+    pub touched: bool,
     /// Somebody had it open for writing: what he writes next may come without an event.
     pub open: bool,
 }

@@ -126,14 +126,24 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(Some(Parent { dir, node, name }))
     }
 
-    /// Compares what lies at `path` with what the action expects there.
+    /// Compares what lies at `path` with what the action expects there, and is to take the place of. A file that was told
+    /// unread may hold what nobody knows of: it is refused, and read for the report that comes of that.
     pub(crate) fn meet(&self, parent: &Parent<D::Dir>, path: &RelPath, expect: &Expect) -> Result<Met, ReplicaError> {
         let stat = match self.disk.stat(&parent.dir, &parent.name) {
             Ok(stat) => Some(stat),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).at(path, "stat"),
         };
-        self.meet_found(parent, path, expect, stat)
+        match self.expected_report(path, expect) {
+            Some(seen) if seen.touched => Ok(Met::Refused),
+            _ => self.meet_found(parent, path, expect, stat),
+        }
+    }
+
+    /// What was reported, if an action expects that.
+    pub(super) fn expected_report(&self, path: &RelPath, expect: &Expect) -> Option<&Seen> {
+        let Expect::Report(seq) = expect else { return None };
+        self.reported.get(path).filter(|reported| reported.seq == *seq)?.seen.as_ref()
     }
 
     /// The same for what was found there.

@@ -160,8 +160,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.forget_report(&further);
             self.dirty.insert(further);
         }
-        if record.from.is_none() {
-            self.doubt_old_place(old.as_ref(), &row)?;
+        match record.from {
+            // The directory that it came from may have another name by now, and all may lie there once more.
+            Some(_) => self.dirty.extend(self.path_of(record.node)?.filter(|was| *was != record.path)),
+            None => self.doubt_old_place(old.as_ref(), &row)?,
         }
         self.put_row(&mut row)?;
         if entry.kind() == Kind::Dir {

@@ -139,6 +139,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(())
     }
 
+    /// What was reported below a directory and is not recorded.
+    pub fn reported_below(&self, top: &RelPath) -> Vec<RelPath> {
+        let within = self.reported.range(top.clone()..).map(|(path, _)| path).take_while(|path| path.is_within(top));
+        within.filter(|path| *path != top).cloned().collect()
+    }
+
     /// The number of paths that were reported and not recorded.
     pub fn open_paths(&self) -> usize {
         self.reported.len()

@@ -90,7 +90,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 46] = [
+const FOUND: [(u64, &str); 57] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -149,6 +149,23 @@ const FOUND: [(u64, &str); 46] = [
     ),
     (38020, "an opening was taken back by an older word that the end of a batch had kept"),
     (14828, "two directories that opened, one in the other, took back each other's word without end"),
+    (
+        84365,
+        "a file that was told unread, by its rights alone, was replaced, and with it what had been written into it",
+    ),
+    (190522, "the doubt of a report went with an action that had begun before it: a file that a power cut emptied won"),
+    (96916, "a directory whose look waited for the next slice of work was forgotten to have come, and not watched"),
+    (176625, "the same"),
+    (141623, "what a power cut had left of a file passed for a move over the whole one, which went to the trash"),
+    (83949, "a directory that opened was told, and after that that nothing was to be told of it"),
+    (106686, "the same"),
+    (152550, "what lay in a directory that was gone was shown in it as it had been before it was closed to others"),
+    (1054636, "what was moved out of a directory lay in it once more under its new name, and its row was elsewhere"),
+    (
+        1174861,
+        "a report that was smaller than what had once not fitted was tried again without end, and without a pause",
+    ),
+    (116677, "what a user had written while his file was to be moved and closed kept its old time"),
 ];
 
 #[test]

@@ -98,6 +98,9 @@ pub struct Oracle {
     required: HashSet<Vec<u8>>,
     /// Those of them that were made after the trees had met: users still see them somewhere.
     seen: HashSet<Vec<u8>>,
+    /// What users of a side replaced or deleted. One may do so while the other side's user has it open still: when he closes
+    /// it he has added nothing to it.
+    gone: HashSet<(Side, Vec<u8>)>,
     /// Both sides were equal, and psync remembers something of it.
     met: bool,
     /// What users did since both sides were last equal.
@@ -121,6 +124,7 @@ impl Oracle {
     pub fn learn(&mut self, world: &World) {
         for fact in world.facts() {
             match &fact.what {
+                What::Finished(contents) if self.gone.contains(&(fact.side.other(), contents.clone())) => {}
                 What::Finished(contents) => {
                     self.required.insert(contents.clone());
                     if self.met {
@@ -128,6 +132,9 @@ impl Oracle {
                     }
                 }
                 What::Gone(contents) => {
+                    if is_unique(contents) {
+                        self.gone.insert((fact.side, contents.clone()));
+                    }
                     self.required.remove(contents);
                     self.seen.remove(contents);
                 }
@@ -281,6 +288,18 @@ impl Oracle {
         }
     }
 
+    /// The names that what lay at a path got since, one after another, and all that came there.
+    pub fn later_names(&self, path: &RelPath) -> BTreeSet<RelPath> {
+        let mut names = BTreeSet::from([path.clone()]);
+        for fact in &self.ever {
+            let What::Renamed { from, to } = &fact.what else { continue };
+            let after: Vec<RelPath> = names.iter().filter_map(|name| name.rebase(from, to)).collect();
+            names.extend(after);
+        }
+        names.remove(path);
+        names
+    }
+
     /// No version meets itself: of a path that the users of one side alone ever touched there is no conflict copy.
     pub fn check_copies(&mut self, world: &World, disks: &[ModelDisk; 2]) {
         for path in disks.iter().flat_map(|disk| tree(disk).into_keys()) {
@@ -309,9 +328,15 @@ impl Oracle {
                 continue;
             }
             let mut seen = trees.each_ref().map(|tree| tree.get(path).map(|view| common(view, features)));
-            // Where one side cannot hold the other's owner, it keeps the one that it had.
+            // Where one side cannot hold the other's owner, it keeps the one that it had; and what belongs to an owner does
+            // not join another's, as above.
             if trees.iter().filter_map(|tree| tree.get(path)).any(has_stranger) {
-                seen.iter_mut().flatten().for_each(|view| view.owner = (Principal::Id(0), Principal::Id(0)));
+                for view in seen.iter_mut().flatten() {
+                    view.owner = (Principal::Id(0), Principal::Id(0));
+                    if view.kind != Some(Kind::Dir) {
+                        view.mode &= !0o6000;
+                    }
+                }
             }
             if seen[0] != seen[1] {
                 world.violation(format!("not equal: {path}: left {}, right {}", told(&seen[0]), told(&seen[1])));
@@ -369,6 +394,11 @@ impl Oracle {
             }
         }
     }
+}
+
+/// Whether contents begin with a whole mark of a user's: no two of them write the same.
+fn is_unique(contents: &[u8]) -> bool {
+    contents.first() == Some(&b'<') && contents.get(6) == Some(&b'>')
 }
 
 /// Whether somebody changed what lies at the path, below it, or a tree that it lies in.

@@ -1,7 +1,7 @@
 //! Histories of a disk that is full, of bytes or of inodes: users go on working on the side that has room, and nothing helps before they have done.
 //!
 //! The rule: what was deleted there is gone on the full side too, though nothing new fits; and what does not fit is not sent
-//! over and over.
+//! over and over. What was moved to where nothing fits stays where it was: it is all that the full side has of it.
 
 use psync::model::{RelPath, Side};
 
@@ -15,8 +15,8 @@ use crate::users::{Call, Maker, Task};
 const EVERY: u64 = 32;
 const REST: u64 = 13;
 /// Contents of one path are asked for so often at most before its user saves it again. Within the 20 minutes in which nothing
-/// happens that is about a dozen, and saves add some.
-const SENT_MAX: u32 = 24;
+/// happens that is about a dozen; saves add some, and what is deleted makes room, with which the tries begin anew.
+const SENT_MAX: u32 = 40;
 
 pub fn is_full(seed: u64) -> bool {
     seed % EVERY == REST
@@ -55,7 +55,14 @@ pub fn check(stage: &Stage, full: Side) -> Result<(), String> {
     let [kept, there] = [full, full.other()].map(|side| tree(stage.disk(side)));
     // What is of no kind that travels hides what lay there before, full or not.
     let hides = |path: &RelPath| there.get(path).is_some_and(|view| view.kind.is_none());
-    let stays = |path: &&RelPath| !there.contains_key(*path) && !path.ancestors().any(|above| hides(&above));
+    let mut oracle = stage.oracle.borrow_mut();
+    oracle.learn(&stage.world);
+    let fits_nowhere = |path: &RelPath| {
+        oracle.later_names(path).iter().any(|name| there.contains_key(name) && !kept.contains_key(name))
+    };
+    let holds = |path: &RelPath| kept.keys().any(|below| below.is_within(path) && fits_nowhere(below));
+    let stays =
+        |path: &&RelPath| !there.contains_key(*path) && !path.ancestors().any(|above| hides(&above)) && !holds(path);
     if let Some(path) = kept.keys().find(stays) {
         return Err(format!("kept: {path} was deleted, and is still there on the full {} side", full.word()));
     }

@@ -70,6 +70,7 @@ fn told(verdict: &Verdict) -> String {
         Verdict::Forget => "forget".into(),
         Verdict::Compare => "compare".into(),
         Verdict::Prove => "prove".into(),
+        Verdict::Read => "read".into(),
         Verdict::Remove { on } => format!("remove {}", side(*on)),
         Verdict::RemoveFirst { on } => format!("make way {}", side(*on)),
         Verdict::Settle { from, needs, loser, .. } => {
@@ -109,6 +110,25 @@ fn of_two_that_were_taken_for_equal_unread_the_one_that_was_touched_since_keeps_
             }
             assert_eq!(told(&decided(&reports[0], &reports[1], Prefer::Newest, OLD)), wanted, "{written:?}");
         }
+    }
+}
+
+#[test]
+fn a_file_that_was_touched_is_read_before_others_contents_take_its_place() {
+    for (other, read, wanted) in
+        [("bb@5", false, "read"), ("bb@5", true, "from R ca"), ("l", false, "read"), ("l", true, "from R c=")]
+    {
+        let (mut left, right) = (report("a", "a+x"), report("a", other));
+        let touched = left.as_mut().unwrap();
+        (touched.touched, touched.read) = (true, read);
+        assert_eq!(told(&decided(&left, &right, Prefer::Newest, OLD)), wanted, "{other}");
+        assert_eq!(told(&decided(&right, &left, Prefer::Newest, OLD)), mirrored(wanted), "{other}, mirrored");
+    }
+    // Where nothing takes its place nobody has to read it.
+    let mut left = report("a", "a+x");
+    left.as_mut().unwrap().touched = true;
+    for other in ["=", "-", "a@3"] {
+        assert_ne!(told(&decided(&left, &report("a", other), Prefer::Newest, OLD)), "read", "{other}");
     }
 }
 

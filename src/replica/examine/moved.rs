@@ -121,6 +121,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             settled: live.settled,
             snapshot: false,
             presumed: live.kind == Kind::File,
+            touched: false,
             open: false,
         };
         let told = self

@@ -99,7 +99,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let there = self.disk.stat(&parent.dir, &parent.name);
         let shown = there.is_ok_and(|there| (there.ino, there.btime) == (after.ino, after.btime));
         let proven = whole && shown && !intervened && (same || kind != Kind::File);
-        let signature = proven.then(|| self.signature(&after));
+        let presumed = self.expected_report(path, expect).is_some_and(|seen| seen.presumed);
+        let mut signature = proven.then(|| self.signature(&after));
+        if let Some(signature) = signature.as_mut().filter(|_| presumed) {
+            // Nobody has read it yet, and what was written before shows in nothing but the contents.
+            signature.ctime = Time::default();
+        }
         let achieved = (differs && !intervened).then_some(live);
         if let Some(row) = self.archive.child(parent.node, &parent.name)?
             && row.entry.content.compare(&entry.content) == Sameness::Unknown
@@ -116,6 +121,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.put_row(&mut row)?;
         if row.signature.is_none() {
             self.dirty.insert(path.clone());
+        } else if presumed && row.is_unproven() {
+            self.unproven.owe(path);
         }
         let lines = self.not_set.count_at(path, &not_set);
         self.notes.extend(lines);

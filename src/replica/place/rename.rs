@@ -178,6 +178,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let after = self.disk.stat_pin(&pin).at(from, "stat")?;
         let live = self.pinned_attrs(&pin, &after, kind).at(from, "read extended attributes")?;
+        // A user may have written it meanwhile: its new time is his, and is found as that.
+        let live = Attrs { mtime: row.live_attrs().mtime, ..live };
         Ok(Closed::Yes(Taken { pin, held: stat.mode, after, live }))
     }
 
@@ -214,7 +216,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let (above, name) = path.split()?;
             let dir = self.disk.open_dir(&above).ok()?;
             let (pin, stat) = self.pin_stat(&dir, &name).ok()?;
-            self.pinned_attrs(&pin, &stat, entry.kind()).ok()
+            let live = self.pinned_attrs(&pin, &stat, entry.kind()).ok()?;
+            Some(Attrs { mtime: row.live_attrs().mtime, ..live })
         };
         // The mode is the mask of an ACL, which has changed with it.
         let held = match row.live_attrs().xattrs.contains_key(ACL_ACCESS) {
