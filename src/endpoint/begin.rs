@@ -49,7 +49,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.reporting = true;
         self.last_progress = now;
         self.replica.reopen_reports()?;
-        self.reopen_dir_times(now)?;
+        self.dir_times.reopen(now);
         self.proofs.begin(now);
         self.begin_special();
         self.replica.unscanned.append(&mut self.long.again());

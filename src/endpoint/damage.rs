@@ -56,6 +56,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.pings.clear();
         self.end_rsync();
         self.replica.placed = Default::default();
+        self.replica.release_dirs();
     }
 
     /// What a session that may begin anew does with an archive that turns out to be damaged.

@@ -3,9 +3,9 @@
 //! A directory's time is looked at a moment after something came or went in it, told with others in one message, and not told
 //! again before the brain has said what becomes of it. So whoever works in a directory all day costs a few words a second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{DIR_TIMES_MAX, DirTime, DirTimeSet, Millis, NewDirTime, NodeId, RelPath, Time};
+use crate::model::{DIR_TIMES_MAX, DirTime, DirTimeSet, DirTimeWord, Millis, NewDirTime, NodeId, RelPath};
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
@@ -34,8 +34,10 @@ const SAVE: Millis = 1_000;
 pub(super) struct DirTimes {
     /// When each is looked at, and how often that was in vain.
     due: BTreeMap<RelPath, (Millis, u8)>,
-    /// How often each was tried in vain.
-    told: BTreeMap<NodeId, u8>,
+    /// The same, in order.
+    order: BTreeSet<(Millis, RelPath)>,
+    /// Where each lies, and how often it was tried in vain.
+    told: BTreeMap<NodeId, (RelPath, u8)>,
     /// More than can be remembered were changed.
     crowded: bool,
     /// What came of the other side's times, to be told once it is on disk: after a crash this side would take them for its
@@ -72,19 +74,34 @@ impl DirTimes {
             self.crowded = true;
             return;
         }
-        let (when, tried) = self.due.entry(path).or_insert((due, tries));
-        (*when, *tried) = ((*when).min(due), (*tried).min(tries));
+        let (when, tries) = match self.due.remove(&path) {
+            Some((when, tried)) => {
+                self.order.remove(&(when, path.clone()));
+                (when.min(due), tried.min(tries))
+            }
+            None => (due, tries),
+        };
+        self.order.insert((when, path.clone()));
+        self.due.insert(path, (when, tries));
     }
 
-    /// Takes some of the directories that are to be looked at now.
+    /// Takes some of the directories that are to be looked at now: no more than can be told.
     fn take_due(&mut self, now: Millis) -> Vec<(RelPath, u8)> {
-        let due =
-            self.due.iter().filter(|(_, (when, _))| *when <= now).map(|(path, (_, tries))| (path.clone(), *tries));
-        let due: Vec<(RelPath, u8)> = due.take(LOOKS).collect();
-        for (path, _) in &due {
-            self.due.remove(path);
+        let mut due = Vec::new();
+        while due.len() < LOOKS.min(TOLD_MAX.saturating_sub(self.told.len()))
+            && self.order.first().is_some_and(|(when, _)| *when <= now)
+            && let Some((_, path)) = self.order.pop_first()
+        {
+            let (_, tries) = self.due.remove(&path).unwrap_or_default();
+            due.push((path, tries));
         }
         due
+    }
+
+    /// Forgets what is to be looked at.
+    fn clear(&mut self) {
+        self.due.clear();
+        self.order.clear();
     }
 
     /// Whether there is nothing to look at.
@@ -94,7 +111,8 @@ impl DirTimes {
 
     /// When there is something to do next.
     pub fn next_due(&self) -> Option<Millis> {
-        self.due.values().map(|(when, _)| *when).chain(self.unsaved.map(|since| since + SAVE)).min()
+        let due = self.order.first().map(|(when, _)| *when).filter(|_| self.told.len() < TOLD_MAX);
+        due.into_iter().chain(self.unsaved.map(|since| since + SAVE)).min()
     }
 
     /// The session is over: nobody waits for an answer.
@@ -102,29 +120,21 @@ impl DirTimes {
         self.set.clear();
     }
 
-    /// Takes the directories that the brain was told of, and has not answered.
-    fn take_told(&mut self) -> Vec<NodeId> {
-        std::mem::take(&mut self.told).into_keys().collect()
+    /// What was told in a session that is over is looked at in the next one.
+    pub fn reopen(&mut self, now: Millis) {
+        for (path, _) in std::mem::take(&mut self.told).into_values() {
+            self.note(path, now, 0);
+        }
     }
 }
 
 impl<D: Disk, A: Archive> Endpoint<D, A> {
-    /// What was told in a session that is over is looked at in the next one.
-    pub(super) fn reopen_dir_times(&mut self, now: Millis) -> Result<(), ReplicaError> {
-        for node in self.dir_times.take_told() {
-            if let Some(path) = self.replica.path_of(node)? {
-                self.dir_times.note(path, now, 0);
-            }
-        }
-        Ok(())
-    }
-
     /// Looks at the directories that are due, and tells what users made of them. True if there is more to do at once.
     pub(super) fn step_dir_times(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
         if self.replica.settings.dry_run {
             // Nothing is recorded that a time could be compared with.
             self.replica.take_dir_times();
-            self.dir_times.due.clear();
+            self.dir_times.clear();
         }
         for path in self.replica.take_dir_times() {
             self.dir_times.note(path, now, 0);
@@ -145,11 +155,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
                 Err(error) => return Err(error),
             };
-            if self.dir_times.told.contains_key(&node) || self.dir_times.told.len() >= TOLD_MAX {
+            if self.dir_times.told.contains_key(&node) {
                 self.dir_times.note(path, now + AGAIN, tries);
                 continue;
             }
-            self.dir_times.told.insert(node, tries);
+            self.dir_times.told.insert(node, (path, tries));
             times.push(DirTime { node, time });
         }
         if self.replica.doubts_dir_times()
@@ -180,7 +190,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         for new in times {
             let outcome = self.replica.set_dir_time(new)?;
             match outcome {
-                DirTimeSet::Differs(_) => _ = self.dir_times.told.insert(new.node, 0),
+                DirTimeSet::Differs(_) => {
+                    let path = self.replica.path_of(new.node)?.unwrap_or_else(RelPath::root);
+                    self.dir_times.told.insert(new.node, (path, 0));
+                }
                 DirTimeSet::Done | DirTimeSet::Gone => _ = self.dir_times.told.remove(&new.node),
             }
             self.dir_times.set.push((new.node, outcome));
@@ -188,20 +201,21 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         Ok(())
     }
 
-    /// Of what this side told, this is agreed on; or nothing (`None`), since the other side has no such directory.
-    pub(super) fn agree_dir_times(
-        &mut self,
-        times: &[(NodeId, Option<Time>)],
-        now: Millis,
-    ) -> Result<(), ReplicaError> {
-        for (node, time) in times {
-            let tries = self.dir_times.told.remove(node).unwrap_or_default();
-            let Some(path) = self.replica.agree_dir_time(*node, *time)? else { continue };
-            match time {
+    /// Hears what becomes of what this side told.
+    pub(super) fn agree_dir_times(&mut self, words: &[(NodeId, DirTimeWord)], now: Millis) -> Result<(), ReplicaError> {
+        for (node, word) in words {
+            let told = self.dir_times.told.remove(node);
+            match word {
+                DirTimeWord::Agreed(time) => self.replica.agree_dir_time(*node, *time)?,
+                DirTimeWord::Gone | DirTimeWord::Left => {}
+            }
+            let Some((path, tries)) = told else { continue };
+            match word {
                 // What users did since is told next.
-                Some(_) => self.dir_times.note(path, now, 0),
+                DirTimeWord::Agreed(_) => self.dir_times.note(path, now, 0),
                 // It may be on its way there, or gone here soon.
-                None => self.dir_times.note(path, now + AGAIN, tries + 1),
+                DirTimeWord::Gone => self.dir_times.note(path, now + AGAIN, tries + 1),
+                DirTimeWord::Left => {}
             }
         }
         self.dir_times.unsaved.get_or_insert(now);

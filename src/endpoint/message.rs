@@ -10,8 +10,9 @@ mod weight;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    AncestorRow, Apply, Change, Content, Data, DirTime, DirTimeSet, Distrust, Generation, NewDirTime, NodeId, Outcome,
-    OwnerNumber, Principal, Problem, Record, RelPath, Remains, Seq, Side, Sums, Time, Tunnel, Way, words,
+    AncestorRow, Apply, Change, Content, Data, DirTime, DirTimeSet, DirTimeWord, Distrust, Generation, NewDirTime,
+    NodeId, Outcome, OwnerNumber, Principal, Problem, Record, RelPath, Remains, Seq, Side, Sums, Time, Tunnel, Way,
+    words,
 };
 
 /// Rows that travel in one message have so many bytes at most, or are one row, which has less than this beside the
@@ -104,8 +105,8 @@ pub enum Request {
     Holds { path: RelPath, remains: Remains },
     /// Give these directories the times that the other side's users gave them; answer with [`Reply::DirTimesSet`].
     SetDirTimes { times: Vec<NewDirTime> },
-    /// What becomes of the times that this side told: what is agreed on, or nothing.
-    DirTimesAgreed { times: Vec<(NodeId, Option<Time>)> },
+    /// What becomes of the times that this side told.
+    DirTimesAgreed { times: Vec<(NodeId, DirTimeWord)> },
     /// The question of a check, as the first message of a link that serves nothing else. See [`survey`].
     Check(survey::Ask),
 }

@@ -493,7 +493,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         self.carry_out_rest(now)?;
         self.forget_session()?;
-        self.reopen_dir_times(now)?;
+        self.dir_times.reopen(now);
         self.policy.part();
         self.replica.commit()
     }

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::sane::{self, Insane, WINDOW, Weight};
 use crate::model::{
-    AncestorRow, Apply, Content, Data, Entry, Expect, Generation, NewDirTime, NodeId, PATH_MAX, Record, RelPath, Seq,
-    Source, Step, Sums, Tunnel, Way,
+    AncestorRow, Apply, Content, Data, DirTimeWord, Entry, Expect, Generation, NewDirTime, NodeId, PATH_MAX, Record,
+    RelPath, Seq, Source, Step, Sums, Tunnel, Way,
 };
 use crate::transfer::{CHUNK, INITIAL_CREDIT, WHOLE};
 
@@ -240,7 +240,9 @@ impl Policy {
             }
             Request::DirTimesAgreed { times } => {
                 self.require(Phase::Going)?;
-                sane::dir_times(times.iter().map(|(node, time)| (*node, time.unwrap_or_default())))
+                let time =
+                    |word: &DirTimeWord| if let DirTimeWord::Agreed(time) = word { *time } else { Time::default() };
+                sane::dir_times(times.iter().map(|(node, word)| (*node, time(word))))
             }
             Request::Names { numbers } => sane::names(numbers),
             // An order of an administrator; the end; and what is answered in one word.

@@ -3,13 +3,13 @@
 //! A time waits for nothing: psync's own work in a directory leaves its time as it was, so it makes no difference whether what
 //! lies in it comes before or after. Each side tells a directory once, and not again before it has heard what becomes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::endpoint::message::Request;
 use crate::model::sane::{self, Insane};
-use crate::model::{DIR_TIMES_MAX, DirTime, DirTimeSet, Generation, NewDirTime, NodeId, Side, Time};
+use crate::model::{DIR_TIMES_MAX, DirTime, DirTimeSet, DirTimeWord, Generation, NewDirTime, NodeId, Side, Time};
 
-use super::{Engine, index};
+use super::{Engine, Phase, index};
 
 /// Directories that a side has told at a time, at most: four messages, and as many again that crossed with an answer.
 const TOLD_MAX: usize = 8 * DIR_TIMES_MAX;
@@ -30,12 +30,17 @@ pub(super) struct DirTimes {
     told: [usize; 2],
     /// What is to be said to each side, once an input is dealt with.
     orders: [Vec<NewDirTime>; 2],
-    words: [Vec<(NodeId, Option<Time>)>; 2],
+    words: [Vec<(NodeId, DirTimeWord)>; 2],
 }
 
 impl DirTimes {
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// Whether nobody waits for a word about this directory.
+    fn is_settled(&self, node: NodeId) -> bool {
+        self.open.get(&node).is_none_or(|open| open.told == [None, None])
     }
 
     /// A side told a directory's time.
@@ -46,9 +51,9 @@ impl DirTimes {
     }
 
     /// What a side told is dealt with: it hears this.
-    fn answer(&mut self, side: Side, node: NodeId, agreed: Option<Time>) {
+    fn answer(&mut self, side: Side, node: NodeId, word: DirTimeWord) {
         if self.forget(side, node) {
-            self.words[index(side)].push((node, agreed));
+            self.words[index(side)].push((node, word));
         }
     }
 
@@ -68,7 +73,7 @@ impl DirTimes {
                 return;
             }
             [Some(left), Some(right)] if left == right => {
-                Side::BOTH.into_iter().for_each(|side| self.answer(side, node, Some(left)));
+                Side::BOTH.into_iter().for_each(|side| self.answer(side, node, DirTimeWord::Agreed(left)));
                 self.open.remove(&node);
                 return;
             }
@@ -84,31 +89,32 @@ impl DirTimes {
     /// What the side that was asked has done.
     fn set(&mut self, side: Side, node: NodeId, outcome: DirTimeSet) {
         let Some(open) = self.open.get_mut(&node) else { return };
-        let Some((_, time)) = open.asked.take() else { return };
+        let Some((_, time)) = open.asked.take_if(|(asked, _)| *asked == side) else { return };
         match outcome {
             DirTimeSet::Done => {
                 self.forget(side, node);
-                self.answer(side.other(), node, Some(time));
+                self.answer(side.other(), node, DirTimeWord::Agreed(time));
             }
             DirTimeSet::Gone => {
                 self.forget(side, node);
-                self.answer(side.other(), node, None);
+                self.answer(side.other(), node, DirTimeWord::Gone);
             }
             DirTimeSet::Differs(now) => self.tell(side, node, now),
         }
-        self.decide(node);
     }
 }
 
 impl Engine {
     /// Users of a side gave directories other times.
     pub(super) fn hear_dir_times(&mut self, side: Side, times: &[DirTime]) {
+        if self.phase != Phase::Running {
+            return;
+        }
         let skipped = self.settings.skip_initial && self.sides.iter().any(|side| side.cursor.is_some());
         for DirTime { node, time } in times {
             self.dir_times.tell(side, *node, *time);
-            match skipped {
-                true => self.dir_times.answer(side, *node, None),
-                false => {}
+            if skipped {
+                self.dir_times.answer(side, *node, DirTimeWord::Left);
             }
             if !self.paused {
                 self.dir_times.decide(*node);
@@ -119,7 +125,13 @@ impl Engine {
 
     /// What a side did with the times of the other one.
     pub(super) fn dir_times_set(&mut self, side: Side, outcomes: &[(NodeId, DirTimeSet)]) {
-        outcomes.iter().for_each(|(node, outcome)| self.dir_times.set(side, *node, *outcome));
+        for (node, outcome) in outcomes {
+            self.dir_times.set(side, *node, *outcome);
+            // One that nobody waits for any more goes; the others wait while nothing is to be done.
+            if !self.paused || self.dir_times.is_settled(*node) {
+                self.dir_times.decide(*node);
+            }
+        }
     }
 
     /// What waited while nothing was to be done goes on.
@@ -156,6 +168,10 @@ impl Engine {
     pub(super) fn may_have_set(&self, side: Side, outcomes: &[(NodeId, DirTimeSet)]) -> Result<(), Insane> {
         let time = |outcome: &DirTimeSet| if let DirTimeSet::Differs(time) = outcome { *time } else { Time::default() };
         sane::dir_times(outcomes.iter().map(|(node, outcome)| (*node, time(outcome))))?;
+        let nodes: BTreeSet<NodeId> = outcomes.iter().map(|(node, _)| *node).collect();
+        if nodes.len() < outcomes.len() {
+            return Err("a directory's time twice");
+        }
         let asked = |node| self.dir_times.open.get(node).and_then(|open| open.asked).is_some_and(|(of, _)| of == side);
         match outcomes.iter().all(|(node, _)| asked(node)) {
             true => Ok(()),
@@ -180,8 +196,9 @@ mod tests {
                 let told = told.map_or(String::new(), |told| format!(" for {}", told.secs));
                 words.push(format!("{} {node}: set {}{told}", side.word(), time.secs));
             }
-            for (node, agreed) in std::mem::take(&mut times.words[index(side)]) {
-                let agreed = agreed.map_or("nothing".to_owned(), |time| time.secs.to_string());
+            for (node, word) in std::mem::take(&mut times.words[index(side)]) {
+                let agreed =
+                    if let DirTimeWord::Agreed(time) = word { time.secs.to_string() } else { "nothing".to_owned() };
                 words.push(format!("{} {node}: {agreed}", side.word()));
             }
         }
@@ -197,6 +214,7 @@ mod tests {
 
     fn answered(times: &mut DirTimes, side: Side, outcome: DirTimeSet) -> String {
         times.set(side, 20, outcome);
+        times.decide(20);
         said(times)
     }
 

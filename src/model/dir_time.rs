@@ -27,6 +27,17 @@ pub struct NewDirTime {
     pub told: Option<Time>,
 }
 
+/// What becomes of a time that a side told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DirTimeWord {
+    /// Both sides have it from now on.
+    Agreed(Time),
+    /// The other side has no such directory now.
+    Gone,
+    /// Both sides keep what they have.
+    Left,
+}
+
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirTimeSet {

@@ -18,7 +18,7 @@ pub mod words;
 
 pub use action::{Apply, Data, Displaced, Expect, Kept, Outcome, Record, Source, Step, Sums, Tunnel, Way};
 pub use change::{AncestorRow, Change, Known, Like, Moved};
-pub use dir_time::{DIR_TIMES_MAX, DirTime, DirTimeSet, NewDirTime};
+pub use dir_time::{DIR_TIMES_MAX, DirTime, DirTimeSet, DirTimeWord, NewDirTime};
 pub use distrust::{Distrust, Remains};
 pub use entry::{Attrs, Content, Entry, Hash, Kind, OwnerNumber, Principal, Sameness, Time, Xattrs};
 pub use hasher::Hasher;

@@ -172,6 +172,8 @@ pub enum IntentStep {
     Pieces { from: RelPath, object: (u64, Time), made: (u64, Time) },
     /// As `Move`, of one that goes with this narrower mode.
     ClosedMove { from: RelPath, object: (u64, Time), mode: u32 },
+    /// What went wrong is over and told. An object of users' lies in the stage: that goes to the trash, and nothing else is done.
+    Stranded,
 }
 
 /// What is about to happen to one path, on disk before it happens.

@@ -102,8 +102,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Changes the names of the batch that is prepared. What of the batch before it was to be told has been: nobody shall
     /// see more of psync's work than the brain knows of.
     pub fn place_prepared(&mut self) -> Result<(), ReplicaError> {
+        let placed = self.place_all();
+        // Whatever came of it.
+        let given = self.give_times_back();
+        placed.and(given)
+    }
+
+    fn place_all(&mut self) -> Result<(), ReplicaError> {
         for job in std::mem::take(&mut self.placed.prepared) {
-            let (generation, path) = (job.generation, job.apply.path.clone());
+            let (generation, node, path) = (job.generation, job.apply.node, job.apply.path.clone());
             let not_set = job.staged.as_ref().map(|staged| staged.not_set.clone()).unwrap_or_default();
             let mut stranded = false;
             let placed = match self.place(job) {
@@ -119,16 +126,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.notes.extend(lines);
             }
             let one = self.finish_placed(generation, &path, placed)?;
-            if !stranded {
-                self.placed.unsettled.push(generation);
+            match stranded {
+                true => self.hold_stranded(generation, node, &path)?,
+                false => self.placed.unsettled.push(generation),
             }
             self.placed.finished.push(one);
         }
-        self.give_times_back()
+        Ok(())
     }
 
     /// Whether something that an action took out of its name could go neither to where it is kept nor back, and lies in the
-    /// stage. Its intent stays open then: what no intent speaks of is thrown away by the next opening.
+    /// stage. What no intent speaks of is thrown away there by the next opening.
     fn is_stranded(&self, generation: Generation) -> bool {
         let listed = self.disk.own(Own::Stage).and_then(|stage| self.disk.list(&stage));
         // What cannot be listed may hold it.
@@ -137,6 +145,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 generation_of(name).is_some_and(|(of, _)| of == generation) && !self.placed.unplaced.contains(name)
             })
         })
+    }
+
+    /// Keeps an intent for what lies in the stage, which says nothing of rows: those go on. Its number is not given again.
+    fn hold_stranded(&mut self, generation: Generation, node: NodeId, path: &RelPath) -> Result<(), ReplicaError> {
+        self.identity.generation = self.identity.generation.max(generation);
+        let stage = self.stage_name(generation)?;
+        let step = IntentStep::Stranded;
+        self.archive.intend(&Intent { generation, node, path: path.clone(), parent: None, stage, step })?;
+        self.notes
+            .push(format!("{path}: what lay there could not be moved to the trash yet: the next start does that"));
+        Ok(())
     }
 
     /// Throws away what is prepared and not placed: the intents that stay are settled by the next opening.

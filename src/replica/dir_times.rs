@@ -52,6 +52,9 @@ impl<Dir> Default for DirTimes<Dir> {
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Changes names in these directories of users', which keep the times that users gave them.
     pub(super) fn keeping<T>(&self, dirs: &[&D::Dir], change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if self.dir_times.kept.borrow().len() + dirs.len() > KEPT_MAX {
+            self.give_back_kept();
+        }
         let objects: Vec<_> = dirs.iter().map(|dir| self.keep_time(dir)).collect();
         let changed = change();
         for (dir, object) in dirs.iter().zip(objects) {
@@ -69,9 +72,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     fn keep_time(&self, dir: &D::Dir) -> Option<(u64, Time)> {
         let stat = self.disk.stat_dir(dir).ok()?;
         let object = (stat.ino, stat.btime);
-        if self.dir_times.kept.borrow().len() >= KEPT_MAX {
-            self.give_back_kept();
-        }
         let mut kept = self.dir_times.kept.borrow_mut();
         let kept = kept.entry(object).or_insert_with(|| Kept { dir: dir.clone(), users: stat.mtime, ours: stat.mtime });
         if kept.ours != stat.mtime {
@@ -79,6 +79,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             (kept.users, kept.ours) = (stat.mtime, stat.mtime);
         }
         Some(object)
+    }
+
+    /// A directory that psync makes in the place of another one gets that one's time.
+    pub(super) fn pass_dir_time(&self, from: &D::Dir, to: &D::Dir) {
+        let (Ok(from), Ok(stat)) = (self.disk.stat_dir(from), self.disk.stat_dir(to)) else { return };
+        let mut kept = self.dir_times.kept.borrow_mut();
+        let users = kept.get(&(from.ino, from.btime)).filter(|kept| kept.ours == from.mtime);
+        let users = users.map_or(from.mtime, |kept| kept.users);
+        kept.insert((stat.ino, stat.btime), Kept { dir: to.clone(), users, ours: stat.mtime });
     }
 
     /// Sets back what can be.
@@ -94,13 +103,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
     }
 
+    /// The archive can be used no more: directories get their times, and are held open no more.
+    pub(crate) fn release_dirs(&mut self) {
+        self.give_back_kept();
+        self.dir_times.forbidden.get_mut().clear();
+    }
+
     /// psync's work is done for now: directories have the times again that users gave them. Where this process may set none,
     /// the time that they have is no user's, and counts as agreed on.
     pub(crate) fn give_times_back(&mut self) -> Result<(), ReplicaError> {
         self.give_back_kept();
         for ((ino, btime), time) in std::mem::take(self.dir_times.forbidden.get_mut()) {
             for row in self.archive.by_object(ino, btime)? {
-                self.archive.set_dir_time(row.node, Some(time))?;
+                self.hold_dir_time(row.node, time)?;
             }
         }
         Ok(())
@@ -233,14 +248,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(DirTimeSet::Done)
     }
 
-    /// Both sides agreed on this time, which this one told. The path of the directory, for another look at it.
-    pub(crate) fn agree_dir_time(&mut self, node: NodeId, time: Option<Time>) -> Result<Option<RelPath>, ReplicaError> {
-        if let Some(time) = time
-            && self.archive.node(node)?.is_some_and(|row| row.entry.kind() == Kind::Dir)
-        {
-            self.hold_dir_time(node, time)?;
+    /// Both sides agreed on this time, which this one told.
+    pub(crate) fn agree_dir_time(&mut self, node: NodeId, time: Time) -> Result<(), ReplicaError> {
+        match self.archive.node(node)?.is_some_and(|row| row.entry.kind() == Kind::Dir) {
+            true => self.hold_dir_time(node, time),
+            false => Ok(()),
         }
-        Ok(self.path_of(node)?)
     }
 }
 

@@ -90,7 +90,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Before a commit: if all is compared and nothing is open, nothing of what the power took is left to be found.
     pub(super) fn prove(&mut self) -> Result<(), ReplicaError> {
-        let settled = self.compared && self.reported.is_empty();
+        // Nor of the times of directories, which show nothing.
+        let settled = self.compared && self.reported.is_empty() && !self.doubts_dir_times();
         if self.rebooted && (self.identity.peer == [0; 16] || settled && !self.is_any_uncompared()?) {
             self.rebooted = false;
             self.learned.clear();

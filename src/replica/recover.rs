@@ -56,6 +56,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     recovered.and_then(|()| self.reopen_after_crash(from, *object, intent.node, *mode))
                 }
                 IntentStep::Remove { object } => self.recover_remove(intent, *object),
+                // What it is about is among what is left in the stage.
+                IntentStep::Stranded => Ok(()),
                 IntentStep::Pieces { from, object, made } => {
                     match self.recover_pieces(&scene.strays, intent, from, *object, *made) {
                         // What cannot go on stays where it lies, whole, and is found there.
@@ -75,9 +77,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             settled?;
             self.identity.generation = self.identity.generation.max(intent.generation);
         }
-        self.clear_stage(&intents, &scene.unplaced)?;
+        let held = self.clear_stage(&intents, &scene.unplaced)?;
         self.give_times_back()?;
-        for intent in &intents {
+        for intent in intents.iter().filter(|intent| !held.contains(&intent.generation)) {
             self.archive.settle(intent.generation)?;
         }
         if !intents.is_empty() {
@@ -191,14 +193,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let Some((parent, name)) = self.place_meant(intent)? else { return Ok(()) };
         let signature = Some(placed_as(staged, entry, achieved.as_ref()));
         let (node, generation, entry) = (intent.node, intent.generation, entry.clone());
-        if self.archive.node(node)?.is_some_and(|row| row.generation > generation) {
-            // It stayed open for what lay in the stage, and others came after it.
-            return Ok(());
-        }
         let since = if node == generation { self.came() } else { self.since_of(node)? };
         self.put_row(&mut Row { node, parent, name, generation, entry, achieved, signature, since })?;
         if let Some(stat) = self.object_at(&intent.path).filter(|stat| (stat.ino, stat.btime) == staged) {
-            self.made_dir(node, node == generation, &intent.path, &stat)?;
+            // What was done in it since shows in its time.
+            let untouched = stat.mtime.secs.saturating_sub(stat.btime.secs) <= 1;
+            self.made_dir(node, node == generation && untouched, &intent.path, &stat)?;
         }
         self.sync_parent(&intent.path)
     }
@@ -431,7 +431,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(())
     }
 
-    fn clear_stage(&mut self, intents: &[Intent], unplaced: &[Name]) -> Result<(), ReplicaError> {
+    /// Empties the stage. The answer is the intents that stay open: what they guard could not go to the trash this time either.
+    fn clear_stage(&mut self, intents: &[Intent], unplaced: &[Name]) -> Result<BTreeSet<Generation>, ReplicaError> {
+        let mut held = BTreeSet::new();
         let stage = self.disk.own(Own::Stage).at(&RelPath::root(), "open the stage")?;
         for (name, _) in self.disk.list(&stage).at(&RelPath::root(), "list the stage")? {
             if unplaced.contains(&name) {
@@ -441,6 +443,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             match intents.iter().find(|intent| Some(intent.generation) == generation) {
                 // Directories made for such a move, which had no name yet.
                 Some(Intent { step: IntentStep::Pieces { .. }, .. }) => self.unstage(&name),
+                Some(intent @ Intent { step: IntentStep::Stranded, .. }) => {
+                    match self.move_to_trash(&name, &intent.path, intent.generation, "found after a crash") {
+                        Err(ReplicaError::Path { .. }) => _ = held.insert(intent.generation),
+                        moved => _ = moved?,
+                    }
+                }
                 Some(intent) => {
                     self.move_to_trash(&name, &intent.path, intent.generation, "found after a crash")?;
                 }
@@ -449,7 +457,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 None => self.unstage(&name),
             }
         }
-        self.clear_partials(&[])
+        self.clear_partials(&[])?;
+        Ok(held)
     }
 }
 

@@ -599,6 +599,7 @@ impl Archive for SqliteArchive {
             IntentStep::Remove { .. } => "remove",
             IntentStep::Attributes { .. } => "attributes",
             IntentStep::Pieces { .. } => "pieces",
+            IntentStep::Stranded => "stranded",
         };
         self.change("intend", |connection, _| {
             let (generation, node, parent, step) = (int(*generation), int(*node), parent.map(int), blob(step)?);

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use psync::endpoint::message::survey::{Answer, Ask, Examination, Item};
 use psync::endpoint::message::{Hello, Reply, Request, Start};
 use psync::model::{
-    AncestorRow, Apply, Attrs, Change, Content, Data, DirTime, DirTimeSet, Displaced, Distrust, Entry, Expect, Hash,
-    Kept, Kind, Known, Like, Moved, Name, NewDirTime, Outcome, OwnerNumber, Principal, Problem, ProblemKind, Record,
-    RelPath, Remains, Side, Source, Step, Sums, Time, Tunnel, Way, Xattrs,
+    AncestorRow, Apply, Attrs, Change, Content, Data, DirTime, DirTimeSet, DirTimeWord, Displaced, Distrust, Entry,
+    Expect, Hash, Kept, Kind, Known, Like, Moved, Name, NewDirTime, Outcome, OwnerNumber, Principal, Problem,
+    ProblemKind, Record, RelPath, Remains, Side, Source, Step, Sums, Time, Tunnel, Way, Xattrs,
 };
 use psync::replica::findings::Finding;
 use psync::replica::metadata::{ACL_ACCESS, ACL_DEFAULT, CAPABILITY, NTACL};
@@ -522,6 +522,14 @@ kinds! {
 }
 
 kinds! {
+    time_words, time_word: DirTimeWord, m {
+        DirTimeWord::Agreed(_) => DirTimeWord::Agreed(m.time()),
+        DirTimeWord::Gone => { let _ = &m; DirTimeWord::Gone },
+        DirTimeWord::Left => DirTimeWord::Left,
+    }
+}
+
+kinds! {
     times_set, time_set: DirTimeSet, m {
         DirTimeSet::Done => { let _ = &m; DirTimeSet::Done },
         DirTimeSet::Differs(_) => DirTimeSet::Differs(m.time()),
@@ -595,7 +603,7 @@ kinds! {
             times: m.few(|m| NewDirTime { node: m.u64(), time: m.time(), told: m.some(Maker::time) }),
         },
         Request::DirTimesAgreed { .. } => {
-            Request::DirTimesAgreed { times: m.few(|m| (m.u64(), m.some(Maker::time))) }
+            Request::DirTimesAgreed { times: m.few(|m| (m.u64(), time_word(m))) }
         },
         Request::Names { .. } => Request::Names { numbers: m.few(Maker::owner) },
         Request::Settled => Request::Settled,
@@ -681,6 +689,7 @@ mod tests {
                 answers(maker).len(),
                 distrusts(maker).len(),
                 times_set(maker).len(),
+                time_words(maker).len(),
             ];
             assert!(parts.iter().all(|kinds| *kinds >= 2), "{parts:?}");
             for request in requests(maker) {

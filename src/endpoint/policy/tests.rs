@@ -256,7 +256,7 @@ fn each_request_that_cannot_be_is_refused() {
 fn before_the_sides_have_met_nothing_is_done() {
     let asks: [fn() -> Request; 15] = [
         || new_time(20, 1, 0),
-        || Request::DirTimesAgreed { times: vec![(20, None)] },
+        || Request::DirTimesAgreed { times: vec![(20, DirTimeWord::Gone)] },
         || apply(1001, |_| {}),
         || record(1001, |_| {}),
         || supply(1001, 1, Way::Stream),
@@ -301,14 +301,17 @@ fn new_time(node: u64, count: usize, nanos: u32) -> Request {
 fn times_of_directories_are_sane() {
     let mut policy = going();
     policy.admit(new_time(20, 256, 5), &OWN).expect("let in");
-    policy.admit(Request::DirTimesAgreed { times: vec![(20, None); 256] }, &OWN).expect("let in");
-    let nanos = Some(Time { secs: 5, nanos: 1_000_000_000 });
+    policy.admit(Request::DirTimesAgreed { times: vec![(20, DirTimeWord::Left); 256] }, &OWN).expect("let in");
+    let nanos = DirTimeWord::Agreed(Time { secs: 5, nanos: 1_000_000_000 });
     for (request, why) in [
         (new_time(20, 257, 0), "more directories' times than one message has"),
         (new_time(1, 1, 0), "a node that nobody gave"),
         (new_time(20, 1, 1_000_000_000), "nanoseconds"),
-        (Request::DirTimesAgreed { times: vec![(20, None); 257] }, "more directories' times than one message has"),
-        (Request::DirTimesAgreed { times: vec![(1, None)] }, "a node that nobody gave"),
+        (
+            Request::DirTimesAgreed { times: vec![(20, DirTimeWord::Left); 257] },
+            "more directories' times than one message has",
+        ),
+        (Request::DirTimesAgreed { times: vec![(1, DirTimeWord::Gone)] }, "a node that nobody gave"),
         (Request::DirTimesAgreed { times: vec![(20, nanos)] }, "nanoseconds"),
     ] {
         let reason = refused(going(), vec![request]);

@@ -186,6 +186,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<(), ReplicaError> {
         let out = self.disk.open_child(old.0, old.1, from).at(from, "open the directory")?;
         let into = self.disk.open_child(new.0, new.1, to).at(to, "open the directory")?;
+        self.pass_dir_time(&out, &into);
         let mut gone = false;
         for _ in 0..ROUNDS {
             self.empty_into(generation, (from, &out), (to, &into), node)?;

@@ -83,7 +83,7 @@ CREATE TABLE intents (
     path BLOB NOT NULL,
     parent INTEGER,                 -- NULL: the directory that the path leads to
     stage BLOB NOT NULL,
-    what TEXT NOT NULL,             -- place, move, remove, attributes, pieces: for people
+    what TEXT NOT NULL,             -- place, move, remove, attributes, pieces, stranded: for people
     step BLOB NOT NULL
 );
 
