@@ -56,8 +56,8 @@ impl DirTimes {
                     self.note(above, now + SETTLE, 0);
                 }
             }
-            Hint::Attributes => self.note(path.clone(), now + SETTLE, 0),
-            Hint::Written | Hint::Closed => {}
+            // Whoever looks at the directory for that compares its time too.
+            Hint::Attributes | Hint::Written | Hint::Closed => {}
         }
     }
 
@@ -96,6 +96,13 @@ impl DirTimes {
             due.push((path, tries));
         }
         due
+    }
+
+    /// The brain has answered: what users did there since is looked at now.
+    fn hasten(&mut self, path: RelPath, now: Millis) {
+        if self.due.contains_key(&path) {
+            self.note(path, now, 0);
+        }
     }
 
     /// Forgets what is to be looked at.
@@ -187,8 +194,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     /// Gives directories the times that the other side's users gave them.
     pub(super) fn set_dir_times(&mut self, times: &[NewDirTime]) -> Result<(), ReplicaError> {
+        let mut last = None;
         for new in times {
-            let outcome = self.replica.set_dir_time(new)?;
+            let outcome = self.replica.set_dir_time(new, &mut last)?;
             match outcome {
                 DirTimeSet::Differs(_) => {
                     let path = self.replica.path_of(new.node)?.unwrap_or_else(RelPath::root);
@@ -211,8 +219,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             let Some((path, tries)) = told else { continue };
             match word {
-                // What users did since is told next.
-                DirTimeWord::Agreed(_) => self.dir_times.note(path, now, 0),
+                DirTimeWord::Agreed(_) => self.dir_times.hasten(path, now),
                 // It may be on its way there, or gone here soon.
                 DirTimeWord::Gone => self.dir_times.note(path, now + AGAIN, tries + 1),
                 DirTimeWord::Left => {}
@@ -236,8 +243,8 @@ mod tests {
         let mut times = DirTimes::default();
         times.event(&path("d/x"), Hint::Appeared, 1000);
         times.event(&path("d/y"), Hint::Vanished, 1050);
-        times.event(&path("e"), Hint::Attributes, 1070);
-        for hint in [Hint::Written, Hint::Closed] {
+        times.event(&path("e/z"), Hint::Appeared, 1070);
+        for hint in [Hint::Written, Hint::Closed, Hint::Attributes] {
             times.event(&path("f/x"), hint, 1000);
         }
         // What lies in the root itself changes the root, which has no row.

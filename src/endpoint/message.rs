@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     AncestorRow, Apply, Change, Content, Data, DirTime, DirTimeSet, DirTimeWord, Distrust, Generation, NewDirTime,
-    NodeId, Outcome, OwnerNumber, Principal, Problem, Record, RelPath, Remains, Seq, Side, Sums, Time, Tunnel, Way,
-    words,
+    NodeId, Outcome, OwnerNumber, Principal, Problem, Record, RelPath, Remains, Seq, Side, Sums, Tunnel, Way, words,
 };
 
 /// Rows that travel in one message have so many bytes at most, or are one row, which has less than this beside the

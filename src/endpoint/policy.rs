@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::sane::{self, Insane, WINDOW, Weight};
 use crate::model::{
     AncestorRow, Apply, Content, Data, DirTimeWord, Entry, Expect, Generation, NewDirTime, NodeId, PATH_MAX, Record,
-    RelPath, Seq, Source, Step, Sums, Tunnel, Way,
+    RelPath, Seq, Source, Step, Sums, Time, Tunnel, Way,
 };
 use crate::transfer::{CHUNK, INITIAL_CREDIT, WHOLE};
 

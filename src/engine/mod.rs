@@ -215,8 +215,7 @@ pub struct Engine {
     paused: bool,
     /// A full scan is to come, with checksums or without.
     scan_wanted: Option<bool>,
-    /// The number of the question whether anything is left to look at, and which side said no.
-    settling: Option<(u64, [bool; 2])>,
+    settling: Option<round::Settling>,
     round: Round,
     dir_times: dir_times::DirTimes,
     pings: u64,
@@ -435,10 +434,8 @@ impl Engine {
             Reply::Lost { scope, reason } => self.tell(News::Lost { side, scope, reason }),
             Reply::HasRoom => self.has_room(side, now),
             Reply::Pong { number } => {
-                if let Some((asked, answered)) = &mut self.settling
-                    && *asked == number
-                {
-                    answered[index(side)] = true;
+                if let Some(asked) = self.settling.as_mut().filter(|asked| asked.number == number) {
+                    asked.answered[index(side)] = true;
                 }
                 self.side_settled(side, number);
                 self.answer_round(side, number);

@@ -20,6 +20,16 @@ const REST: Millis = 10_000;
 /// Paths whose tries are counted. Of more the end of the round alone is the bound.
 const COUNTED: usize = 50_000;
 
+/// The question whether anything is left to look at.
+#[derive(Debug)]
+pub(super) struct Settling {
+    pub number: u64,
+    /// Which side said no.
+    pub answered: [bool; 2],
+    /// Something came up since: the answer counts for nothing.
+    pub void: bool,
+}
+
 /// How far a round is.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -176,13 +186,17 @@ impl Engine {
             && self.sides.iter().all(|s| s.cursor.is_none() && s.asked.is_empty())
             && self.sides.iter().all(|s| s.pending.values().all(|pending| self.is_stuck(&pending.change)));
         if !quiet || self.in_sync || self.paused || self.scan_wanted.is_some() {
-            self.settling = None;
+            if let Some(asked) = &mut self.settling {
+                asked.void = true;
+            }
             return;
         }
-        // Nothing is known to be left; the sides may still have something to look at.
-        let Some((_, answered)) = self.settling else {
+        // Nothing is known to be left; the sides may still have something to look at. One question at a time: a side keeps the last
+        // ones only, and one that is asked again and again would never answer what somebody else waits for.
+        let asked = self.settling.as_ref().filter(|asked| !(asked.void && asked.answered == [true; 2]));
+        let Some(answered) = asked.map(|asked| asked.answered) else {
             let number = self.ping_both();
-            self.settling = Some((number, [false; 2]));
+            self.settling = Some(Settling { number, answered: [false; 2], void: false });
             return;
         };
         if answered == [true; 2] {

@@ -20,6 +20,9 @@ use super::examine::above_is_gone;
 /// Directories that are kept open until they get their times back: with more of them those that wait get theirs.
 const KEPT_MAX: usize = 512;
 
+/// A directory with its node and its path.
+pub(crate) type LastDir<Dir> = Option<(NodeId, RelPath, Dir)>;
+
 /// A directory in which psync is at work.
 #[derive(Debug)]
 struct Kept<Dir> {
@@ -212,14 +215,40 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok((self.agreed_dir_time(node)? != Some(stat.mtime)).then_some(DirTime { node, time: stat.mtime }))
     }
 
-    /// Gives a directory the other side's time, if it has what this side told or both agreed on.
-    pub(crate) fn set_dir_time(&mut self, new: &NewDirTime) -> Result<DirTimeSet, ReplicaError> {
-        let Some(path) = self.path_of(new.node)? else { return Ok(DirTimeSet::Gone) };
-        let known = match self.known_dir(&path) {
-            Err(ReplicaError::Path { .. }) => None,
-            known => known?.filter(|(node, ..)| *node == new.node),
+    /// The directory of a node, open, and where it lies. Those of one message lie in each other often enough: `last` is the one
+    /// before it, so that a deep tree is not entered from its root for each of its levels.
+    fn dir_of_node(&self, node: NodeId, last: &mut LastDir<D::Dir>) -> Result<Option<(RelPath, D::Dir)>, ReplicaError> {
+        let Some(row) = self.archive.node(node)?.filter(|row| row.entry.kind() == Kind::Dir) else { return Ok(None) };
+        let inner = match last.take().filter(|(above, ..)| *above == row.parent && !self.moved.contains_key(&node)) {
+            Some((_, path, dir)) => path.join(&row.name).ok().and_then(|path| {
+                let dir = self.disk.open_child(&dir, &row.name, &path).ok()?;
+                Some((path, dir))
+            }),
+            None => self.path_of(node)?.and_then(|path| {
+                let dir = self.disk.open_dir(&path).ok()?;
+                Some((path, dir))
+            }),
         };
-        let Some((node, dir, stat)) = known else { return Ok(DirTimeSet::Gone) };
+        if let Some((path, dir)) = &inner {
+            *last = Some((node, path.clone(), dir.clone()));
+        }
+        Ok(inner)
+    }
+
+    /// Gives a directory the other side's time, if it has what this side told or both agreed on. `last`: see
+    /// [`Replica::dir_of_node`].
+    pub(crate) fn set_dir_time(
+        &mut self,
+        new: &NewDirTime,
+        last: &mut LastDir<D::Dir>,
+    ) -> Result<DirTimeSet, ReplicaError> {
+        let node = new.node;
+        let Some((path, dir)) = self.dir_of_node(node, last)? else { return Ok(DirTimeSet::Gone) };
+        let Ok(stat) = self.disk.stat_dir(&dir) else { return Ok(DirTimeSet::Gone) };
+        let signature = self.archive.node(node)?.and_then(|row| row.signature);
+        if stat.foreign || !signature.is_some_and(|signature| signature.same_object(&stat)) {
+            return Ok(DirTimeSet::Gone);
+        }
         let known = match new.told {
             Some(told) => Some(told),
             None => self.agreed_dir_time(node)?,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
 use crate::model::rights::Rights;
-use crate::model::{Attrs, Content, Entry, Kind, Name, NodeId, ROOT_NODE, RelPath, Sameness, Time, merge};
+use crate::model::{Attrs, Content, Entry, Generation, Kind, Name, NodeId, ROOT_NODE, RelPath, Sameness, Time, merge};
 
 use super::Replica;
 use super::archive::{Archive, Intent, IntentStep, Row, Signature, TrashItem};
