@@ -222,7 +222,7 @@ mod tests {
     use crate::endpoint::message::{Hello, Reply};
     use crate::engine::guard::Limit;
     use crate::engine::{Effect, Input, Settings};
-    use crate::model::{Apply, Attrs, Content, Displaced, Hash, Principal, Step, Time};
+    use crate::model::{Apply, Attrs, Content, Displaced, Hash, Outcome, Principal, Step, Time};
 
     fn path() -> RelPath {
         RelPath::new(b"letter").unwrap()
@@ -344,6 +344,32 @@ mod tests {
                 then.iter().any(|effect| matches!(effect, Effect::Tell(News::Note { .. } | News::Conflict { .. })));
             assert!(told, "nothing was told: {then:?}");
         }
+    }
+
+    #[test]
+    fn the_end_of_an_action_settles_no_doubt_of_a_later_report() {
+        let mut engine = session();
+        let first = found(&mut engine, None, Some(file(b"newer", 200)));
+        let generation = first.iter().find_map(|effect| match effect {
+            Effect::Send(Side::Left, Request::Apply { generation, .. }) => Some(*generation),
+            _ => None,
+        });
+        let generation = generation.expect("an edit is carried over");
+        // What the power left is told while the edit is under way.
+        let agreed = Known { node: 19, generation, entry: file(b"newer", 200) };
+        let later = Change { seq: 8, parent: Some(1), after: Some(file(b"", 300)), ..as_changed(&path(), &agreed) };
+        let doubt = Reply::Distrust { path: path(), seq: 8, why: Distrust::Older };
+        let mut then = Vec::new();
+        let done = Reply::Result { generation, outcome: Outcome::Done { entry: Some(agreed.entry.clone()) } };
+        for (side, reply) in [
+            (Side::Right, doubt),
+            (Side::Right, Reply::Report(later)),
+            (Side::Left, done),
+            (Side::Right, Reply::Recorded { generation }),
+        ] {
+            then.extend(engine.handle(Input::Reply(side, reply), 0));
+        }
+        assert_eq!(placed(&then), [(Side::Right, false)], "{then:?}");
     }
 
     #[test]
