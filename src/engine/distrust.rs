@@ -358,6 +358,33 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_an_action_settles_no_doubt_of_a_later_report() {
+        let mut engine = session();
+        let first = found(&mut engine, None, Some(file(b"newer", 200)));
+        let generation = first.iter().find_map(|effect| match effect {
+            Effect::Send(Side::Left, Request::Apply { generation, .. }) => Some(*generation),
+            _ => None,
+        });
+        let generation = generation.expect("an edit is carried over");
+        // What the power left is told while the edit is under way.
+        let agreed = Known { node: 19, generation, entry: file(b"newer", 200) };
+        let later = Change { seq: 8, parent: Some(1), after: Some(file(b"", 300)), ..as_changed(&path(), &agreed) };
+        let doubt = Reply::Distrust { path: path(), seq: 8, why: Distrust::Older };
+        let mut then = Vec::new();
+        let done =
+            Reply::Result { generation, outcome: Outcome::Done { entry: Some(agreed.entry.clone()), kept: None } };
+        for (side, reply) in [
+            (Side::Right, doubt),
+            (Side::Right, Reply::Report(later)),
+            (Side::Left, done),
+            (Side::Right, Reply::Recorded { generation }),
+        ] {
+            then.extend(engine.handle(Input::Reply(side, reply), 0));
+        }
+        assert_eq!(placed(&then), [(Side::Right, false)], "{then:?}");
+    }
+
+    #[test]
     fn an_answer_that_nobody_asked_for_and_words_of_an_older_report_count_nothing() {
         let mut engine = session();
         engine.handle(Input::Reply(Side::Left, Reply::Holds { path: path(), is_part: true }), 0);

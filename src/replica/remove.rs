@@ -145,7 +145,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             other => other.at(path, "move out of place")?,
         }
         let broken = lease.as_ref().is_some_and(|file| !self.disk.lease_holds(file, Lease::Read));
-        let out = self.disk.stat(&stage, &name).at(path, "stat what was removed")?;
+        let out = match self.disk.stat(&stage, &name).at(path, "stat what was removed") {
+            Ok(out) => out,
+            Err(error) => return self.not_removed((&stage, &name), place, path, stat, error),
+        };
         // An overlay copies a file of its lower layer for the rename, which gives it another birth time.
         let reborn = Stat { btime: out.btime, ..*stat };
         if broken || !same_version(&reborn, &out) {
@@ -160,6 +163,23 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.move_to_trash(&name, path, generation, "deleted")?;
         Ok(Placed::Done(None, None))
+    }
+
+    /// An error came while an object was out of its name: it gets that back. Else it would pass for gone, and whatever users
+    /// make there for the object.
+    fn not_removed(
+        &mut self,
+        object: (&D::Dir, &Name),
+        place: (&D::Dir, &Name),
+        path: &RelPath,
+        stat: &Stat,
+        error: ReplicaError,
+    ) -> Result<Placed, ReplicaError> {
+        if self.put_back(object, place, path, stat).is_ok() {
+            self.dirty.insert(path.clone());
+            self.unscanned.insert(path.clone());
+        }
+        Err(error)
     }
 
     /// Gives an object its name back; if that is taken meanwhile, a name beside it.
@@ -199,13 +219,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             other => other.at(path, "move out of place")?,
         }
-        let out = self.disk.stat(&stage, &name).at(path, "stat what was removed")?;
         // What the walk finds as known is older than the rename. Where the clock is coarse it may bear the same time.
         let mut newest = Time::default();
-        let below = match (same_version(stat, &out), force) {
-            (false, _) => Below::Survivors,
-            (true, true) => Below::Known,
-            (true, false) => self.walk_known(&inside, path, Some(node), &mut newest)?,
+        let out = self.disk.stat(&stage, &name).at(path, "stat what was removed");
+        let looked = out.and_then(|out| match (same_version(stat, &out), force) {
+            (false, _) => Ok((out, Below::Survivors)),
+            (true, true) => Ok((out, Below::Known)),
+            (true, false) => Ok((out, self.walk_known(&inside, path, Some(node), &mut newest)?)),
+        });
+        let (out, below) = match looked {
+            Ok(looked) => looked,
+            Err(error) => return self.not_removed((&stage, &name), place, path, stat, error),
         };
         if below != Below::Known {
             self.put_back((&stage, &name), place, path, &out)?;
