@@ -95,6 +95,8 @@ impl DirTimes {
             let (_, tries) = self.due.remove(&path).unwrap_or_default();
             due.push((path, tries));
         }
+        // One in the other, so that each is entered from the one before it.
+        due.sort();
         due
     }
 
@@ -151,9 +153,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         let due = self.dir_times.take_due(now);
         let more = due.len() == LOOKS;
-        let mut times = Vec::new();
+        let (mut times, mut last) = (Vec::new(), None);
         for (path, tries) in due {
-            let DirTime { node, time } = match self.replica.dir_time_to_tell(&path) {
+            let DirTime { node, time } = match self.replica.dir_time_to_tell(&path, &mut last) {
                 Ok(Some(told)) => told,
                 Ok(None) => continue,
                 Err(ReplicaError::Path { .. }) => {

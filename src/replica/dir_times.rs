@@ -172,18 +172,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         std::mem::take(&mut self.dir_times.differ)
     }
 
-    /// The directory that the archive has at this path, open, with the stat that it has.
-    fn known_dir(&self, path: &RelPath) -> Result<Option<(NodeId, D::Dir, Stat)>, ReplicaError> {
-        let Some(row) = self.row_at(path)?.filter(|row| row.entry.kind() == Kind::Dir) else { return Ok(None) };
-        let dir = match self.disk.open_dir(path) {
-            Err(error) if above_is_gone(&error) => return Ok(None),
-            dir => dir.at(path, "open the directory")?,
-        };
-        let stat = self.disk.stat_dir(&dir).at(path, "stat the directory")?;
-        let same = row.signature.is_some_and(|signature| signature.same_object(&stat));
-        Ok((same && !stat.foreign).then_some((row.node, dir, stat)))
-    }
-
     /// The time that both sides agreed on, as far as that counts.
     fn agreed_dir_time(&self, node: NodeId) -> Result<Option<Time>, ReplicaError> {
         match &self.dir_times.doubted {
@@ -209,10 +197,29 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.dir_times.doubted.is_some()
     }
 
-    /// The time that users gave the directory at this path, if it is not the agreed one.
-    pub(crate) fn dir_time_to_tell(&self, path: &RelPath) -> Result<Option<DirTime>, ReplicaError> {
-        let Some((node, _, stat)) = self.known_dir(path)? else { return Ok(None) };
-        Ok((self.agreed_dir_time(node)? != Some(stat.mtime)).then_some(DirTime { node, time: stat.mtime }))
+    /// The time that users gave the directory at this path, if it is not the agreed one. `last`: the directory that was looked
+    /// at before it, as in [`Replica::set_dir_time`].
+    pub(crate) fn dir_time_to_tell(
+        &self,
+        path: &RelPath,
+        last: &mut LastDir<D::Dir>,
+    ) -> Result<Option<DirTime>, ReplicaError> {
+        let before = last.take();
+        let Some(row) = self.row_at(path)?.filter(|row| row.entry.kind() == Kind::Dir) else { return Ok(None) };
+        let opened = match (&before, path.split()) {
+            (Some((_, above, dir)), Some((parent, name))) if *above == parent => self.disk.open_child(dir, &name, path),
+            _ => self.disk.open_dir(path),
+        };
+        let dir = match opened {
+            Err(error) if above_is_gone(&error) => return Ok(None),
+            dir => dir.at(path, "open the directory")?,
+        };
+        let stat = self.disk.stat_dir(&dir).at(path, "stat the directory")?;
+        let node = row.node;
+        *last = Some((node, path.clone(), dir));
+        let same = row.signature.is_some_and(|signature| signature.same_object(&stat)) && !stat.foreign;
+        let differs = same && self.agreed_dir_time(node)? != Some(stat.mtime);
+        Ok(differs.then_some(DirTime { node, time: stat.mtime }))
     }
 
     /// The directory of a node, open, and where it lies. Those of one message lie in each other often enough: `last` is the one
