@@ -37,6 +37,11 @@ pub trait Pair {
         true
     }
 
+    /// Whether directories have their times on both sides.
+    fn keeps_dir_times(&self) -> bool {
+        true
+    }
+
     /// Stopped by a guard, with its reason.
     fn halted(&self) -> Option<String> {
         None

@@ -92,6 +92,10 @@ impl Pair for Mirror {
         false
     }
 
+    fn keeps_dir_times(&self) -> bool {
+        false
+    }
+
     fn turn(&mut self) -> Turn {
         let [left, right] = self.stage.disks.each_ref().map(tree);
         self.stage.disks.iter().for_each(|disk| disk.state_mut().events.clear());

@@ -442,6 +442,9 @@ fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String>
             stage.disks.iter().for_each(|disk| disk.state().check_rights(ROOT));
         } else {
             stage.oracle.borrow_mut().check_quiet(&stage.world, &stage.disks);
+            if pair.keeps_dir_times() {
+                stage.oracle.borrow().check_dir_times(&stage.world, &stage.disks);
+            }
         }
         check_echo(stage, history);
         if history.profile.timed {

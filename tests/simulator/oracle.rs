@@ -221,7 +221,6 @@ impl Oracle {
         self.check_no_loss(world, disks);
         let trees = [tree(&disks[0]), tree(&disks[1])];
         self.check_equal(world, disks, &trees);
-        self.check_dir_times(world, disks, &trees);
         self.check_seen(world, disks, &trees);
         if !self.shaken {
             Side::BOTH.into_iter().for_each(|side| self.check_resurrection(world, side, &trees));
@@ -345,10 +344,11 @@ impl Oracle {
     }
 
     /// A directory has one time on both sides, as far as both can hold it and psync may set it.
-    fn check_dir_times(&self, world: &World, disks: &[ModelDisk; 2], trees: &[Tree; 2]) {
+    pub fn check_dir_times(&self, world: &World, disks: &[ModelDisk; 2]) {
+        let trees = [tree(&disks[0]), tree(&disks[1])];
         let states = [disks[0].state(), disks[1].state()];
         let whole = states.iter().any(|state| state.features.whole_seconds);
-        let odd = odd_paths(trees);
+        let odd = odd_paths(&trees);
         for path in trees[0].keys().filter(|path| trees[1].contains_key(*path)) {
             let found = states.each_ref().map(|state| state.resolve(path).expect("it was listed"));
             let settable = states.iter().zip(found).all(|(state, obj)| {
