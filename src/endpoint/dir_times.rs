@@ -36,6 +36,8 @@ pub(super) struct DirTimes {
     due: BTreeMap<RelPath, (Millis, u8)>,
     /// The same, in order.
     order: BTreeSet<(Millis, RelPath)>,
+    /// The one among them of which an event told last.
+    recent: Option<RelPath>,
     /// Where each lies, and how often it was tried in vain.
     told: BTreeMap<NodeId, (RelPath, u8)>,
     /// More than can be remembered were changed.
@@ -47,13 +49,22 @@ pub(super) struct DirTimes {
     unsaved: Option<Millis>,
 }
 
+/// Whether a path is that of a name in this very directory.
+fn lies_in(path: &RelPath, dir: &RelPath) -> bool {
+    let name = path.as_bytes().strip_prefix(dir.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"));
+    name.is_some_and(|name| !name.contains(&b'/'))
+}
+
 impl DirTimes {
     /// A name at `path` came, went or changed.
     pub fn event(&mut self, path: &RelPath, hint: Hint, now: Millis) {
         match hint {
+            // Thousands of them come in one directory: all but the first cost next to nothing.
+            Hint::Appeared | Hint::Vanished if self.recent.as_ref().is_some_and(|dir| lies_in(path, dir)) => {}
             Hint::Appeared | Hint::Vanished => {
-                if let Some(above) = path.parent() {
-                    self.note(above, now + SETTLE, 0);
+                if let Some(above) = path.parent().filter(|above| !above.is_root()) {
+                    self.note(above.clone(), now + SETTLE, 0);
+                    self.recent = self.due.contains_key(&above).then_some(above);
                 }
             }
             // Whoever looks at the directory for that compares its time too.
@@ -88,6 +99,7 @@ impl DirTimes {
     /// Takes some of the directories that are to be looked at now: no more than can be told.
     fn take_due(&mut self, now: Millis) -> Vec<(RelPath, u8)> {
         let mut due = Vec::new();
+        self.recent = None;
         while due.len() < LOOKS.min(TOLD_MAX.saturating_sub(self.told.len()))
             && self.order.first().is_some_and(|(when, _)| *when <= now)
             && let Some((_, path)) = self.order.pop_first()
@@ -111,6 +123,7 @@ impl DirTimes {
     fn clear(&mut self) {
         self.due.clear();
         self.order.clear();
+        self.recent = None;
     }
 
     /// Whether there is nothing to look at.

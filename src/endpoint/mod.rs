@@ -12,6 +12,7 @@ mod damage;
 mod dir_times;
 mod doctor;
 pub mod expire;
+pub mod flood;
 pub mod heartbeat;
 mod long;
 mod look;

@@ -19,6 +19,7 @@ use crate::replica::sqlite::SqliteArchive;
 use crate::watch::coalesce::Timing;
 use crate::watch::inotify::InotifyTree;
 
+use super::flood::Gate;
 use super::rsync::Mover;
 use super::serve::Inbound;
 use super::survey::Scope;
@@ -113,7 +114,9 @@ pub fn open(
     let filter = Filter::new(&opening.filter).map_err(|e| e.to_string())?;
     let excluded = filter.clone();
     let events = sink.clone();
-    let watcher = InotifyTree::start(move |event| events(Inbound::Event(event)), move |path| excluded.excluded(path))
+    let gate = Gate::default();
+    let bring = move |event| gate.admit(event).map(Inbound::Event).into_iter().for_each(&events);
+    let watcher = InotifyTree::start(bring, move |path| excluded.excluded(path))
         .map_err(|e| format!("{root}: inotify: {e} (see fs.inotify.max_user_instances)"))?;
     let cover = Arc::new(Covered { tree: watcher.clone(), unwatched: opening.unwatched.clone() });
     let open_disk = if opening.dry_run { RealDisk::open_dry } else { RealDisk::open };

@@ -12,10 +12,10 @@ use crate::pulse;
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
-use crate::watch::Event;
 use crate::watch::coalesce::Timing;
 
 use super::backlog::Held;
+use super::flood::Waiting;
 use super::message::{Reply, Request, Start};
 use super::rsync::Told;
 use super::{Endpoint, Next};
@@ -26,7 +26,8 @@ pub enum Inbound {
     Request(Request),
     /// The same from a link: until it is taken in, it counts against what may wait.
     Held(Held<Request>),
-    Event(Event),
+    /// What the watcher saw; it counts against what may wait as well.
+    Event(Waiting),
     /// Of an rsync on this side.
     Rsync(Told),
     /// Other settings, from now on.
@@ -117,7 +118,7 @@ pub fn serve<D: Disk, A: Archive>(
         while let Some(one) = input {
             let now = clock();
             match one {
-                Inbound::Event(event) => endpoint.event(event, now),
+                Inbound::Event(waiting) => endpoint.event(waiting.event, now),
                 Inbound::Rsync(told) => endpoint.told(told, now, &mut out)?,
                 Inbound::Tune(tuning) => endpoint.tune(tuning),
                 Inbound::Held(Held { request, .. }) | Inbound::Request(request) => {
