@@ -355,7 +355,9 @@ fn scan_alone(root: &Path, pair: &str) -> f64 {
     endpoint.handle(Request::Start(start), clock(), &mut out).expect("start");
     let Some(Reply::Hello(hello)) = out.pop() else { panic!("no Hello: {out:?}") };
     let begun = Instant::now();
-    endpoint.handle(Request::Go { peer: hello.peer, scan: true, whole: false }, clock(), &mut out).expect("go");
+    endpoint
+        .handle(Request::Go { peer: hello.peer, scan: true, whole: false, doubt: false }, clock(), &mut out)
+        .expect("go");
     while !out.iter().any(|reply| matches!(reply, Reply::ScanDone { .. })) {
         out.clear();
         endpoint.step(clock(), &mut out).expect("a step");

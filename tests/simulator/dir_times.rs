@@ -141,7 +141,7 @@ pub fn check(stage: &Stage, strictly: bool) {
     let given = std::mem::take(&mut *stage.world.given.borrow_mut());
     let mut rested = BTreeMap::new();
     for (path, _) in trees[0].iter().filter(|(_, view)| view.kind == Some(Kind::Dir)) {
-        if !trees[1].get(path).is_some_and(|view| view.kind == Some(Kind::Dir)) {
+        if trees[1].get(path).is_none_or(|view| view.kind != Some(Kind::Dir)) {
             continue;
         }
         let time = time_at(&stage.disks[0], path, whole);
