@@ -141,6 +141,46 @@ fn contents_of_what_equals_its_row_are_supplied() {
     assert!(matches!(data, Some(Data::Whole { .. })), "{sent:?}");
 }
 
+/// The other side's time is set where users left what both sides agreed on, or what this side told; and nowhere else.
+#[test]
+fn a_time_that_users_gave_a_directory_meanwhile_stays() {
+    use crate::model::{DirTimeSet, NewDirTime};
+    let (root, (mut endpoint, _watcher)) = right();
+    let mut now = 2;
+    let mut ask = |request| {
+        let mut out = Vec::new();
+        now += 5_000;
+        endpoint.handle(request, now, &mut out).expect("taken in");
+        endpoint.step(now + 1, &mut out).expect("done");
+        out
+    };
+    ask(start());
+    ask(go());
+    let entry = row(20, 1, "d", 20, Content::Dir).entry.expect("an entry");
+    let step =
+        Step::Put { entry, source: Source::Nothing, expect: crate::model::Expect::Absent, displaced: Displaced::Trash };
+    ask(Request::Apply { generation: 20, apply: Apply { path: path("d"), parent: Some(1), node: 20, step } });
+    let dir = std::fs::File::open(root.path().join("d")).expect("there");
+    let since = |seconds| std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    let found = || dir.metadata().and_then(|stat| stat.modified()).expect("a time");
+    let time = |secs| Time { secs, nanos: 0 };
+    let mut set = |secs, told| {
+        let times = vec![NewDirTime { node: 20, time: time(secs), told }];
+        let said = ask(Request::SetDirTimes { times });
+        let set =
+            said.into_iter().find_map(|r| if let Reply::DirTimesSet { outcomes } = r { Some(outcomes) } else { None });
+        set.expect("an answer")
+    };
+    assert_eq!((set(1_000, None), found()), (vec![(20, DirTimeSet::Done)], since(1_000)), "psync made it");
+    dir.set_modified(since(2_000)).expect("set");
+    let differs = vec![(20, DirTimeSet::Differs(time(2_000)))];
+    assert_eq!((set(3_000, None), found()), (differs.clone(), since(2_000)), "it was another one");
+    assert_eq!((set(3_000, Some(time(1_500))), found()), (differs, since(2_000)), "and not this");
+    assert_eq!((set(3_000, Some(time(2_000))), found()), (vec![(20, DirTimeSet::Done)], since(3_000)));
+    std::fs::remove_dir(root.path().join("d")).expect("removed");
+    assert_eq!(set(4_000, None), [(20, DirTimeSet::Gone)]);
+}
+
 /// What was taken out of its name and cannot go to the trash waits in the stage: the next start must not throw it away.
 #[test]
 fn what_could_not_go_to_the_trash_is_there_after_the_next_start() {
