@@ -365,5 +365,9 @@ mod tests {
         let again = BTreeSet::from([RelPath::new(b"a").expect("a path")]);
         forget_older(&mut said, &again);
         assert_eq!(told(&said), ["a/b", "c"]);
+        // That there is nothing to tell is a word as well.
+        let mut said = vec![Reply::Clean { path: RelPath::new(b"a").expect("a path") }, report(2, "b")];
+        forget_older(&mut said, &again);
+        assert_eq!(told(&said), ["b"]);
     }
 }
