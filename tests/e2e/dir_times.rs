@@ -197,7 +197,7 @@ fn where_both_sides_work_both_end_with_one_time_and_nothing_goes_on() {
     let equal = poll(PATIENCE, || times(&roots[0]) == times(&roots[1]));
     assert!(equal, "left {:?}\nright {:?}{}", times(&roots[0]), times(&roots[1]), pair.story());
     pair.settle();
-    // Nobody touches them any more.
+    // Nobody touches them any more: an echo gets time to come.
     let all = || roots.iter().flat_map(|root| (0..5).map(|n| changed(root.join(format!("d{n}"))))).collect::<Vec<_>>();
     let before = all();
     thread::sleep(Duration::from_secs(2));
@@ -214,6 +214,7 @@ fn a_psync_that_is_killed_leaves_none_that_differ() {
         let [from, other] = [n % 2, (n + 1) % 2].map(|side| pair.sides()[side].to_owned());
         (0..60).for_each(|file| write(from.join(format!("d{}/{n}-{file}", n % 5)), "x"));
         touch(other.join("d4"), 1_500_000_000 + n as i64, 0);
+        // Each time it dies somewhat later in its work.
         thread::sleep(Duration::from_millis(40 * n as u64));
         pair.kill9_all();
         pair.run();
@@ -275,6 +276,7 @@ fn who_may_not_set_them_comes_to_rest() {
     // What the user left stays on his side, and nothing goes to and fro.
     assert_eq!(time(pair.left.join("others")), (1_300_000_000, 0), "{}", pair.story());
     let all = || pair.sides().map(|side| ["mine", "others"].map(|name| changed(side.join(name))));
+    // An echo gets time to come.
     let before = all();
     thread::sleep(Duration::from_secs(2));
     assert_eq!(all(), before, "{}", pair.story());
