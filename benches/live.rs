@@ -16,11 +16,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use inotify::{Inotify, WatchMask};
-use psync::endpoint::message::{Reply, Request, Start};
 use psync::endpoint::open::{Opening, open};
 use psync::endpoint::serve::clock;
 use psync::filter::FilterSettings;
 use psync::model::Side;
+use psync::protocol::{Reply, Request, Start};
 use psync::watch::coalesce::Timing;
 use support::line::Line;
 use support::service::Service;

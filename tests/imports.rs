@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["brain"],
     &["endpoint", "engine", "service"],
     &["replica", "transfer", "link", "watch"],
-    &["filter", "config", "model", "pulse", "sys"],
+    &["filter", "config", "protocol", "model", "pulse", "sys"],
 ];
 
 /// What a module may use beside what lies below it: (user, used). Each with its reason.
@@ -21,20 +21,17 @@ const ALLOWED: &[(&str, &str)] = &[
     ("filter", "model"),
     ("config", "model"),
     ("config", "filter"),
-    // The contract of an endpoint is made of plain values; the link carries them, the others give and take them.
-    ("link", "endpoint::message"),
-    ("transfer", "endpoint::message"),
-    ("replica", "endpoint::message"),
+    ("protocol", "model"),
     // One side's contents come from its replica; events end in the replica that examines them.
     ("transfer", "replica"),
     ("watch", "replica"),
 ];
 
 /// All that the engine may know: it decides, and others do.
-const ENGINE: &[&str] = &["model", "filter", "config", "endpoint::message"];
+const ENGINE: &[&str] = &["model", "protocol", "filter", "config"];
 
 /// Pure: no file, no clock, no crate that does I/O.
-const PURE: &[&str] = &["model", "engine", "watch/coalesce.rs"];
+const PURE: &[&str] = &["model", "protocol", "engine", "watch/coalesce.rs"];
 const IMPURE: &[&str] = &[
     "std::fs",
     "std::net",
@@ -251,13 +248,18 @@ fn the_reader_of_imports_reads() {
     let code = [
         "use crate::model::{RelPath, Entry};",
         "use crate::{config::Settings, filter, watch::{Event, coalesce::Dirty}};",
-        "let x = crate::endpoint::message::Reply::Stopped;",
+        "let x = crate::protocol::Reply::Stopped;",
         "use other_crate::thing;",
     ];
     let found = uses(&code.map(String::from));
-    let wanted = ["config::Settings", "endpoint::message", "filter", "model", "watch"];
+    let wanted = ["config::Settings", "filter", "model", "protocol::Reply", "watch"];
     assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), wanted);
     assert!(!may_use("model", "engine::plan") && !may_use("link", "endpoint::local") && !may_use("engine", "replica"));
-    assert!(may_use("link", "endpoint::message") && may_use("brain", "engine") && may_use("replica", "model"));
+    assert!(
+        may_use("link", "protocol::Reply")
+            && !may_use("model", "protocol")
+            && may_use("brain", "engine")
+            && may_use("replica", "model")
+    );
     assert!(mentions("use std::time::Instant;", "Instant") && !mentions("Instantly", "Instant"));
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use compare::{Both, Closely, Difference, What, compare};
 
-use crate::endpoint::message::survey::{Answer, Ask, Item};
 use crate::model::{Hash, Kind, Name, Problem, RelPath, Side};
+use crate::protocol::survey::{Answer, Ask, Item};
 
 /// What is to be compared.
 #[derive(Debug, Clone, Default)]

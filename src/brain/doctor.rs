@@ -5,10 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 use super::sides::opening;
 use super::trash::ask;
 use crate::config::{RightCommand, Settings};
-use crate::endpoint::message::survey::{Ask, Examination};
 use crate::endpoint::survey::Survey;
 use crate::link::failure::Explanation;
 use crate::model::Side;
+use crate::protocol::survey::{Ask, Examination};
 
 /// What the side says of itself; a right one on another host is reached by that command. The error says why it cannot be
 /// reached.

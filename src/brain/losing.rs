@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::endpoint::message::Reply;
 use crate::model::{Generation, RelPath, Side};
+use crate::protocol::Reply;
 
 /// Conflicts that are kept in mind; of more the oldest are forgotten.
 const MOST: usize = 16_384;
@@ -50,7 +50,7 @@ impl Losing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::AncestorRow;
+    use crate::protocol::AncestorRow;
 
     fn path(text: &str) -> RelPath {
         RelPath::new(text.as_bytes()).expect("a path")

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::endpoint::message::{Reply, Request};
-use crate::model::{Data, Generation, Millis, RelPath, Side};
+use crate::model::{Generation, Millis, RelPath, Side};
+use crate::protocol::{Data, Reply, Request};
 
 /// What both sides were asked and have not done.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Apply, Expect, Outcome, Step};
+    use crate::protocol::{Apply, Expect, Outcome, Step};
 
     fn path(text: &str) -> RelPath {
         RelPath::new(text.as_bytes()).expect("a path")
@@ -143,7 +143,7 @@ mod tests {
         let mut patience = Patience::new(1000);
         patience.asked(
             Side::Left,
-            &Request::Supply { generation: 20, path: path("big"), seq: 1, way: crate::model::Way::Stream },
+            &Request::Supply { generation: 20, path: path("big"), seq: 1, way: crate::protocol::Way::Stream },
             1,
         );
         for now in (500..10_000).step_by(500) {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::monitor::{Phase, Progress};
-use crate::endpoint::message::{Reply, Request};
 use crate::engine::News;
-use crate::model::{Data, Generation, Kind, RelPath, Side};
+use crate::model::{Generation, Kind, RelPath, Side};
+use crate::protocol::{Data, Reply, Request};
 
 /// Counts what was found, what of it is to be carried, and what is done. Dropped after the initial sync.
 #[derive(Debug, Default)]
@@ -126,7 +126,8 @@ impl Count {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Attrs, Change, Content, Entry, Principal, Time, Xattrs};
+    use crate::model::{Attrs, Content, Entry, Principal, Time, Xattrs};
+    use crate::protocol::Change;
     use serde_bytes::ByteBuf;
 
     fn path(text: &str) -> RelPath {

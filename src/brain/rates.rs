@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::status::Rates;
-use crate::model::{Data, Generation};
+use crate::model::Generation;
+use crate::protocol::Data;
 
 /// Rates are those of so long a time.
 const WINDOW: Duration = Duration::from_secs(5);

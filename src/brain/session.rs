@@ -10,12 +10,12 @@ use super::sides::{Heard, Left, Right, filter_digest};
 use super::{Brain, IDLE, Job};
 use crate::config::{ConflictCopies, ConflictRule, Settings};
 use crate::endpoint::max_delete;
-use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::serve::clock;
 use crate::engine::{self, Effect, Engine, Input, News, Prefer};
 use crate::link::LinkError;
 use crate::link::channel::Incoming;
 use crate::model::Side;
+use crate::protocol::{Reply, Request};
 use crate::pulse;
 
 /// How long a stop waits for what is in flight.

@@ -5,10 +5,10 @@ use std::sync::mpsc::Receiver;
 use super::check::stations;
 use super::sides::opening;
 use crate::config::{RightCommand, Settings};
-use crate::endpoint::message::survey::{Answer, Ask, Examination};
 use crate::link::failure::Explanation;
 use crate::model::{Problem, Side};
-use crate::replica::trash_list::Trashed;
+use crate::protocol::survey::Trashed;
+use crate::protocol::survey::{Answer, Ask, Examination};
 
 /// What a side said.
 #[derive(Debug, Default)]

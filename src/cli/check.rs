@@ -15,8 +15,8 @@ use crate::brain::check::{Checksum, Findings, Wanted, check, stations};
 use crate::brain::control::{NOT_NOTED, Request};
 use crate::brain::status::{CheckStatus, Verdict, wall};
 use crate::config::{self, Owner, Settings};
-use crate::endpoint::message::survey::Item;
 use crate::model::{Kind, Name, Problem, Side};
+use crate::protocol::survey::Item;
 use crate::service::journal::{self, Priority};
 use crate::service::log::{MESSAGE_ID, PAIR, SIDE, escape, message_id, utc};
 

@@ -16,10 +16,10 @@ use super::roots::{self, Allowed};
 use crate::brain::doctor::{examine, examine_here};
 use crate::brain::status::{State, Status};
 use crate::config::{self, Settings};
-use crate::endpoint::message::survey::Examination;
 use crate::link::failure::Explanation;
 use crate::model::Side;
-use crate::replica::findings::Finding;
+use crate::protocol::survey::Examination;
+use crate::protocol::survey::Finding;
 use crate::service::control::socket_of;
 use crate::service::log::escape;
 

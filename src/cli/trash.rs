@@ -22,10 +22,10 @@ use crate::brain::control::Request;
 use crate::brain::status::wall;
 use crate::brain::trash::{Said, ask, expire_alone};
 use crate::config::{self, Settings};
-use crate::endpoint::message::survey::Ask;
 use crate::link::failure::Explanation;
 use crate::model::{Kind, PathError, RelPath, Side};
-use crate::replica::trash_list::Trashed;
+use crate::protocol::survey::Ask;
+use crate::protocol::survey::Trashed;
 use crate::service::log::{escape, utc};
 use choose::{Version, Written, choose};
 

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Kind, Millis, RelPath};
+use crate::protocol::Reply;
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
@@ -16,7 +17,6 @@ use crate::replica::examine::How;
 use crate::replica::rights::Differs;
 
 use super::Endpoint;
-use super::message::Reply;
 
 /// What lies in a directory of which nothing could be told is looked at again after so long, in milliseconds.
 const SOON: Millis = 50;
@@ -267,7 +267,7 @@ mod tests {
         let owner = crate::model::Principal::Id(0);
         let (time, xattrs) = (crate::model::Time::default(), crate::model::Xattrs::new());
         let attrs = crate::model::Attrs { mode: 0o700, user: owner.clone(), group: owner, mtime: time, xattrs };
-        Reply::Report(crate::model::Change {
+        Reply::Report(crate::protocol::Change {
             seq,
             path: RelPath::new(at.as_bytes()).expect("a path"),
             parent: None,
@@ -328,7 +328,7 @@ mod tests {
     fn opening(seq: u64, at: &str, mode: u32) -> Reply {
         let Reply::Report(mut change) = report(seq, at) else { unreachable!("it is a report") };
         let mut after = change.after.clone().expect("a directory");
-        let known = crate::model::Known { node: 17, generation: 17, entry: after.clone() };
+        let known = crate::protocol::Known { node: 17, generation: 17, entry: after.clone() };
         after.attrs.mode = mode;
         (change.known, change.after) = (Some(known), Some(after));
         Reply::Report(change)

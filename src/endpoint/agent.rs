@@ -7,10 +7,9 @@ use crate::link::channel::{Channel, Incoming};
 use crate::link::handshake::{Hello, Role};
 use crate::link::{Limits, LinkError};
 use crate::model::readable;
+use crate::protocol::{Reply, Request, Start, survey::Ask};
 
 use super::backlog::{Backlog, Held};
-use super::message::survey::Ask;
-use super::message::{Reply, Request, Start};
 use super::open::{Opening, open};
 use super::serve::{Inbound, Over, clock, serve};
 use super::survey::{Survey, attend};

@@ -8,7 +8,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use crate::model::sane::Weight;
+use crate::protocol::Weight;
 
 /// Bytes that wait. One message is always let in.
 pub const BYTES: usize = 8 << 20;

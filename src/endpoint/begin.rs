@@ -1,12 +1,12 @@
 //! How a session begins: what a side says of itself, and what it does once both know each other's rows.
 
 use crate::model::{Millis, RelPath};
+use crate::protocol::Hello;
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 use crate::replica::scan::Scan;
 
-use super::message::Hello;
 use super::{Endpoint, SCAN_INLINE};
 
 impl<D: Disk, A: Archive> Endpoint<D, A> {

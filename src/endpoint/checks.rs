@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::link::channel::Channel;
-
-use super::message::Reply;
+use crate::protocol::Reply;
 
 /// Checks at a time.
 pub const CHECKS: usize = 2;
@@ -70,10 +69,10 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::endpoint::message::Request;
     use crate::link::Limits;
     use crate::link::channel::Incoming;
     use crate::link::handshake::{Hello, Role};
+    use crate::protocol::Request;
 
     /// A channel, and the other end of its line.
     fn line() -> (Arc<Channel<Reply>>, UnixStream) {

@@ -1,11 +1,11 @@
 //! A damaged archive: the side says so, and does nothing else until an administrator has it begun anew.
 
+use crate::protocol::{Reply, Request, Start};
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 
 use super::Endpoint;
-use super::message::{Reply, Request, Start};
 
 /// Whether the administrator says that what the archive knows may go.
 fn may_begin_anew(start: &Start) -> bool {

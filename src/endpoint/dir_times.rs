@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{DIR_TIMES_MAX, DirTime, DirTimeSet, DirTimeWord, Millis, NewDirTime, NodeId, RelPath};
+use crate::model::{Millis, NodeId, RelPath};
+use crate::protocol::{DIR_TIMES_MAX, DirTime, DirTimeSet, DirTimeWord, NewDirTime, Reply};
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 use crate::watch::Hint;
 
 use super::Endpoint;
-use super::message::Reply;
 
 /// So long after a change in it a directory is looked at, in milliseconds.
 const SETTLE: Millis = 100;

@@ -6,12 +6,11 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::filter::Filter;
+use crate::protocol::survey::Examination;
+use crate::protocol::survey::Finding;
 use crate::replica::disk::Disk;
-use crate::replica::findings::Finding;
 use crate::sys::confine::extent;
 use crate::watch::inotify::InotifyTree;
-
-use super::message::survey::Examination;
 
 /// The kernel's bounds on watches: of the machine, and of the user's namespace.
 const WATCHES: [&str; 2] = ["/proc/sys/fs/inotify/max_user_watches", "/proc/sys/user/max_inotify_watches"];

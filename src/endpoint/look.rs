@@ -1,13 +1,13 @@
 //! One look at a path, and what becomes of it: a report, a wait, a problem, or nothing.
 
-use crate::model::{Change, Kind, Millis, RelPath};
+use crate::model::{Kind, Millis, RelPath};
+use crate::protocol::{Change, Reply};
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 use crate::replica::examine::{Examined, How};
 use crate::watch::Hint;
 
-use super::message::Reply;
 use super::{Endpoint, Style, Trouble, openings};
 
 impl<D: Disk, A: Archive> Endpoint<D, A> {

@@ -1,6 +1,7 @@
-//! One side as the brain sees it: [`message`] is the contract, [`Endpoint`] fulfils it above a replica, a coalescer and
-//! the transfers. It is a state machine like the engine, but for the disk and the archive that it owns: whoever runs
-//! it (a thread, the agent's loop, the simulator) hands it requests, events and the time, and calls [`Endpoint::step`].
+//! One side as the brain sees it: [`crate::protocol`] is the contract, [`Endpoint`] fulfils it above a replica, a
+//! coalescer and the transfers. It is a state machine like the engine, but for the disk and the archive that it owns:
+//! whoever runs it (a thread, the agent's loop, the simulator) hands it requests, events and the time, and calls
+//! [`Endpoint::step`].
 
 mod above;
 pub mod admit;
@@ -16,7 +17,6 @@ pub mod flood;
 pub mod heartbeat;
 mod long;
 mod look;
-pub mod message;
 pub mod open;
 mod openings;
 mod policy;
@@ -38,9 +38,9 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::filter::Filter;
-use crate::model::{
-    AncestorRow, Apply, Data, Displaced, Generation, Millis, Name, Outcome, OwnerNumber, Problem, Record, RelPath,
-    Source, Step, Time, Way,
+use crate::model::{Generation, Millis, Name, OwnerNumber, Problem, RelPath, Time};
+use crate::protocol::{
+    AncestorRow, Apply, Data, Displaced, Outcome, Record, Reply, Request, Source, Start, Step, Way, survey::Answer,
 };
 use crate::replica::Replica;
 use crate::replica::archive::Archive;
@@ -54,8 +54,6 @@ use crate::transfer::{Receive, Supply};
 use crate::watch::coalesce::{self, Coalescer};
 use crate::watch::{Event, Hint};
 
-use message::survey::Answer;
-use message::{Reply, Request, Start};
 use policy::{Own, Policy, Refusal};
 use serve::Tuning;
 pub use tally::Waiting;
@@ -355,7 +353,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         match request {
             Request::Start(start) => self.start(&start, now, out)?,
             Request::Rows { above } => {
-                let lists = message::cut(self.replica.rows_above(above)?);
+                let lists = crate::protocol::cut(self.replica.rows_above(above)?);
                 out.extend(lists.into_iter().map(|rows| Reply::Rows { rows }));
                 out.push(Reply::RowsEnd);
             }

@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Change, Millis, RelPath};
+use crate::model::{Millis, RelPath};
+use crate::protocol::{Change, Reply};
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 
 use super::Endpoint;
-use super::message::Reply;
 
 /// It is looked at again after so long, in milliseconds.
 pub(super) const AGAIN: Millis = 50;

@@ -11,14 +11,14 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::sane::{self, Insane, WINDOW, Weight};
-use crate::model::{
-    AncestorRow, Apply, Content, Data, DirTimeWord, Entry, Expect, Generation, NewDirTime, NodeId, PATH_MAX, Record,
-    RelPath, Seq, Source, Step, Sums, Time, Tunnel, Way,
+use crate::model::{Content, Entry, Generation, NodeId, PATH_MAX, RelPath, Seq, Time};
+use crate::protocol::{
+    AncestorRow, Apply, Data, DirTimeWord, Expect, NewDirTime, Record, Reply, Request, Source, Step, Sums, Tunnel, Way,
+    Weight,
+    sane::{self, Insane, WINDOW},
 };
 use crate::transfer::{CHUNK, INITIAL_CREDIT, WHOLE};
 
-use super::message::{Reply, Request};
 use numbers::Given;
 
 /// Actions that are open at a time. A brain has half as many in flight.

@@ -5,6 +5,7 @@
 //! open when it was sent, and what both sides took for equal unread when they met.
 
 use crate::model::{Millis, NodeId, RelPath, Side};
+use crate::protocol::Reply;
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
@@ -12,7 +13,6 @@ use crate::replica::examine::How;
 use crate::replica::unproven::Suspect;
 
 use super::Endpoint;
-use super::message::Reply;
 
 /// Files in one slice.
 const FILES: usize = 32;

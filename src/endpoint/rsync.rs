@@ -11,9 +11,8 @@ use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 
-use crate::model::{
-    Apply, Content, Data, Generation, Kind, Millis, Name, Outcome, Problem, ProblemKind, RelPath, Seq, Step, Tunnel,
-};
+use crate::model::{Content, Generation, Kind, Millis, Name, Problem, ProblemKind, RelPath, Seq};
+use crate::protocol::{Apply, Data, Outcome, Reply, Step, Tunnel};
 use crate::replica::archive::{Archive, Signature};
 use crate::replica::batch::Job;
 use crate::replica::disk::{Disk, Own};
@@ -22,7 +21,6 @@ use crate::transfer::rsync::{client_options, server_arguments};
 use crate::transfer::{data_in, holds_still};
 use crate::watch::Hint;
 
-use super::message::Reply;
 use super::{Endpoint, fail};
 use process::{Contents, Failure, Run, Teller, What};
 

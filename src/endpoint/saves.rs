@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Apply, Data, Generation, Millis, Outcome, RelPath};
+use crate::model::{Generation, Millis, RelPath};
+use crate::protocol::{Apply, Data, Outcome, Reply};
 use crate::replica::archive::{Archive, Signature};
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 use crate::replica::examine::How;
 use crate::transfer::{Receive, Received, Supplied, Supply};
 
-use super::message::Reply;
 use super::transfers::size_of;
 use super::{Endpoint, Incoming, fail};
 

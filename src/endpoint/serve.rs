@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::link::channel::Channel;
 use crate::model::Millis;
 use crate::model::guard::Limit;
-use crate::model::sane::Weight;
+use crate::protocol::{Reply, Request, Start, Weight};
 use crate::pulse;
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
@@ -16,7 +16,6 @@ use crate::watch::coalesce::Timing;
 
 use super::backlog::Held;
 use super::flood::Waiting;
-use super::message::{Reply, Request, Start};
 use super::rsync::Told;
 use super::{Endpoint, Next};
 

@@ -24,6 +24,7 @@ use crate::link::frame::{self, Kind};
 use crate::link::handshake::{Hello, Role};
 use crate::link::{Limits, LinkError};
 use crate::model::readable;
+use crate::protocol::{Reply, Request, survey::Ask};
 use crate::pulse;
 use crate::watch::inotify::InotifyTree;
 
@@ -31,8 +32,6 @@ use super::admit::Admission;
 use super::backlog::Backlog;
 use super::checks::Checks;
 use super::heartbeat::Heartbeat;
-use super::message::survey::Ask;
-use super::message::{Reply, Request};
 use super::open::{Opening, RealEndpoint, open};
 use super::serve::{Inbound, Over, Session, clock, serve};
 use super::survey::{Scope, Survey, attend};
@@ -580,7 +579,7 @@ impl Drop for WriteEnd {
 mod tests {
     use super::*;
     use crate::config::{Links, Owner};
-    use crate::endpoint::message::survey::Answer;
+    use crate::protocol::survey::Answer;
 
     fn door(root: &std::path::Path, told: Sender<String>) -> Door {
         let (endpoint, _) = channel();
@@ -656,7 +655,7 @@ mod tests {
             elsewhere: Arc::new(move || by_file.load(Ordering::Relaxed)),
             ..door(root.path(), tell)
         };
-        let start = super::super::message::Start {
+        let start = crate::protocol::Start {
             pair: "p".into(),
             incarnation: 1,
             accept: true,

@@ -1,12 +1,12 @@
 //! Room for what comes: asked for before the first byte is taken in, and again as contents go on. What is refused for want of
 //! room is not asked for again before this side has said that there is some.
 
-use crate::model::{Data, Generation, Millis, RelPath};
+use crate::model::{Generation, Millis, RelPath};
+use crate::protocol::{Data, Reply};
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 
-use super::message::Reply;
 use super::transfers::size_of;
 use super::{Endpoint, Incoming};
 

@@ -1,11 +1,11 @@
 //! How many special files of this side do not travel, told when that changes.
 
-use crate::model::{Apply, Kind, Millis, Problem, ProblemKind, Step};
+use crate::model::{Kind, Millis, Problem, ProblemKind};
+use crate::protocol::{Apply, Reply, Step};
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 
 use super::Endpoint;
-use super::message::Reply;
 
 /// So often at most, in milliseconds.
 const PAUSE: Millis = 1_000;

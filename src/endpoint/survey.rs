@@ -7,16 +7,16 @@ use std::sync::Arc;
 use crate::config::{Links, Owner};
 use crate::filter::{Filter, FilterSettings};
 use crate::model::{Hash, Kind, Name, RelPath, Time, Xattrs, acls, readable};
+use crate::protocol::survey::Finding;
+use crate::protocol::survey::{Answer, Ask, Examination, Item};
 use crate::replica::disk::{Disk, Stat};
 use crate::replica::error::problem;
-use crate::replica::findings::Finding;
 use crate::replica::metadata::Rules;
 use crate::replica::metadata::acl::without_acl;
 use crate::replica::reading::Reading;
 use crate::replica::real::{NoCover, RealDisk};
 
 use super::doctor::examine;
-use super::message::survey::{Answer, Ask, Examination, Item};
 
 /// Objects in one message. With the longest paths this is well below a frame's size.
 const PIECE: usize = 128;

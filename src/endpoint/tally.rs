@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::Millis;
+use crate::protocol::Reply;
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
 
 use super::Endpoint;
-use super::message::Reply;
 
 /// While there is other work, the number of files is told at most so often, in milliseconds.
 const TELL: Millis = 1_000;

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::link::channel::Channel;
+use crate::protocol::{Reply, Request, Start};
 
 use super::backlog::Held;
-use super::message::{Reply, Request, Start};
 use super::serve::{Inbound, Session};
 
 /// Whoever begins a session asks here, and all that it says goes through here to the endpoint.

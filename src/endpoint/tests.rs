@@ -4,7 +4,8 @@ use super::open::Opening;
 use super::*;
 use crate::config::{Links, Owner, Share};
 use crate::filter::FilterSettings;
-use crate::model::{AncestorRow, Attrs, Change, Content, Entry, Principal, Side, Time, Xattrs};
+use crate::model::{Attrs, Content, Entry, Principal, Side, Time, Xattrs};
+use crate::protocol::{AncestorRow, Change};
 use crate::watch::coalesce::DEFAULT_LIMIT;
 use crate::watch::coalesce::Timing;
 use crate::watch::inotify::InotifyTree;
@@ -129,7 +130,7 @@ fn contents_of_what_equals_its_row_are_supplied() {
     ask(go());
     let entry = row(20, 1, "f", 20, Content::File { size: 4, hash: None }).entry.expect("an entry");
     let source = Source::Inline(serde_bytes::ByteBuf::from(*b"text"));
-    let step = Step::Put { entry, source, expect: crate::model::Expect::Absent, displaced: Displaced::Trash };
+    let step = Step::Put { entry, source, expect: crate::protocol::Expect::Absent, displaced: Displaced::Trash };
     let done =
         ask(Request::Apply { generation: 20, apply: Apply { path: path("f"), parent: Some(1), node: 20, step } });
     assert!(done.iter().any(|r| matches!(r, Reply::Result { outcome: Outcome::Done { .. }, .. })), "{done:?}");
@@ -144,7 +145,7 @@ fn contents_of_what_equals_its_row_are_supplied() {
 /// The other side's time is set where users left what both sides agreed on, or what this side told; and nowhere else.
 #[test]
 fn a_time_that_users_gave_a_directory_meanwhile_stays() {
-    use crate::model::{DirTimeSet, NewDirTime};
+    use crate::protocol::{DirTimeSet, NewDirTime};
     let (root, (mut endpoint, _watcher)) = right();
     let mut now = 2;
     let mut ask = |request| {
@@ -157,8 +158,12 @@ fn a_time_that_users_gave_a_directory_meanwhile_stays() {
     ask(start());
     ask(go());
     let entry = row(20, 1, "d", 20, Content::Dir).entry.expect("an entry");
-    let step =
-        Step::Put { entry, source: Source::Nothing, expect: crate::model::Expect::Absent, displaced: Displaced::Trash };
+    let step = Step::Put {
+        entry,
+        source: Source::Nothing,
+        expect: crate::protocol::Expect::Absent,
+        displaced: Displaced::Trash,
+    };
     ask(Request::Apply { generation: 20, apply: Apply { path: path("d"), parent: Some(1), node: 20, step } });
     let dir = std::fs::File::open(root.path().join("d")).expect("there");
     let since = |seconds| std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
@@ -195,7 +200,7 @@ fn what_could_not_go_to_the_trash_is_there_after_the_next_start() {
     ask(go());
     let entry = row(20, 1, "f", 20, Content::File { size: 4, hash: None }).entry.expect("an entry");
     let source = Source::Inline(serde_bytes::ByteBuf::from(*b"text"));
-    let step = Step::Put { entry, source, expect: crate::model::Expect::Absent, displaced: Displaced::Trash };
+    let step = Step::Put { entry, source, expect: crate::protocol::Expect::Absent, displaced: Displaced::Trash };
     ask(Request::Apply { generation: 20, apply: Apply { path: path("f"), parent: Some(1), node: 20, step } });
     let trash = root.path().join(".psync/p/trash");
     let held = |name: &str| {
@@ -204,7 +209,7 @@ fn what_could_not_go_to_the_trash_is_there_after_the_next_start() {
     };
     // Every name that is to come into it is refused from now on.
     std::fs::remove_dir_all(&trash).expect("removed");
-    let step = Step::Remove { expect: crate::model::Expect::Row(20), force: false };
+    let step = Step::Remove { expect: crate::protocol::Expect::Row(20), force: false };
     let removed =
         ask(Request::Apply { generation: 21, apply: Apply { path: path("f"), parent: Some(1), node: 20, step } });
     let failed = |reply: &Reply| matches!(reply, Reply::Result { outcome: Outcome::Failed(_), .. });
@@ -276,7 +281,7 @@ fn a_directory_opens_after_what_was_removed_in_it_and_is_due_with_it() {
             crate::model::Kind::File => Source::Inline(serde_bytes::ByteBuf::from(*b"text")),
             _ => Source::Nothing,
         };
-        let step = Step::Put { entry, source, expect: crate::model::Expect::Absent, displaced: Displaced::Trash };
+        let step = Step::Put { entry, source, expect: crate::protocol::Expect::Absent, displaced: Displaced::Trash };
         let apply = Apply { path: path(at), parent: Some(parent), node, step };
         ask(&mut endpoint, Request::Apply { generation: node, apply });
     }
@@ -326,13 +331,13 @@ fn a_copy_of_what_a_link_leads_to_lets_others_go_first() {
     assert!(out.iter().any(|reply| matches!(reply, Reply::Recorded { generation: 20 })), "{out:?}");
 
     entry.attrs.mode = 0o600;
-    let step = Step::SetAttrs { entry, expect: crate::model::Expect::Row(20) };
+    let step = Step::SetAttrs { entry, expect: crate::protocol::Expect::Row(20) };
     let apply = Apply { path: path("f"), parent: Some(1), node: 20, step };
     endpoint.handle(Request::Apply { generation: 21, apply }, 5, &mut out).expect("taken in");
     endpoint.step(5, &mut out).expect("a step");
     let small = row(22, 1, "g", 22, Content::File { size: 4, hash: None }).entry.expect("an entry");
     let source = Source::Inline(serde_bytes::ByteBuf::from(*b"text"));
-    let step = Step::Put { entry: small, source, expect: crate::model::Expect::Absent, displaced: Displaced::Trash };
+    let step = Step::Put { entry: small, source, expect: crate::protocol::Expect::Absent, displaced: Displaced::Trash };
     let apply = Apply { path: path("g"), parent: Some(1), node: 22, step };
     endpoint.handle(Request::Apply { generation: 22, apply }, 6, &mut out).expect("taken in");
     let results = |out: &[Reply]| {
@@ -380,10 +385,10 @@ fn what_is_kept_while_no_brain_is_there_is_bounded() {
 #[test]
 fn a_copy_is_told_before_the_name_that_it_copies() {
     let report = |at: &str, like: Option<&str>| {
-        let like = like.map(|from| crate::model::Like { from: path(from), node: 7, generation: 7 });
+        let like = like.map(|from| crate::protocol::Like { from: path(from), node: 7, generation: 7 });
         let (known, moved, after, inline) = (None, None, None, None);
         let path = path(at);
-        Reply::Report(crate::model::Change {
+        Reply::Report(crate::protocol::Change {
             seq: 1,
             path,
             parent: None,
@@ -422,7 +427,7 @@ fn a_directory_that_is_looked_at_before_its_time_is_scanned_all_the_same() {
     endpoint.step(3, &mut out).expect("done");
     let report = out.drain(..).find_map(|reply| if let Reply::Report(change) = reply { Some(change) } else { None });
     let Change { seq, after, .. } = report.expect("a report of the directory");
-    let record = crate::model::Record { path: path("d"), parent: Some(1), node: 20, seq, entry: after, from: None };
+    let record = crate::protocol::Record { path: path("d"), parent: Some(1), node: 20, seq, entry: after, from: None };
     endpoint.handle(Request::Record { generation: 20, record }, 4, &mut out).expect("recorded");
     endpoint.step(4, &mut out).expect("done");
     assert!(out.iter().any(|reply| matches!(reply, Reply::Recorded { generation: 20 })), "{out:?}");

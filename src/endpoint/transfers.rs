@@ -2,7 +2,8 @@
 
 use std::io;
 
-use crate::model::{Apply, Content, Data, Generation, Hash, Kind, Millis, Name, Outcome, RelPath, Seq, Step, Sums};
+use crate::model::{Content, Generation, Hash, Kind, Millis, Name, RelPath, Seq};
+use crate::protocol::{Apply, Data, Outcome, Reply, Step, Sums};
 use crate::replica::archive::Archive;
 use crate::replica::batch::Job;
 use crate::replica::disk::Disk;
@@ -10,7 +11,6 @@ use crate::replica::error::{At, ReplicaError};
 use crate::replica::stage::Staged;
 use crate::transfer::{Basis, Receive, Received, Supplied, Supply};
 
-use super::message::Reply;
 use super::{Endpoint, Incoming};
 
 /// The most bytes that one slice of work sends.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::sane::Weight;
-use crate::model::{Change, Generation, Kind, Millis, Outcome, ProblemKind, Record, RelPath, Step};
+use crate::model::{Generation, Kind, Millis, ProblemKind, RelPath};
+use crate::protocol::{Change, Outcome, Record, Reply, Step, Weight};
 use crate::replica::archive::Archive;
 use crate::replica::batch::Finished;
 use crate::replica::disk::Disk;
@@ -11,7 +11,6 @@ use crate::replica::error::ReplicaError;
 use crate::replica::examine::How;
 use crate::replica::scan::{Found, Scan};
 
-use super::message::Reply;
 use super::openings::SCANNED;
 use super::{Endpoint, Next, Style, saves};
 

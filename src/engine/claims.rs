@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::endpoint::message::{Reply, Request};
-use crate::model::sane::{self, Insane, Weight};
-use crate::model::{Data, Generation, Kept, Millis, Outcome, PATH_MAX, RelPath, Side, Sums, Tunnel};
+use crate::model::{Generation, Millis, PATH_MAX, RelPath, Side};
+use crate::protocol::{
+    Data, Kept, Outcome, Reply, Request, Sums, Tunnel, Weight,
+    sane::{self, Insane},
+};
 
 use super::{Effect, Engine, News, Phase, index};
 

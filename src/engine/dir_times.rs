@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::endpoint::message::Request;
-use crate::model::sane::{self, Insane};
-use crate::model::{DIR_TIMES_MAX, DirTime, DirTimeSet, DirTimeWord, Generation, NewDirTime, NodeId, Side, Time};
+use crate::model::{Generation, NodeId, Side, Time};
+use crate::protocol::{
+    DIR_TIMES_MAX, DirTime, DirTimeSet, DirTimeWord, NewDirTime, Request,
+    sane::{self, Insane},
+};
 
 use super::{Engine, Phase, index};
 

@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::endpoint::message::Request;
 use crate::model::rights::{Rights, bare};
-use crate::model::sane::{Insane, Weight};
-use crate::model::{Change, Distrust, Entry, Kind, Known, RelPath, Remains, Sameness, Seq, Side};
+use crate::model::{Entry, Kind, RelPath, Sameness, Seq, Side};
+use crate::protocol::{Change, Distrust, Known, Remains, Request, Weight, sane::Insane};
 
 use super::reconcile::{Need, Prefer, Rules, Verdict, reconcile};
 use super::{Engine, News, index};
@@ -219,10 +218,10 @@ fn proven(entry: Entry, own: Option<&Change>) -> (Entry, Rights) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::message::{Hello, Reply};
     use crate::engine::guard::Limit;
     use crate::engine::{Effect, Input, Settings};
-    use crate::model::{Apply, Attrs, Content, Displaced, Hash, Kept, Outcome, Principal, Step, Time};
+    use crate::model::{Attrs, Content, Hash, Principal, Time};
+    use crate::protocol::{Apply, Displaced, Hello, Kept, Outcome, Reply, Step};
 
     fn path() -> RelPath {
         RelPath::new(b"letter").unwrap()

@@ -2,12 +2,9 @@
 
 use std::ops::Bound;
 
-use crate::endpoint::message::Request;
 use crate::model::rights::Rights;
-use crate::model::{
-    Apply, Change, Content, Data, Entry, Generation, Hash, Kind, Millis, NodeId, Outcome, Problem, ProblemKind, Record,
-    RelPath, Seq, Side, Step, Way,
-};
+use crate::model::{Content, Entry, Generation, Hash, Kind, Millis, NodeId, Problem, ProblemKind, RelPath, Seq, Side};
+use crate::protocol::{Apply, Change, Data, Outcome, Record, Request, Step, Way};
 
 use super::locks::Reach;
 use super::{Effect, Engine, News, Pending, index};

@@ -25,10 +25,9 @@ mod young;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::endpoint::message::{Hello, Reply, Request};
 use crate::model::rights::Numbers;
-use crate::model::sane::Weight;
-use crate::model::{AncestorRow, Change, Generation, Millis, NodeId, RelPath, Seq, Side, Way};
+use crate::model::{Generation, Millis, NodeId, RelPath, Seq, Side};
+use crate::protocol::{AncestorRow, Change, Hello, Reply, Request, Way, Weight};
 
 pub use crate::model::guard;
 use claims::Claims;

@@ -1,7 +1,7 @@
 //! Moves: one rename on the other side, whatever the size of what moved; and what to do when both sides moved.
 
-use crate::endpoint::message::Request;
-use crate::model::{Apply, Change, Expect, Kind, Millis, Moved, RelPath, Side, Step};
+use crate::model::{Kind, Millis, RelPath, Side};
+use crate::protocol::{Apply, Change, Expect, Moved, Request, Step};
 
 use super::flight::{Flight, Part};
 use super::locks::Reach;

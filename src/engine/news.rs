@@ -1,6 +1,7 @@
 //! What the engine tells people.
 
-use crate::model::{Generation, Kept, Problem, RelPath, Side};
+use crate::model::{Generation, Problem, RelPath, Side};
+use crate::protocol::Kept;
 
 /// What users and operators may want to know.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::endpoint::message::Request;
 use crate::model::{Millis, RelPath, Side};
+use crate::protocol::Request;
 
 use super::guard::Guard;
 use super::{Engine, News, Phase, Settings, index};

@@ -5,10 +5,8 @@ use std::ops::Bound;
 use serde_bytes::ByteBuf;
 
 use crate::model::rights::Rights;
-use crate::model::{
-    Apply, Change, Content, Displaced, Entry, Expect, Generation, Kind, Like, Millis, NodeId, ROOT_NODE, RelPath, Side,
-    Source, Step, Way, conflict,
-};
+use crate::model::{Content, Entry, Generation, Kind, Millis, NodeId, ROOT_NODE, RelPath, Side, conflict};
+use crate::protocol::{Apply, Change, Displaced, Expect, Like, Source, Step, Way};
 
 use super::distrust::Doubted;
 use super::flight::{Flight, Part};
@@ -211,7 +209,7 @@ impl Engine {
                 self.count_try(side, path);
                 self.drop_pending(side, path);
                 self.side(side).asked.insert(path.clone());
-                self.send(side, crate::endpoint::message::Request::Hash { path: path.clone() });
+                self.send(side, crate::protocol::Request::Hash { path: path.clone() });
             }
         }
     }
@@ -429,10 +427,7 @@ impl Engine {
             if let Part::Apply(apply) = &flight.parts[index(side)]
                 && flight.last != Some(side)
             {
-                self.fx.push(Effect::Send(
-                    side,
-                    crate::endpoint::message::Request::Apply { generation, apply: apply.clone() },
-                ));
+                self.fx.push(Effect::Send(side, crate::protocol::Request::Apply { generation, apply: apply.clone() }));
             }
         }
         if let Some((side, seq)) = flight.supply {
@@ -441,7 +436,7 @@ impl Engine {
             flight.streaming = true;
             let path = flight.source_path(side);
             let way = flight.way().unwrap_or(Way::Stream);
-            self.send(side, crate::endpoint::message::Request::Supply { generation, path, seq, way });
+            self.send(side, crate::protocol::Request::Supply { generation, path, seq, way });
         }
         self.flights.insert(generation, flight);
         self.advance(generation);

@@ -2,7 +2,8 @@
 //! docs/design.md, and each cell has a test.
 
 use crate::model::rights::{Numbers, Rights, bare};
-use crate::model::{Attrs, Change, Content, Entry, Generation, Kind, Known, Sameness, Side, merge};
+use crate::model::{Attrs, Content, Entry, Generation, Kind, Sameness, Side, merge};
+use crate::protocol::{Change, Known};
 
 use super::index;
 use join::{Joined, Pairing};

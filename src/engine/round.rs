@@ -8,8 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::endpoint::message::Request;
-use crate::model::{Change, Millis, Problem, ProblemKind, RelPath, Side};
+use crate::model::{Millis, Problem, ProblemKind, RelPath, Side};
+use crate::protocol::{Change, Request};
 
 use super::{Engine, News, SideState, index};
 

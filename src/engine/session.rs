@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::endpoint::message::{Hello, Request, Start, cut};
-use crate::model::sane::WINDOW;
-use crate::model::{AncestorRow, Millis, NodeId, RelPath, Side, readable};
+use crate::model::{Millis, NodeId, RelPath, Side, readable};
+use crate::protocol::{AncestorRow, Hello, Request, Start, cut, sane::WINDOW};
 
 use super::{Engine, News, Phase, index};
 
@@ -259,10 +258,10 @@ fn lessons(theirs: &[AncestorRow], own: &[AncestorRow], pupil: Side) -> Vec<Ance
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::message::Reply;
     use crate::engine::guard::Limit;
     use crate::engine::{Effect, Input, Prefer, Settings};
     use crate::model::{Attrs, Content, Entry, Principal, Time, Xattrs};
+    use crate::protocol::Reply;
 
     fn hello(archive: u8, filters: u8, clock: i64) -> Hello {
         Hello {

@@ -1,11 +1,8 @@
 //! Sessions of the engine as a script: what the two sides say, and what is asked of them.
 
 use super::*;
-use crate::endpoint::message::{Hello, Reply, Request};
-use crate::model::{
-    Attrs, Change, Content, Data, Entry, Known, Like, Moved, Outcome, Principal, Problem, ProblemKind, ROOT_NODE,
-    Source, Step, Time,
-};
+use crate::model::{Attrs, Content, Entry, Principal, Problem, ProblemKind, ROOT_NODE, Time};
+use crate::protocol::{Change, Data, Hello, Known, Like, Moved, Outcome, Reply, Request, Source, Step};
 
 mod conflicts;
 mod lies;

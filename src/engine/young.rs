@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use crate::model::{Change, Millis};
+use crate::model::Millis;
+use crate::protocol::Change;
 
 use super::guard::WINDOW;
 

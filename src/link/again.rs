@@ -155,7 +155,7 @@ pub fn read_number(payload: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::message::Reply;
+    use crate::protocol::Reply;
 
     fn frame(sent: &mut Sent) -> Vec<u8> {
         let mut frame = codec::encode(&Reply::RowsEnd).unwrap();

@@ -7,8 +7,7 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::endpoint::message::{Reply, Request};
-use crate::model::Tunnel;
+use crate::protocol::{Reply, Request, Tunnel};
 
 use super::LinkError;
 use super::frame::{self, HEADER, Head, Kind};
@@ -137,8 +136,8 @@ impl<R: Read, T: DeserializeOwned> Receiver<R, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Data;
     use crate::model::{Hash, RelPath};
+    use crate::protocol::Data;
     use crate::replica::archive::samples::file_row;
     use serde_bytes::ByteBuf;
 
@@ -146,13 +145,13 @@ mod tests {
         let path = RelPath::new(b"a/\xff").unwrap();
         let known = file_row(5, 4, "x", 3);
         let after = Some(known.entry.clone());
-        let known = crate::model::Known { node: 5, generation: 3, entry: known.entry };
-        let change = crate::model::Change {
+        let known = crate::protocol::Known { node: 5, generation: 3, entry: known.entry };
+        let change = crate::protocol::Change {
             seq: 1,
             path: path.clone(),
             parent: Some(1),
             known: Some(known.clone()),
-            moved: Some(crate::model::Moved { from: path.clone(), known, edited: true }),
+            moved: Some(crate::protocol::Moved { from: path.clone(), known, edited: true }),
             after,
             contents: true,
             touched: false,

@@ -1,11 +1,7 @@
 //! The nouns of psync. No I/O, no clock, no decisions.
 
 pub mod acls;
-mod action;
-mod change;
 pub mod conflict;
-mod dir_time;
-mod distrust;
 mod entry;
 pub mod guard;
 mod hasher;
@@ -13,13 +9,8 @@ pub mod merge;
 mod path;
 mod problem;
 pub mod rights;
-pub mod sane;
 pub mod words;
 
-pub use action::{Apply, Data, Displaced, Expect, Kept, Outcome, Record, Source, Step, Sums, Tunnel, Way};
-pub use change::{AncestorRow, Change, Known, Like, Moved};
-pub use dir_time::{DIR_TIMES_MAX, DirTime, DirTimeSet, DirTimeWord, NewDirTime};
-pub use distrust::{Distrust, Remains};
 pub use entry::{Attrs, Content, Entry, Hash, Kind, OwnerNumber, Principal, Sameness, Time, Xattrs};
 pub use hasher::Hasher;
 pub use path::{NAME_MAX, Name, OWN_DIR, PATH_MAX, PathError, RelPath, readable};

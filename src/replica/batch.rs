@@ -2,10 +2,8 @@
 //! however many actions there are; and while batches follow each other, the names of one are put on disk together
 //! with the data of the next, and its rows together with the next one's intents.
 
-use crate::model::{
-    Apply, Attrs, Change, Displaced, Entry, Expect, Generation, Kept, Name, NodeId, Outcome, Problem, RelPath, Step,
-    Time,
-};
+use crate::model::{Attrs, Entry, Generation, Name, NodeId, Problem, RelPath, Time};
+use crate::protocol::{Apply, Change, Displaced, Expect, Kept, Outcome, Step};
 
 use super::Replica;
 use super::archive::{Archive, Intent, IntentStep, Signature};

@@ -9,7 +9,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 
-use crate::model::{DirTime, DirTimeSet, Kind, NewDirTime, NodeId, RelPath, Time};
+use crate::model::{Kind, NodeId, RelPath, Time};
+use crate::protocol::{DirTime, DirTimeSet, NewDirTime};
 
 use super::Replica;
 use super::archive::{Archive, Row};

@@ -7,9 +7,9 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::findings::Finding;
-use super::trash_list::Trashed;
 use crate::model::{Attrs, Kind, Name, OwnerNumber, RelPath, Time, Xattrs};
+use crate::protocol::survey::Finding;
+use crate::protocol::survey::Trashed;
 
 /// What `statx` tells of one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use crate::model::sane::Weight;
-use crate::model::{Content, Distrust, Entry, Hash, Hasher, Kind, Name, RelPath, Remains, Sameness, Seq};
+use crate::model::{Content, Entry, Hash, Hasher, Kind, Name, RelPath, Sameness, Seq};
+use crate::protocol::{Distrust, Remains, Weight};
 
 use super::Replica;
 use super::archive::{Archive, Row};

@@ -2,9 +2,8 @@
 
 use std::io;
 
-use crate::model::{
-    Attrs, Change, Content, Entry, Hash, Kind, Known, Name, NodeId, Problem, ProblemKind, RelPath, Sameness, Time,
-};
+use crate::model::{Attrs, Content, Entry, Hash, Kind, Name, NodeId, Problem, ProblemKind, RelPath, Sameness, Time};
+use crate::protocol::{Change, Known};
 
 use super::archive::{Archive, ArchiveError, Row, Signature, Since};
 use super::disk::{Disk, Stat};

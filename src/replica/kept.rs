@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 
-use crate::model::{Content, Data, Entry, Generation, Hash, Name, RelPath, Time};
+use crate::model::{Content, Entry, Generation, Hash, Name, RelPath, Time};
+use crate::protocol::Data;
 
 use super::Replica;
 use super::archive::Archive;

@@ -12,7 +12,6 @@ mod distrust;
 pub mod error;
 pub mod examine;
 pub mod expire;
-pub mod findings;
 mod home;
 mod kept;
 pub mod late;
@@ -48,9 +47,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::config::Share;
 use crate::filter::Filter;
 use crate::model::guard::Limit;
-use crate::model::{
-    Attrs, Content, Distrust, Entry, Kind, NodeId, ROOT_NODE, RelPath, Sameness, Seq, Side, Time, merge,
-};
+use crate::model::{Attrs, Content, Entry, Kind, NodeId, ROOT_NODE, RelPath, Sameness, Seq, Side, Time, merge};
+use crate::protocol::Distrust;
 
 use archive::{Archive, Identity, Signature};
 use disk::Disk;

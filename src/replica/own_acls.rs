@@ -4,7 +4,8 @@
 //! in on the left, or take away what keeps them out. So the left compares each ACL that it is to set or to record with what
 //! it knows itself: what it reported, and what its own archive has as agreed. Anything else is left out, and told.
 
-use crate::model::{Apply, Entry, Generation, NodeId, Record, RelPath, Step, Xattrs, acls, merge, readable};
+use crate::model::{Entry, Generation, NodeId, RelPath, Xattrs, acls, merge, readable};
+use crate::protocol::{Apply, Record, Step};
 
 use super::Replica;
 use super::archive::Archive;

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use crate::model::{Content, Displaced, Entry, Expect, Generation, Kept, Kind, Name, NodeId, RelPath, Step, Time};
+use crate::model::{Content, Entry, Generation, Kind, Name, NodeId, RelPath, Time};
+use crate::protocol::{Displaced, Expect, Kept, Step};
 
 use super::archive::{Archive, Row, Signature, Since};
 use super::batch::{Job, Placed};

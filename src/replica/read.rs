@@ -16,7 +16,7 @@ use super::reading::{Open, Reading};
 
 /// Files up to this size are read when their mtime moved or another object took the name: they may hold what they held. Larger
 /// ones count as changed then. Where only the ctime moved a file is read whatever its size, and so it is before rights are
-/// granted to it (see [`crate::model::Change::read`]).
+/// granted to it (see [`crate::protocol::Change::read`]).
 pub(super) const READ_TO_COMPARE: u64 = 64 * 1024 * 1024;
 
 /// Snapshots that are kept at a time; beyond that files are read themselves.

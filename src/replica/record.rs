@@ -3,9 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{
-    AncestorRow, Content, Generation, Kind, NodeId, PATH_MAX, ROOT_NODE, Record, RelPath, Sameness, merge,
-};
+use crate::model::{Content, Generation, Kind, NodeId, PATH_MAX, ROOT_NODE, RelPath, Sameness, merge};
+use crate::protocol::{AncestorRow, Record};
 
 use super::Replica;
 use super::archive::{Archive, Row, Signature, Since, Tombstone};

@@ -3,7 +3,8 @@
 
 use std::io;
 
-use crate::model::{Expect, Generation, Kind, Name, NodeId, RelPath, Time};
+use crate::model::{Generation, Kind, Name, NodeId, RelPath, Time};
+use crate::protocol::Expect;
 
 use super::Replica;
 use super::archive::{Archive, Row, Tombstone};

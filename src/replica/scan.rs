@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Change, Kind, Name, NodeId, Problem, ProblemKind, RelPath, Time};
+use crate::model::{Kind, Name, NodeId, Problem, ProblemKind, RelPath, Time};
+use crate::protocol::Change;
 
 use super::Replica;
 use super::ahead::{Ahead, Entries};

@@ -1,6 +1,7 @@
 //! What a session of the brain needs of a replica: who it is, what is open, what was confirmed.
 
-use crate::model::{Entry, Expect, Generation, Kind, NodeId, ROOT_NODE, RelPath, Seq, Time};
+use crate::model::{Entry, Generation, Kind, NodeId, ROOT_NODE, RelPath, Seq, Time};
+use crate::protocol::Expect;
 
 use super::Replica;
 use super::archive::{Archive, Signature};

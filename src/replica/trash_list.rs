@@ -8,9 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
-use serde::{Deserialize, Serialize};
-
-use crate::model::{Kind, Name, RelPath};
+use crate::model::{Name, RelPath};
 
 use super::archive::TrashItem;
 use super::real::OwnDir;
@@ -25,24 +23,6 @@ const SLACK: usize = 10_000;
 
 /// Commits between two tries to write it on a disk that has no room for it: the whole list is read for each.
 const REST: u32 = 64;
-
-/// A version in the trash, as others than the replica see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trashed {
-    /// Its name in the trash directory.
-    pub id: Name,
-    /// Where it was; the root if that is not known.
-    pub path: RelPath,
-    /// Seconds since 1970 when it came.
-    pub since: i64,
-    /// Bytes; of a directory those of all files in it, where they are counted.
-    pub size: u64,
-    #[serde(deserialize_with = "crate::model::words::text")]
-    pub reason: String,
-    pub kind: Kind,
-    /// Copied by a check: the object lies at `path` below the directory `id`.
-    pub copied: bool,
-}
 
 /// What the list says of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,8 @@ use std::io;
 
 use serde_bytes::ByteBuf;
 
-use crate::model::{Hasher, Sums};
+use crate::model::Hasher;
+use crate::protocol::Sums;
 use crate::replica::disk::Disk;
 
 use super::blocks::{self, SUM};

@@ -3,7 +3,7 @@
 //! A block has a weak sum, which can be rolled from one byte to the next, and a strong one (BLAKE3, cut short): the whole
 //! file's hash is compared at the end in any case.
 
-use crate::model::Sums;
+use crate::protocol::Sums;
 
 /// The bytes that one block's sums take.
 pub const SUM: usize = 16;

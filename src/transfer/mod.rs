@@ -21,13 +21,13 @@ pub use receive::{Receive, Received};
 pub use supply::{Supplied, Supply, data_in, holds_still};
 
 /// The bytes that a supply may send before the receiver's first word.
-pub const INITIAL_CREDIT: u64 = crate::model::Data::CREDIT;
+pub const INITIAL_CREDIT: u64 = crate::protocol::Data::CREDIT;
 /// The most bytes in one chunk.
 pub const CHUNK: usize = 128 * 1024;
 /// Files up to this size travel in one piece.
-pub const WHOLE: u64 = crate::model::Data::WHOLE_MAX;
+pub const WHOLE: u64 = crate::protocol::Data::WHOLE_MAX;
 
 /// The credit that a copy within the receiver takes: it costs no line, but its time.
 fn cost(length: u64) -> u64 {
-    crate::model::Data::cost_of_copy(length)
+    crate::protocol::Data::cost_of_copy(length)
 }

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use crate::model::{Data, Hash, Hasher, Name, Sums};
+use crate::model::{Hash, Hasher, Name};
+use crate::protocol::{Data, Sums};
 use crate::replica::disk::Disk;
 
 use super::basis::Basis;

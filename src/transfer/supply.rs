@@ -4,7 +4,8 @@ use std::io;
 
 use serde_bytes::ByteBuf;
 
-use crate::model::{Data, Hasher, Sums};
+use crate::model::Hasher;
+use crate::protocol::{Data, Sums};
 use crate::replica::archive::Signature;
 use crate::replica::disk::Disk;
 

@@ -2,7 +2,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::{Data, Hash, Name, RelPath, Sums};
+use crate::model::{Hash, Name, RelPath};
+use crate::protocol::{Data, Sums};
 use crate::replica::archive::Signature;
 use crate::replica::disk::{Disk, Own};
 use crate::replica::real::{File, NoCover, RealDisk};

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use psync::endpoint::message::{Reply, Request};
 use psync::link::handshake::Role;
+use psync::protocol::{Reply, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

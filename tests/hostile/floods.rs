@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use psync::config::AgentSettings;
-use psync::endpoint::message::survey::{Answer, Ask};
-use psync::endpoint::message::{Reply, Request};
 use psync::link::frame::{self, Kind};
-use psync::model::{
-    AncestorRow, Apply, Attrs, Change, Content, Data, Displaced, Entry, Expect, Hash, Name, Outcome, OwnerNumber,
-    Principal, Problem, ProblemKind, Record, Source, Step, Sums, Time, Tunnel, Way, Xattrs,
+use psync::model::{Attrs, Content, Entry, Hash, Name, OwnerNumber, Principal, Problem, ProblemKind, Time, Xattrs};
+use psync::protocol::{
+    AncestorRow, Apply, Change, Data, Displaced, Expect, Outcome, Record, Reply, Request, Source, Step, Sums, Tunnel,
+    Way,
+    survey::{Answer, Ask},
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -249,10 +249,7 @@ fn requests() -> Vec<Flood<Request>> {
         of("expire", |_| Request::Expire),
         of("settled", |_| Request::Settled),
         of("confirm", |n| Request::Confirm { upto: n }),
-        of("start", |n| {
-            Request::Start(psync::endpoint::message::Start { incarnation: n + 2, ..crate::scene::start() })
-        })
-        .deaf(),
+        of("start", |n| Request::Start(psync::protocol::Start { incarnation: n + 2, ..crate::scene::start() })).deaf(),
         of("check: list", |_| Request::Check(Ask::List)).at_once().deaf(),
         of("check: look", move |n| Request::Check(look(n))).at_once().deaf(),
         of("check: hash", |_| Request::Check(Ask::Hash { paths: vec![path(b"d/e/f"); 1000] })).at_once().deaf(),

@@ -5,11 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use psync::endpoint::message::{Hello, Reply, Request};
 use psync::link::handshake::Role;
-use psync::model::{
-    AncestorRow, Apply, Attrs, Change, Content, Data, Displaced, Entry, Expect, Known, Principal, Source, Step, Time,
-    Xattrs,
+use psync::model::{Attrs, Content, Entry, Principal, Time, Xattrs};
+use psync::protocol::{
+    AncestorRow, Apply, Change, Data, Displaced, Expect, Hello, Known, Reply, Request, Source, Step,
 };
 use psync::replica::metadata::CAPABILITY;
 use serde_bytes::ByteBuf;
@@ -159,10 +158,8 @@ fn a_brain_cannot_empty_the_right_side() {
     for (name, claim, moves) in [("removed", honest, false), ("forced", forced, false), ("moved", moved, true)] {
         let scene = crowded();
         let mut brain = HostileBrain::new(&scene);
-        let hello = crate::scene::open(
-            &mut brain.talk,
-            psync::endpoint::message::Start { accept: false, ..crate::scene::start() },
-        );
+        let hello =
+            crate::scene::open(&mut brain.talk, psync::protocol::Start { accept: false, ..crate::scene::start() });
         let hello = hello.expect("a Hello");
         let rows = rows(&mut brain.talk);
         brain.talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false, doubt: false });
@@ -489,7 +486,7 @@ fn nobody_at_the_socket_gets_a_setuid_program_or_a_capability() {
     for (at, (name, say)) in (1..).zip(attacks) {
         let call = UnixStream::connect(&socket).unwrap();
         let mut talk: Talk<Reply> = Talk::begin(call.try_clone().unwrap(), WriteEnd(call), Role::Brain, NAME);
-        let start = psync::endpoint::message::Start { incarnation: at, ..crate::scene::start() };
+        let start = psync::protocol::Start { incarnation: at, ..crate::scene::start() };
         let hello = crate::scene::open(&mut talk, start).expect("a Hello");
         talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false, doubt: false });
         say(hello.generation + 10).iter().all(|request| talk.say(request));
@@ -541,7 +538,7 @@ fn a_brain_that_hangs_up_behind_its_questions_ends_no_service() {
     for incarnation in 1..=10 {
         let call = UnixStream::connect(&socket).unwrap();
         let mut talk: Talk<Reply> = Talk::begin(call.try_clone().unwrap(), WriteEnd(call), Role::Brain, NAME);
-        let start = psync::endpoint::message::Start { incarnation, ..crate::scene::start() };
+        let start = psync::protocol::Start { incarnation, ..crate::scene::start() };
         let hello = crate::scene::open(&mut talk, start).expect("a Hello");
         talk.say(&Request::Go { peer: hello.peer, scan: false, whole: false, doubt: false });
         // Each is answered at once, and all are there before the first answer is sent.

@@ -5,16 +5,17 @@
 
 use std::sync::Arc;
 
-use psync::endpoint::message::survey::{Answer, Ask, Examination, Item};
-use psync::endpoint::message::{Hello, Reply, Request, Start};
 use psync::model::{
-    AncestorRow, Apply, Attrs, Change, Content, Data, DirTime, DirTimeSet, DirTimeWord, Displaced, Distrust, Entry,
-    Expect, Hash, Kept, Kind, Known, Like, Moved, Name, NewDirTime, Outcome, OwnerNumber, Principal, Problem,
-    ProblemKind, Record, RelPath, Remains, Side, Source, Step, Sums, Time, Tunnel, Way, Xattrs,
+    Attrs, Content, Entry, Hash, Kind, Name, OwnerNumber, Principal, Problem, ProblemKind, RelPath, Side, Time, Xattrs,
 };
-use psync::replica::findings::Finding;
+use psync::protocol::survey::Finding;
+use psync::protocol::survey::Trashed;
+use psync::protocol::{
+    AncestorRow, Apply, Change, Data, DirTime, DirTimeSet, DirTimeWord, Displaced, Distrust, Expect, Hello, Kept,
+    Known, Like, Moved, NewDirTime, Outcome, Record, Remains, Reply, Request, Source, Start, Step, Sums, Tunnel, Way,
+    survey::{Answer, Ask, Examination, Item},
+};
 use psync::replica::metadata::{ACL_ACCESS, ACL_DEFAULT, CAPABILITY, NTACL};
-use psync::replica::trash_list::Trashed;
 use serde_bytes::ByteBuf;
 
 use crate::roll::Roll;

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use psync::config::{AgentSettings, Compress};
-use psync::endpoint::message::{Hello, Reply, Request, Start};
 use psync::link::handshake::Role;
+use psync::protocol::{Hello, Reply, Request, Start};
 
 use crate::support::service::AGENT;
 use crate::support::users::*;

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use psync::endpoint::message::{Reply, Request};
 use psync::endpoint::{self, Endpoint, Next};
 use psync::engine::{self, Effect, Engine, Input, News};
 use psync::filter::{Filter, FilterSettings};
 use psync::model::guard::Limit;
-use psync::model::{Millis, Outcome, Side};
+use psync::model::{Millis, Side};
+use psync::protocol::{Outcome, Reply, Request};
 use psync::replica::error::ReplicaError;
 use psync::watch::coalesce::Timing;
 

@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-use crate::endpoint::message::survey::Item;
 use crate::model::{Kind, RelPath, Time};
+use crate::protocol::survey::Item;
 
 /// How closely two objects are compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -10,13 +10,15 @@ use std::time::Duration;
 use super::super::sides::{Farewell, call, filter, limits};
 use super::{Station, answers};
 use crate::config::{RightCommand, Settings};
-use crate::endpoint::message::survey::{Answer, Ask};
-use crate::endpoint::message::{Reply, Request};
 use crate::endpoint::survey::{Scope, Survey, attend};
 use crate::link::LinkError;
 use crate::link::channel::Incoming;
 use crate::link::failure::Explanation;
 use crate::link::proxy::Proxy;
+use crate::protocol::{
+    Reply, Request,
+    survey::{Answer, Ask},
+};
 
 /// So often the right side hears that somebody is still there.
 const LIFE: Duration = Duration::from_secs(15);

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::super::human::words;
 use super::super::pair::PairFile;
 use crate::config::{RightCommand, Settings, credential, ssh_files};
-use crate::replica::findings::Finding;
+use crate::protocol::survey::Finding;
 
 /// Where systemd keeps the copies of files that units were given.
 const COPIES: &str = "/run/credentials";

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::{Kind, RelPath, Side};
-use crate::replica::trash_list::Trashed;
+use crate::protocol::survey::Trashed;
 
 /// What was deleted one after the other, no longer than so many seconds apart, was deleted in one go.
 const ONE_GO: i64 = 60;

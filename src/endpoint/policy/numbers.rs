@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::Generation;
-use crate::model::sane::{Insane, WINDOW};
+use crate::protocol::sane::{Insane, WINDOW};
 
 /// Stretches of used numbers that are kept apart; a long action beside many others that are given up leaves gaps.
 const SPANS_MAX: usize = 65_536;

@@ -1,8 +1,8 @@
 use serde_bytes::ByteBuf;
 
 use super::*;
-use crate::endpoint::message::Start;
-use crate::model::{Attrs, Displaced, Hash, OwnerNumber, Principal, ROOT_NODE, Remains, Time, Xattrs};
+use crate::model::{Attrs, Hash, OwnerNumber, Principal, ROOT_NODE, Time, Xattrs};
+use crate::protocol::{Displaced, Remains, Start};
 
 /// What the side knows in these tests.
 const OWN: Own = Own { generation: 1000, rows: 10, seq: 50 };
@@ -340,7 +340,7 @@ fn what_is_open_is_bounded_and_answers_make_room() {
     for generation in next.by_ref().take(OPEN_MAX) {
         policy.admit(stream(generation, Way::Stream), &OWN).expect("so many are let in");
     }
-    policy.said(&Reply::Result { generation: 1001, outcome: crate::model::Outcome::Refused });
+    policy.said(&Reply::Result { generation: 1001, outcome: crate::protocol::Outcome::Refused });
     policy.admit(stream(next.next().expect("a number"), Way::Stream), &OWN).expect("one was answered");
     let reason = refused(policy, vec![stream(9000, Way::Stream)]);
     assert!(reason.contains("more actions"), "{reason}");

@@ -26,7 +26,8 @@ use serde_bytes::ByteBuf;
 
 use crate::link::proxy::{self, Proxy};
 use crate::link::relay;
-use crate::model::{Generation, Hash, Name, Tunnel};
+use crate::model::{Generation, Hash, Name};
+use crate::protocol::Tunnel;
 use crate::pulse;
 use crate::replica::reading::Reading;
 use crate::replica::real::holes;

@@ -6,8 +6,7 @@ use std::path::Path;
 use serde_bytes::ByteBuf;
 
 use super::*;
-use crate::endpoint::message::Hello;
-use crate::model::{Expect, Known};
+use crate::protocol::{Expect, Hello, Known};
 
 const FILES: usize = 600;
 

@@ -1,7 +1,7 @@
 //! When a conflict is told, and what it names.
 
 use super::*;
-use crate::model::{Displaced, Kept};
+use crate::protocol::{Displaced, Kept};
 
 /// What is told of conflicts.
 fn told(effects: Vec<Effect>) -> Vec<(RelPath, Side, Kept)> {

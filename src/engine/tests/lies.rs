@@ -1,8 +1,8 @@
 //! A side that lies.
 
 use super::*;
-use crate::model::sane::WINDOW;
-use crate::model::{AncestorRow, Data, DirTime, DirTimeSet, Distrust, Hash, OwnerNumber, Remains, Time};
+use crate::model::{Hash, OwnerNumber, Time};
+use crate::protocol::{AncestorRow, Data, DirTime, DirTimeSet, Distrust, Remains, sane::WINDOW};
 
 /// Whether the right side was put out, and why the pair halted.
 fn put_out(effects: &[Effect]) -> Option<String> {

@@ -7,8 +7,7 @@ use super::super::handshake::Role;
 use super::super::proxy;
 use super::*;
 use crate::config::Compress;
-use crate::endpoint::message::{Reply, Request};
-use crate::model::Data;
+use crate::protocol::{Data, Reply, Request};
 use serde_bytes::ByteBuf;
 
 const LONG: Duration = Duration::from_secs(30);

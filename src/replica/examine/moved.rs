@@ -1,6 +1,7 @@
 //! Objects that lie under another name than their row's: moves, and files whose contents came from elsewhere.
 
-use crate::model::{Attrs, Change, Content, Entry, Kind, Like, Moved, NodeId, RelPath, merge};
+use crate::model::{Attrs, Content, Entry, Kind, NodeId, RelPath, merge};
+use crate::protocol::{Change, Like, Moved};
 
 use crate::model::acls::ACL_ACCESS;
 

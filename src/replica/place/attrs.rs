@@ -2,9 +2,8 @@
 
 use std::io;
 
-use crate::model::{
-    Attrs, Entry, Expect, Generation, Kind, Name, NodeId, RelPath, Sameness, Time, Xattrs, acls, merge,
-};
+use crate::model::{Attrs, Entry, Generation, Kind, Name, NodeId, RelPath, Sameness, Time, Xattrs, acls, merge};
+use crate::protocol::Expect;
 
 use super::super::Replica;
 use super::super::archive::{Archive, Row, Signature, Since};

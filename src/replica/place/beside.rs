@@ -2,7 +2,8 @@
 
 use std::io;
 
-use crate::model::{Attrs, Generation, Kept, Kind, Name, RelPath, conflict, rights};
+use crate::model::{Attrs, Generation, Kind, Name, RelPath, conflict, rights};
+use crate::protocol::Kept;
 
 use super::super::Replica;
 use super::super::archive::Archive;

@@ -3,7 +3,8 @@
 use std::io;
 
 use crate::model::acls::ACL_ACCESS;
-use crate::model::{Attrs, Entry, Expect, Generation, Kind, NodeId, RelPath, Time, merge};
+use crate::model::{Attrs, Entry, Generation, Kind, NodeId, RelPath, Time, merge};
+use crate::protocol::Expect;
 
 use super::super::Replica;
 use super::super::archive::{Archive, Row};

@@ -44,10 +44,10 @@ use crate::pulse;
 use crate::sys::lease;
 
 use super::disk::{Disk, Lease, Leased, NotSet, Own, Space, Stat};
-use super::findings::Finding;
 use super::metadata::Rules;
 use super::metadata::owners::Class;
-use super::trash_list::Trashed;
+use crate::protocol::survey::Finding;
+use crate::protocol::survey::Trashed;
 
 /// The archive's file in psync's own directory.
 pub const ARCHIVE: &str = "archive.db";

@@ -10,7 +10,7 @@ use rustix::fs::{Access, AtFlags, Mode, OFlags, RenameFlags, StatxFlags, Timespe
 use rustix::io::Errno;
 
 use crate::model::{OWN_DIR, RelPath};
-use crate::replica::findings::Finding;
+use crate::protocol::survey::Finding;
 use crate::replica::metadata::ACL_ACCESS;
 use crate::sys::lease;
 

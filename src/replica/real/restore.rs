@@ -6,9 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 
 use crate::model::{Kind, Name, RelPath, Time};
+use crate::protocol::survey::Trashed;
 use crate::replica::disk::Stat;
 use crate::replica::recover::trash_generation;
-use crate::replica::trash_list::{self, Listed, Trashed};
+use crate::replica::trash_list::{self, Listed};
 
 use super::own::OwnDir;
 use super::rename::Renames;

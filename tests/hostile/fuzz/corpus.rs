@@ -137,7 +137,7 @@ pub fn of(entry: &str, roll: &mut Roll) -> Vec<Vec<u8>> {
             vec![status.into_bytes(), br#"{"ok":"noted"}"#.to_vec(), br#"{"error":"x"}"#.to_vec()]
         }
         "blocks" => {
-            use psync::model::Sums;
+            use psync::protocol::Sums;
             let sums = |list: &[Sums]| {
                 list.iter().flat_map(|sums| postcard::to_stdvec(sums).expect("plain")).collect::<Vec<u8>>()
             };

@@ -9,14 +9,14 @@ use std::sync::LazyLock;
 
 use psync::brain::control;
 use psync::config::{self, AgentSettings, Settings};
-use psync::endpoint::message::{Reply, Request};
 use psync::filter::{Filter, FilterSettings};
 use psync::link::codec::{self, Lane};
 use psync::link::frame::{self, MAX_PAYLOAD};
 use psync::link::handshake::{Hello, Role};
 use psync::link::pack::Unpacker;
 use psync::link::{LinkError, failure, relay};
-use psync::model::{Name, RelPath, Sums, Time, conflict, readable};
+use psync::model::{Name, RelPath, Time, conflict, readable};
+use psync::protocol::{Reply, Request, Sums};
 use psync::replica::archive::{Archive, Identity, Row, Signature, Since};
 use psync::replica::metadata::acl::Acl;
 use psync::replica::metadata::owners::Owners;

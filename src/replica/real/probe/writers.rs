@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-use crate::replica::findings::Finding;
+use crate::protocol::survey::Finding;
 use crate::replica::metadata::ACL_ACCESS;
 
 use super::super::beneath;

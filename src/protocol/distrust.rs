@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Hash;
-use super::sane::Weight;
+use super::Weight;
+use crate::model::Hash;
 
 /// Why a report may be none of a user's doing. It is told before the report, with the same number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

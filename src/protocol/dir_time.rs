@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{NodeId, Time};
+use crate::model::{NodeId, Time};
 
 /// So many directories one message speaks of at most.
 pub const DIR_TIMES_MAX: usize = 256;

@@ -1,10 +1,13 @@
 //! What messages take in memory, about; rather more.
 
-use crate::model::sane::Weight;
-use crate::model::{Data, Kept, Outcome, Source, Step, Sums, Tunnel};
-
 use super::survey::{Answer, Ask};
-use super::{Reply, Request};
+use super::{AncestorRow, Change, Data, Kept, Known, Outcome, Reply, Request, Source, Step, Sums, Tunnel};
+use crate::model::{Content, Entry, Principal, RelPath};
+
+/// About as many bytes as a value takes in memory, rather more.
+pub trait Weight {
+    fn weight(&self) -> usize;
+}
 
 /// Of a message without anything of its own.
 const BARE: usize = 128;
@@ -37,6 +40,33 @@ fn step(step: &Step) -> usize {
         }
         Step::SetAttrs { entry, .. } | Step::Move { entry, .. } => LISTED + entry.weight(),
         Step::Remove { .. } => 0,
+    }
+}
+
+impl Weight for Entry {
+    fn weight(&self) -> usize {
+        let target = if let Content::Link { target } = &self.content { target.len() } else { 0 };
+        let xattrs = self.attrs.xattrs.iter().map(|(name, value)| name.len() + value.len() + 96).sum::<usize>();
+        let owners =
+            [&self.attrs.user, &self.attrs.group].map(|p| if let Principal::Name(n) = p { n.len() } else { 0 });
+        192 + target + xattrs + owners.iter().sum::<usize>()
+    }
+}
+
+impl Weight for AncestorRow {
+    fn weight(&self) -> usize {
+        96 + self.path.as_bytes().len() + self.entry.as_ref().map_or(0, Weight::weight)
+    }
+}
+
+impl Weight for Change {
+    fn weight(&self) -> usize {
+        let known = |known: &Known| 32 + known.entry.weight();
+        let moved = self.moved.as_ref().map_or(0, |m| m.from.as_bytes().len() + known(&m.known));
+        let after = self.after.as_ref().map_or(0, Weight::weight);
+        let inline = self.inline.as_ref().map_or(0, |bytes| bytes.len());
+        // The path stands in several tables.
+        256 + 3 * self.path.as_bytes().len() + self.known.as_ref().map_or(0, known) + moved + after + inline
     }
 }
 
@@ -120,7 +150,7 @@ impl Weight for Reply {
 }
 
 fn checked(answer: &Answer) -> usize {
-    let path = |path: &crate::model::RelPath| LISTED + path.as_bytes().len();
+    let path = |path: &RelPath| LISTED + path.as_bytes().len();
     match answer {
         Answer::Items { items } => items.iter().map(|item| 2 * LISTED + path(&item.path)).sum(),
         Answer::Hashes { hashes } => hashes.iter().map(|(at, _)| LISTED + path(at)).sum(),

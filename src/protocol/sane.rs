@@ -1,9 +1,9 @@
 //! What values that come over the line must hold, whoever sends them. A side that keeps its word never fails these: each
 //! failure is a lie or a fault of the program, and says in a few words what is wrong.
 
-use super::{
-    AncestorRow, Attrs, Change, Content, DIR_TIMES_MAX, Entry, Generation, Known, NodeId, OWN_DIR, OwnerNumber,
-    Principal, ROOT_NODE, RelPath, Time, Xattrs,
+use super::{AncestorRow, Change, DIR_TIMES_MAX, Known};
+use crate::model::{
+    Attrs, Content, Entry, Generation, NodeId, OWN_DIR, OwnerNumber, Principal, ROOT_NODE, RelPath, Time, Xattrs, acls,
 };
 
 /// How far a number may be ahead of what this side knows: more actions than a pair has in its life.
@@ -117,7 +117,7 @@ pub fn names(numbers: &[OwnerNumber]) -> Result<(), Insane> {
 fn xattrs(xattrs: &Xattrs) -> Result<(), Insane> {
     let bytes: usize = xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
     let names: usize = xattrs.keys().map(|name| name.len() + 1).sum();
-    let named = |name: &[u8]| matches!(name, super::acls::ACL_ACCESS | super::acls::ACL_DEFAULT);
+    let named = |name: &[u8]| matches!(name, acls::ACL_ACCESS | acls::ACL_DEFAULT);
     let large = |name: &[u8], value: &[u8]| !named(name) && value.len() > XATTR_MAX;
     hold! {
         xattrs.keys().all(|name| travels(name)), "an extended attribute of a kind that does not travel";
@@ -182,42 +182,11 @@ fn of_before(known: &Known, next: Generation) -> Result<(), Insane> {
     hold! { known.generation < next, "a generation that nobody gave"; }
 }
 
-/// About as many bytes as a value takes in memory, rather more.
-pub trait Weight {
-    fn weight(&self) -> usize;
-}
-
-impl Weight for Entry {
-    fn weight(&self) -> usize {
-        let target = if let Content::Link { target } = &self.content { target.len() } else { 0 };
-        let xattrs = self.attrs.xattrs.iter().map(|(name, value)| name.len() + value.len() + 96).sum::<usize>();
-        let owners =
-            [&self.attrs.user, &self.attrs.group].map(|p| if let Principal::Name(n) = p { n.len() } else { 0 });
-        192 + target + xattrs + owners.iter().sum::<usize>()
-    }
-}
-
-impl Weight for AncestorRow {
-    fn weight(&self) -> usize {
-        96 + self.path.as_bytes().len() + self.entry.as_ref().map_or(0, Weight::weight)
-    }
-}
-
-impl Weight for Change {
-    fn weight(&self) -> usize {
-        let known = |known: &Known| 32 + known.entry.weight();
-        let moved = self.moved.as_ref().map_or(0, |m| m.from.as_bytes().len() + known(&m.known));
-        let after = self.after.as_ref().map_or(0, Weight::weight);
-        let inline = self.inline.as_ref().map_or(0, |bytes| bytes.len());
-        // The path stands in several tables.
-        256 + 3 * self.path.as_bytes().len() + self.known.as_ref().map_or(0, known) + moved + after + inline
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Hash, Like, Moved, Time};
+    use crate::model::Hash;
+    use crate::protocol::{Like, Moved};
 
     fn good() -> Entry {
         let attrs = Attrs {

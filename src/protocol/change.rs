@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::{Entry, Generation, Kind, NodeId, RelPath, Seq, merge};
+use crate::model::{Entry, Generation, Kind, NodeId, RelPath, Seq, merge};
 
 /// What the reporting side's archive holds: one ancestor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,15 +68,4 @@ impl Change {
         let both = (known.entry.kind(), after.kind()) == (Kind::Dir, Kind::Dir);
         both && merge::only_opens(&known.entry.attrs, &after.attrs)
     }
-}
-
-/// One row as the archives exchange it: an ancestor, or with no entry a tombstone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AncestorRow {
-    pub node: NodeId,
-    pub parent: NodeId,
-    /// Where the answering side has it; its last name is the row's name.
-    pub path: RelPath,
-    pub generation: Generation,
-    pub entry: Option<Entry>,
 }

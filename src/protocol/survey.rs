@@ -3,8 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Hash, Kind, Name, Principal, Problem, RelPath, Time, words};
-use crate::replica::findings::Finding;
-use crate::replica::trash_list::Trashed;
 
 /// One question of a check; each is answered in full before the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,4 +97,47 @@ pub struct Item {
     pub target: Option<Box<[u8]>>,
     /// A hash of the extended attributes that travel both ways, names and values; `None`: it has none.
     pub xattrs: Option<Hash>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What was looked at, in a word or two.
+    #[serde(deserialize_with = "words::text")]
+    pub check: String,
+    pub ok: bool,
+    /// How it is.
+    #[serde(deserialize_with = "words::text")]
+    pub found: String,
+    /// What mends it; empty if nothing is wrong.
+    #[serde(deserialize_with = "words::text")]
+    pub mend: String,
+}
+
+impl Finding {
+    pub fn ok(check: &str, found: impl Into<String>) -> Finding {
+        Finding { check: check.to_owned(), ok: true, found: found.into(), mend: String::new() }
+    }
+
+    pub fn wrong(check: &str, found: impl Into<String>, mend: impl Into<String>) -> Finding {
+        Finding { check: check.to_owned(), ok: false, found: found.into(), mend: mend.into() }
+    }
+}
+
+/// A version in the trash, as others than the replica see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trashed {
+    /// Its name in the trash directory.
+    pub id: Name,
+    /// Where it was; the root if that is not known.
+    pub path: RelPath,
+    /// Seconds since 1970 when it came.
+    pub since: i64,
+    /// Bytes; of a directory those of all files in it, where they are counted.
+    pub size: u64,
+    #[serde(deserialize_with = "words::text")]
+    pub reason: String,
+    pub kind: Kind,
+    /// Copied by a check: the object lies at `path` below the directory `id`.
+    pub copied: bool,
 }
