@@ -20,8 +20,9 @@ use crate::endpoint::serve::{Inbound, Over, Tuning, clock, serve};
 use crate::endpoint::{Waiting, max_delete, style};
 use crate::filter::FilterSettings;
 use crate::link::channel::{Channel, Incoming};
+use crate::link::codec::Says;
 use crate::link::failure::Explanation;
-use crate::link::handshake::{Hello, Role};
+use crate::link::handshake::Hello;
 use crate::link::proxy::{self, Proxy};
 use crate::link::{Limits, LinkError, failure};
 use crate::model::Side;
@@ -260,13 +261,13 @@ pub fn opening<'a>(settings: &'a Settings, pair: &'a str, side: Side) -> Opening
 }
 
 /// Calls the right side: the process that leads to its agent, and the link. `log` hears what the process says on stderr.
-pub fn call(
+pub fn call<O: Says>(
     pair: &str,
     right: &RightCommand,
     limits: Limits,
     log: impl FnMut(String) + Send + 'static,
-    deliver: impl FnMut(Incoming<Reply>) -> bool + Send + 'static,
-) -> Result<(Proxy, Channel<Request>), LinkError> {
+    deliver: impl FnMut(Incoming<O::Hears>) -> bool + Send + 'static,
+) -> Result<(Proxy, Channel<O>), LinkError> {
     let (proxy, pipes) = match right {
         RightCommand::Child(args) => {
             let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
@@ -278,7 +279,7 @@ pub fn call(
             proxy::spawn_self(&program, &["--agent-mode".into(), "line".into(), socket.clone().into()], log)?
         }
     };
-    let channel = Channel::start(pipes, Hello::new(Role::Brain, pair), limits, deliver)?;
+    let channel = Channel::start(pipes, Hello::new(O::ROLE, pair), limits, deliver)?;
     Ok((proxy, channel))
 }
 

@@ -10,7 +10,6 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 
 use slog::{Logger, debug};
 
@@ -25,7 +24,7 @@ use crate::brain::monitor::Exit;
 use crate::config::{AgentSettings, Durability, Links, OpenFiles, Special, valid_pair};
 use crate::endpoint::agent::Served;
 use crate::endpoint::open::Opening;
-use crate::endpoint::serve::Inbound;
+use crate::endpoint::service::End;
 use crate::endpoint::{self, Done, max_delete, style};
 use crate::filter::FilterSettings;
 use crate::model::Side;
@@ -181,7 +180,7 @@ pub fn serve(job: &Job, stop: Stop) -> Exit {
     let done = job.tells.then(|| done(&job.logger));
     let opening = opening(&job.root, job.pair.as_deref().unwrap_or_default(), settings, done);
     let limits = serve::limits(settings);
-    let on_stop = |inbox: Sender<Inbound>| stop.on_stop(move || drop(inbox.send(Inbound::End)));
+    let on_stop = |end: End| stop.on_stop(end);
     match endpoint::agent::serve_stdio(&opening, job.pair.as_deref(), limits, on_stop) {
         Served::Done => Exit::Done,
         Served::Lost(error) => {

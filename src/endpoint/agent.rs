@@ -1,17 +1,19 @@
 //! The agent: an endpoint at the far end of a pair of pipes. The very code that ssh carries.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 
 use crate::config::valid_pair;
 use crate::link::channel::{Channel, Incoming};
 use crate::link::handshake::{Hello, Role};
 use crate::link::{Limits, LinkError};
 use crate::model::readable;
-use crate::protocol::{Reply, Request, Start, survey::Ask};
+use crate::protocol::survey::{Answer, Ask};
+use crate::protocol::{Call, Reply, Request, Start};
 
 use super::backlog::{Backlog, Held};
 use super::open::{Opening, open};
 use super::serve::{Inbound, Over, clock, serve};
+use super::service::End;
 use super::survey::{Survey, attend};
 
 /// How serving a brain ended.
@@ -25,49 +27,61 @@ pub enum Served {
     Failed(String),
 }
 
-/// Serves one brain on stdin and stdout. `pair` is the only pair that may be served; without it the brain names the pair.
-/// Nothing is opened, and nothing made, before the brain has said what it wants.
-pub fn serve_stdio(
-    opening: &Opening<'_>,
-    pair: Option<&str>,
-    limits: Limits,
-    stop: impl FnOnce(Sender<Inbound>),
-) -> Served {
+/// What is heard before it is known who calls, and of a surveyor.
+enum Heard {
+    Hello(Hello),
+    Ask(Held<Ask>),
+    End,
+}
+
+/// Serves one caller on stdin and stdout. `pair` is the only pair that may be served; without it the caller names the pair.
+/// Nothing is opened, and nothing made, before it has said what it wants. `stop` is given what ends it.
+pub fn serve_stdio(opening: &Opening<'_>, pair: Option<&str>, limits: Limits, stop: impl FnOnce(End)) -> Served {
     let (inbox_in, inbox) = channel();
+    let (say, heard) = channel();
     let events = inbox_in.clone();
     let sink = move |told| {
         let _ = events.send(told);
     };
     let (lost_in, lost) = channel();
-    let (named_in, named) = channel();
     let pipes = match crate::link::channel::stdio() {
         Ok(pipes) => pipes,
         Err(error) => return Served::Failed(format!("stdin and stdout: {error}")),
     };
-    stop(inbox_in.clone());
+    let (to_inbox, to_heard) = (inbox_in.clone(), say.clone());
+    let end = move || {
+        let _ = to_heard.send(Heard::End);
+        let _ = to_inbox.send(Inbound::End);
+    };
+    stop(Box::new(end.clone()));
     let backlog = Backlog::default();
-    let deliver = move |incoming: Incoming<Request>| {
-        let inbound = match incoming {
-            Incoming::Hello(hello) => return named_in.send(hello.pair).is_ok(),
-            Incoming::Message(request) => Inbound::Held(backlog.hold(request)),
-            Incoming::Ended(error) => {
-                let _ = lost_in.send(error);
-                Inbound::End
-            }
-        };
-        inbox_in.send(inbound).is_ok()
+    let deliver = move |incoming: Incoming<Call>| match incoming {
+        Incoming::Hello(hello) => say.send(Heard::Hello(hello)).is_ok(),
+        Incoming::Message(Call::Session(request)) => inbox_in.send(Inbound::Held(backlog.hold(request))).is_ok(),
+        Incoming::Message(Call::Survey(ask)) => say.send(Heard::Ask(backlog.hold(ask))).is_ok(),
+        Incoming::Ended(error) => {
+            let _ = lost_in.send(error);
+            end();
+            false
+        }
     };
     let hello = Hello::new(Role::Agent, pair.unwrap_or_default());
-    let link: Channel<Reply> = match Channel::start(pipes, hello, limits, deliver) {
+    let link = match Channel::<()>::start(pipes, hello, limits, deliver) {
         Ok(link) => link,
         Err(error) => return Served::Lost(error),
     };
+    let caller = match heard.recv() {
+        Ok(Heard::Hello(caller)) => caller,
+        _ => return finish(link, &lost, Served::Done),
+    };
+    if caller.role == Role::Surveyor {
+        let link = link.speak();
+        survey(opening, pair, &caller.pair, &link, &heard);
+        return finish(link, &lost, Served::Done);
+    }
+    let link: Channel<Reply> = link.speak();
     let first = match inbox.recv() {
         Ok(Inbound::Held(Held { request: Request::Start(start), .. })) => start,
-        Ok(Inbound::Held(Held { request: Request::Check(ask), .. })) => {
-            survey(opening, pair, &named, ask, &link, &inbox);
-            return finish(link, &lost, Served::Done);
-        }
         _ => return finish(link, &lost, Served::Done),
     };
     let served = open_and_serve(opening, pair, first, &link, &inbox, sink);
@@ -89,33 +103,22 @@ pub fn serve_stdio(
     }
 }
 
-/// A check from its first question to its last.
-fn survey(
-    opening: &Opening<'_>,
-    pair: Option<&str>,
-    named: &Receiver<String>,
-    first: Ask,
-    link: &Channel<Reply>,
-    inbox: &Receiver<Inbound>,
-) {
-    let open = || {
-        let named = named.recv().map_err(|e| e.to_string())?;
-        Survey::open(opening.root, served_pair(pair, &named)?, &opening.scope())
-    };
-    let mut first = Some(first);
-    let next = || {
-        first.take().or_else(|| {
-            loop {
-                match inbox.recv() {
-                    Ok(Inbound::Held(Held { request: Request::Check(ask), .. })) => return Some(ask),
-                    // The other side is still at it.
-                    Ok(Inbound::Held(Held { request: Request::Ping { .. }, .. })) => {}
-                    _ => return None,
-                }
+/// A survey from its first question to its last.
+fn survey(opening: &Opening<'_>, pair: Option<&str>, named: &str, link: &Channel<Answer>, heard: &Receiver<Heard>) {
+    let mut next = || {
+        loop {
+            match heard.recv() {
+                // The other side is still at it.
+                Ok(Heard::Ask(Held { request: Ask::Alive, .. })) => {}
+                Ok(Heard::Ask(Held { request, .. })) => return Some(request),
+                Ok(Heard::Hello(_) | Heard::End) | Err(_) => return None,
             }
-        })
+        }
     };
-    attend(open, next, |answer| link.send(&Reply::Checked(answer)).is_ok());
+    let Some(first) = next() else { return };
+    let mut first = Some(first);
+    let open = || Survey::open(opening.root, served_pair(pair, named)?, &opening.scope());
+    attend(open, || first.take().or_else(&mut next), |answer| link.send(&answer).is_ok());
 }
 
 /// From the brain's first word to its last.
@@ -151,8 +154,8 @@ fn served_pair<'a>(allowed: Option<&str>, named: &'a str) -> Result<&'a str, Str
     }
 }
 
-/// Writes what still waits, until the brain closes its end.
-fn finish(link: Channel<Reply>, lost: &Receiver<LinkError>, served: Served) -> Served {
+/// Writes what still waits, until the caller closes its end.
+fn finish<O>(link: Channel<O>, lost: &Receiver<LinkError>, served: Served) -> Served {
     link.close();
     match (lost.recv_timeout(std::time::Duration::from_secs(5)), served) {
         (Ok(error), Served::Done) if !matches!(error, LinkError::Closed) => Served::Lost(error),

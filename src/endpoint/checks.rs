@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::link::channel::Channel;
-use crate::protocol::Reply;
+use crate::protocol::survey::Answer;
 
 /// Checks at a time.
 pub const CHECKS: usize = 2;
@@ -15,7 +15,7 @@ struct Place {
     connection: u64,
     /// When it asked for something, or took an answer.
     moved: Instant,
-    replies: Arc<Channel<Reply>>,
+    answers: Arc<Channel<Answer>>,
 }
 
 /// Who holds a place.
@@ -31,19 +31,19 @@ impl Checks {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn enter(&self, connection: u64, replies: &Arc<Channel<Reply>>, patience: Duration) -> Result<(), String> {
+    pub fn enter(&self, connection: u64, answers: &Arc<Channel<Answer>>, patience: Duration) -> Result<(), String> {
         let mut places = self.places();
         if places.len() >= CHECKS {
             let longest = (0..places.len()).max_by_key(|at| places[*at].moved.elapsed());
             match longest.filter(|at| places[*at].moved.elapsed() >= patience) {
                 Some(at) => {
                     let gone = places.swap_remove(at);
-                    gone.replies.turn_away("the check stood still, and another one waited for its place");
+                    gone.answers.turn_away("the check stood still, and another one waited for its place");
                 }
                 None => return Err(format!("{CHECKS} checks are running already")),
             }
         }
-        places.push(Place { connection, moved: Instant::now(), replies: replies.clone() });
+        places.push(Place { connection, moved: Instant::now(), answers: answers.clone() });
         Ok(())
     }
 
@@ -72,14 +72,13 @@ mod tests {
     use crate::link::Limits;
     use crate::link::channel::Incoming;
     use crate::link::handshake::{Hello, Role};
-    use crate::protocol::Request;
+    use crate::protocol::survey::Ask;
 
     /// A channel, and the other end of its line.
-    fn line() -> (Arc<Channel<Reply>>, UnixStream) {
+    fn line() -> (Arc<Channel<Answer>>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let pipes = (ours.try_clone().expect("cloned"), ours);
-        let channel =
-            Channel::start(pipes, Hello::new(Role::Agent, "p"), Limits::default(), |_: Incoming<Request>| true);
+        let channel = Channel::start(pipes, Hello::new(Role::Agent, "p"), Limits::default(), |_: Incoming<Ask>| true);
         (Arc::new(channel.expect("a channel")), theirs)
     }
 

@@ -8,6 +8,7 @@ pub mod admit;
 pub mod agent;
 pub mod backlog;
 mod begin;
+mod caller;
 mod checks;
 mod damage;
 mod dir_times;
@@ -39,9 +40,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::filter::Filter;
 use crate::model::{Generation, Millis, Name, OwnerNumber, Problem, RelPath, Time};
-use crate::protocol::{
-    AncestorRow, Apply, Data, Displaced, Outcome, Record, Reply, Request, Source, Start, Step, Way, survey::Answer,
-};
+use crate::protocol::{AncestorRow, Apply, Data, Displaced, Outcome, Record, Reply, Request, Source, Start, Step, Way};
 use crate::replica::Replica;
 use crate::replica::archive::Archive;
 use crate::replica::batch::Job;
@@ -435,10 +434,6 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.next_expiry = 0;
             }
             Request::Names { numbers } => self.replica.disk.learn_names(&numbers),
-            Request::Check(_) => {
-                let reason = "this link serves a session and no check".to_owned();
-                out.push(Reply::Checked(Answer::Failed { reason }));
-            }
             Request::Stop => {
                 self.flush(out, now)?;
                 self.finish(out)?;

@@ -245,8 +245,8 @@ impl Policy {
                 sane::dir_times(times.iter().map(|(node, word)| (*node, time(word))))
             }
             Request::Names { numbers } => sane::names(numbers),
-            // An order of an administrator; the end; and what is answered in one word.
-            Request::Expire | Request::Stop | Request::Check(_) => Ok(()),
+            // An order of an administrator; the end.
+            Request::Expire | Request::Stop => Ok(()),
         }
     }
 
@@ -473,6 +473,5 @@ fn word(request: &Request) -> String {
         Request::Names { .. } => "names of owners".to_owned(),
         Request::Settled => "that all is done".to_owned(),
         Request::Expire => "to look through the trash".to_owned(),
-        Request::Check(_) => "a check".to_owned(),
     }
 }

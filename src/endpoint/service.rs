@@ -14,22 +14,24 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::link::channel::{Channel, Incoming};
+use crate::link::channel::Channel;
 use crate::link::frame::{self, Kind};
 use crate::link::handshake::{Hello, Role};
 use crate::link::{Limits, LinkError};
 use crate::model::readable;
-use crate::protocol::{Reply, Request, survey::Ask};
+use crate::protocol::survey::{Answer, Ask};
+use crate::protocol::{Reply, Request};
 use crate::pulse;
 use crate::watch::inotify::InotifyTree;
 
 use super::admit::Admission;
 use super::backlog::Backlog;
+use super::caller::{self, Caller, Heard};
 use super::checks::Checks;
 use super::heartbeat::Heartbeat;
 use super::open::{Opening, RealEndpoint, open};
@@ -368,49 +370,68 @@ impl Door {
             }
         };
         let Ok(pipes) = stream.try_clone().and_then(|read| Ok((read, WriteEnd(stream.try_clone()?)))) else { return };
-        let (say, heard) = sync_channel(4);
-        let deliver = move |incoming: Incoming<Request>| say.send(incoming).is_ok();
+        let (deliver, meets) = caller::meet();
         let hello = Hello::new(Role::Agent, &self.pair);
-        let Ok(replies) = Channel::start(pipes, hello, self.limits, deliver) else { return };
-        let replies = Arc::new(replies);
-        let mut who = user.clone();
-        let mut begun = false;
+        let Ok(link) = Channel::<()>::start(pipes, hello, self.limits, deliver) else { return };
         let until = Instant::now() + self.silent;
+        let who = |hello: &Hello| format!("{} (through {user})", hello.name);
+        match meets.recv_timeout(left(until)) {
+            Ok(Caller::Brain(hello, heard)) => {
+                self.serve(connection, who(&hello), &heard, &Arc::new(link.speak()), until);
+            }
+            Ok(Caller::Surveyor(hello, heard)) => {
+                self.survey(connection, &who(&hello), &heard, &Arc::new(link.speak()), until);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                self.end_silent(&user, &link);
+                wait_until_gone(&meets);
+            }
+            Err(RecvTimeoutError::Disconnected) => {}
+        }
+    }
+
+    /// A brain's session.
+    fn serve(
+        &self,
+        connection: u64,
+        who: String,
+        heard: &Heard<Request>,
+        replies: &Arc<Channel<Reply>>,
+        until: Instant,
+    ) {
+        let mut begun = false;
         loop {
-            let incoming = match begun {
+            let said = match begun {
                 true => heard.recv().ok(),
-                false => match heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                false => match heard.recv_timeout(left(until)) {
                     Err(RecvTimeoutError::Timeout) => {
-                        self.end_silent(&who, &replies);
+                        self.end_silent(&who, replies);
                         break;
                     }
                     other => other.ok(),
                 },
             };
-            let Some(incoming) = incoming else { break };
-            match incoming {
-                Incoming::Hello(hello) => who = format!("{} (through {user})", hello.name),
-                Incoming::Message(Request::Start(_) | Request::Check(_))
-                    if !begun && self.is_unmounted(&who, &replies) =>
-                {
-                    Self::wait_until_gone(&heard);
+            let Some(said) = said else { break };
+            match said {
+                Ok(Request::Start(_)) if !begun && self.is_unmounted(&who, replies) => {
+                    wait_until_gone(heard);
                     // Another process sees what is mounted by then; this one may not, in its sandbox.
                     return (self.end)();
                 }
-                Incoming::Message(Request::Start(start)) if !begun && !serves(&self.root, &start.root) => {
+                Ok(Request::Start(start)) if !begun && !serves(&self.root, &start.root) => {
                     let root = readable(self.root.as_os_str().as_bytes());
                     let why = format!("its file names {} for this pair, this one {root}", readable(&start.root));
                     (self.tell)(News::TurnedAway { who: &who, why: &why });
                     let root = self.root.as_os_str().as_bytes().to_vec();
                     let _ = replies.send(&Reply::OtherRoot { root });
                     // The pair stays halted as long as the link is there: a mended file is read by the next process.
-                    Self::wait_while_there(&heard);
+                    wait_while_there(heard);
                     if (self.elsewhere)() && !self.tenure.is_held() {
                         (self.end)();
                     }
                     return;
                 }
-                Incoming::Message(Request::Start(start)) => {
+                Ok(Request::Start(start)) => {
                     begun = true;
                     let named = start.pair.clone();
                     let let_in = match named == self.pair {
@@ -423,12 +444,8 @@ impl Door {
                         break;
                     }
                 }
-                Incoming::Message(Request::Check(ask)) if !begun => {
-                    self.check(connection, ask, &who, &heard, &replies);
-                    break;
-                }
-                Incoming::Message(Request::Ping { .. }) if !begun => {}
-                Incoming::Message(request) => {
+                Ok(Request::Ping { .. }) if !begun => {}
+                Ok(request) => {
                     // Waits here, and not before whoever holds the endpoint.
                     let request = self.backlog.hold(request);
                     if !self.tenure.pass(connection, request) {
@@ -436,7 +453,7 @@ impl Door {
                         break;
                     }
                 }
-                Incoming::Ended(why) => {
+                Err(why) => {
                     if self.tenure.leave(connection) {
                         (self.tell)(News::Parted { who: &who, why: &why });
                     }
@@ -445,81 +462,92 @@ impl Door {
             }
         }
         self.tenure.leave(connection);
-        Self::wait_until_gone(&heard);
+        wait_until_gone(heard);
     }
 
-    /// Until the caller has heard why, and gone.
-    fn wait_until_gone(heard: &Receiver<Incoming<Request>>) {
-        // Whatever it says meanwhile.
-        let until = Instant::now() + GO;
-        let left = || until.saturating_duration_since(Instant::now());
-        while heard.recv_timeout(left()).is_ok_and(|incoming| !matches!(incoming, Incoming::Ended(_))) {}
-    }
-
-    /// Until the caller goes by itself, or says something after a while: it is told no more.
-    fn wait_while_there(heard: &Receiver<Incoming<Request>>) {
-        let until = Instant::now() + HALTED;
-        while let Ok(incoming) = heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            if matches!(incoming, Incoming::Ended(_)) {
-                break;
-            }
-        }
-    }
-
-    /// If the root's file system is not there, the caller is told so.
-    fn is_unmounted(&self, who: &str, replies: &Channel<Reply>) -> bool {
-        let Err(why) = (self.mounted)() else { return false };
-        (self.tell)(News::TurnedAway { who, why: &why });
-        replies.turn_away(&why);
-        // However often they call: systemd starts this service no more than once a second.
-        thread::sleep(Duration::from_secs(1));
-        true
-    }
-
-    /// A caller holds one of few places and wants nothing.
-    fn end_silent(&self, who: &str, replies: &Channel<Reply>) {
-        let why = format!("nothing was asked for {} s", self.silent.as_secs());
-        (self.tell)(News::TurnedAway { who, why: &why });
-        replies.turn_away(&why);
-    }
-
-    /// A check, from its first question to its last, beside the session that may go on: it holds nothing and changes
+    /// A survey, from its first question to its last, beside the session that may go on: it holds nothing and changes
     /// nothing.
-    fn check(
-        &self,
-        connection: u64,
-        first: Ask,
-        who: &str,
-        heard: &Receiver<Incoming<Request>>,
-        replies: &Arc<Channel<Reply>>,
-    ) {
-        if let Err(why) = self.checks.enter(connection, replies, self.silent) {
-            return replies.turn_away(&why);
+    fn survey(&self, connection: u64, who: &str, heard: &Heard<Ask>, answers: &Arc<Channel<Answer>>, until: Instant) {
+        let first = loop {
+            match heard.recv_timeout(left(until)) {
+                Ok(Ok(Ask::Alive)) => {}
+                Ok(Ok(ask)) => break ask,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.end_silent(who, answers);
+                    return wait_until_gone(heard);
+                }
+                Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        };
+        if self.is_unmounted(who, answers) {
+            wait_until_gone(heard);
+            return (self.end)();
         }
+        match self.checks.enter(connection, answers, self.silent) {
+            Ok(()) => self.answer(connection, first, who, heard, answers),
+            Err(why) => answers.turn_away(&why),
+        }
+        wait_until_gone(heard);
+    }
+
+    /// The same once it has a place.
+    fn answer(&self, connection: u64, first: Ask, who: &str, heard: &Heard<Ask>, answers: &Channel<Answer>) {
         let open = || Survey::open(&self.root, &self.pair, &self.scope);
         let mut first = Some(first);
         let next = || {
             first.take().or_else(|| {
                 loop {
                     match heard.recv_timeout(self.silent) {
-                        Ok(Incoming::Message(Request::Check(ask))) => {
-                            return self.checks.moves(connection).then_some(ask);
-                        }
                         // The other side is still at it.
-                        Ok(Incoming::Message(Request::Ping { .. })) if self.checks.holds(connection) => {}
+                        Ok(Ok(Ask::Alive)) if self.checks.holds(connection) => {}
+                        Ok(Ok(Ask::Alive) | Err(_)) | Err(RecvTimeoutError::Disconnected) => return None,
+                        Ok(Ok(ask)) => return self.checks.moves(connection).then_some(ask),
                         Err(RecvTimeoutError::Timeout) => {
-                            self.end_silent(who, replies);
+                            self.end_silent(who, answers);
                             return None;
                         }
-                        _ => return None,
                     }
                 }
             })
         };
-        attend(open, next, |answer| replies.send(&Reply::Checked(answer)).is_ok() && self.checks.moves(connection));
+        attend(open, next, |answer| answers.send(&answer).is_ok() && self.checks.moves(connection));
         self.checks.leave(connection);
-        replies.close();
+        answers.close();
     }
+
+    /// If the root's file system is not there, the caller is told so.
+    fn is_unmounted<O>(&self, who: &str, link: &Channel<O>) -> bool {
+        let Err(why) = (self.mounted)() else { return false };
+        (self.tell)(News::TurnedAway { who, why: &why });
+        link.turn_away(&why);
+        // However often they call: systemd starts this service no more than once a second.
+        thread::sleep(Duration::from_secs(1));
+        true
+    }
+
+    /// A caller holds one of few places and wants nothing.
+    fn end_silent<O>(&self, who: &str, link: &Channel<O>) {
+        let why = format!("nothing was asked for {} s", self.silent.as_secs());
+        (self.tell)(News::TurnedAway { who, why: &why });
+        link.turn_away(&why);
+    }
+}
+
+/// What is left of the time until then.
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
+/// Until the caller has heard why, and gone; whatever it says meanwhile.
+fn wait_until_gone<T>(heard: &Receiver<T>) {
+    let until = Instant::now() + GO;
+    while heard.recv_timeout(left(until)).is_ok() {}
+}
+
+/// Until the caller goes by itself, or has stayed for a while: it is told no more.
+fn wait_while_there<T>(heard: &Receiver<T>) {
+    let until = Instant::now() + HALTED;
+    while heard.recv_timeout(left(until)).is_ok() {}
 }
 
 /// Whether both paths lead to one directory of this host, or the caller names none.
@@ -579,7 +607,8 @@ impl Drop for WriteEnd {
 mod tests {
     use super::*;
     use crate::config::{Links, Owner};
-    use crate::protocol::survey::Answer;
+    use crate::link::channel::Incoming;
+    use crate::link::codec::Says;
 
     fn door(root: &std::path::Path, told: Sender<String>) -> Door {
         let (endpoint, _) = channel();
@@ -611,12 +640,15 @@ mod tests {
     static CALLS: AtomicUsize = AtomicUsize::new(1);
 
     /// Calls, and says this; then it is silent, or only shows that it lives.
-    fn call(door: &Door, says: &[Request]) -> (thread::JoinHandle<()>, Channel<Request>, Receiver<Incoming<Reply>>) {
+    fn call<O: Says<Hears: Send + 'static>>(
+        door: &Door,
+        says: &[O],
+    ) -> (thread::JoinHandle<()>, Channel<O>, Receiver<Incoming<O::Hears>>) {
         let (ours, theirs) = UnixStream::pair().expect("sockets");
         let (say, heard) = channel();
         let pipes = (theirs.try_clone().expect("a socket"), theirs);
-        let deliver = move |incoming| say.send(incoming).is_ok();
-        let link = Channel::start(pipes, Hello::new(Role::Brain, "p"), Limits::default(), deliver).expect("a link");
+        let deliver = move |incoming: Incoming<O::Hears>| say.send(incoming).is_ok();
+        let link = Channel::start(pipes, Hello::new(O::ROLE, "p"), Limits::default(), deliver).expect("a link");
         says.iter().for_each(|request| link.send(request).expect("sent"));
         let door = door.clone();
         let connection = CALLS.fetch_add(1, Ordering::Relaxed) as u64;
@@ -690,7 +722,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a root");
         let (tell, told) = channel();
         let door = door(root.path(), tell);
-        let look = || Request::Check(Ask::Look { paths: vec![] });
+        let look = || Ask::Look { paths: vec![] };
         for says in [vec![], vec![look()]] {
             let (attending, _link, heard) = call(&door, &says);
             let ended = heard.iter().find_map(|incoming| match incoming {
@@ -704,13 +736,13 @@ mod tests {
         }
         // Whoever shows that it is still there stays, and is answered.
         let (attending, link, heard) = call(&door, &[look()]);
-        for number in 0..20 {
+        for _ in 0..20 {
             // A third longer in all than anybody may be silent.
             thread::sleep(Duration::from_millis(200));
-            link.send(&Request::Ping { number }).expect("sent");
+            link.send(&Ask::Alive).expect("sent");
         }
         link.send(&look()).expect("sent");
-        let answered = |incoming: &Incoming<Reply>| matches!(incoming, Incoming::Message(Reply::Checked(Answer::End)));
+        let answered = |incoming: &Incoming<Answer>| matches!(incoming, Incoming::Message(Answer::End));
         assert_eq!(heard.iter().filter(answered).take(2).count(), 2);
         drop((link, heard));
         attending.join().expect("it has gone");
@@ -725,27 +757,27 @@ mod tests {
         }
         let (tell, _told) = channel();
         let door = door(root.path(), tell);
-        let look = || Request::Check(Ask::Look { paths: vec![] });
+        let look = || Ask::Look { paths: vec![] };
         let over = Arc::new(AtomicUsize::new(0));
         let deaf: Vec<_> = (0..2)
             .map(|_| {
                 let (ours, theirs) = UnixStream::pair().expect("sockets");
                 let pipes = (theirs.try_clone().expect("a socket"), theirs);
                 let until = over.clone();
-                let takes_nothing = move |_: Incoming<Reply>| {
+                let takes_nothing = move |_: Incoming<Answer>| {
                     while until.load(Ordering::Relaxed) == 0 {
                         thread::sleep(Duration::from_millis(10));
                     }
                     true
                 };
-                let hello = Hello::new(Role::Brain, "p");
+                let hello = Hello::new(Role::Surveyor, "p");
                 let link = Channel::start(pipes, hello, Limits::default(), takes_nothing).expect("a link");
-                link.send(&Request::Check(Ask::List)).expect("sent");
+                link.send(&Ask::List).expect("sent");
                 let (door, until) = (door.clone(), over.clone());
                 let connection = CALLS.fetch_add(1, Ordering::Relaxed) as u64;
                 let attending = thread::spawn(move || door.attend(connection, &ours));
                 let lives = thread::spawn(move || {
-                    while until.load(Ordering::Relaxed) == 0 && link.send(&Request::Ping { number: 1 }).is_ok() {
+                    while until.load(Ordering::Relaxed) == 0 && link.send(&Ask::Alive).is_ok() {
                         thread::sleep(Duration::from_millis(50));
                     }
                 });
@@ -757,7 +789,7 @@ mod tests {
             let first = heard.iter().find(|incoming| !matches!(incoming, Incoming::Hello(_)));
             drop((link, heard));
             attending.join().expect("it has gone");
-            matches!(first, Some(Incoming::Message(Reply::Checked(_))))
+            matches!(first, Some(Incoming::Message(_)))
         };
         let until = Instant::now() + Duration::from_secs(60);
         while !answered() {

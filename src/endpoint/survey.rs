@@ -108,6 +108,7 @@ impl<D: Disk> Survey<D> {
                 emit(Answer::Examined(examination))
             }
             Ask::Restore { id, below, to } => self.restore(id, below.as_ref(), to, &mut emit),
+            Ask::Alive => false,
         };
         if heard {
             emit(Answer::End);

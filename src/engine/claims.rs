@@ -250,8 +250,7 @@ impl Engine {
             | Reply::Result { .. }
             | Reply::Recorded { .. }
             | Reply::Pong { .. }
-            | Reply::Stopped
-            | Reply::Checked(_) => claims.chat(now),
+            | Reply::Stopped => claims.chat(now),
         }
     }
 

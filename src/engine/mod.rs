@@ -440,7 +440,6 @@ impl Engine {
                 self.answer_round(side, number);
             }
             // Of a check, which has a link of its own.
-            Reply::Checked(_) => {}
             Reply::Stopped => {
                 self.side(side).stopped = true;
                 if self.sides.iter().all(|s| s.stopped) {

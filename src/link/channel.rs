@@ -12,10 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::again::{Arrived, Heard, Sent, read_number, write_number};
-use super::codec::{self, Lane};
+use super::codec::{self, Arrives, Lane};
 use super::frame::{self, Kind};
 use super::handshake::Hello;
 use super::line::Line;
@@ -42,12 +41,17 @@ pub enum Incoming<I> {
 /// The sending end. Dropping it ends both threads and drops both pipes (but a write that is stuck lasts until
 /// the other end goes: end the process or the socket behind it as well).
 pub struct Channel<O> {
-    outbox: Arc<Outbox>,
-    waker: Arc<Waker>,
+    ends: Ends,
     message: PhantomData<fn(O)>,
 }
 
-impl<O: Serialize + Lane> Channel<O> {
+/// Ends the link when it is dropped.
+struct Ends {
+    outbox: Arc<Outbox>,
+    waker: Arc<Waker>,
+}
+
+impl<O> Channel<O> {
     /// Sends `ours`, and from then on hands whatever arrives to `deliver`, in a thread of its own. While `deliver` waits,
     /// nothing is read, so the other side will wait as well. When it returns false, the link ends.
     /// `read` must hold no buffer of its own (see [`stdio`]).
@@ -61,14 +65,14 @@ impl<O: Serialize + Lane> Channel<O> {
         mut deliver: impl FnMut(Incoming<I>) -> bool + Send + 'static,
     ) -> Result<Channel<O>, LinkError>
     where
-        I: DeserializeOwned,
+        I: Arrives,
         R: Read + AsFd + Send + 'static,
         W: Write + Send + 'static,
     {
         let start = LinkError::io("start the link");
         let waker = Arc::new(Waker::new().map_err(&start)?);
         let outbox = Arc::new(Outbox::new(limits.waiting));
-        let channel = Channel { outbox: outbox.clone(), waker: waker.clone(), message: PhantomData };
+        let ends = Ends { outbox: outbox.clone(), waker: waker.clone() };
 
         let (its_outbox, its_waker, hello) = (outbox.clone(), waker.clone(), ours.clone());
         let writer = move || {
@@ -97,21 +101,28 @@ impl<O: Serialize + Lane> Channel<O> {
             pulse::lean(|| deliver(Incoming::Ended(why)));
         };
         thread::Builder::new().name("link-read".into()).spawn(reader).map_err(&start)?;
-        Ok(channel)
+        Ok(Channel { ends, message: PhantomData })
     }
 
+    /// The same sending end, for messages of another kind: an agent learns by the first frame which ones are understood.
+    pub fn speak<P>(self) -> Channel<P> {
+        Channel { ends: self.ends, message: PhantomData }
+    }
+}
+
+impl<O: Serialize + Lane> Channel<O> {
     /// Queues a message; waits while too many bytes wait. Whoever also has to take what arrives uses
     /// [`Channel::try_send`], or two sides may wait for each other.
     ///
     /// # Errors
     /// [`LinkError::Closed`] after the end, [`LinkError::TooLong`] for a message that fits no frame.
     pub fn send(&self, message: &O) -> Result<(), LinkError> {
-        self.outbox.put(codec::encode(message)?, message.is_data(), true).map(drop)
+        self.ends.outbox.put(codec::encode(message)?, message.is_data(), true).map(drop)
     }
 
     /// Queues a message if there is room for it now; whether there was.
     pub fn try_send(&self, message: &O) -> Result<bool, LinkError> {
-        let back = self.outbox.put(codec::encode(message)?, message.is_data(), false)?;
+        let back = self.ends.outbox.put(codec::encode(message)?, message.is_data(), false)?;
         Ok(back.is_none())
     }
 }
@@ -120,7 +131,7 @@ impl<O> Channel<O> {
     /// Takes no more messages. What waits is written, then the other side sees the end of the stream; what it says
     /// until its own end still arrives.
     pub fn close(&self) {
-        self.outbox.close();
+        self.ends.outbox.close();
     }
 }
 
@@ -134,12 +145,18 @@ impl<O> Channel<O> {
         }
         let mut frame = Vec::new();
         if frame::write(&mut frame, Kind::Refusal, 0, &reason.as_bytes()[..end]).is_ok() {
-            self.outbox.close_with(frame);
+            self.ends.outbox.close_with(frame);
         }
     }
 
     /// Ends the link at once; whoever waits in [`Channel::send`] goes on with an error.
     pub fn abort(&self) {
+        self.ends.abort();
+    }
+}
+
+impl Ends {
+    fn abort(&self) {
         self.outbox.abort();
         self.waker.wake();
     }
@@ -151,7 +168,7 @@ impl<O> std::fmt::Debug for Channel<O> {
     }
 }
 
-impl<O> Drop for Channel<O> {
+impl Drop for Ends {
     fn drop(&mut self) {
         self.abort();
     }
@@ -214,7 +231,7 @@ fn write_one<W: Write>(
 }
 
 /// The reader's life. Ends with the reason, or without one when nobody wants to know any more.
-fn read_all<I: DeserializeOwned>(
+fn read_all<I: Arrives>(
     input: &mut BufReader<impl Read>,
     ours: &Hello,
     unpack: bool,
@@ -222,6 +239,7 @@ fn read_all<I: DeserializeOwned>(
     deliver: &mut impl FnMut(Incoming<I>) -> bool,
 ) -> Result<(), LinkError> {
     let hello = ours.receive(input)?;
+    let speaker = hello.role;
     let mut wanted = pulse::lean(|| deliver(Incoming::Hello(hello)));
     let mut payload = Vec::new();
     let (mut unpacker, mut heard) = (Unpacker::default(), Heard::default());
@@ -234,7 +252,7 @@ fn read_all<I: DeserializeOwned>(
                     Kind::Packed => unpacker.unpack(&payload),
                     _ => Ok(&payload[..]),
                 };
-                let message = match plain.and_then(|plain| codec::decode_bound(plain, head.stream)) {
+                let message = match plain.and_then(|plain| I::decode(speaker, plain, head.stream)) {
                     // Not numbered: it cannot be asked for.
                     Ok(message) if head.stream == 0 => Some(message),
                     Ok(message) => match heard.arrived(head.stream, payload.len(), true)? {

@@ -7,10 +7,12 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::protocol::{Reply, Request, Tunnel};
+use crate::protocol::survey::{Answer, Ask};
+use crate::protocol::{Call, Reply, Request, Tunnel};
 
 use super::LinkError;
 use super::frame::{self, HEADER, Head, Kind};
+use super::handshake::Role;
 
 /// Bytes of the checksum: CRC-32, little-endian.
 pub const SUM: usize = 4;
@@ -36,6 +38,61 @@ impl Lane for Reply {
             Reply::Data { .. } => true,
             Reply::Rsync { piece, .. } => !matches!(piece, Tunnel::Taken(_)),
             _ => false,
+        }
+    }
+}
+
+impl Lane for Ask {
+    fn is_data(&self) -> bool {
+        false
+    }
+}
+
+impl Lane for Answer {
+    fn is_data(&self) -> bool {
+        false
+    }
+}
+
+/// What whoever calls an agent says, and as whom.
+pub trait Says: Serialize + Lane {
+    /// Named by the first frame.
+    const ROLE: Role;
+    /// What is answered.
+    type Hears: DeserializeOwned;
+}
+
+impl Says for Request {
+    const ROLE: Role = Role::Brain;
+    type Hears = Reply;
+}
+
+impl Says for Ask {
+    const ROLE: Role = Role::Surveyor;
+    type Hears = Answer;
+}
+
+/// What arrives at one end of a link.
+pub trait Arrives: Sized {
+    /// The message in a payload with this number, of somebody with that role.
+    ///
+    /// # Errors
+    /// See [`decode_bound`].
+    fn decode(speaker: Role, payload: &[u8], number: u32) -> Result<Self, LinkError>;
+}
+
+impl<T: DeserializeOwned> Arrives for T {
+    fn decode(_speaker: Role, payload: &[u8], number: u32) -> Result<T, LinkError> {
+        decode_bound(payload, number)
+    }
+}
+
+impl Arrives for Call {
+    fn decode(speaker: Role, payload: &[u8], number: u32) -> Result<Call, LinkError> {
+        match speaker {
+            Role::Brain => decode_bound(payload, number).map(Call::Session),
+            Role::Surveyor => decode_bound(payload, number).map(Call::Survey),
+            Role::Agent => Err(LinkError::Malformed("an agent calls nobody".into())),
         }
     }
 }

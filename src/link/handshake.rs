@@ -11,18 +11,27 @@ use super::LinkError;
 use super::frame::{self, HEADER, Head, Kind};
 
 /// The version of the frames and messages. Two sides must have the same.
-pub const PROTOCOL: u16 = 9;
+pub const PROTOCOL: u16 = 10;
 const MAGIC: &[u8] = b"psync";
 /// The longest first frame's payload.
 const MAX_HELLO: usize = 1024;
 /// How much of a stranger's words is quoted.
 const QUOTED: usize = 300;
 
+/// Who speaks. What an agent hears after the first frame is of the protocol that its caller speaks, and of no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Role {
+    /// Whoever calls for a session.
     Brain = 1,
+    /// Whoever is called.
     Agent = 2,
+    /// Whoever calls for a survey.
+    Surveyor = 3,
+}
+
+impl Role {
+    const ALL: [Role; 3] = [Role::Brain, Role::Agent, Role::Surveyor];
 }
 
 impl Role {
@@ -30,6 +39,7 @@ impl Role {
         match self {
             Role::Brain => "a brain",
             Role::Agent => "an agent",
+            Role::Surveyor => "a surveyor",
         }
     }
 }
@@ -106,10 +116,10 @@ impl Hello {
         let (role, rest) = rest.split_first().ok_or_else(short)?;
         let (length, rest) = rest.split_first().ok_or_else(short)?;
         let (name, pair) = rest.split_at_checked(usize::from(*length)).ok_or_else(short)?;
-        let role = [Role::Brain, Role::Agent].into_iter().find(|known| *known as u8 == *role);
-        let role = role.ok_or_else(|| LinkError::Malformed("neither a brain nor an agent".into()))?;
-        if role == self.role {
-            return Err(LinkError::SameRole(role.word()));
+        let role = Role::ALL.into_iter().find(|known| *known as u8 == *role);
+        let role = role.ok_or_else(|| LinkError::Malformed("neither a caller nor an agent".into()))?;
+        if (role == Role::Agent) == (self.role == Role::Agent) {
+            return Err(LinkError::NoPartner { ours: self.role.word(), theirs: role.word() });
         }
         let pair = String::from_utf8(pair.into()).map_err(|_| LinkError::Malformed("the pair's name".into()))?;
         if pair != self.pair && !pair.is_empty() && !self.pair.is_empty() {
@@ -179,6 +189,12 @@ mod tests {
             assert_eq!(brain().receive(&mut &said(&agent)[..]).unwrap(), agent);
         }
         assert_eq!(answer(&said(&brain())), "the other side is a brain, as this one is");
+        assert_eq!(
+            answer(&said(&Hello::new(Role::Surveyor, "web"))),
+            "the other side is a surveyor, and this one a brain"
+        );
+        let surveyor = Hello::new(Role::Surveyor, "web");
+        assert_eq!(Hello::new(Role::Agent, "web").receive(&mut &said(&surveyor)[..]).unwrap(), surveyor);
         let other = said(&Hello::new(Role::Agent, "mail"));
         assert_eq!(answer(&other), "the other side serves the pair 'mail', not 'web'");
     }

@@ -52,8 +52,9 @@ pub enum LinkError {
         "the other side runs psync {their_program} (protocol {theirs}), this one psync {our_program} (protocol {ours})"
     )]
     Version { ours: u16, our_program: String, theirs: u16, their_program: String },
-    #[error("the other side is {0}, as this one is")]
-    SameRole(&'static str),
+    /// Neither calls the other, or each of them does.
+    #[error("{}", no_partner(ours, theirs))]
+    NoPartner { ours: &'static str, theirs: &'static str },
     #[error("the other side serves the pair '{theirs}', not '{ours}'")]
     OtherPair { ours: String, theirs: String },
     #[error("nothing was heard of the other side for {} s", .0.as_secs())]
@@ -68,6 +69,13 @@ pub enum LinkError {
     Closed,
     #[error("proxy command: {0}")]
     Proxy(String),
+}
+
+fn no_partner(ours: &str, theirs: &str) -> String {
+    match ours == theirs {
+        true => format!("the other side is {theirs}, as this one is"),
+        false => format!("the other side is {theirs}, and this one {ours}"),
+    }
 }
 
 fn not_psync(said: &str) -> String {

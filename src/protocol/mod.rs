@@ -27,3 +27,10 @@ pub use distrust::{Distrust, Remains};
 pub use rows::{AncestorRow, cut};
 pub use session::{Hello, Reply, Request, Start};
 pub use weight::Weight;
+
+/// What a caller says, of the one protocol that its link's first frame names.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Call {
+    Session(Request),
+    Survey(survey::Ask),
+}

@@ -1,4 +1,4 @@
-//! The contract of one side: what the brain asks an endpoint, and what an endpoint tells the brain.
+//! A session: what the brain asks an endpoint, and what an endpoint tells the brain.
 //!
 //! The same values cross a channel inside the brain's process and the link to the other host. Each direction is
 //! an ordered stream, but that other messages may overtake `Data` (whoever receives it ignores what comes after the
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AncestorRow, Apply, Change, Data, DirTime, DirTimeSet, DirTimeWord, Distrust, NewDirTime, Outcome, Record, Remains,
-    Sums, Tunnel, Way, survey,
+    Sums, Tunnel, Way,
 };
 use crate::model::{Generation, NodeId, OwnerNumber, Problem, RelPath, Seq, Side, words};
 
@@ -67,8 +67,6 @@ pub enum Request {
     SetDirTimes { times: Vec<NewDirTime> },
     /// What becomes of the times that this side told.
     DirTimesAgreed { times: Vec<(NodeId, DirTimeWord)> },
-    /// The question of a check, as the first message of a link that serves nothing else. See [`survey`].
-    Check(survey::Ask),
 }
 
 /// The first words of a session.
@@ -252,6 +250,4 @@ pub enum Reply {
         #[serde(deserialize_with = "words::text")]
         reason: String,
     },
-    /// A piece of the answer to a check.
-    Checked(survey::Answer),
 }

@@ -1,10 +1,13 @@
-//! What a check asks of a side: to look, and to change nothing that users see. And what `psync trash` and `psync doctor` ask.
+//! A survey: what a check asks of a side, to look, and to change nothing that users see. And what `psync trash` and
+//! `psync doctor` ask.
+//!
+//! It has a link of its own, beside the session that may go on.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Hash, Kind, Name, Principal, Problem, RelPath, Time, words};
 
-/// One question of a check; each is answered in full before the next.
+/// One question; each is answered in full before the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ask {
     /// All objects that travel, in the order of paths.
@@ -30,6 +33,8 @@ pub enum Ask {
         #[serde(with = "serde_bytes")]
         root: Vec<u8>,
     },
+    /// No question: whoever asks is still there, and has nothing to ask for now. Not answered.
+    Alive,
 }
 
 /// A piece of an answer.

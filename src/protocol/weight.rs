@@ -1,8 +1,8 @@
 //! What messages take in memory, about; rather more.
 
-use super::survey::{Answer, Ask};
+use super::survey::Ask;
 use super::{AncestorRow, Change, Data, Kept, Known, Outcome, Reply, Request, Source, Step, Sums, Tunnel};
-use crate::model::{Content, Entry, Principal, RelPath};
+use crate::model::{Content, Entry, Principal};
 
 /// About as many bytes as a value takes in memory, rather more.
 pub trait Weight {
@@ -86,9 +86,6 @@ impl Weight for Request {
             Request::Sums { sums: told, .. } => sums(told),
             Request::Data { data: piece, .. } => data(piece),
             Request::Names { numbers } => numbers.iter().map(|number| LISTED + number.name.len()).sum(),
-            Request::Check(Ask::Look { paths } | Ask::Hash { paths } | Ask::Keep { paths, .. }) => {
-                paths.iter().map(|path| LISTED + path.as_bytes().len()).sum()
-            }
             Request::SetDirTimes { times } => size_of_val(&times[..]),
             Request::DirTimesAgreed { times } => size_of_val(&times[..]),
             Request::Start(_)
@@ -102,8 +99,7 @@ impl Weight for Request {
             | Request::Stop
             | Request::Hold { .. }
             | Request::Settled
-            | Request::Expire
-            | Request::Check(_) => 0,
+            | Request::Expire => 0,
         }
     }
 }
@@ -123,7 +119,6 @@ impl Weight for Reply {
                 path.as_bytes().len()
             }
             Reply::Problem { path, .. } => path.as_bytes().len() * 2,
-            Reply::Checked(answer) => checked(answer),
             Reply::Halt { reason: text }
             | Reply::Away { reason: text }
             | Reply::Damaged { detail: text }
@@ -149,12 +144,17 @@ impl Weight for Reply {
     }
 }
 
-fn checked(answer: &Answer) -> usize {
-    let path = |path: &RelPath| LISTED + path.as_bytes().len();
-    match answer {
-        Answer::Items { items } => items.iter().map(|item| 2 * LISTED + path(&item.path)).sum(),
-        Answer::Hashes { hashes } => hashes.iter().map(|(at, _)| LISTED + path(at)).sum(),
-        Answer::Trashed { items } => items.iter().map(|item| 2 * LISTED + path(&item.path)).sum(),
-        Answer::Examined(_) | Answer::Special { .. } | Answer::Problem(_) | Answer::End | Answer::Failed { .. } => 0,
+impl Weight for Ask {
+    fn weight(&self) -> usize {
+        BARE + match self {
+            Ask::Look { paths } | Ask::Hash { paths } | Ask::Keep { paths, .. } => {
+                paths.iter().map(|path| LISTED + path.as_bytes().len()).sum()
+            }
+            Ask::Restore { below, to, .. } => {
+                to.as_bytes().len() + below.as_ref().map_or(0, |below| below.as_bytes().len())
+            }
+            Ask::Serves { root } | Ask::Examine { root } => root.len(),
+            Ask::List | Ask::Trash | Ask::Alive => 0,
+        }
     }
 }

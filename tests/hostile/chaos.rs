@@ -8,13 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use psync::link::handshake::Role;
+use psync::protocol::survey::Ask;
 use psync::protocol::{Reply, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::roll::{Roll, bound, seed};
-use crate::samples::{Maker, replies, reply, request, requests};
-use crate::scene::{HostileAgent, HostileBrain, MEMORY_MAX, Scene, honest_hello};
+use crate::samples::{Maker, answer, ask, asks, replies, reply, request, requests};
+use crate::scene::{HostileAgent, HostileBrain, HostileSurveyor, MEMORY_MAX, Scene, honest_hello};
 use crate::support::service::{AGENT, Service};
 use crate::support::{NAME, PATIENCE, poll};
 use crate::talk::{Ears, Heard, Mouth, Talk, WriteEnd};
@@ -57,6 +58,27 @@ fn every_kind_of_request_by_itself_and_all_in_a_row() {
         scene.victims.assert_untouched(&format!("{request:?}"));
     }
     scene.assert_honest_again("requests");
+}
+
+#[test]
+fn every_kind_of_question_by_itself_and_all_in_a_row() {
+    let mut scene = Scene::new();
+    let mut maker = Maker::new(Roll::new(seed("asks")), NAME);
+    for ask in asks(&mut maker).into_iter().map(Some).chain([None]) {
+        let mut surveyor = HostileSurveyor::new(&scene);
+        match &ask {
+            Some(one) => {
+                surveyor.talk.say(one);
+            }
+            None => {
+                asks(&mut maker).iter().all(|one| surveyor.talk.say(one));
+            }
+        }
+        let peak = surveyor.end().unwrap_or_else(|why| panic!("{ask:?}: {why}"));
+        assert!(peak < MEMORY_MAX, "{ask:?}: {peak} KiB");
+        scene.victims.assert_untouched(&format!("{ask:?}"));
+    }
+    scene.assert_honest_again("asks");
 }
 
 #[test]
@@ -120,6 +142,46 @@ fn an_agent_that_makes_no_sense() {
         scene.victims.assert_untouched("an agent that makes no sense");
     });
     scene.assert_honest_again("an agent that makes no sense");
+}
+
+#[test]
+fn a_surveyor_that_makes_no_sense() {
+    let mut scene = Scene::new();
+    sessions("surveyor", |mut maker| {
+        let mut surveyor = HostileSurveyor::new(&scene);
+        for _ in 0..1 + maker.roll.below(200) {
+            if !surveyor.talk.say(&ask(&mut maker)) {
+                break;
+            }
+            surveyor.talk.ears.drain();
+        }
+        let peak = surveyor.end().unwrap_or_else(|why| panic!("{why}"));
+        assert!(peak < MEMORY_MAX, "{peak} KiB");
+        scene.victims.assert_untouched("a surveyor that makes no sense");
+    });
+    scene.assert_honest_again("a surveyor that makes no sense");
+}
+
+#[test]
+fn an_agent_that_makes_no_sense_to_a_check() {
+    let mut scene = Scene::new();
+    sessions("answers", |mut maker| {
+        let mut agent = HostileAgent::of_a_check(&scene);
+        let call = agent.accept().unwrap_or_else(|| panic!("no call: {}", agent.brain.said()));
+        let mut talk: Talk<Ask> = Talk::begin(call.try_clone().unwrap(), WriteEnd(call), Role::Agent, NAME);
+        for _ in 0..1 + maker.roll.below(500) {
+            if !talk.say(&answer(&mut maker)) {
+                break;
+            }
+            talk.ears.drain();
+        }
+        talk.hang_up();
+        let ended = agent.brain.wait_end(PATIENCE);
+        ended.unwrap_or_else(|why| panic!("the check: {why}"));
+        assert!(agent.brain.peak() < MEMORY_MAX, "{} KiB", agent.brain.peak());
+        scene.victims.assert_untouched("an agent that makes no sense to a check");
+    });
+    scene.assert_honest_again("an agent that makes no sense to a check");
 }
 
 #[test]

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use psync::config::AgentSettings;
 use psync::link::frame::{self, Kind};
-use psync::model::{Attrs, Content, Entry, Hash, Name, OwnerNumber, Principal, Problem, ProblemKind, Time, Xattrs};
+use psync::model::{Attrs, Content, Entry, Name, OwnerNumber, Principal, Problem, ProblemKind, Time, Xattrs};
 use psync::protocol::{
     AncestorRow, Apply, Change, Data, Displaced, Expect, Outcome, Record, Reply, Request, Source, Step, Sums, Tunnel,
-    Way,
-    survey::{Answer, Ask},
+    Way, survey::Ask,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,7 +18,7 @@ use serde_bytes::ByteBuf;
 
 use crate::roll::bound;
 use crate::samples::path;
-use crate::scene::{Attacked, HostileAgent, HostileBrain, MEMORY_MAX, Scene, honest_hello};
+use crate::scene::{Attacked, HostileAgent, HostileBrain, HostileSurveyor, MEMORY_MAX, Scene, honest_hello};
 use crate::support::NAME;
 use crate::talk::{Talk, frame_of};
 
@@ -176,7 +175,6 @@ impl<T> Flood<T> {
 
 /// What an agent is told.
 fn requests() -> Vec<Flood<Request>> {
-    let look = |n: u64| Ask::Look { paths: (0..20_000).map(|i| numbered(n * 20_000 + i)).collect() };
     let chunk = |n: u64, offset: u64| {
         let data = Data::Chunk { offset, bytes: ByteBuf::from(vec![1; 16]) };
         Request::Data { generation: generation(n), data }
@@ -250,18 +248,6 @@ fn requests() -> Vec<Flood<Request>> {
         of("settled", |_| Request::Settled),
         of("confirm", |n| Request::Confirm { upto: n }),
         of("start", |n| Request::Start(psync::protocol::Start { incarnation: n + 2, ..crate::scene::start() })).deaf(),
-        of("check: list", |_| Request::Check(Ask::List)).at_once().deaf(),
-        of("check: look", move |n| Request::Check(look(n))).at_once().deaf(),
-        of("check: hash", |_| Request::Check(Ask::Hash { paths: vec![path(b"d/e/f"); 1000] })).at_once().deaf(),
-        of("check: keep", |n| {
-            Request::Check(Ask::Keep {
-                name: Name::new(format!("1-0-{n}").as_bytes()).unwrap(),
-                paths: vec![numbered(n); 1000],
-            })
-        })
-        .at_once()
-        .deaf(),
-        of("check: trash", |_| Request::Check(Ask::Trash)).at_once().deaf(),
         raw("packed", |_| {
             packed_message(&Request::Data {
                 generation: 5,
@@ -269,6 +255,23 @@ fn requests() -> Vec<Flood<Request>> {
             })
         }),
         raw("pings of the link", |_| [0, 0, 0, 0, Kind::Ping as u8, 0, 0, 0, 0].repeat(100)).deaf(),
+    ]
+}
+
+/// What an agent is asked in a survey.
+fn asks() -> Vec<Flood<Ask>> {
+    let look = |n: u64| Ask::Look { paths: (0..20_000).map(|i| numbered(n * 20_000 + i)).collect() };
+    vec![
+        of("survey: list", |_| Ask::List).deaf(),
+        of("survey: look", look).deaf(),
+        of("survey: hash", |_| Ask::Hash { paths: vec![path(b"d/e/f"); 1000] }).deaf(),
+        of("survey: keep", |n| Ask::Keep {
+            name: Name::new(format!("1-0-{n}").as_bytes()).unwrap(),
+            paths: vec![numbered(n); 1000],
+        })
+        .deaf(),
+        of("survey: trash", |_| Ask::Trash).deaf(),
+        of("survey: alive", |_| Ask::Alive).deaf(),
     ]
 }
 
@@ -325,9 +328,6 @@ fn replies() -> Vec<Flood<Reply>> {
         of("halts", |n| Reply::Halt { reason: format!("{n} {}", "why ".repeat(1500)) }),
         of("hello", |_| Reply::Hello(crate::samples::Maker::new(crate::roll::Roll::new(1), NAME).hello())),
         of("stopped", |_| Reply::Stopped),
-        of("a check's items", |_| {
-            Reply::Checked(Answer::Hashes { hashes: vec![(path(b"f"), Some(Hash([1; 32]))); 10_000] })
-        }),
         raw("packed", |_| {
             packed_message(&Reply::Data { generation: 5, data: Data::Whole { bytes: ByteBuf::from(vec![0; 1 << 20]) } })
         }),
@@ -387,6 +387,22 @@ fn an_agent_bears_every_flood() {
             return judged(over, sent);
         }
         let peak = brain.end()?;
+        scene.assert_honest_again(flood.name);
+        judged(peak, sent)
+    });
+}
+
+#[test]
+fn an_agent_bears_every_flood_of_a_survey() {
+    run_all(asks(), |flood| {
+        let mut scene = Scene::new();
+        let mut surveyor = HostileSurveyor::new(&scene);
+        let sent = flood.run(&mut surveyor.talk, &surveyor.agent);
+        let over = surveyor.agent.peak();
+        if over > MEMORY_MAX {
+            return judged(over, sent);
+        }
+        let peak = surveyor.end()?;
         scene.assert_honest_again(flood.name);
         judged(peak, sent)
     });

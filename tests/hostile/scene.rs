@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use psync::config::{AgentSettings, Compress};
 use psync::link::handshake::Role;
+use psync::protocol::survey::Answer;
 use psync::protocol::{Hello, Reply, Request, Start};
+use serde::de::DeserializeOwned;
 
 use crate::support::service::AGENT;
 use crate::support::users::*;
@@ -163,28 +165,24 @@ pub fn peak(pid: u32) -> u64 {
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
 }
 
-/// The brain's part, played by this process, before a real agent on the pair's right root.
-pub struct HostileBrain {
+/// A caller's part, played by this process, before a real agent on the pair's right root.
+pub struct HostileCaller<I> {
     pub agent: Attacked,
-    pub talk: Talk<Reply>,
+    pub talk: Talk<I>,
 }
+
+/// Who calls for a session.
+pub type HostileBrain = HostileCaller<Reply>;
+/// Who calls for a survey.
+pub type HostileSurveyor = HostileCaller<Answer>;
 
 impl HostileBrain {
     pub fn new(scene: &Scene) -> HostileBrain {
-        HostileBrain::with(
-            scene,
-            AgentSettings { compress: Compress::None, timeout: 20_000, ..AgentSettings::default() },
-        )
+        HostileBrain::with(scene, plain_settings())
     }
 
     pub fn with(scene: &Scene, settings: AgentSettings) -> HostileBrain {
-        let mut command = Command::new(AGENT);
-        command.args(["--stdio", "--pair", NAME, "--settings", &serde_json::to_string(&settings).unwrap(), "--root"]);
-        command.arg(&scene.pair.right).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut agent = Attacked::start(&mut command);
-        let (stdout, stdin) = agent.pipes();
-        let talk = Talk::begin(stdout, stdin, Role::Brain, NAME);
-        HostileBrain { agent, talk }
+        HostileCaller::call(scene, settings, Role::Brain)
     }
 
     /// The first words in good order, so that what follows is taken in. The agent's Hello.
@@ -193,6 +191,28 @@ impl HostileBrain {
         let peer = if hello.peer == [0; 16] { [7; 16] } else { hello.peer };
         self.talk.say(&Request::Go { peer, scan: false, whole: false, doubt: false });
         hello
+    }
+}
+
+impl HostileSurveyor {
+    pub fn new(scene: &Scene) -> HostileSurveyor {
+        HostileCaller::call(scene, plain_settings(), Role::Surveyor)
+    }
+}
+
+fn plain_settings() -> AgentSettings {
+    AgentSettings { compress: Compress::None, timeout: 20_000, ..AgentSettings::default() }
+}
+
+impl<I: DeserializeOwned + Send + 'static> HostileCaller<I> {
+    fn call(scene: &Scene, settings: AgentSettings, role: Role) -> HostileCaller<I> {
+        let mut command = Command::new(AGENT);
+        command.args(["--stdio", "--pair", NAME, "--settings", &serde_json::to_string(&settings).unwrap(), "--root"]);
+        command.arg(&scene.pair.right).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut agent = Attacked::start(&mut command);
+        let (stdout, stdin) = agent.pipes();
+        let talk = Talk::begin(stdout, stdin, role, NAME);
+        HostileCaller { agent, talk }
     }
 
     /// Hangs up and waits for the agent's end.
@@ -245,14 +265,28 @@ impl HostileAgent {
 
     /// Before a `psync-brain`, with these lines in the pair's file.
     pub fn as_service(scene: &Scene, lines: &str) -> HostileAgent {
+        let (listener, file, run) = HostileAgent::listen_by_file(scene, lines);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_psync-brain"));
+        command.arg(&file).args(["--log", "stderr"]).env("RUNTIME_DIRECTORY", &run);
+        HostileAgent { brain: Attacked::start(command.stdin(Stdio::null()).stdout(Stdio::null())), listener }
+    }
+
+    /// Before a `psync check`.
+    pub fn of_a_check(scene: &Scene) -> HostileAgent {
+        let (listener, file, run) = HostileAgent::listen_by_file(scene, "");
+        let mut command = Command::new(crate::support::PSYNC);
+        command.arg("check").arg(&file).env("RUNTIME_DIRECTORY", &run);
+        HostileAgent { brain: Attacked::start(command.stdin(Stdio::null()).stdout(Stdio::null())), listener }
+    }
+
+    /// Where whoever reads the pair's file calls, that file with these lines in it, and its directory.
+    fn listen_by_file(scene: &Scene, lines: &str) -> (UnixListener, PathBuf, PathBuf) {
         let (listener, connect, run) = HostileAgent::listen(scene);
         let file = run.join(format!("{NAME}.toml"));
         let (left, right) = (&scene.pair.left, &scene.pair.right);
         let right = format!("root = {right:?}\nhost = 'other'\nproxy_command = {connect:?}\n");
         write(&file, format!("{lines}[left]\nroot = {left:?}\n[right]\n{right}"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_psync-brain"));
-        command.arg(&file).args(["--log", "stderr"]).env("RUNTIME_DIRECTORY", &run);
-        HostileAgent { brain: Attacked::start(command.stdin(Stdio::null()).stdout(Stdio::null())), listener }
+        (listener, file, run)
     }
 
     pub fn new(scene: &Scene, options: &[&str]) -> HostileAgent {

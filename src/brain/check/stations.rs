@@ -15,10 +15,7 @@ use crate::link::LinkError;
 use crate::link::channel::Incoming;
 use crate::link::failure::Explanation;
 use crate::link::proxy::Proxy;
-use crate::protocol::{
-    Reply, Request,
-    survey::{Answer, Ask},
-};
+use crate::protocol::survey::{Answer, Ask};
 
 /// So often the right side hears that somebody is still there.
 const LIFE: Duration = Duration::from_secs(15);
@@ -66,11 +63,11 @@ pub fn right(settings: &Settings, pair: &str, command: &RightCommand) -> Result<
     let why = lost.clone();
     let mut failed = false;
     let deliver = move |incoming| match incoming {
-        Incoming::Message(Reply::Checked(answer)) => {
+        Incoming::Message(answer) => {
             failed |= matches!(answer, Answer::Failed { .. });
             say.send(answer).is_ok()
         }
-        Incoming::Hello(_) | Incoming::Message(_) => true,
+        Incoming::Hello(_) => true,
         Incoming::Ended(error) => {
             // A side that has failed ends the link itself, and its own words say why.
             *why.lock().unwrap_or_else(PoisonError::into_inner) = (!failed).then_some(error);
@@ -84,16 +81,15 @@ pub fn right(settings: &Settings, pair: &str, command: &RightCommand) -> Result<
     let (station_is_there, gone) = channel::<()>();
     let far = Arc::downgrade(&link);
     let life = move || {
-        for number in 1.. {
-            let Err(RecvTimeoutError::Timeout) = gone.recv_timeout(LIFE) else { break };
-            if far.upgrade().is_none_or(|link| link.send(&Request::Ping { number }).is_err()) {
+        while let Err(RecvTimeoutError::Timeout) = gone.recv_timeout(LIFE) {
+            if far.upgrade().is_none_or(|link| link.send(&Ask::Alive).is_err()) {
                 break;
             }
         }
     };
     let started = thread::Builder::new().name("life".into()).spawn(life);
     started.map_err(|source| LinkError::Io { operation: "start a thread", source })?;
-    let ask = move |ask| match link.send(&Request::Check(ask)) {
+    let ask = move |ask| match link.send(&ask) {
         Err(error @ LinkError::TooLong(_)) => Err(error.to_string()),
         // A link that has ended says why in the place of the answers.
         Ok(()) | Err(_) => Ok(()),

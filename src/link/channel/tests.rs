@@ -26,7 +26,7 @@ fn start<O, I>(
 ) -> (Channel<O>, Heard<I>)
 where
     O: Serialize + Lane,
-    I: DeserializeOwned + Send + 'static,
+    I: Arrives + Send + 'static,
 {
     let (say, heard) = sync_channel(room);
     let channel = Channel::start(pipes, Hello::new(role, "web"), limits, move |incoming| say.send(incoming).is_ok());

@@ -38,11 +38,13 @@ pub fn of(entry: &str, roll: &mut Roll) -> Vec<Vec<u8>> {
     match entry {
         "request" => (0..5).flat_map(|_| payloads(wire(samples::requests(maker)))).collect(),
         "reply" => (0..5).flat_map(|_| payloads(wire(samples::replies(maker)))).collect(),
+        "ask" => (0..5).flat_map(|_| payloads(wire(samples::asks(maker)))).collect(),
+        "answer" => (0..5).flat_map(|_| payloads(wire(samples::answers(maker)))).collect(),
         "frames" => {
             let frames = wire(samples::requests(maker));
             vec![frames.concat(), frames[0].clone(), frame(Kind::Ping, b""), frame(Kind::Refusal, b"why")]
         }
-        "handshake" => [(Role::Brain, "web"), (Role::Agent, ""), (Role::Agent, "web")]
+        "handshake" => [(Role::Brain, "web"), (Role::Surveyor, "web"), (Role::Agent, ""), (Role::Agent, "web")]
             .map(|(role, pair)| {
                 let mut wire = Vec::new();
                 Hello::new(role, pair).send(&mut wire).expect("a vector");

@@ -16,6 +16,7 @@ use psync::link::handshake::{Hello, Role};
 use psync::link::pack::Unpacker;
 use psync::link::{LinkError, failure, relay};
 use psync::model::{Name, RelPath, Time, conflict, readable};
+use psync::protocol::survey::{Answer, Ask};
 use psync::protocol::{Reply, Request, Sums};
 use psync::replica::archive::{Archive, Identity, Row, Signature, Since};
 use psync::replica::metadata::acl::Acl;
@@ -37,6 +38,8 @@ pub const ENTRIES: &[Entry] = &[
     ("packed", packed),
     ("request", request),
     ("reply", reply),
+    ("ask", ask),
+    ("answer", answer),
     ("path", path),
     ("acl_portable", acl_portable),
     ("acl_kernel", acl_kernel),
@@ -72,10 +75,11 @@ fn frames(bytes: &[u8]) {
 }
 
 fn handshake(bytes: &[u8]) {
-    for role in [Role::Brain, Role::Agent] {
+    for role in [Role::Brain, Role::Agent, Role::Surveyor] {
         let ours = Hello::new(role, "web");
         if let Ok(theirs) = ours.receive(&mut BufReader::new(bytes)) {
-            assert!(theirs.role != role && (theirs.pair.is_empty() || theirs.pair == "web"));
+            assert!((theirs.role == Role::Agent) != (role == Role::Agent));
+            assert!(theirs.pair.is_empty() || theirs.pair == "web");
             assert!(is_printable(&theirs.name) && is_printable(&theirs.program));
         }
     }
@@ -112,6 +116,14 @@ fn request(bytes: &[u8]) {
 
 fn reply(bytes: &[u8]) {
     message::<Reply>(bytes);
+}
+
+fn ask(bytes: &[u8]) {
+    message::<Ask>(bytes);
+}
+
+fn answer(bytes: &[u8]) {
+    message::<Answer>(bytes);
 }
 
 fn path(bytes: &[u8]) {
