@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use compare::{Both, Closely, Difference, What, compare};
 
-use crate::model::{Hash, Kind, Name, Problem, RelPath, Side};
+use crate::model::{Hash, Kind, Name, Problem, RelPath, Side, Sides};
 use crate::protocol::survey::{Answer, Ask, Item};
 
 /// What is to be compared.
@@ -48,7 +48,7 @@ pub struct Findings {
     /// Files that differ and were to be copied to the trash.
     pub kept: u64,
     /// FIFOs, sockets and devices that do not travel, on the left and on the right.
-    pub special: [u64; 2],
+    pub special: Sides<u64>,
     /// By path.
     pub differences: Vec<Difference>,
     pub problems: Vec<(Side, Problem)>,
@@ -69,7 +69,7 @@ const PAUSE: Duration = Duration::from_millis(1500);
 const ASKED: usize = 500;
 
 /// Compares two sides. The error says which side could not answer, and why.
-pub fn check(sides: [Station; 2], wanted: &Wanted) -> Result<Findings, String> {
+pub fn check(sides: Sides<Station>, wanted: &Wanted) -> Result<Findings, String> {
     let mut check = Check { sides, wanted, findings: Findings::default(), differing: BTreeMap::new() };
     let mut to_read = check.list()?;
     check.look_again()?;
@@ -84,7 +84,7 @@ pub fn check(sides: [Station; 2], wanted: &Wanted) -> Result<Findings, String> {
 }
 
 struct Check<'a> {
-    sides: [Station; 2],
+    sides: Sides<Station>,
     wanted: &'a Wanted,
     findings: Findings,
     differing: BTreeMap<RelPath, Difference>,
@@ -99,7 +99,7 @@ impl Check<'_> {
         self.ask(&Ask::List)?;
         let wanted = self.wanted;
         let mut to_read = Vec::new();
-        let [mut left, mut right] = self.sides.each_ref().map(|side| Listed::of(&side.answers));
+        let (mut left, mut right) = self.sides.as_ref().map(|side| Listed::of(&side.answers)).split();
         for (l, r) in Both::new(&mut left, &mut right) {
             self.findings.compared += 1;
             let Some(path) = l.as_ref().or(r.as_ref()).map(|item| item.path.clone()) else { continue };
@@ -112,7 +112,7 @@ impl Check<'_> {
                 None => {}
             }
         }
-        self.findings.special = [left.special, right.special];
+        self.findings.special = Sides::new(left.special, right.special);
         for (side, listed) in Side::BOTH.into_iter().zip([left, right]) {
             self.findings.problems.extend(listed.problems.into_iter().map(|problem| (side, problem)));
             if let Some(reason) = listed.failed {
@@ -145,14 +145,14 @@ impl Check<'_> {
     fn compare_again(&mut self, paths: Vec<RelPath>) -> Result<Vec<(RelPath, Difference)>, String> {
         let mut before = Vec::new();
         for paths in paths.chunks(ASKED) {
-            let mut seen = [Seen::new(), Seen::new()];
+            let mut seen = Sides::both(Seen::new());
             self.answers(&Ask::Look { paths: paths.to_vec() }, |side, answer| {
                 if let Answer::Items { items } = answer {
                     seen[side].extend(items.into_iter().map(|item| (item.path.clone(), item)));
                 }
             })?;
             for path in paths {
-                let [left, right] = seen.each_mut().map(|seen| seen.remove(path));
+                let (left, right) = seen.as_mut().map(|seen| seen.remove(path)).split();
                 let what = compare(left.as_ref(), right.as_ref(), self.wanted.closely);
                 let old = match what {
                     Some(what) => {
@@ -172,14 +172,14 @@ impl Check<'_> {
     fn read(&mut self, paths: &[RelPath]) -> Result<Vec<(RelPath, bool)>, String> {
         let mut unequal = Vec::new();
         for paths in paths.chunks(ASKED) {
-            let mut hashes = [Hashes::new(), Hashes::new()];
+            let mut hashes = Sides::both(Hashes::new());
             self.answers(&Ask::Hash { paths: paths.to_vec() }, |side, answer| {
                 if let Answer::Hashes { hashes: more } = answer {
                     hashes[side].extend(more);
                 }
             })?;
             for path in paths {
-                let [left, right] = hashes.each_ref().map(|hashes| hashes.get(path).copied().flatten());
+                let (left, right) = hashes.as_ref().map(|hashes| hashes.get(path).copied().flatten()).split();
                 if left.is_none() || left != right {
                     unequal.push((path.clone(), left.is_some() && right.is_some()));
                 }
@@ -226,22 +226,22 @@ impl Check<'_> {
     }
 
     fn ask(&mut self, ask: &Ask) -> Result<(), String> {
-        for (side, station) in Side::BOTH.into_iter().zip(&mut self.sides) {
+        for (side, station) in Side::BOTH.into_iter().zip(self.sides.values_mut()) {
             (station.ask)(ask.clone()).map_err(|reason| format!("{} side: {reason}", side.word()))?;
         }
         Ok(())
     }
 
-    /// Asks both sides and takes their whole answers; `take` is told which side (0 left, 1 right) speaks.
-    fn answers(&mut self, ask: &Ask, mut take: impl FnMut(usize, Answer)) -> Result<(), String> {
+    /// Asks both sides and takes their whole answers; `take` is told which side speaks.
+    fn answers(&mut self, ask: &Ask, mut take: impl FnMut(Side, Answer)) -> Result<(), String> {
         self.ask(ask)?;
-        for (at, side) in Side::BOTH.into_iter().enumerate() {
+        for side in Side::BOTH {
             loop {
-                match self.sides[at].answers.recv() {
+                match self.sides[side].answers.recv() {
                     Ok(Answer::End) => break,
                     Ok(Answer::Failed { reason }) => return Err(format!("{} side: {reason}", side.word())),
                     Ok(Answer::Problem(problem)) => self.findings.problems.push((side, problem)),
-                    Ok(answer) => take(at, answer),
+                    Ok(answer) => take(side, answer),
                     Err(_) => return Err(format!("{} side: the link ended", side.word())),
                 }
             }

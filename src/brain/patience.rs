@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Generation, Millis, RelPath, Side};
+use crate::model::{Generation, Millis, RelPath, Side, Sides};
 use crate::protocol::{Data, Reply, Request};
 
 /// What both sides were asked and have not done.
 #[derive(Debug)]
 pub struct Patience {
     limit: Millis,
-    sides: [Waiting; 2],
+    sides: Sides<Waiting>,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +94,7 @@ impl Patience {
     }
 
     fn side(&mut self, side: Side) -> &mut Waiting {
-        &mut self.sides[usize::from(side == Side::Right)]
+        &mut self.sides[side]
     }
 }
 

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use super::monitor::{Phase, Progress};
 use crate::engine::News;
-use crate::model::{Generation, Kind, RelPath, Side};
+use crate::model::{Generation, Kind, RelPath, Side, Sides};
 use crate::protocol::{Data, Reply, Request};
 
 /// Counts what was found, what of it is to be carried, and what is done. Dropped after the initial sync.
 #[derive(Debug, Default)]
 pub struct Count {
     /// Files and bytes seen by the scans.
-    scanned: [(u64, u64); 2],
-    scans_done: [bool; 2],
+    scanned: Sides<(u64, u64)>,
+    scans_done: Sides<bool>,
     /// Files that were reported, with their sizes, and may have to be carried.
     found: BTreeMap<RelPath, u64>,
     /// Files under way.
@@ -45,7 +45,7 @@ impl Count {
                 }
             }
             Reply::Clean { path } => self.lose(path),
-            Reply::ScanDone { .. } => self.scans_done[usize::from(side == Side::Right)] = true,
+            Reply::ScanDone { .. } => self.scans_done[side] = true,
             _ => {}
         }
     }
@@ -69,7 +69,7 @@ impl Count {
     pub fn news(&mut self, news: &News) {
         match news {
             News::Scanning { side, files, bytes } => {
-                self.scanned[usize::from(*side == Side::Right)] = (*files, *bytes);
+                self.scanned[*side] = (*files, *bytes);
             }
             News::Begun { generation, what: "put", path, bytes, .. } => {
                 // What was refused and is tried again counts once.
@@ -106,9 +106,9 @@ impl Count {
     }
 
     pub fn progress(&self) -> Progress {
-        let more = self.scans_done != [true; 2];
+        let more = self.scans_done != Sides::both(true);
         if self.done.0 == 0 && self.carried.is_empty() {
-            let (files, bytes) = self.scanned[0].max(self.scanned[1]);
+            let (files, bytes) = self.scanned[Side::Left].max(self.scanned[Side::Right]);
             return Progress { phase: Phase::Scan, files, bytes, files_total: None, bytes_total: None, more };
         }
         let to_come = (self.found.len() + self.carried.len()) as u64;

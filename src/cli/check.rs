@@ -15,7 +15,7 @@ use crate::brain::check::{Checksum, Findings, Wanted, check, stations};
 use crate::brain::control::{NOT_NOTED, Request};
 use crate::brain::status::{CheckStatus, Verdict, wall};
 use crate::config::{self, Owner, Settings};
-use crate::model::{Kind, Name, Problem, Side};
+use crate::model::{Kind, Name, Problem, Side, Sides};
 use crate::protocol::survey::Item;
 use crate::service::journal::{self, Priority};
 use crate::service::log::{MESSAGE_ID, PAIR, SIDE, escape, message_id, utc};
@@ -144,7 +144,7 @@ fn compared(settings: &Settings, pair: &PairFile, wanted: &Wanted) -> Result<Fin
     let (mut right, far) =
         stations::right(settings, &pair.name, &pair.right(settings)).map_err(|e| named(e.to_string()))?;
     let found = match stations::serves(&mut right, &settings.right.root).map_err(named) {
-        Ok(()) => check([stations::left(settings, &pair.name), right], wanted),
+        Ok(()) => check(Sides::new(stations::left(settings, &pair.name), right), wanted),
         Err(other) => {
             drop(right);
             Err(other)
@@ -190,7 +190,7 @@ fn summary(found: &Findings) -> String {
     if found.kept > 0 {
         summary += &format!(", {} files copied to the trash", found.kept);
     }
-    let [left, right] = found.special;
+    let (left, right) = found.special.split();
     if left > 0 || right > 0 {
         summary += &format!(", {left} special files on the left and {right} on the right do not travel");
     }
@@ -261,7 +261,7 @@ fn as_json(pair: &str, verdict: Verdict, found: &Result<Findings, String>) -> Va
             let problem = |(side, problem): &(Side, Problem)| json!({ "side": side.word(), "path": problem.path.to_string(), "text": problem.detail });
             let problems: Vec<Value> = found.problems.iter().map(problem).collect();
             json!({ "pair": pair, "result": result, "compared": found.compared, "read": found.read,
-                "special": found.special, "differences": differences, "problems": problems })
+                "special": <[u64; 2]>::from(found.special.split()), "differences": differences, "problems": problems })
         }
     }
 }

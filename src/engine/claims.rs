@@ -12,7 +12,7 @@ use crate::protocol::{
     sane::{self, Insane},
 };
 
-use super::{Effect, Engine, News, Phase, index};
+use super::{Effect, Engine, News, Phase};
 
 /// Rows that a side may tell beyond those that the left has, and their bytes in memory. What one archive can miss of the
 /// other is what was in flight when a side died.
@@ -110,7 +110,7 @@ impl Engine {
             }
         }
         let Some(bytes) = line_of(&reply) else { return Some(reply) };
-        let claims = &mut self.claims[index(side)];
+        let claims = &mut self.claims[side];
         if claims.line(bytes, now) {
             let left_out = std::mem::take(&mut claims.left_out);
             if left_out > 0 {
@@ -120,7 +120,7 @@ impl Engine {
         }
         // What it changes for the engine holds, told or not.
         if let Reply::Problem { path, .. } = reply {
-            self.sides[index(side)].problems.insert(path);
+            self.sides[side].problems.insert(path);
         }
         None
     }
@@ -140,10 +140,10 @@ impl Engine {
     fn judge(&mut self, side: Side, reply: &Reply, now: Millis) -> Result<(), Insane> {
         let next = self.next_generation;
         let known = self.rows_of_left();
-        let claims = &mut self.claims[index(side)];
+        let claims = &mut self.claims[side];
         match reply {
             Reply::Rows { rows } => {
-                if self.phase != Phase::Exchanging || self.sides[index(side)].rows_done {
+                if self.phase != Phase::Exchanging || self.sides[side].rows_done {
                     return if self.phase == Phase::Halted { Ok(()) } else { Err("rows that nobody asked for") };
                 }
                 for row in rows {
@@ -164,7 +164,7 @@ impl Engine {
                     return claims.chat(now);
                 }
                 sane::change(change, next)?;
-                let waiting = self.sides[index(side)].weight + change.weight();
+                let waiting = self.sides[side].weight + change.weight();
                 let most = PENDING_MAX.saturating_add(known.saturating_mul(1024));
                 // The left's endpoint is of this process.
                 if side == Side::Left || waiting <= most { Ok(()) } else { Err("more changes than can wait") }
@@ -206,7 +206,7 @@ impl Engine {
                 if !why.is_sound() {
                     return Err("ranges that no file has");
                 }
-                let state = &self.sides[index(side)];
+                let state = &self.sides[side];
                 if !state.hello.as_ref().is_some_and(|hello| hello.rebooted) {
                     return Err("a doubt of a side whose power did not fail");
                 }
@@ -256,7 +256,7 @@ impl Engine {
 
     /// The rows of the left's archive when the session began.
     fn rows_of_left(&self) -> usize {
-        let rows = self.sides[index(Side::Left)].hello.as_ref().map_or(0, |hello| hello.rows);
+        let rows = self.sides[Side::Left].hello.as_ref().map_or(0, |hello| hello.rows);
         usize::try_from(rows).unwrap_or(usize::MAX)
     }
 
@@ -267,13 +267,13 @@ impl Engine {
             return Ok(());
         }
         let most = 2 * super::FLIGHTS_MAX;
-        for claims in &mut self.claims {
+        for claims in self.claims.values_mut() {
             if claims.flows.len() > most {
                 claims.flows.retain(|generation, _| self.flights.contains_key(generation));
             }
         }
-        let other = self.claims[index(side.other())].flows.get(&generation).copied().unwrap_or_default();
-        let own = self.claims[index(side)].flows.entry(generation).or_default();
+        let other = self.claims[side.other()].flows.get(&generation).copied().unwrap_or_default();
+        let own = self.claims[side].flows.entry(generation).or_default();
         own.sent = own.sent.saturating_add(sent);
         own.taken = own.taken.saturating_add(taken);
         own.sums = own.sums.saturating_add(sums);

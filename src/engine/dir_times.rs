@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Generation, NodeId, Side, Time};
+use crate::model::{Generation, NodeId, Side, Sides, Time};
 use crate::protocol::{
     DIR_TIMES_MAX, DirTime, DirTimeSet, DirTimeWord, NewDirTime, Request,
     sane::{self, Insane},
 };
 
-use super::{Engine, Phase, index};
+use super::{Engine, Phase};
 
 /// Directories that a side has told at a time, at most: four messages, and as many again that crossed with an answer.
 const TOLD_MAX: usize = 8 * DIR_TIMES_MAX;
@@ -19,7 +19,7 @@ const TOLD_MAX: usize = 8 * DIR_TIMES_MAX;
 /// A directory whose time is on its way.
 #[derive(Debug, Default, Clone, Copy)]
 struct Open {
-    told: [Option<Time>; 2],
+    told: Sides<Option<Time>>,
     /// The side that was asked to set it, and the time.
     asked: Option<(Side, Time)>,
 }
@@ -29,10 +29,10 @@ struct Open {
 pub(super) struct DirTimes {
     open: BTreeMap<NodeId, Open>,
     /// How many of them each side has told.
-    told: [usize; 2],
+    told: Sides<usize>,
     /// What is to be said to each side, once an input is dealt with.
-    orders: [Vec<NewDirTime>; 2],
-    words: [Vec<(NodeId, DirTimeWord)>; 2],
+    orders: Sides<Vec<NewDirTime>>,
+    words: Sides<Vec<(NodeId, DirTimeWord)>>,
 }
 
 impl DirTimes {
@@ -42,50 +42,50 @@ impl DirTimes {
 
     /// Whether nobody waits for a word about this directory.
     fn is_settled(&self, node: NodeId) -> bool {
-        self.open.get(&node).is_none_or(|open| open.told == [None, None])
+        self.open.get(&node).is_none_or(|open| open.told == Sides::both(None))
     }
 
     /// A side told a directory's time.
     fn tell(&mut self, side: Side, node: NodeId, time: Time) {
-        let told = &mut self.open.entry(node).or_default().told[index(side)];
-        self.told[index(side)] += usize::from(told.is_none());
+        let told = &mut self.open.entry(node).or_default().told[side];
+        self.told[side] += usize::from(told.is_none());
         *told = Some(time);
     }
 
     /// What a side told is dealt with: it hears this.
     fn answer(&mut self, side: Side, node: NodeId, word: DirTimeWord) {
         if self.forget(side, node) {
-            self.words[index(side)].push((node, word));
+            self.words[side].push((node, word));
         }
     }
 
     /// The same, where the side knows it already.
     fn forget(&mut self, side: Side, node: NodeId) -> bool {
-        let told = self.open.get_mut(&node).and_then(|open| open.told[index(side)].take()).is_some();
-        self.told[index(side)] -= usize::from(told);
+        let told = self.open.get_mut(&node).and_then(|open| open.told[side].take()).is_some();
+        self.told[side] -= usize::from(told);
         told
     }
 
     /// Asks the side whose time is the earlier one, or which told none.
     fn decide(&mut self, node: NodeId) {
         let Some(open) = self.open.get_mut(&node).filter(|open| open.asked.is_none()) else { return };
-        let (later, time) = match open.told {
-            [None, None] => {
+        let (later, time) = match open.told.split() {
+            (None, None) => {
                 self.open.remove(&node);
                 return;
             }
-            [Some(left), Some(right)] if left == right => {
+            (Some(left), Some(right)) if left == right => {
                 Side::BOTH.into_iter().for_each(|side| self.answer(side, node, DirTimeWord::Agreed(left)));
                 self.open.remove(&node);
                 return;
             }
-            [Some(left), Some(right)] if right > left => (Side::Right, right),
-            [Some(left), _] => (Side::Left, left),
-            [None, Some(right)] => (Side::Right, right),
+            (Some(left), Some(right)) if right > left => (Side::Right, right),
+            (Some(left), _) => (Side::Left, left),
+            (None, Some(right)) => (Side::Right, right),
         };
         let earlier = later.other();
         open.asked = Some((earlier, time));
-        self.orders[index(earlier)].push(NewDirTime { node, time, told: open.told[index(earlier)] });
+        self.orders[earlier].push(NewDirTime { node, time, told: open.told[earlier] });
     }
 
     /// What the side that was asked has done.
@@ -112,7 +112,7 @@ impl Engine {
         if self.phase != Phase::Running {
             return;
         }
-        let skipped = self.settings.skip_initial && self.sides.iter().any(|side| side.cursor.is_some());
+        let skipped = self.settings.skip_initial && self.sides.values().any(|side| side.cursor.is_some());
         for DirTime { node, time } in times {
             self.dir_times.tell(side, *node, *time);
             if skipped {
@@ -145,10 +145,10 @@ impl Engine {
     /// Says what the inputs have led to.
     pub(super) fn send_dir_times(&mut self) {
         for side in Side::BOTH {
-            for times in std::mem::take(&mut self.dir_times.orders[index(side)]).chunks(DIR_TIMES_MAX) {
+            for times in std::mem::take(&mut self.dir_times.orders[side]).chunks(DIR_TIMES_MAX) {
                 self.send(side, Request::SetDirTimes { times: times.to_vec() });
             }
-            for times in std::mem::take(&mut self.dir_times.words[index(side)]).chunks(DIR_TIMES_MAX) {
+            for times in std::mem::take(&mut self.dir_times.words[side]).chunks(DIR_TIMES_MAX) {
                 self.send(side, Request::DirTimesAgreed { times: times.to_vec() });
             }
         }
@@ -160,7 +160,7 @@ impl Engine {
         if times.iter().any(|of| of.node >= next) {
             return Err("a directory's time of a node that nobody gave");
         }
-        match self.dir_times.told[index(side)] + times.len() > TOLD_MAX {
+        match self.dir_times.told[side] + times.len() > TOLD_MAX {
             true => Err("more directories' times than can wait"),
             false => Ok(()),
         }
@@ -194,17 +194,20 @@ mod tests {
     fn said(times: &mut DirTimes) -> String {
         let mut words = Vec::new();
         for side in Side::BOTH {
-            for NewDirTime { node, time, told } in std::mem::take(&mut times.orders[index(side)]) {
+            for NewDirTime { node, time, told } in std::mem::take(&mut times.orders[side]) {
                 let told = told.map_or(String::new(), |told| format!(" for {}", told.secs));
                 words.push(format!("{} {node}: set {}{told}", side.word(), time.secs));
             }
-            for (node, word) in std::mem::take(&mut times.words[index(side)]) {
+            for (node, word) in std::mem::take(&mut times.words[side]) {
                 let agreed =
                     if let DirTimeWord::Agreed(time) = word { time.secs.to_string() } else { "nothing".to_owned() };
                 words.push(format!("{} {node}: {agreed}", side.word()));
             }
         }
-        assert_eq!(times.told.iter().sum::<usize>(), times.open.values().flat_map(|open| open.told).flatten().count());
+        assert_eq!(
+            times.told.values().sum::<usize>(),
+            times.open.values().flat_map(|open| open.told.into_values()).flatten().count()
+        );
         words.join(", ")
     }
 

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use crate::model::rights::{Rights, bare};
-use crate::model::{Entry, Kind, RelPath, Sameness, Seq, Side};
+use crate::model::{Entry, Kind, RelPath, Sameness, Seq, Side, Sides};
 use crate::protocol::{Change, Distrust, Known, Remains, Request, Weight, sane::Insane};
 
 use super::reconcile::{Need, Prefer, Rules, Verdict, reconcile};
-use super::{Engine, News, index};
+use super::{Engine, News};
 
 /// Bytes of doubts of one side at a time, beside a kilobyte for each row of the left. They go with the reports, of which a
 /// side has not so many open.
@@ -76,24 +76,24 @@ pub(super) enum Doubted {
 
 impl Engine {
     /// Decides what one side found after its power failed.
-    pub(super) fn doubt(&mut self, path: &RelPath, changes: &[Option<Change>; 2]) -> Doubted {
-        let why = Side::BOTH.map(|side| {
-            let change = changes[index(side)].as_ref();
-            change.and_then(|change| self.sides[index(side)].distrusts.of(change)).cloned()
+    pub(super) fn doubt(&mut self, path: &RelPath, changes: &Sides<Option<Change>>) -> Doubted {
+        let why = Sides::from_fn(|side| {
+            let change = changes[side].as_ref();
+            change.and_then(|change| self.sides[side].distrusts.of(change)).cloned()
         });
-        let (side, why) = match why {
-            [Some(why), None] => (Side::Left, why),
-            [None, Some(why)] => (Side::Right, why),
+        let (side, why) = match why.split() {
+            (Some(why), None) => (Side::Left, why),
+            (None, Some(why)) => (Side::Right, why),
             // Where the power failed on both sides each has its own word, as if nothing had happened.
             _ => return Doubted::No,
         };
         let other = side.other();
-        let there = changes[index(other)].as_ref();
+        let there = changes[other].as_ref();
         let changed = there.is_some_and(|change| change.contents || change.after.is_none());
-        let [left, right] = changes.each_ref().map(Option::as_ref);
+        let (left, right) = changes.as_ref().map(Option::as_ref).split();
         match why {
             Distrust::Older => {
-                self.tell_older(side, changes[index(side)].as_ref());
+                self.tell_older(side, changes[side].as_ref());
                 Doubted::Decided(trusting(other, left, right))
             }
             Distrust::Remains(remains) if !changed => {
@@ -101,7 +101,7 @@ impl Engine {
                 Doubted::Asked
             }
             Distrust::Remains(_) | Distrust::Unknown | Distrust::Emptied
-                if there.is_none() && changes[index(side)].as_ref().is_some_and(is_unread) =>
+                if there.is_none() && changes[side].as_ref().is_some_and(is_unread) =>
             {
                 // What the other side has was never read: rights must not come to contents that nobody knows.
                 self.side(other).asked.insert(path.clone());
@@ -129,18 +129,15 @@ impl Engine {
     }
 
     /// Takes both for changed: one of them keeps the name, the other is kept beside it.
-    fn keep_both(&self, side: Side, changes: &[Option<Change>; 2], prefer: Prefer) -> Doubted {
-        let Some(found) = &changes[index(side)] else { return Doubted::No };
-        let there = match &changes[index(side.other())] {
+    fn keep_both(&self, side: Side, changes: &Sides<Option<Change>>, prefer: Prefer) -> Doubted {
+        let Some(found) = &changes[side] else { return Doubted::No };
+        let there = match &changes[side.other()] {
             Some(change) => Some(Change { contents: true, ..change.clone() }),
             None => found.known.as_ref().map(|known| as_changed(&found.path, known)),
         };
-        let mut both = [Some(found), there.as_ref()];
-        if side == Side::Right {
-            both.reverse();
-        }
+        let (left, right) = Sides::from_fn(|own| if own == side { Some(found) } else { there.as_ref() }).split();
         let rules = Rules { prefer, old: self.old(), numbers: &self.numbers };
-        Doubted::Decided(reconcile(both[0], both[1], rules))
+        Doubted::Decided(reconcile(left, right, rules))
     }
 
     fn tell_older(&mut self, side: Side, change: Option<&Change>) {
@@ -197,8 +194,8 @@ fn trusting(trusted: Side, left: Option<&Change>, right: Option<&Change>) -> Ver
                 return Verdict::RemoveFirst { on };
             }
             let alike = there.is_some_and(|there| there.content.compare(&entry.content) == Sameness::Same);
-            let mut needs = [Need::Record; 2];
-            needs[index(on)] = if alike { Need::Attributes } else { Need::Contents };
+            let mut needs = Sides::both(Need::Record);
+            needs[on] = if alike { Need::Attributes } else { Need::Contents };
             let (entry, dropped) = proven(entry, own);
             Verdict::Settle { entry, from: trusted, needs, loser: None, dropped }
         }
@@ -234,10 +231,10 @@ mod tests {
     }
 
     fn hello(side: Side) -> Hello {
-        let ids = [[1; 16], [2; 16]];
+        let ids = Sides::new([1; 16], [2; 16]);
         Hello {
-            archive: ids[index(side)],
-            peer: ids[index(side.other())],
+            archive: ids[side],
+            peer: ids[side.other()],
             generation: 1000,
             confirmed: 1000,
             fresh: false,

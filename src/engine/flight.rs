@@ -3,11 +3,13 @@
 use std::ops::Bound;
 
 use crate::model::rights::Rights;
-use crate::model::{Content, Entry, Generation, Hash, Kind, Millis, NodeId, Problem, ProblemKind, RelPath, Seq, Side};
+use crate::model::{
+    Content, Entry, Generation, Hash, Kind, Millis, NodeId, Problem, ProblemKind, RelPath, Seq, Side, Sides,
+};
 use crate::protocol::{Apply, Change, Data, Outcome, Record, Request, Step, Way};
 
 use super::locks::Reach;
-use super::{Effect, Engine, News, Pending, index};
+use super::{Effect, Engine, News, Pending};
 
 /// What one side has to do with an action.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,10 +43,10 @@ pub(super) struct Flight {
     pub parent: Option<NodeId>,
     /// The agreed state; `None`: gone.
     pub entry: Option<Entry>,
-    pub parts: [Part; 2],
-    states: [State; 2],
+    pub parts: Sides<Part>,
+    states: Sides<State>,
     /// What it was decided by, to be restored if it is refused.
-    pub changes: [Option<Change>; 2],
+    pub changes: Sides<Option<Change>>,
     /// Who reads the contents, as reported under this number.
     pub supply: Option<(Side, Seq)>,
     /// Its contents have not passed yet, or are too large for that to be all that counts.
@@ -70,10 +72,10 @@ impl Flight {
         path: &RelPath,
         node: NodeId,
         entry: Option<Entry>,
-        parts: [Part; 2],
-        changes: [Option<Change>; 2],
+        parts: Sides<Part>,
+        changes: Sides<Option<Change>>,
     ) -> Flight {
-        let states = parts.each_ref().map(|part| match part {
+        let states = parts.as_ref().map(|part| match part {
             Part::Apply(_) => State::Asked,
             Part::Record { .. } => State::Waiting,
             Part::Nothing => State::Done,
@@ -104,7 +106,7 @@ impl Flight {
     /// Takes the node of the directory above, for all that has to be done in it.
     pub fn set_parent(&mut self, parent: NodeId) {
         self.parent = Some(parent);
-        for part in &mut self.parts {
+        for part in self.parts.values_mut() {
             if let Part::Apply(apply) = part {
                 apply.parent = Some(parent);
             }
@@ -114,22 +116,22 @@ impl Flight {
     /// This side's step waits for the other's.
     pub fn do_last(&mut self, side: Side) {
         self.last = Some(side);
-        self.states[index(side)] = State::Waiting;
+        self.states[side] = State::Waiting;
     }
 
     pub fn supplied_by(&mut self, side: Side) {
-        let seq = self.changes[index(side)].as_ref().map_or(0, |c| c.seq);
+        let seq = self.changes[side].as_ref().map_or(0, |c| c.seq);
         self.supply = Some((side, seq));
     }
 
     /// Whether a side must be told the directory: but for a move that is undone, which nobody reported there.
     pub fn wants_parent(&self) -> bool {
-        self.changes.iter().flatten().any(|c| c.path == self.path)
+        self.changes.values().flatten().any(|c| c.path == self.path)
     }
 
     /// How its contents are sent, if they are.
     pub fn way(&self) -> Option<Way> {
-        self.parts.iter().find_map(|part| match part {
+        self.parts.values().find_map(|part| match part {
             Part::Apply(Apply { step: Step::Put { source, .. }, .. }) => source.way(),
             _ => None,
         })
@@ -143,7 +145,7 @@ impl Flight {
 
     /// The source has read all of what it reported: if it is asked again, what was sent may still be there.
     fn learn_hash(&mut self, source: Side, size: u64, hash: Hash) {
-        let after = self.changes[index(source)].as_mut().and_then(|change| change.after.as_mut());
+        let after = self.changes[source].as_mut().and_then(|change| change.after.as_mut());
         if let Some(Content::File { size: reported, hash: unknown @ None }) = after.map(|entry| &mut entry.content)
             && *reported == size
         {
@@ -161,18 +163,18 @@ impl Flight {
     }
 
     pub fn source_path(&self, side: Side) -> RelPath {
-        self.changes[index(side)].as_ref().map_or_else(|| self.path.clone(), |c| c.path.clone())
+        self.changes[side].as_ref().map_or_else(|| self.path.clone(), |c| c.path.clone())
     }
 
     /// The side on which it removes what users have.
     fn removes(&self) -> Option<Side> {
         let removes = |part: &Part| matches!(part, Part::Apply(apply) if matches!(apply.step, Step::Remove { .. }));
-        Side::BOTH.into_iter().find(|side| removes(&self.parts[index(*side)]))
+        Side::BOTH.into_iter().find(|side| removes(&self.parts[*side]))
     }
 
     /// Whether it places something on that side.
     fn puts(&self, side: Side) -> bool {
-        matches!(&self.parts[index(side)], Part::Apply(Apply { step: Step::Put { .. }, .. }))
+        matches!(&self.parts[side], Part::Apply(Apply { step: Step::Put { .. }, .. }))
     }
 
     /// The size of the contents that it places, on each side where it does.
@@ -200,9 +202,9 @@ impl Engine {
                     flight.supplied = true;
                     self.fx.push(Effect::Send(source, Request::Cancel { generation }));
                 }
-                flight.states[index(side)] = State::Done;
+                flight.states[side] = State::Done;
                 // A move that could not take anything from the object's mode leaves the agreed one.
-                let known = flight.changes.iter().flatten().find_map(|change| change.moved.as_ref());
+                let known = flight.changes.values().flatten().find_map(|change| change.moved.as_ref());
                 let known = known.map(|moved| moved.known.entry.attrs.mode);
                 if let (Some(agreed), Some(placed)) = (&mut flight.entry, &entry)
                     && known == Some(placed.attrs.mode)
@@ -229,7 +231,7 @@ impl Engine {
 
     pub(super) fn recorded(&mut self, side: Side, generation: Generation) {
         if let Some(flight) = self.flights.get_mut(&generation) {
-            flight.states[index(side)] = State::Done;
+            flight.states[side] = State::Done;
             self.advance(generation);
         }
     }
@@ -238,24 +240,22 @@ impl Engine {
     pub(super) fn advance(&mut self, generation: Generation) {
         let Some(flight) = self.flights.get_mut(&generation) else { return };
         if let Some(side) = flight.last
-            && flight.states[index(side.other())] == State::Done
-            && flight.states[index(side)] == State::Waiting
-            && let Part::Apply(apply) = &flight.parts[index(side)]
+            && flight.states[side.other()] == State::Done
+            && flight.states[side] == State::Waiting
+            && let Part::Apply(apply) = &flight.parts[side]
         {
             let apply = apply.clone();
-            flight.states[index(side)] = State::Asked;
+            flight.states[side] = State::Asked;
             return self.send(side, Request::Apply { generation, apply });
         }
         let placing = |part: &Part, state: State| matches!(part, Part::Apply(_)) && state != State::Done;
-        if flight.parts.iter().zip(flight.states).any(|(part, state)| placing(part, state)) {
+        if flight.parts.values().zip(flight.states.into_values()).any(|(part, state)| placing(part, state)) {
             return;
         }
         let mut requests = Vec::new();
         for side in Side::BOTH {
-            if let (Part::Record { seq, from }, State::Waiting) =
-                (&flight.parts[index(side)], flight.states[index(side)])
-            {
-                flight.states[index(side)] = State::Asked;
+            if let (Part::Record { seq, from }, State::Waiting) = (&flight.parts[side], flight.states[side]) {
+                flight.states[side] = State::Asked;
                 let path = flight.path.clone();
                 let record = Record {
                     path,
@@ -268,7 +268,7 @@ impl Engine {
                 requests.push((side, Request::Record { generation, record }));
             }
         }
-        let done = flight.states.iter().all(|s| *s == State::Done);
+        let done = flight.states.values().all(|s| *s == State::Done);
         for (side, request) in requests {
             self.send(side, request);
         }
@@ -277,10 +277,10 @@ impl Engine {
             self.completed.insert(generation);
             if flight.node == generation {
                 for side in Side::BOTH.into_iter().filter(|side| flight.puts(side.other())) {
-                    self.sides[index(side)].young.come(self.now);
+                    self.sides[side].young.come(self.now);
                 }
                 // What a scan finds was there before.
-                let found = self.first || self.sides.iter().any(|side| side.cursor.is_some());
+                let found = self.first || self.sides.values().any(|side| side.cursor.is_some());
                 if found { self.guard.find() } else { self.guard.grow() }
             }
             self.land(&flight);
@@ -294,7 +294,7 @@ impl Engine {
             self.go_on_after_removal(&flight);
             self.ask_for_edits(&flight);
             // Whoever had the object already is whose users changed it.
-            let from = if matches!(flight.parts[0], Part::Record { .. }) { Side::Left } else { Side::Right };
+            let from = if matches!(flight.parts[Side::Left], Part::Record { .. }) { Side::Left } else { Side::Right };
             for path in paths {
                 self.round.dealt_with(&path);
                 self.count_try(from, &path);
@@ -310,7 +310,7 @@ impl Engine {
     /// decided after this, and may be what the power failure left all the same.
     fn forget_doubts(&mut self, flight: &Flight) {
         for side in Side::BOTH {
-            if let Some(change) = &flight.changes[index(side)] {
+            if let Some(change) = &flight.changes[side] {
                 self.side(side).distrusts.keep_newest(&change.path, change.seq.saturating_add(1));
             }
         }
@@ -332,8 +332,7 @@ impl Engine {
     /// What made way for another object is gone: that object's turn has come, and until then the pair is not in sync.
     fn go_on_after_removal(&mut self, flight: &Flight) {
         for side in Side::BOTH.into_iter().filter(|_| flight.removes().is_some()) {
-            let stands_there =
-                flight.changes[index(side)].as_ref().filter(|c| c.after.is_some()).map(|c| c.path.clone());
+            let stands_there = flight.changes[side].as_ref().filter(|c| c.after.is_some()).map(|c| c.path.clone());
             if let Some(path) = stands_there
                 && !self.side(side).pending.contains_key(&path)
             {
@@ -347,9 +346,9 @@ impl Engine {
         for side in Side::BOTH {
             let edited = |change: &&Change| change.moved.as_ref().is_some_and(|moved| moved.edited);
             let dir = flight.entry.as_ref().is_some_and(|entry| entry.kind() == Kind::Dir);
-            if let Some(change) = flight.changes[index(side)].as_ref().filter(edited).filter(|_| dir)
+            if let Some(change) = flight.changes[side].as_ref().filter(edited).filter(|_| dir)
                 && change.path == flight.path
-                && !self.sides[index(side)].pending.contains_key(&flight.path)
+                && !self.sides[side].pending.contains_key(&flight.path)
             {
                 self.ask(side, flight.path.clone(), false);
             }
@@ -379,7 +378,7 @@ impl Engine {
         }
         self.making.remove(&flight.path);
         for side in Side::BOTH {
-            let Some(change) = &flight.changes[index(side)] else { continue };
+            let Some(change) = &flight.changes[side] else { continue };
             self.end_creation(side, change.seq);
             if let Some(moved) = &change.moved {
                 self.places.land(side, moved.known.node, &change.path);
@@ -398,7 +397,7 @@ impl Engine {
         self.ready.extend(self.behind.remove(path).into_iter().flatten());
         // A move waits for its old name as well, which may lie anywhere.
         let moves = |p: &&RelPath| {
-            let changes = self.sides.iter().filter_map(|s| s.pending.get(*p));
+            let changes = self.sides.values().filter_map(|s| s.pending.get(*p));
             changes
                 .filter_map(|pending| pending.change.moved.as_ref())
                 .any(|moved| path.is_within(&moved.from) || moved.from.is_within(path))
@@ -416,7 +415,7 @@ impl Engine {
     /// What was reported while the flight was on speaks of an older ancestor: it is examined again.
     fn review(&mut self, path: &RelPath, flight: &Flight, generation: Generation) {
         for side in Side::BOTH {
-            let state = &self.sides[index(side)];
+            let state = &self.sides[side];
             let stale: Vec<RelPath> = state
                 .pending
                 .range(path.clone()..)
@@ -456,19 +455,19 @@ impl Engine {
         }
         let path = flight.path.clone();
         self.count_try(side, &path);
-        let other_applied = matches!(flight.parts[index(side.other())], Part::Apply(_));
+        let other_applied = matches!(flight.parts[side.other()], Part::Apply(_));
         let mut not_before = 0;
         match &outcome {
             Outcome::Busy => not_before = self.strike_at_least(&path, now, 200),
             Outcome::Failed(problem) => {
                 not_before = self.strike_for_problem(&path, &problem.kind, now);
-                let short = &mut self.sides[index(side)].short;
+                let short = &mut self.sides[side].short;
                 match (&problem.kind, &flight.entry) {
                     (ProblemKind::NoSpace, Some(entry)) => drop(short.insert(path.clone(), entry.size())),
                     _ => drop(short.remove(&path)),
                 }
-                self.sides[index(side)].problems.insert(path.clone());
-                self.sides[index(side)].failed.insert(path.clone());
+                self.sides[side].problems.insert(path.clone());
+                self.sides[side].failed.insert(path.clone());
                 let problem = Problem { path: path.clone(), ..problem.clone() };
                 self.tell(News::Problem { side, path: path.clone(), problem: Some(problem) });
             }
@@ -482,13 +481,13 @@ impl Engine {
         // Refused again and again: what it was decided by may be out of date on the side that said so.
         let outdated = outcome == Outcome::Refused && self.strikes.get(&path).is_some_and(|(strikes, _)| *strikes >= 3);
         for own in Side::BOTH {
-            let Some(mut change) = flight.changes[index(own)].clone() else { continue };
+            let Some(mut change) = flight.changes[own].clone() else { continue };
             if outcome == Outcome::NoSource {
                 // What was to be copied is not there any more: the contents are sent.
                 change.like = None;
             }
             let at = change.path.clone();
-            let newer = self.sides[index(own)].pending.contains_key(&at);
+            let newer = self.sides[own].pending.contains_key(&at);
             let stale =
                 (other_applied && own != side) || (outcome == Outcome::NoSource && Some(own) == flight.source());
             let stuck = change.moved.is_some() && matches!(outcome, Outcome::Failed(_));
@@ -516,16 +515,15 @@ impl Engine {
 
     /// Puts a change back among the pending ones.
     pub(super) fn restore(&mut self, side: Side, change: Change, now: Millis) {
-        let i = index(side);
         if let Some(moved) = &change.moved {
             self.places.report(side, moved.known.node, &change.path, &moved.from);
         }
         if change.after.is_some() {
-            self.sides[i].creations.begin(change.seq, &change.path);
+            self.sides[side].creations.begin(change.seq, &change.path);
         }
         let deletes = self.deletions(side, &change);
-        self.sides[i].deleting.add(deletes);
-        self.add_pending(i, Pending { change, since: now, not_before: 0, deletes, weight: 0 });
+        self.sides[side].deleting.add(deletes);
+        self.add_pending(side, Pending { change, since: now, not_before: 0, deletes, weight: 0 });
     }
 
     /// What failed is tried again after a second, then after twice as long each time: up to a minute, and up to five where
@@ -551,7 +549,7 @@ impl Engine {
     /// Whatever was tried with this path in vain, the next try is not like the last one.
     pub(super) fn forgive(&mut self, path: &RelPath) {
         self.strikes.remove(path);
-        for side in &mut self.sides {
+        for side in self.sides.values_mut() {
             if let Some(pending) = side.pending.get_mut(path) {
                 pending.not_before = 0;
             }
@@ -568,7 +566,7 @@ impl Engine {
     /// Contents pass through: from the side that reads to the side that writes.
     pub(super) fn data(&mut self, side: Side, generation: Generation, data: Data) {
         let Some(flight) = self.flights.get_mut(&generation) else { return };
-        if flight.source() == Some(side) && matches!(flight.parts[index(side.other())], Part::Apply(_)) {
+        if flight.source() == Some(side) && matches!(flight.parts[side.other()], Part::Apply(_)) {
             // The reader is done with it; the writer has many such pieces in one batch.
             if matches!(data, Data::Whole { .. }) && std::mem::take(&mut flight.streaming) {
                 self.streams = self.streams.saturating_sub(1);

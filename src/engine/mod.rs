@@ -26,7 +26,7 @@ mod young;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::rights::Numbers;
-use crate::model::{Generation, Millis, NodeId, RelPath, Seq, Side};
+use crate::model::{Generation, Millis, NodeId, RelPath, Seq, Side, Sides};
 use crate::protocol::{AncestorRow, Change, Hello, Reply, Request, Way, Weight};
 
 pub use crate::model::guard;
@@ -177,7 +177,7 @@ pub struct Engine {
     /// The sides heard in this session that both are equal.
     settled: bool,
     now: Millis,
-    sides: [SideState; 2],
+    sides: Sides<SideState>,
     /// Who is root, or another user of the system.
     numbers: Numbers,
     flights: BTreeMap<Generation, Flight>,
@@ -188,7 +188,7 @@ pub struct Engine {
     /// before they were known.
     made: BTreeMap<RelPath, NodeId>,
     guard: Guard,
-    claims: [Claims; 2],
+    claims: Sides<Claims>,
     next_generation: Generation,
     confirmed: Generation,
     /// Recorded on both sides, and not confirmed yet.
@@ -236,13 +236,6 @@ const DELETION_WAIT: Millis = 30_000;
 
 fn inline(pending: &Pending) -> usize {
     pending.change.inline.as_ref().map_or(0, |bytes| bytes.len())
-}
-
-fn index(side: Side) -> usize {
-    match side {
-        Side::Left => 0,
-        Side::Right => 1,
-    }
 }
 
 impl Engine {
@@ -317,12 +310,12 @@ impl Engine {
         self.phase == Phase::Running
             && self.flights.is_empty()
             && self.dir_times.is_empty()
-            && self.sides.iter().all(|s| s.cursor.is_none() && s.pending.is_empty() && s.asked.is_empty())
+            && self.sides.values().all(|s| s.cursor.is_none() && s.pending.is_empty() && s.asked.is_empty())
     }
 
     /// The number of changes that wait and of actions in flight.
     pub fn load(&self) -> (usize, usize) {
-        (self.sides.iter().map(|s| s.pending.len()).sum(), self.flights.len())
+        (self.sides.values().map(|s| s.pending.len()).sum(), self.flights.len())
     }
 
     pub fn is_halted(&self) -> bool {
@@ -338,7 +331,7 @@ impl Engine {
     }
 
     fn side(&mut self, side: Side) -> &mut SideState {
-        &mut self.sides[index(side)]
+        &mut self.sides[side]
     }
 
     fn reply(&mut self, side: Side, reply: Reply, now: Millis) {
@@ -356,10 +349,10 @@ impl Engine {
             Reply::Report(change) => self.report(side, change, now),
             Reply::Clean { path } => {
                 let was_asked = self.answered(side, &path);
-                let known = was_asked || self.sides.iter().any(|s| s.pending.contains_key(&path));
+                let known = was_asked || self.sides.values().any(|s| s.pending.contains_key(&path));
                 self.drop_pending(side, &path);
-                self.sides[index(side)].distrusts.forget(&path);
-                if !self.locks.covers(&path) && self.sides.iter().all(|s| !s.pending.contains_key(&path)) {
+                self.sides[side].distrusts.forget(&path);
+                if !self.locks.covers(&path) && self.sides.values().all(|s| !s.pending.contains_key(&path)) {
                     // Nobody wants it done any more.
                     self.solve(&path);
                 }
@@ -434,7 +427,7 @@ impl Engine {
             Reply::HasRoom => self.has_room(side, now),
             Reply::Pong { number } => {
                 if let Some(asked) = self.settling.as_mut().filter(|asked| asked.number == number) {
-                    asked.answered[index(side)] = true;
+                    asked.answered[side] = true;
                 }
                 self.side_settled(side, number);
                 self.answer_round(side, number);
@@ -442,7 +435,7 @@ impl Engine {
             // Of a check, which has a link of its own.
             Reply::Stopped => {
                 self.side(side).stopped = true;
-                if self.sides.iter().all(|s| s.stopped) {
+                if self.sides.values().all(|s| s.stopped) {
                     self.phase = Phase::Stopped;
                     self.tell(News::Stopped);
                 }
@@ -451,31 +444,30 @@ impl Engine {
     }
 
     fn report(&mut self, side: Side, change: Change, now: Millis) {
-        let skipped = self.settings.skip_initial && self.sides.iter().any(|s| s.cursor.is_some());
+        let skipped = self.settings.skip_initial && self.sides.values().any(|s| s.cursor.is_some());
         if self.phase != Phase::Running || skipped {
             return;
         }
         let path = change.path.clone();
         self.drop_pending(side, &path);
-        let i = index(side);
         self.answered(side, &path);
-        self.sides[i].distrusts.keep_newest(&path, change.seq);
+        self.sides[side].distrusts.keep_newest(&path, change.seq);
         if let Some(moved) = &change.moved {
             self.places.report(side, moved.known.node, &path, &moved.from);
             self.wake_node(side, moved.known.node);
             // What is gone from its old name is not deleted: the guard need not fear for it.
-            if let Some(old) = self.sides[i].pending.get_mut(&moved.from) {
+            if let Some(old) = self.sides[side].pending.get_mut(&moved.from) {
                 let deletes = std::mem::take(&mut old.deletes);
-                self.sides[i].deleting = self.sides[i].deleting.less(deletes);
+                self.sides[side].deleting = self.sides[side].deleting.less(deletes);
             }
         }
         if change.after.is_some() {
-            self.sides[i].creations.begin(change.seq, &path);
+            self.sides[side].creations.begin(change.seq, &path);
         }
         let deletes = self.deletions(side, &change);
-        self.sides[i].deleting.add(deletes);
+        self.sides[side].deleting.add(deletes);
         let size = change.after.as_ref().map_or(0, |entry| entry.size());
-        let short = &mut self.sides[index(side.other())].short;
+        let short = &mut self.sides[side.other()].short;
         if short.get(&path).is_some_and(|refused| size < *refused) {
             // Once: if the next try is refused for another reason, it waits as any other.
             short.remove(&path);
@@ -483,7 +475,7 @@ impl Engine {
         }
         // After a second refusal even fresh words wait: two sides that misunderstand each other must not spin.
         let not_before = self.strikes.get(&path).map_or(0, |(_, due)| *due);
-        self.add_pending(i, Pending { change, since: now, not_before, deletes, weight: 0 });
+        self.add_pending(side, Pending { change, since: now, not_before, deletes, weight: 0 });
         self.ready.insert(path);
         self.in_sync = false;
     }
@@ -507,24 +499,24 @@ impl Engine {
         }
     }
 
-    fn add_pending(&mut self, i: usize, mut pending: Pending) {
-        if self.sides[i].inline > INLINE_MAX {
+    fn add_pending(&mut self, side: Side, mut pending: Pending) {
+        if self.sides[side].inline > INLINE_MAX {
             // It is asked for when its turn comes.
             pending.change.inline = None;
         }
         pending.weight = pending.change.weight();
         self.moves += usize::from(pending.change.moved.is_some());
-        self.sides[i].weight += pending.weight;
-        self.sides[i].inline += inline(&pending);
-        if let Some(old) = self.sides[i].pending.insert(pending.change.path.clone(), pending) {
-            self.lighten(i, &old);
+        self.sides[side].weight += pending.weight;
+        self.sides[side].inline += inline(&pending);
+        if let Some(old) = self.sides[side].pending.insert(pending.change.path.clone(), pending) {
+            self.lighten(side, &old);
         }
     }
 
-    fn lighten(&mut self, i: usize, old: &Pending) {
+    fn lighten(&mut self, side: Side, old: &Pending) {
         self.moves -= usize::from(old.change.moved.is_some());
-        self.sides[i].weight = self.sides[i].weight.saturating_sub(old.weight);
-        self.sides[i].inline = self.sides[i].inline.saturating_sub(inline(old));
+        self.sides[side].weight = self.sides[side].weight.saturating_sub(old.weight);
+        self.sides[side].inline = self.sides[side].inline.saturating_sub(inline(old));
     }
 
     /// Forgets what a side reported of a path.
@@ -541,10 +533,10 @@ impl Engine {
     }
 
     fn remove_pending(&mut self, side: Side, path: &RelPath) -> Option<Pending> {
-        let state = &mut self.sides[index(side)];
+        let state = &mut self.sides[side];
         let pending = state.pending.remove(path)?;
         state.deleting = state.deleting.less(pending.deletes);
-        self.lighten(index(side), &pending);
+        self.lighten(side, &pending);
         Some(pending)
     }
 
@@ -556,14 +548,14 @@ impl Engine {
 
     /// No deletion waits for this creation any more.
     fn end_creation(&mut self, side: Side, seq: Seq) {
-        let released = self.sides[index(side)].creations.end(seq);
+        let released = self.sides[side].creations.end(seq);
         self.ready.extend(released);
     }
 
     /// What was made at this path waits itself, or has a problem: no deletion is to wait for it.
     fn stall_at(&mut self, path: &RelPath) {
         for side in Side::BOTH {
-            let made = self.sides[index(side)].pending.get(path).filter(|p| p.change.after.is_some());
+            let made = self.sides[side].pending.get(path).filter(|p| p.change.after.is_some());
             if let Some(seq) = made.map(|p| p.change.seq) {
                 self.end_creation(side, seq);
             }

@@ -1,13 +1,13 @@
 //! Moves: one rename on the other side, whatever the size of what moved; and what to do when both sides moved.
 
-use crate::model::{Kind, Millis, RelPath, Side};
+use crate::model::{Kind, Millis, RelPath, Side, Sides};
 use crate::protocol::{Apply, Change, Expect, Moved, Request, Step};
 
+use super::Engine;
 use super::flight::{Flight, Part};
 use super::locks::Reach;
 use super::places::{Place, Standing};
 use super::plan::{expectation, node_of};
-use super::{Engine, index};
 
 /// What is gone on one side, and moved or edited on the other, waits this long for word of where it went.
 pub(super) const LOST_WAIT: Millis = 1_000;
@@ -17,18 +17,18 @@ const HOPELESS: u32 = 8;
 
 impl Engine {
     /// Acts on a path to which something was moved on at least one side.
-    pub(super) fn consider_move(&mut self, path: &RelPath, changes: [Option<Change>; 2], now: Millis) {
-        let sides = Side::BOTH.map(|side| changes[index(side)].as_ref().and_then(|c| c.moved.clone()));
-        if let [Some(left), Some(right)] = &sides
+    pub(super) fn consider_move(&mut self, path: &RelPath, changes: Sides<Option<Change>>, now: Millis) {
+        let sides = Sides::from_fn(|side| changes[side].as_ref().and_then(|c| c.moved.clone()));
+        if let (Some(left), Some(right)) = (&sides[Side::Left], &sides[Side::Right])
             && left.known.node == right.known.node
         {
             return self.agree_on_move(path, changes, left);
         }
         // Two different objects came to one name: each is a copy there, and the conflict rule decides.
-        let taken = changes.iter().all(|c| c.as_ref().is_some_and(is_new));
-        let mover = if sides[0].is_some() { Side::Left } else { Side::Right };
-        let Some(moved) = sides[index(mover)].clone() else { return };
-        let over_dir = changes[index(mover)]
+        let taken = changes.values().all(|c| c.as_ref().is_some_and(is_new));
+        let mover = if sides[Side::Left].is_some() { Side::Left } else { Side::Right };
+        let Some(moved) = sides[mover].clone() else { return };
+        let over_dir = changes[mover]
             .as_ref()
             .and_then(|c| c.known.as_ref())
             .is_some_and(|over| over.entry.kind() == Kind::Dir || moved.known.entry.kind() == Kind::Dir);
@@ -38,14 +38,14 @@ impl Engine {
         if over_dir && !taken && !hopeless {
             // The directory that lay there is gone on this side, or this is no place for one: it goes there first.
             let target = mover.other();
-            if changes[index(target)].as_ref().is_some_and(|c| c.after.is_none()) {
+            if changes[target].as_ref().is_some_and(|c| c.after.is_none()) {
                 return self.forget(path, changes);
             }
             return self.remove(path, changes, target, true, now);
         }
         if taken || hopeless {
             for side in Side::BOTH {
-                if sides[index(side)].is_some() {
+                if sides[side].is_some() {
                     self.as_copy(side, path);
                 }
             }
@@ -55,10 +55,10 @@ impl Engine {
     }
 
     /// Both sides moved the node to the same name.
-    fn agree_on_move(&mut self, path: &RelPath, changes: [Option<Change>; 2], moved: &Moved) {
+    fn agree_on_move(&mut self, path: &RelPath, changes: Sides<Option<Change>>, moved: &Moved) {
         let from = Some(moved.from.clone());
-        let parts = Side::BOTH.map(|side| {
-            let seq = changes[index(side)].as_ref().map_or(0, |c| c.seq);
+        let parts = Sides::from_fn(|side| {
+            let seq = changes[side].as_ref().map_or(0, |c| c.seq);
             Part::Record { seq, from: from.clone() }
         });
         let mut flight = Flight::new(path, moved.known.node, Some(moved.known.entry.clone()), parts, changes);
@@ -66,14 +66,14 @@ impl Engine {
         self.launch(flight, Reach::Tree);
     }
 
-    fn follow_move(&mut self, path: &RelPath, changes: [Option<Change>; 2], mover: Side, moved: Moved, now: Millis) {
+    fn follow_move(&mut self, path: &RelPath, changes: Sides<Option<Change>>, mover: Side, moved: Moved, now: Millis) {
         let (node, target) = (moved.known.node, mover.other());
         let theirs = self.places.of(target, node).cloned();
         // Whoever moved the directory that it came out of as well names that by its new name.
         let agreed = self.places.agreed(mover, &moved.from);
         let mut from = agreed.clone();
         let mut changes = changes;
-        let over = changes[index(mover)].as_ref().and_then(|c| c.known.as_ref());
+        let over = changes[mover].as_ref().and_then(|c| c.known.as_ref());
         let mut expect = over.map_or(Expect::Absent, |k| Expect::Row(k.generation));
         if let Some(other) = &theirs {
             // Moved on both sides. The other name waits as well while its own move is under way or asked for again, else
@@ -94,7 +94,7 @@ impl Engine {
         }
         if let Some(other) = theirs {
             // The other side has it under its own new name: rename it from there.
-            changes[index(target)] = self.sides[index(target)].pending.get(&other.path).map(|p| p.change.clone());
+            changes[target] = self.sides[target].pending.get(&other.path).map(|p| p.change.clone());
             from = other.path;
         } else if let Some(since) = self.gone(target, &agreed) {
             // It may turn up under another name. If it does not it was deleted: the moved object is newer, and restored.
@@ -102,27 +102,27 @@ impl Engine {
                 true => self.as_copy(mover, path),
                 false => self.stall_at(path),
             };
-        } else if let Some(pending) = self.sides[index(target)].pending.get(&agreed) {
+        } else if let Some(pending) = self.sides[target].pending.get(&agreed) {
             // Edited there: the move first, then the edit under the new name.
             let kind = pending.change.after.as_ref().map(|entry| entry.kind());
             if kind.is_some_and(|kind| kind != moved.known.entry.kind()) {
                 return self.as_copy(mover, path);
             }
         }
-        if changes[index(target)].as_ref().is_some_and(|there| there.path == *path) {
+        if changes[target].as_ref().is_some_and(|there| there.path == *path) {
             expect = expectation(&changes, target);
         }
-        let mut parts = [Part::Nothing, Part::Nothing];
-        let seq = changes[index(mover)].as_ref().map_or(0, |c| c.seq);
-        parts[index(mover)] = Part::Record { seq, from: Some(moved.from.clone()) };
+        let mut parts = Sides::from_fn(|_| Part::Nothing);
+        let seq = changes[mover].as_ref().map_or(0, |c| c.seq);
+        parts[mover] = Part::Record { seq, from: Some(moved.from.clone()) };
         let mut entry = moved.known.entry.clone();
-        if let Some(after) = changes[index(mover)].as_ref().and_then(|change| change.after.as_ref()) {
+        if let Some(after) = changes[mover].as_ref().and_then(|change| change.after.as_ref()) {
             // What its side keeps from others by now goes with it.
             entry.attrs.mode &= after.attrs.mode | !0o777;
         }
         let known = moved.known.generation;
         let step = Step::Move { from: from.clone(), known, entry: entry.clone(), expect };
-        parts[index(target)] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
+        parts[target] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
         flight.also = vec![moved.from, agreed, from];
         flight.also.sort();
@@ -144,7 +144,7 @@ impl Engine {
     }
 
     /// Whether a side says that it moved what both last agreed on at this path.
-    pub(super) fn is_moved_away(&self, path: &RelPath, changes: &[Option<Change>; 2], side: Side) -> bool {
+    pub(super) fn is_moved_away(&self, path: &RelPath, changes: &Sides<Option<Change>>, side: Side) -> bool {
         node_of(changes).and_then(|node| self.places.of(side, node)).is_some_and(|place| place.path != *path)
     }
 
@@ -158,17 +158,17 @@ impl Engine {
     /// looked at. Until then the path is considered again.
     pub(super) fn is_lost(&mut self, side: Side, since: Millis, path: &RelPath, now: Millis) -> bool {
         let due = since + LOST_WAIT;
-        if now < due || self.sides[index(side)].cursor.is_some() {
+        if now < due || self.sides[side].cursor.is_some() {
             self.timers.insert((due.max(now + 100), path.clone()));
             return false;
         }
-        if self.sides[index(side)].settled.is_some_and(|asked| asked >= since) {
+        if self.sides[side].settled.is_some_and(|asked| asked >= since) {
             return true;
         }
-        if self.sides[index(side)].inquiry.is_none_or(|(_, asked)| asked < since) {
+        if self.sides[side].inquiry.is_none_or(|(_, asked)| asked < since) {
             self.pings += 1;
             let number = self.pings;
-            self.sides[index(side)].inquiry = Some((number, now));
+            self.sides[side].inquiry = Some((number, now));
             self.send(side, Request::Ping { number });
         }
         self.blocked_moves.insert(path.clone());
@@ -176,7 +176,7 @@ impl Engine {
     }
 
     pub(super) fn side_settled(&mut self, side: Side, number: u64) {
-        let state = &mut self.sides[index(side)];
+        let state = &mut self.sides[side];
         if let Some((_, asked)) = state.inquiry.take_if(|(inquiry, _)| *inquiry == number) {
             state.settled = Some(asked);
             self.wake_moves();
@@ -187,7 +187,7 @@ impl Engine {
     fn gone(&self, side: Side, path: &RelPath) -> Option<Millis> {
         let above = path.ancestors().filter(|above| !above.is_root());
         std::iter::once(path.clone()).chain(above).find_map(|at| {
-            let pending = self.sides[index(side)].pending.get(&at).filter(|p| p.change.after.is_none())?;
+            let pending = self.sides[side].pending.get(&at).filter(|p| p.change.after.is_none())?;
             let node = pending.change.known.as_ref()?.node;
             self.places.of(side, node).is_none().then_some(pending.since)
         })
@@ -202,16 +202,16 @@ impl Engine {
 
     /// Renames what the right side moved back to where it was.
     fn undo_move(&mut self, path: &RelPath) {
-        let Some(change) = self.sides[index(Side::Right)].pending.get(path).map(|p| p.change.clone()) else { return };
+        let Some(change) = self.sides[Side::Right].pending.get(path).map(|p| p.change.clone()) else { return };
         let Some(moved) = change.moved.clone() else { return };
         let node = moved.known.node;
         let entry = moved.known.entry.clone();
         let known = moved.known.generation;
         let step = Step::Move { from: change.path.clone(), known, entry: entry.clone(), expect: Expect::Absent };
         let apply = Apply { path: moved.from.clone(), parent: None, node, step };
-        let parts = [Part::Record { seq: 0, from: None }, Part::Apply(apply)];
+        let parts = Sides::new(Part::Record { seq: 0, from: None }, Part::Apply(apply));
         let also = vec![change.path.clone()];
-        let mut flight = Flight::new(&moved.from, node, Some(entry), parts, [None, Some(change)]);
+        let mut flight = Flight::new(&moved.from, node, Some(entry), parts, Sides::new(None, Some(change)));
         flight.also = also;
         self.launch(flight, Reach::Tree);
     }

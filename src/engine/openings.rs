@@ -5,7 +5,7 @@
 
 use crate::model::{Millis, RelPath, Side};
 
-use super::{Engine, SideState, index};
+use super::{Engine, SideState};
 
 /// An opening waits at most so long for what is below it, in milliseconds, once its side is scanned: a file that takes longer,
 /// or never comes, must not keep a directory closed for ever.
@@ -18,7 +18,7 @@ impl Engine {
     /// Whether all that is said of a path is that a directory opens. Where the other side says anything else, what lies in it
     /// waits for both words, as usual.
     pub(super) fn is_opening(&self, path: &RelPath) -> bool {
-        let mut words = self.sides.iter().filter_map(|side| side.pending.get(path)).peekable();
+        let mut words = self.sides.values().filter_map(|side| side.pending.get(path)).peekable();
         words.peek().is_some() && words.all(|pending| pending.change.only_opens())
     }
 
@@ -29,7 +29,7 @@ impl Engine {
         }
         // While its side scans, deletions below wait for the end of that, and so does the opening.
         let until = |side: Side| {
-            let state = &self.sides[index(side)];
+            let state = &self.sides[side];
             let since = state.pending.get(path)?.since;
             let scanned = since.max(state.scanned) + OPENING_WAIT;
             // A side that never ends its scan holds nothing for ever.
@@ -43,7 +43,7 @@ impl Engine {
         // What was moved out of it still lies in it on the other side.
         let mut moved = Side::BOTH.into_iter().flat_map(|side| self.places.out_of(side, path));
         let leaves = moved.any(|place| !self.has_problem(&place.path));
-        let busy = self.sides.iter().any(|side| self.is_busy_below(side, path));
+        let busy = self.sides.values().any(|side| self.is_busy_below(side, path));
         let waits = leaves || busy || self.locks.holds_below(path);
         if waits {
             self.blocked.insert(path.clone());

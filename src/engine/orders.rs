@@ -6,7 +6,7 @@ use crate::model::{Millis, RelPath, Side};
 use crate::protocol::Request;
 
 use super::guard::Guard;
-use super::{Engine, News, Phase, Settings, index};
+use super::{Engine, News, Phase, Settings};
 
 impl Settings {
     /// What an administrator does to go on after a halt, with these options.
@@ -54,14 +54,14 @@ impl Engine {
 
     /// Begins the scan that is wanted. A scan that still runs must end first: its end would be taken for this one's.
     pub(super) fn begin_wanted_scan(&mut self) {
-        if self.phase != Phase::Running || self.paused || self.sides.iter().any(|s| s.cursor.is_some()) {
+        if self.phase != Phase::Running || self.paused || self.sides.values().any(|s| s.cursor.is_some()) {
             return;
         }
         let Some(checksum) = self.scan_wanted.take() else { return };
         self.round.begin();
         for side in Side::BOTH {
             self.send(side, Request::Scan { checksum });
-            self.sides[index(side)].cursor = Some(RelPath::root());
+            self.sides[side].cursor = Some(RelPath::root());
         }
     }
 
@@ -82,7 +82,7 @@ impl Engine {
     /// with what they cannot report, when they scan or are no longer held.
     fn try_again(&mut self) {
         let mut paths: BTreeSet<RelPath> = self.strikes.keys().cloned().collect();
-        for state in &mut self.sides {
+        for state in self.sides.values_mut() {
             paths.extend(state.failed.iter().chain(&state.problems).cloned());
             paths.extend(std::mem::take(&mut state.short).into_keys());
         }
@@ -134,13 +134,13 @@ impl Engine {
 
     /// Whether this side is being scanned.
     pub fn is_scanning(&self, side: Side) -> bool {
-        self.phase == Phase::Running && self.sides[index(side)].cursor.is_some()
+        self.phase == Phase::Running && self.sides[side].cursor.is_some()
     }
 
     /// When the oldest change was reported that is not on both sides yet; those with a problem do not count. Looks at
     /// all of them.
     pub fn oldest(&self) -> Option<Millis> {
-        let waiting = self.sides.iter().flat_map(|s| &s.pending);
+        let waiting = self.sides.values().flat_map(|s| &s.pending);
         let waiting = waiting.filter(|(path, _)| !self.has_problem(path)).map(|(_, pending)| pending.since);
         waiting.chain(self.flights.values().map(|flight| flight.since)).min()
     }

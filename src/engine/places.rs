@@ -6,9 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{NodeId, RelPath, Side};
-
-use super::index;
+use crate::model::{NodeId, RelPath, Side, Sides};
 
 /// Directories that were moved into each other, as deep as anybody goes: words that contradict themselves must have an end.
 const NESTED: usize = 64;
@@ -66,13 +64,13 @@ impl Known {
 /// The places of both sides.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    sides: [Known; 2],
+    sides: Sides<Known>,
 }
 
 impl Places {
     /// The side has the node here, if it is known to have moved it.
     pub fn of(&self, side: Side, node: NodeId) -> Option<&Place> {
-        self.sides[index(side)].nodes.get(&node)
+        self.sides[side].nodes.get(&node)
     }
 
     /// Where the node was reported, if that waits to be acted on.
@@ -83,12 +81,12 @@ impl Places {
     /// The side reported the node here.
     pub fn report(&mut self, side: Side, node: NodeId, path: &RelPath, from: &RelPath) {
         let (path, from) = (path.clone(), from.clone());
-        self.sides[index(side)].insert(node, Place { path, from, standing: Standing::Pending });
+        self.sides[side].insert(node, Place { path, from, standing: Standing::Pending });
     }
 
     /// What becomes of the place, if the node was not reported elsewhere meanwhile.
     pub fn set(&mut self, side: Side, node: NodeId, path: &RelPath, standing: Standing) {
-        let known = &mut self.sides[index(side)];
+        let known = &mut self.sides[side];
         if let Some(place) = known.nodes.get(&node).filter(|place| place.path == *path).cloned() {
             known.insert(node, Place { standing, ..place });
         }
@@ -96,7 +94,7 @@ impl Places {
 
     /// Forgets the place, if the node was not reported elsewhere meanwhile. Whether it was known.
     pub fn forget(&mut self, side: Side, node: NodeId, path: &RelPath) -> bool {
-        let known = &mut self.sides[index(side)];
+        let known = &mut self.sides[side];
         let here = known.nodes.get(&node).is_some_and(|place| place.path == *path);
         here && known.remove(node).is_some()
     }
@@ -111,14 +109,14 @@ impl Places {
     /// The side answered what it was asked about this path: whatever moved here is what it says now. Whether a place
     /// was forgotten.
     pub fn answer(&mut self, side: Side, path: &RelPath) -> bool {
-        let known = &mut self.sides[index(side)];
+        let known = &mut self.sides[side];
         let asked = known.at(path).find(|(_, place)| place.standing == Standing::Asked).map(|(node, _)| node);
         asked.is_some_and(|node| known.remove(node).is_some())
     }
 
     /// What both last agreed to call what this side calls `path`, if it moved a directory above that.
     pub fn agreed(&self, side: Side, path: &RelPath) -> RelPath {
-        let known = &self.sides[index(side)];
+        let known = &self.sides[side];
         let mut path = path.clone();
         for _ in 0..NESTED {
             let moved = path.ancestors().find_map(|at| known.at(&at).next().map(|(_, place)| place));
@@ -130,7 +128,7 @@ impl Places {
 
     /// The places of what this side moved out of the tree at `top`.
     pub fn out_of<'a>(&'a self, side: Side, top: &'a RelPath) -> impl Iterator<Item = &'a Place> {
-        let known = &self.sides[index(side)];
+        let known = &self.sides[side];
         let sources = known.sources.range((top.clone(), 0)..).map(|((from, node), ())| (from, node));
         let below = sources.take_while(move |(from, _)| from.is_within(top)).filter(move |(from, _)| *from != top);
         below.filter_map(|(_, node)| known.nodes.get(node))
@@ -138,7 +136,7 @@ impl Places {
 
     /// The places of what this side moved away from `path`.
     pub fn away_from(&self, side: Side, path: &RelPath) -> impl Iterator<Item = &Place> + use<'_> {
-        let known = &self.sides[index(side)];
+        let known = &self.sides[side];
         let here = known.sources.range((path.clone(), 0)..=(path.clone(), NodeId::MAX));
         here.filter_map(|((_, node), ())| known.nodes.get(node))
     }

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use serde_bytes::ByteBuf;
 
 use crate::model::rights::Rights;
-use crate::model::{Content, Entry, Generation, Kind, Millis, NodeId, ROOT_NODE, RelPath, Side, conflict};
+use crate::model::{Content, Entry, Generation, Kind, Millis, NodeId, ROOT_NODE, RelPath, Side, Sides, conflict};
 use crate::protocol::{Apply, Change, Displaced, Expect, Like, Source, Step, Way};
 
 use super::distrust::Doubted;
@@ -14,13 +14,13 @@ use super::locks::Reach;
 use super::places::Standing;
 use super::reconcile::{Need, Rules, Verdict, reconcile};
 use super::young::Loss;
-use super::{DELETION_WAIT, Effect, Engine, News, Pending, SideState, index};
+use super::{DELETION_WAIT, Effect, Engine, News, Pending, SideState};
 
 impl Engine {
     /// Looks at what is pending at a path, and acts on it unless it must wait.
     pub(super) fn consider(&mut self, path: &RelPath, now: Millis) {
         let changes = self.changes_at(path);
-        if changes.iter().all(Option::is_none) {
+        if changes.values().all(Option::is_none) {
             return;
         }
         if self.round.is_restless(path) {
@@ -29,14 +29,14 @@ impl Engine {
         if self.must_wait(path, &changes, now) {
             return;
         }
-        if changes.iter().flatten().any(|c| c.moved.is_some()) {
+        if changes.values().flatten().any(|c| c.moved.is_some()) {
             return self.consider_move(path, changes, now);
         }
         let verdict = match self.doubt(path, &changes) {
             Doubted::Decided(verdict) => verdict,
             Doubted::Asked => return,
             Doubted::No => {
-                let [left, right] = changes.each_ref().map(Option::as_ref);
+                let (left, right) = changes.as_ref().map(Option::as_ref).split();
                 let rules = Rules { prefer: self.settings.prefer, old: self.old(), numbers: &self.numbers };
                 reconcile(left, right, rules)
             }
@@ -46,24 +46,25 @@ impl Engine {
 
     /// What was written before this second may be compared unread: at a first meeting what lay there before it began.
     pub(super) fn old(&self) -> i64 {
-        let clocks = self.sides.iter().filter_map(|s| s.hello.as_ref()).map(|hello| hello.clock);
+        let clocks = self.sides.values().filter_map(|s| s.hello.as_ref()).map(|hello| hello.clock);
         clocks.min().filter(|_| self.first).map_or(i64::MIN, |clock| clock - 1)
     }
 
-    fn changes_at(&self, path: &RelPath) -> [Option<Change>; 2] {
-        self.sides.each_ref().map(|s| s.pending.get(path).map(|p| p.change.clone()))
+    fn changes_at(&self, path: &RelPath) -> Sides<Option<Change>> {
+        self.sides.as_ref().map(|s| s.pending.get(path).map(|p| p.change.clone()))
     }
 
     /// Whether the path's turn has not come yet; it is woken by a timer, or by what it waits for.
-    fn must_wait(&mut self, path: &RelPath, changes: &[Option<Change>; 2], now: Millis) -> bool {
-        let not_before = self.sides.iter().filter_map(|s| s.pending.get(path)).map(|p| p.not_before).max().unwrap_or(0);
+    fn must_wait(&mut self, path: &RelPath, changes: &Sides<Option<Change>>, now: Millis) -> bool {
+        let not_before =
+            self.sides.values().filter_map(|s| s.pending.get(path)).map(|p| p.not_before).max().unwrap_or(0);
         if not_before > now {
             self.timers.insert((not_before, path.clone()));
             self.stall_at(path);
             return true;
         }
         // A side is about to speak of it: what it says wakes the path. Without it the other's word would be taken alone.
-        if self.sides.iter().any(|s| s.asked.contains(path)) {
+        if self.sides.values().any(|s| s.asked.contains(path)) {
             return true;
         }
         if self.locks.covers(path) {
@@ -84,8 +85,8 @@ impl Engine {
             return true;
         }
         for side in Side::BOTH {
-            let Some(change) = &changes[index(side)] else { continue };
-            if self.is_ahead_of_scan(side, change) && changes[index(side.other())].is_none() {
+            let Some(change) = &changes[side] else { continue };
+            if self.is_ahead_of_scan(side, change) && changes[side.other()].is_none() {
                 self.blocked.insert(path.clone());
                 self.stall_at(path);
                 return true;
@@ -103,8 +104,8 @@ impl Engine {
                 return true;
             }
             // Edited on the other side meanwhile: it is restored, unless it turns up here under another name.
-            let edited = changes[index(side.other())].as_ref().is_some_and(|there| there.after.is_some());
-            let since = self.sides[index(side)].pending.get(path).map_or(0, |p| p.since);
+            let edited = changes[side.other()].as_ref().is_some_and(|there| there.after.is_some());
+            let since = self.sides[side].pending.get(path).map_or(0, |p| p.since);
             if edited && !self.is_lost(side, since, path, now) {
                 self.stall_at(path);
                 return true;
@@ -123,7 +124,7 @@ impl Engine {
             let pending = above.find(|at| !self.is_opening(at));
             [pending, path.nearest_above(asked)].into_iter().flatten().max().cloned()
         };
-        self.sides.iter().filter_map(of).max()
+        self.sides.values().filter_map(of).max()
     }
 
     /// Whether what was made at `path` comes right after its directory, which was made on the same side.
@@ -131,19 +132,19 @@ impl Engine {
         let made = |s: &SideState, at: &RelPath| {
             s.pending.get(at).is_some_and(|p| p.change.after.is_some() && s.creations.is_under_way(p.change.seq))
         };
-        self.sides.iter().any(|s| made(s, path) && made(s, above))
-            && !self.sides.iter().all(|s| s.pending.contains_key(above))
+        self.sides.values().any(|s| made(s, path) && made(s, above))
+            && !self.sides.values().all(|s| s.pending.contains_key(above))
     }
 
     /// At the first meeting a new object waits until the other side's scan has passed its name: most likely it is there too.
     fn is_ahead_of_scan(&self, side: Side, change: &Change) -> bool {
-        let cursor = &self.sides[index(side.other())].cursor;
+        let cursor = &self.sides[side.other()].cursor;
         self.first && change.known.is_none() && cursor.as_ref().is_some_and(|cursor| *cursor <= change.path)
     }
 
     /// Whether a deletion waits for what its side made before it in the same place, or moved out of it.
     fn deletion_waits(&mut self, side: Side, change: &Change, path: &RelPath, now: Millis) -> bool {
-        let state = &self.sides[index(side)];
+        let state = &self.sides[side];
         if state.cursor.is_some() {
             // Its object may turn up under another name; and the guard must see all deletions at once.
             self.blocked.insert(path.clone());
@@ -165,7 +166,7 @@ impl Engine {
         waits
     }
 
-    fn carry_out(&mut self, path: &RelPath, changes: [Option<Change>; 2], verdict: Verdict, now: Millis) {
+    fn carry_out(&mut self, path: &RelPath, changes: Sides<Option<Change>>, verdict: Verdict, now: Millis) {
         match verdict {
             Verdict::Nothing => self.withdraw(path),
             Verdict::Forget => self.forget(path, changes),
@@ -195,7 +196,7 @@ impl Engine {
     fn ask_to_read(
         &mut self,
         path: &RelPath,
-        changes: &[Option<Change>; 2],
+        changes: &Sides<Option<Change>>,
         read: impl Fn(&Change) -> bool,
         now: Millis,
     ) {
@@ -205,7 +206,7 @@ impl Engine {
         }
         self.strike(path, now);
         for side in Side::BOTH {
-            if !changes[index(side)].as_ref().is_some_and(&read) {
+            if !changes[side].as_ref().is_some_and(&read) {
                 self.count_try(side, path);
                 self.drop_pending(side, path);
                 self.side(side).asked.insert(path.clone());
@@ -223,19 +224,26 @@ impl Engine {
         self.wake_below(path);
     }
 
-    pub(super) fn forget(&mut self, path: &RelPath, changes: [Option<Change>; 2]) {
+    pub(super) fn forget(&mut self, path: &RelPath, changes: Sides<Option<Change>>) {
         let Some(node) = node_of(&changes) else { return self.withdraw(path) };
-        let parts = Side::BOTH.map(|side| Part::Record { seq: seq_of(&changes, side), from: None });
+        let parts = Sides::from_fn(|side| Part::Record { seq: seq_of(&changes, side), from: None });
         self.launch(Flight::new(path, node, None, parts, changes), Reach::Tree);
     }
 
-    pub(super) fn remove(&mut self, path: &RelPath, changes: [Option<Change>; 2], on: Side, first: bool, now: Millis) {
-        if first && self.sides[index(on.other())].cursor.is_some() {
+    pub(super) fn remove(
+        &mut self,
+        path: &RelPath,
+        changes: Sides<Option<Change>>,
+        on: Side,
+        first: bool,
+        now: Millis,
+    ) {
+        if first && self.sides[on.other()].cursor.is_some() {
             // What is to make way may turn up under another name: its move makes way then, and keeps all that is in it.
             self.blocked.insert(path.clone());
             return self.stall_at(path);
         }
-        let by = index(on.other());
+        let by = on.other();
         let loss = gone(&changes, on.other());
         // What makes way for another object is none of the deletions that wait.
         let waiting = self.sides[by].deleting.less(if first { Loss::default() } else { loss });
@@ -256,9 +264,9 @@ impl Engine {
         }
         let Some(node) = node_of(&changes) else { return self.withdraw(path) };
         let expect = expectation(&changes, on);
-        let mut parts = Side::BOTH.map(|side| Part::Record { seq: seq_of(&changes, side), from: None });
+        let mut parts = Sides::from_fn(|side| Part::Record { seq: seq_of(&changes, side), from: None });
         let step = Step::Remove { expect, force: self.settings.force };
-        parts[index(on)] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
+        parts[on] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
         let mut flight = Flight::new(path, node, None, parts, changes);
         flight.young = young;
         self.launch(flight, Reach::Tree);
@@ -268,17 +276,17 @@ impl Engine {
     fn settle(
         &mut self,
         path: &RelPath,
-        mut changes: [Option<Change>; 2],
+        mut changes: Sides<Option<Change>>,
         entry: Entry,
         from: Side,
-        needs: [Need; 2],
+        needs: Sides<Need>,
         loser: Option<Side>,
         dropped: Rights,
     ) {
         let next = self.next_generation;
         let node = node_of(&changes).unwrap_or(next);
         // Should it be refused, they are asked for: kept with each action under way they would fill the memory.
-        let [left, right] = changes.each_mut().map(|change| change.as_mut().and_then(|c| c.inline.take()));
+        let (left, right) = changes.as_mut().map(|change| change.as_mut().and_then(|c| c.inline.take())).split();
         let inline = if from == Side::Left { left } else { right };
         // What came with the report is left aside then: all contents are rsync's.
         let mut source = match source(&entry, inline.filter(|_| !self.settings.rsync)) {
@@ -295,9 +303,9 @@ impl Engine {
         if let Some(like) = &reads {
             source = Source::Held { from: like.from.clone(), node: like.node, known: like.generation };
         }
-        let parts = Side::BOTH.map(|side| {
+        let parts = Sides::from_fn(|side| {
             let expect = expectation(&changes, side);
-            let step = match needs[index(side)] {
+            let step = match needs[side] {
                 Need::Record => return Part::Record { seq: seq_of(&changes, side), from: None },
                 Need::Attributes => Step::SetAttrs { entry: entry.clone(), expect },
                 Need::Contents => {
@@ -317,35 +325,32 @@ impl Engine {
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
         flight.dropped = dropped;
         flight.loser = loser;
-        if matches!(
-            (needs, from),
-            ([Need::Attributes, Need::Contents], Side::Left) | ([Need::Contents, Need::Attributes], Side::Right)
-        ) {
+        if matches!((needs[from], needs[from.other()]), (Need::Attributes, Need::Contents)) {
             flight.do_last(from);
         }
         flight.reads = reads.map(|like| like.from);
-        if source.way().is_some() && needs.contains(&Need::Contents) {
+        if source.way().is_some() && needs.values().any(|need| *need == Need::Contents) {
             flight.supplied_by(from);
         }
         // What is new in a directory must not be seen by those whom its new rights keep out.
         let sets = |part: &Part| matches!(part, Part::Apply(apply) if matches!(apply.step, Step::SetAttrs { .. }));
         let is_dir = flight.entry.as_ref().is_some_and(|entry| entry.kind() == Kind::Dir);
-        let reach = if is_dir && flight.parts.iter().any(sets) { Reach::Rights } else { Reach::Object };
+        let reach = if is_dir && flight.parts.values().any(sets) { Reach::Rights } else { Reach::Object };
         self.launch(flight, reach);
     }
 
     /// What the other side can copy instead of having the contents sent: nothing may be going on there.
-    fn held(&self, from: Side, needs: [Need; 2], changes: &[Option<Change>; 2]) -> Option<Like> {
+    fn held(&self, from: Side, needs: Sides<Need>, changes: &Sides<Option<Change>>) -> Option<Like> {
         let to = from.other();
-        let alone = needs[index(to)] == Need::Contents && needs[index(from)] == Need::Record;
-        let like = changes[index(from)].as_ref().filter(|_| alone)?.like.clone()?;
-        let pending = self.sides[index(to)].pending.contains_key(&like.from);
+        let alone = needs[to] == Need::Contents && needs[from] == Need::Record;
+        let like = changes[from].as_ref().filter(|_| alone)?.like.clone()?;
+        let pending = self.sides[to].pending.contains_key(&like.from);
         (!pending).then_some(like)
     }
 
     /// Whether the contents replace others, both large enough that telling what is there pays.
-    fn is_delta(&self, changes: &[Option<Change>; 2], side: Side, entry: &Entry) -> bool {
-        let there = match (&changes[index(side)], &changes[index(side.other())]) {
+    fn is_delta(&self, changes: &Sides<Option<Change>>, side: Side, entry: &Entry) -> bool {
+        let there = match (&changes[side], &changes[side.other()]) {
             (Some(own), _) => own.after.as_ref(),
             (None, other) => other.as_ref().and_then(|c| c.known.as_ref()).map(|k| &k.entry),
         };
@@ -353,13 +358,13 @@ impl Engine {
         large(entry) && there.is_some_and(large)
     }
 
-    fn displaced(&self, path: &RelPath, changes: &[Option<Change>; 2], loser: Side) -> Displaced {
-        let lost = match (&changes[index(loser)], &changes[index(loser.other())]) {
+    fn displaced(&self, path: &RelPath, changes: &Sides<Option<Change>>, loser: Side) -> Displaced {
+        let lost = match (&changes[loser], &changes[loser.other()]) {
             (Some(own), _) => own.after.as_ref(),
             // It has what was agreed on.
             (None, other) => other.as_ref().and_then(|c| c.known.as_ref()).map(|known| &known.entry),
         };
-        let met_first = self.first && changes.iter().flatten().all(|c| c.known.is_none());
+        let met_first = self.first && changes.values().flatten().all(|c| c.known.is_none());
         match (path.name(), lost) {
             (Some(name), Some(lost)) if self.settings.copies && !met_first => {
                 let copy = conflict::copy_name(&name, loser.word(), lost.attrs.mtime.secs, None);
@@ -380,7 +385,7 @@ impl Engine {
                     false => self.blocked_moves.insert(flight.path.clone()),
                 };
                 // A move that is undone was reported elsewhere.
-                let reported = flight.changes.iter().flatten().map(|change| change.path.clone());
+                let reported = flight.changes.values().flatten().map(|change| change.path.clone());
                 self.blocked_moves.extend(reported.filter(|at| *at != flight.path));
                 self.stall_at(&flight.path);
                 return;
@@ -401,14 +406,14 @@ impl Engine {
         if let Some(path) = &flight.reads {
             self.locks.take(path, Reach::Object);
         }
-        let reported = flight.changes.iter().zip(&self.sides).filter_map(|(change, side)| {
+        let reported = flight.changes.values().zip(self.sides.values()).filter_map(|(change, side)| {
             change.as_ref().and_then(|change| side.pending.get(&change.path)).map(|pending| pending.since)
         });
         // What nobody reported (a move that is undone) has kept nobody waiting.
         flight.since = reported.min().unwrap_or(Millis::MAX);
         for side in Side::BOTH {
-            if flight.changes[index(side)].is_some() {
-                let path = flight.changes[index(side)].as_ref().map(|c| c.path.clone());
+            if flight.changes[side].is_some() {
+                let path = flight.changes[side].as_ref().map(|c| c.path.clone());
                 if let Some(path) = path {
                     self.take_pending(side, &path, flight.is_long());
                 }
@@ -424,7 +429,7 @@ impl Engine {
             return;
         }
         for side in Side::BOTH {
-            if let Part::Apply(apply) = &flight.parts[index(side)]
+            if let Part::Apply(apply) = &flight.parts[side]
                 && flight.last != Some(side)
             {
                 self.fx.push(Effect::Send(side, crate::protocol::Request::Apply { generation, apply: apply.clone() }));
@@ -451,7 +456,7 @@ impl Engine {
         if let Some(node) = self.making.get(&above) {
             return Some(*node);
         }
-        let mut known = flight.changes.iter().flatten().filter(|c| c.path == flight.path).filter_map(|c| c.parent);
+        let mut known = flight.changes.values().flatten().filter(|c| c.path == flight.path).filter_map(|c| c.parent);
         match known.next() {
             Some(parent) => known.all(|other| other == parent).then_some(parent),
             // If another directory lies there by now, the action is refused.
@@ -464,7 +469,7 @@ impl Engine {
         // If the answer is no better, it waits: a directory that cannot be reported must not be asked for without end.
         self.strike(&flight.path.clone(), self.now);
         for side in Side::BOTH {
-            if let Some(change) = &flight.changes[index(side)] {
+            if let Some(change) = &flight.changes[side] {
                 self.drop_pending(side, &change.path);
                 self.ask_again(side, change);
             }
@@ -489,7 +494,7 @@ impl Engine {
     fn tell_begun(&mut self, generation: Generation, flight: &Flight) {
         let news: Vec<News> = Side::BOTH
             .into_iter()
-            .filter_map(|side| match &flight.parts[index(side)] {
+            .filter_map(|side| match &flight.parts[side] {
                 Part::Apply(apply) => {
                     let what = apply.step.word();
                     let from = if let Step::Move { from, .. } = &apply.step { Some(from.clone()) } else { None };
@@ -505,8 +510,8 @@ impl Engine {
 }
 
 /// The objects that go with a removal, as the side that deletes tells it.
-pub(super) fn gone(changes: &[Option<Change>; 2], by: Side) -> Loss {
-    let told = changes[index(by)].as_ref().or(changes[index(by.other())].as_ref());
+pub(super) fn gone(changes: &Sides<Option<Change>>, by: Side) -> Loss {
+    let told = changes[by].as_ref().or(changes[by.other()].as_ref());
     told.map_or(Loss { all: 1, young: 0 }, Loss::of)
 }
 
@@ -520,18 +525,18 @@ fn source(entry: &Entry, inline: Option<ByteBuf>) -> Source {
 }
 
 /// The node that the path has in the archives, by the later agreement.
-pub(super) fn node_of(changes: &[Option<Change>; 2]) -> Option<NodeId> {
-    let known = changes.iter().flatten().filter_map(|c| c.known.as_ref());
+pub(super) fn node_of(changes: &Sides<Option<Change>>) -> Option<NodeId> {
+    let known = changes.values().flatten().filter_map(|c| c.known.as_ref());
     known.max_by_key(|k| k.generation).map(|k| k.node)
 }
 
-pub(super) fn seq_of(changes: &[Option<Change>; 2], side: Side) -> u64 {
-    changes[index(side)].as_ref().map_or(0, |c| c.seq)
+pub(super) fn seq_of(changes: &Sides<Option<Change>>, side: Side) -> u64 {
+    changes[side].as_ref().map_or(0, |c| c.seq)
 }
 
 /// What a side must hold for a step there: what it reported; else the ancestor that the other side names.
-pub(super) fn expectation(changes: &[Option<Change>; 2], side: Side) -> Expect {
-    match (&changes[index(side)], &changes[index(side.other())]) {
+pub(super) fn expectation(changes: &Sides<Option<Change>>, side: Side) -> Expect {
+    match (&changes[side], &changes[side.other()]) {
         // A report that equals its ancestor is soon void there; the row says the same for longer.
         (Some(Change { known: Some(known), after: Some(after), moved: None, .. }), _) if known.entry == *after => {
             Expect::Row(known.generation)

@@ -2,10 +2,9 @@
 //! docs/design.md, and each cell has a test.
 
 use crate::model::rights::{Numbers, Rights, bare};
-use crate::model::{Attrs, Content, Entry, Generation, Kind, Sameness, Side, merge};
+use crate::model::{Attrs, Content, Entry, Generation, Kind, Sameness, Side, Sides, merge};
 use crate::protocol::{Change, Known};
 
-use super::index;
 use join::{Joined, Pairing};
 
 mod join;
@@ -73,7 +72,7 @@ pub enum Verdict {
         entry: Entry,
         /// Whose contents these are.
         from: Side,
-        needs: [Need; 2],
+        needs: Sides<Need>,
         /// Whose version must be kept beside the winner.
         loser: Option<Side>,
         /// What was not granted to these contents, and is not in the entry.
@@ -142,8 +141,8 @@ impl<'a> View<'a> {
 pub fn reconcile(left: Option<&Change>, right: Option<&Change>, rules: Rules) -> Verdict {
     let ancestor = [left, right].into_iter().flatten().filter_map(|c| c.known.as_ref()).max_by_key(|k| k.generation);
     let (mut l, mut r) = (View::new(left, ancestor), View::new(right, ancestor));
-    let as_agreed = [r.contents && l.is_as_agreed(&r), l.contents && r.is_as_agreed(&l)];
-    (l.contents, r.contents) = (l.contents && !as_agreed[0], r.contents && !as_agreed[1]);
+    let as_agreed = (r.contents && l.is_as_agreed(&r), l.contents && r.is_as_agreed(&l));
+    (l.contents, r.contents) = (l.contents && !as_agreed.0, r.contents && !as_agreed.1);
     let agreed = left.is_none() || right.is_none() || l.generation() == r.generation();
     if !l.changed() && !r.changed() && agreed && l.here.is_some() == r.here.is_some() {
         return Verdict::Nothing;
@@ -180,7 +179,7 @@ fn one_sided(object: &View, nothing: &View, side: Side, entry: &Entry, numbers: 
 
 /// The object comes to the side where nothing lies, as `agreed`.
 fn restore(side: Side, here: &Entry, agreed: Entry, dropped: Rights) -> Verdict {
-    settle(agreed, side, [side == Side::Left, side == Side::Right], [Some(here), None], None, dropped)
+    settle(agreed, side, Sides::from_fn(|own| own == side), Sides::new(Some(here), None), None, dropped)
         .mirrored_for(side, here)
 }
 
@@ -190,7 +189,7 @@ impl Verdict {
         match (self, side) {
             (Verdict::Settle { entry: agreed, from, loser, dropped, .. }, Side::Right) => {
                 let own = need(true, Some(entry), &agreed);
-                Verdict::Settle { entry: agreed, from, needs: [Need::Contents, own], loser, dropped }
+                Verdict::Settle { entry: agreed, from, needs: Sides::new(Need::Contents, own), loser, dropped }
             }
             (verdict, _) => verdict,
         }
@@ -214,8 +213,8 @@ fn different_kinds(l: &View, r: &View, a: &Entry, b: &Entry, prefer: Prefer) -> 
         return Verdict::RemoveFirst { on: winner.other() };
     }
     let loser = conflict.then_some(winner.other());
-    let holds = [winner == Side::Left, winner == Side::Right];
-    settle(won.clone(), winner, holds, [Some(a), Some(b)], loser, Rights::default())
+    let holds = Sides::from_fn(|side| side == winner);
+    settle(won.clone(), winner, holds, Sides::new(Some(a), Some(b)), loser, Rights::default())
 }
 
 fn same_kind(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>, rules: Rules) -> Verdict {
@@ -255,17 +254,24 @@ fn same_kind(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>,
             || alike == Sameness::Same
             || (alike == Sameness::Unknown && matches!(both, (false, false) | (true, true)))
     };
-    let holds = [holds(Side::Left), holds(Side::Right)];
+    let holds = Sides::from_fn(holds);
     let winner = if from == Side::Left { a } else { b };
     if conflict {
-        return settle(winner.clone(), from, holds, [Some(a), Some(b)], Some(from.other()), Rights::default());
+        return settle(
+            winner.clone(),
+            from,
+            holds,
+            Sides::new(Some(a), Some(b)),
+            Some(from.other()),
+            Rights::default(),
+        );
     }
     let attrs = agreed_attrs(l, r, a, b, ancestor);
-    let pairing = Pairing { objects: [a, b], alike, from, holds, read: [l.read, r.read] };
+    let pairing = Pairing { objects: Sides::new(a, b), alike, from, holds, read: Sides::new(l.read, r.read) };
     match pairing.join(attrs, rules.numbers) {
         Joined::Together { attrs, dropped } => {
             let entry = Entry { content: winner.content.clone(), attrs };
-            settle(entry, from, holds, [Some(a), Some(b)], None, dropped)
+            settle(entry, from, holds, Sides::new(Some(a), Some(b)), None, dropped)
         }
         Joined::Unproven => Verdict::Prove,
         Joined::Apart => keep_apart(from.other(), a, b),
@@ -278,23 +284,23 @@ fn keep_apart(giver: Side, a: &Entry, b: &Entry) -> Verdict {
     let won = if giver == Side::Left { a } else { b };
     let (attrs, dropped) = bare(won.kind(), &won.attrs);
     let entry = Entry { content: won.content.clone(), attrs };
-    let holds = [giver == Side::Left, giver == Side::Right];
-    settle(entry, giver, holds, [Some(a), Some(b)], Some(giver.other()), dropped)
+    let holds = Sides::from_fn(|side| side == giver);
+    settle(entry, giver, holds, Sides::new(Some(a), Some(b)), Some(giver.other()), dropped)
 }
 
 /// Two files that were taken for equal, and differ. If one side granted a right to its own, that one keeps the name.
 fn never_agreed(l: &View, r: &View, a: &Entry, b: &Entry, ancestor: Option<&Known>, rules: Rules) -> Verdict {
     let from = preferred(a, b, rules.prefer);
-    let holds = [from == Side::Left, from == Side::Right];
-    let read = [l.read, r.read];
-    let pairing = Pairing { objects: [a, b], alike: Sameness::Differs, from, holds, read };
-    let [left, right] = pairing.lacking(&agreed_attrs(l, r, a, b, ancestor), rules.numbers);
+    let holds = Sides::from_fn(|side| side == from);
+    let read = Sides::new(l.read, r.read);
+    let pairing = Pairing { objects: Sides::new(a, b), alike: Sameness::Differs, from, holds, read };
+    let (left, right) = pairing.lacking(&agreed_attrs(l, r, a, b, ancestor), rules.numbers).split();
     match (left.any(), right.any()) {
         (_, true) => keep_apart(Side::Left, a, b),
         (true, false) => keep_apart(Side::Right, a, b),
         (false, false) => {
             let won = if from == Side::Left { a } else { b };
-            settle(won.clone(), from, holds, [Some(a), Some(b)], Some(from.other()), Rights::default())
+            settle(won.clone(), from, holds, Sides::new(Some(a), Some(b)), Some(from.other()), Rights::default())
         }
     }
 }
@@ -355,12 +361,12 @@ fn preferred(a: &Entry, b: &Entry, prefer: Prefer) -> Side {
 fn settle(
     entry: Entry,
     from: Side,
-    holds: [bool; 2],
-    here: [Option<&Entry>; 2],
+    holds: Sides<bool>,
+    here: Sides<Option<&Entry>>,
     loser: Option<Side>,
     dropped: Rights,
 ) -> Verdict {
-    let needs = Side::BOTH.map(|side| need(holds[index(side)], here[index(side)], &entry));
+    let needs = Sides::from_fn(|side| need(holds[side], here[side], &entry));
     Verdict::Settle { entry, from, needs, loser, dropped }
 }
 

@@ -8,10 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Millis, Problem, ProblemKind, RelPath, Side};
+use crate::model::{Millis, Problem, ProblemKind, RelPath, Side, Sides};
 use crate::protocol::{Change, Request};
 
-use super::{Engine, News, SideState, index};
+use super::{Engine, News, SideState};
 
 /// Actions on one path, or questions for its contents, after which a round does not wait for it any more.
 const TRIES: u32 = 8;
@@ -25,7 +25,7 @@ const COUNTED: usize = 50_000;
 pub(super) struct Settling {
     pub number: u64,
     /// Which side said no.
-    pub answered: [bool; 2],
+    pub answered: Sides<bool>,
     /// Something came up since: the answer counts for nothing.
     pub void: bool,
 }
@@ -37,7 +37,7 @@ enum Stage {
     #[default]
     Scanning,
     /// The sides are asked whether the scans left them something to look at: the question's number, and who has none.
-    Asking(u64, [bool; 2]),
+    Asking(u64, Sides<bool>),
     /// What differed then is being dealt with.
     Closing,
     /// All of that was dealt with at this time.
@@ -64,16 +64,16 @@ impl Round {
     }
 
     fn asked(&mut self, number: u64) {
-        self.stage = Stage::Asking(number, [false; 2]);
+        self.stage = Stage::Asking(number, Sides::both(false));
     }
 
     /// A side has nothing left to look at, or does not come to rest. True if both have said so.
     pub fn answer(&mut self, side: Side, number: u64) -> bool {
         let Stage::Asking(asked, answered) = &mut self.stage else { return false };
         if *asked == number {
-            answered[index(side)] = true;
+            answered[side] = true;
         }
-        *answered == [true; 2]
+        *answered == Sides::both(true)
     }
 
     fn close(&mut self, open: BTreeSet<RelPath>) {
@@ -109,7 +109,7 @@ impl Round {
 impl Engine {
     /// Goes on with the round, as far as it is by now.
     pub(super) fn go_round(&mut self, now: Millis) {
-        let scanning = self.scan_wanted.is_some() || self.sides.iter().any(|side| side.cursor.is_some());
+        let scanning = self.scan_wanted.is_some() || self.sides.values().any(|side| side.cursor.is_some());
         match self.round.stage {
             Stage::Scanning if !scanning && !self.paused => {
                 let number = self.ping_both();
@@ -127,7 +127,7 @@ impl Engine {
             }
             Stage::Over(since) if now >= since + REST && !self.paused => {
                 self.round.stage = Stage::Told;
-                let left = self.sides.iter().flat_map(|side| side.pending.values());
+                let left = self.sides.values().flat_map(|side| side.pending.values());
                 let left = left.filter(|pending| !self.is_stuck(&pending.change)).count() + self.flights.len();
                 let (files, bytes) = self.holds;
                 self.tell(News::RoundOver { left: left as u64, files, bytes });
@@ -143,7 +143,7 @@ impl Engine {
     /// A side answered a question whether anything is left to look at.
     pub(super) fn answer_round(&mut self, side: Side, number: u64) {
         if self.round.answer(side, number) {
-            let pending = self.sides.iter().flat_map(|side| side.pending.keys().chain(&side.asked));
+            let pending = self.sides.values().flat_map(|side| side.pending.keys().chain(&side.asked));
             let open = pending.chain(self.locks.held()).cloned().collect();
             self.round.close(open);
         }
@@ -154,7 +154,7 @@ impl Engine {
         let waits = |side: &SideState| {
             side.pending.get(path).is_some_and(|pending| !self.is_stuck(&pending.change)) || side.asked.contains(path)
         };
-        self.locks.holds(path) || self.sides.iter().any(waits)
+        self.locks.holds(path) || self.sides.values().any(waits)
     }
 
     /// A try at this path is over, whatever came of it. If there were too many of them the round goes on without it.
@@ -183,8 +183,8 @@ impl Engine {
     pub(super) fn tell_in_sync(&mut self) {
         let quiet = self.flights.is_empty()
             && self.dir_times.is_empty()
-            && self.sides.iter().all(|s| s.cursor.is_none() && s.asked.is_empty())
-            && self.sides.iter().all(|s| s.pending.values().all(|pending| self.is_stuck(&pending.change)));
+            && self.sides.values().all(|s| s.cursor.is_none() && s.asked.is_empty())
+            && self.sides.values().all(|s| s.pending.values().all(|pending| self.is_stuck(&pending.change)));
         if !quiet || self.in_sync || self.paused || self.scan_wanted.is_some() {
             if let Some(asked) = &mut self.settling {
                 asked.void = true;
@@ -193,13 +193,13 @@ impl Engine {
         }
         // Nothing is known to be left; the sides may still have something to look at. One question at a time: a side keeps the last
         // ones only, and one that is asked again and again would never answer what somebody else waits for.
-        let asked = self.settling.as_ref().filter(|asked| !(asked.void && asked.answered == [true; 2]));
+        let asked = self.settling.as_ref().filter(|asked| !(asked.void && asked.answered == Sides::both(true)));
         let Some(answered) = asked.map(|asked| asked.answered) else {
             let number = self.ping_both();
-            self.settling = Some(Settling { number, answered: [false; 2], void: false });
+            self.settling = Some(Settling { number, answered: Sides::both(false), void: false });
             return;
         };
-        if answered == [true; 2] {
+        if answered == Sides::both(true) {
             self.settling = None;
             self.in_sync = true;
             self.round.stage = Stage::Told;
@@ -233,7 +233,7 @@ impl Engine {
         let among = |problems: &BTreeSet<RelPath>| {
             problems.contains(path) || !problems.is_empty() && path.ancestors().any(|p| problems.contains(&p))
         };
-        among(&self.round.restless) || self.sides.iter().any(|side| among(&side.problems))
+        among(&self.round.restless) || self.sides.values().any(|side| among(&side.problems))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::{Millis, NodeId, RelPath, Side, readable};
 use crate::protocol::{AncestorRow, Hello, Request, Start, cut, sane::WINDOW};
 
-use super::{Engine, News, Phase, index};
+use super::{Engine, News, Phase};
 
 /// Generations and nodes below this are psync's own (the root is node 1).
 const FIRST_GENERATION: u64 = 16;
@@ -50,7 +50,7 @@ impl Engine {
         }
         self.side(side).hello = Some(hello);
         self.side(side).greeted = now;
-        let [Some(left), Some(right)] = self.sides.each_ref().map(|s| s.hello.clone()) else { return };
+        let (Some(left), Some(right)) = self.sides.as_ref().map(|s| s.hello.clone()).split() else { return };
         if let Some((reason, advice)) = self.far_ahead(&left, &right).or_else(|| self.disaster(&left, &right)) {
             return self.halt(reason, advice);
         }
@@ -86,7 +86,7 @@ impl Engine {
             self.tell(News::Note { side, text: text.to_owned() });
         }
         // One side may have answered long after the other.
-        let [first, second] = self.sides.each_ref().map(|s| i64::try_from(s.greeted / 1000).unwrap_or(0));
+        let (first, second) = self.sides.as_ref().map(|s| i64::try_from(s.greeted / 1000).unwrap_or(0)).split();
         let ahead = (right.clock - second) - (left.clock - first);
         if ahead.abs() > CLOCKS_APART {
             let (seconds, word) = (ahead.abs(), if ahead > 0 { "ahead" } else { "behind" });
@@ -187,21 +187,21 @@ impl Engine {
 
     pub(super) fn rows_end(&mut self, side: Side) {
         self.side(side).rows_done = true;
-        if self.phase != Phase::Exchanging || !self.sides.iter().all(|s| s.rows_done) {
+        if self.phase != Phase::Exchanging || !self.sides.values().all(|s| s.rows_done) {
             return;
         }
-        let [left, right] = self.sides.each_mut().map(|s| std::mem::take(&mut s.rows));
+        let (left, right) = self.sides.as_mut().map(|s| std::mem::take(&mut s.rows)).split();
         self.teach(&left, &right, Side::Right);
         self.teach(&right, &left, Side::Left);
         self.phase = Phase::Running;
         // What a power failure takes back of a directory's time, and of the archive that knew of it, shows on the other side alone.
-        let doubt = self.sides.iter().filter_map(|side| side.hello.as_ref()).any(|hello| hello.rebooted);
+        let doubt = self.sides.values().filter_map(|side| side.hello.as_ref()).any(|hello| hello.rebooted);
         for side in Side::BOTH {
-            let other = self.sides[index(side.other())].hello.as_ref();
+            let other = self.sides[side.other()].hello.as_ref();
             let peer = other.map_or([0; 16], |h| h.archive);
             let empty = other.is_some_and(|h| h.top_entries == 0);
             let whole = self.first && empty && !self.settings.dry_run && !self.settings.rsync;
-            let scan = doubt || self.sides[index(side)].hello.as_ref().is_none_or(|h| !h.watching);
+            let scan = doubt || self.sides[side].hello.as_ref().is_none_or(|h| !h.watching);
             self.send(side, Request::Go { peer, scan, whole, doubt });
             self.side(side).cursor = scan.then(RelPath::root);
         }

@@ -1,7 +1,7 @@
 //! Sessions of the engine as a script: what the two sides say, and what is asked of them.
 
 use super::*;
-use crate::model::{Attrs, Content, Entry, Principal, Problem, ProblemKind, ROOT_NODE, Time};
+use crate::model::{Attrs, Content, Entry, Principal, Problem, ProblemKind, ROOT_NODE, Sides, Time};
 use crate::protocol::{Change, Data, Hello, Known, Like, Moved, Outcome, Reply, Request, Source, Step};
 
 mod conflicts;
@@ -38,11 +38,11 @@ fn known(node: NodeId, entry: Entry) -> Known {
 type Asked = (Side, Generation, RelPath, Step);
 
 fn hello(side: Side, rows: u64, top_entries: u64) -> Hello {
-    let ids = [[1; 16], [2; 16]];
+    let ids = Sides::new([1; 16], [2; 16]);
     let fresh = rows == 0;
     Hello {
-        archive: ids[index(side)],
-        peer: if fresh { [0; 16] } else { ids[index(side.other())] },
+        archive: ids[side],
+        peer: if fresh { [0; 16] } else { ids[side.other()] },
         generation: if fresh { 0 } else { 1000 },
         confirmed: if fresh { 0 } else { 1000 },
         fresh,
@@ -60,11 +60,11 @@ fn hello(side: Side, rows: u64, top_entries: u64) -> Hello {
 
 impl Session {
     fn begin(rows: u64) -> Session {
-        Session::of([hello(Side::Left, rows, 9), hello(Side::Right, rows, 9)]).0
+        Session::of(Sides::from_fn(|side| hello(side, rows, 9))).0
     }
 
     /// The same, and what was asked of the sides last.
-    fn of(hellos: [Hello; 2]) -> (Session, Vec<Effect>) {
+    fn of(hellos: Sides<Hello>) -> (Session, Vec<Effect>) {
         let mut engine = Engine::new(Settings {
             pair: "pair".into(),
             prefer: Prefer::Newest,
@@ -81,11 +81,11 @@ impl Session {
             service: true,
         });
         engine.handle(Input::Start { incarnation: 1, accept: false, union: false }, 0);
-        for (side, hello) in Side::BOTH.into_iter().zip(hellos) {
+        for (side, hello) in Side::BOTH.into_iter().zip(hellos.into_values()) {
             engine.handle(Input::Reply(side, Reply::Hello(hello)), 0);
         }
-        let asked = Side::BOTH.map(|side| engine.handle(Input::Reply(side, Reply::RowsEnd), 0));
-        (Session { engine, seqs: 0 }, asked.into_iter().flatten().collect())
+        let asked = Sides::from_fn(|side| engine.handle(Input::Reply(side, Reply::RowsEnd), 0));
+        (Session { engine, seqs: 0 }, asked.into_values().flatten().collect())
     }
 
     /// Takes a reply; returns what is to be applied now.
@@ -256,7 +256,7 @@ fn small_contents_come_with_the_scan_where_the_other_side_is_empty() {
         // What the archives know is mostly on both sides.
         (10, [5, 9], [false, false]),
     ] {
-        let (_, asked) = Session::of([hello(Side::Left, rows, left), hello(Side::Right, rows, right)]);
+        let (_, asked) = Session::of(Sides::new(hello(Side::Left, rows, left), hello(Side::Right, rows, right)));
         let wholes = asked.iter().filter_map(|effect| match effect {
             Effect::Send(_, Request::Go { whole, .. }) => Some(*whole),
             _ => None,
@@ -365,7 +365,7 @@ fn what_lies_in_a_directory_that_moved_waits_for_the_word_of_its_new_rights() {
     let placed = Reply::Result { generation, outcome: Outcome::Done { entry: Some(closed()), kept: None } };
     session.reply(Side::Right, placed, 0);
     session.reply(Side::Left, Reply::Recorded { generation }, 0);
-    assert!(session.engine.load().1 > 0 || !session.engine.sides[0].asked.is_empty(), "e/s was forgotten");
+    assert!(session.engine.load().1 > 0 || !session.engine.sides[Side::Left].asked.is_empty(), "e/s was forgotten");
 }
 
 /// The paths that sides are asked to read.

@@ -9,40 +9,14 @@ pub mod merge;
 mod path;
 mod problem;
 pub mod rights;
+mod sides;
 pub mod words;
 
 pub use entry::{Attrs, Content, Entry, Hash, Kind, OwnerNumber, Principal, Sameness, Time, Xattrs};
 pub use hasher::Hasher;
 pub use path::{NAME_MAX, Name, OWN_DIR, PATH_MAX, PathError, RelPath, readable};
 pub use problem::{Problem, ProblemKind};
-
-use serde::{Deserialize, Serialize};
-
-/// One of the two replicas of a pair. The left runs the brain, and wins ties.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Side {
-    Left,
-    Right,
-}
-
-impl Side {
-    pub const BOTH: [Side; 2] = [Side::Left, Side::Right];
-
-    pub fn other(self) -> Side {
-        match self {
-            Side::Left => Side::Right,
-            Side::Right => Side::Left,
-        }
-    }
-
-    /// `left` or `right`, as users read it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Side::Left => "left",
-            Side::Right => "right",
-        }
-    }
-}
+pub use sides::{Side, Sides};
 
 /// The number of an object, the same on both sides, given by the brain. Never used twice.
 pub type NodeId = u64;

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Attrs, Kind, OwnerNumber, Principal, Side};
+use super::{Attrs, Kind, OwnerNumber, Principal, Side, Sides};
 
 /// File capabilities.
 pub const CAPABILITY: &[u8] = b"security.capability";
@@ -21,7 +21,7 @@ const SETGID: u32 = 0o2000;
 /// Which principals are the system's, by what the sides told of the numbers of their names.
 #[derive(Debug, Default, Clone)]
 pub struct Numbers {
-    told: HashMap<(bool, Arc<str>), [Option<u32>; 2]>,
+    told: HashMap<(bool, Arc<str>), Sides<Option<u32>>>,
 }
 
 impl Numbers {
@@ -35,7 +35,7 @@ impl Numbers {
             if self.told.len() >= Self::MOST && !self.told.contains_key(&key) {
                 continue;
             }
-            self.told.entry(key).or_default()[usize::from(side == Side::Right)] = Some(*id);
+            self.told.entry(key).or_default()[side] = Some(*id);
         }
     }
 
@@ -45,7 +45,7 @@ impl Numbers {
             Principal::Id(id) => *id < SYSTEM_BELOW,
             Principal::Name(name) => {
                 let told = self.told.get(&(group, name.clone()));
-                let mut ids = told.into_iter().flatten().flatten().peekable();
+                let mut ids = told.into_iter().flat_map(Sides::values).flatten().peekable();
                 ids.peek().is_none() || ids.any(|id| *id < SYSTEM_BELOW)
             }
         }

@@ -46,7 +46,7 @@ impl Roots {
     }
 
     fn check_with(&self, wanted: &Wanted, meddle: impl Fn(&Ask) + Send + 'static) -> Vec<(String, What)> {
-        let sides = [station(self.left.path(), |_| {}), station(self.right.path(), meddle)];
+        let sides = Sides::new(station(self.left.path(), |_| {}), station(self.right.path(), meddle));
         let findings = check(sides, wanted).expect("both answer");
         assert!(findings.problems.is_empty(), "{:?}", findings.problems);
         findings.differences.into_iter().map(|d| (d.path.to_string(), d.what)).collect()
@@ -120,6 +120,7 @@ fn a_side_that_goes_away_is_an_error_and_no_difference() {
     let (emit, answers) = answers();
     drop(emit);
     let silent = Station { ask: Box::new(|_| Ok(())), answers };
-    let error = check([station(roots.left.path(), |_| {}), silent], &Wanted::default()).expect_err("no answer");
+    let error =
+        check(Sides::new(station(roots.left.path(), |_| {}), silent), &Wanted::default()).expect_err("no answer");
     assert_eq!(error, "right side: the link ended");
 }

@@ -2,9 +2,7 @@
 //! granted to: see [`crate::model::rights`].
 
 use crate::model::rights::{Numbers, Rights};
-use crate::model::{Attrs, Entry, Kind, Sameness, Side};
-
-use super::super::index;
+use crate::model::{Attrs, Entry, Kind, Sameness, Side, Sides};
 
 /// What of merged attributes may go with the contents of one side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,37 +17,37 @@ pub enum Joined {
 
 /// Both sides' objects of one kind, and what is known of their contents.
 pub struct Pairing<'a> {
-    pub objects: [&'a Entry; 2],
+    pub objects: Sides<&'a Entry>,
     pub alike: Sameness,
     /// Whose contents are taken.
     pub from: Side,
     /// Which side keeps the contents that it has.
-    pub holds: [bool; 2],
+    pub holds: Sides<bool>,
     /// Which side's file was read for its report.
-    pub read: [bool; 2],
+    pub read: Sides<bool>,
 }
 
 impl Pairing<'_> {
     /// What each side's object lacks of the rights in these attributes.
-    pub fn lacking(&self, attrs: &Attrs, numbers: &Numbers) -> [Rights; 2] {
+    pub fn lacking(&self, attrs: &Attrs, numbers: &Numbers) -> Sides<Rights> {
         let is_system = |group, principal: &_| numbers.is_system(group, principal);
         self.objects.map(|entry| Rights::granted(entry.kind(), attrs, &entry.attrs, is_system))
     }
 
     pub fn join(&self, mut attrs: Attrs, numbers: &Numbers) -> Joined {
         let lacking = self.lacking(&attrs, numbers);
-        let (own, other) = (lacking[index(self.from)], lacking[index(self.from.other())]);
-        if !lacking.iter().any(|rights| rights.any()) {
+        let (own, other) = (lacking[self.from], lacking[self.from.other()]);
+        if !lacking.values().any(|rights| rights.any()) {
             return Joined::Together { attrs, dropped: Rights::default() };
         }
-        let other_holds = self.holds[index(self.from.other())];
+        let other_holds = self.holds[self.from.other()];
         match self.alike {
             Sameness::Same if self.is_proven() => {
                 // What one of two equal objects has, somebody granted to these contents. A setuid bit of one and the
                 // owner of the other nobody did.
                 let nobody = own.and(other);
                 nobody.strip(&mut attrs);
-                let entry = self.objects[index(self.from)];
+                let entry = self.objects[self.from];
                 if nobody.owner {
                     attrs.user = entry.attrs.user.clone();
                 }
@@ -69,7 +67,7 @@ impl Pairing<'_> {
 
     /// Whether equal contents were compared, and not only taken for equal.
     fn is_proven(&self) -> bool {
-        let entry = self.objects[0];
-        entry.kind() != Kind::File || entry.size() == 0 || self.read == [true; 2]
+        let entry = self.objects[Side::Left];
+        entry.kind() != Kind::File || entry.size() == 0 || self.read == Sides::both(true)
     }
 }

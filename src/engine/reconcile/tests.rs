@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::rights::{CAPABILITY, SYSTEM_BELOW};
-use crate::model::{Hash, OwnerNumber, Principal, RelPath, Time};
+use crate::model::{Hash, OwnerNumber, Principal, RelPath, Sides, Time};
 
 /// All files of the table were written before this.
 const OLD: i64 = 1000;
@@ -80,7 +80,7 @@ fn told(verdict: &Verdict) -> String {
                 Need::Contents => "c",
             });
             let loser = loser.map(|l| format!(" keep {}", side(l))).unwrap_or_default();
-            format!("from {} {}{}{loser}", side(*from), need[0], need[1])
+            format!("from {} {}{}{loser}", side(*from), need[Side::Left], need[Side::Right])
         }
     }
 }
@@ -101,14 +101,20 @@ fn mirrored(text: &str) -> String {
 #[test]
 fn of_two_that_were_taken_for_equal_unread_the_one_that_was_touched_since_keeps_the_name() {
     // Both were read by now; nobody's time moved, and the left wins a tie.
-    for (touched, wanted) in [([false, true], "from R c= keep L"), ([true, false], "from L =c keep R")] {
+    for (touched, wanted) in
+        [(Sides::new(false, true), "from R c= keep L"), (Sides::new(true, false), "from L =c keep R")]
+    {
         for written in Side::BOTH {
-            let mut reports = Side::BOTH.map(|side| report("a?", if side == written { "b" } else { "a" }));
-            for (report, touched) in reports.iter_mut().zip(touched) {
+            let mut reports = Sides::from_fn(|side| report("a?", if side == written { "b" } else { "a" }));
+            for (report, touched) in reports.values_mut().zip(touched.into_values()) {
                 let report = report.as_mut().unwrap();
                 (report.touched, report.contents, report.read) = (touched, touched, true);
             }
-            assert_eq!(told(&decided(&reports[0], &reports[1], Prefer::Newest, OLD)), wanted, "{written:?}");
+            assert_eq!(
+                told(&decided(&reports[Side::Left], &reports[Side::Right], Prefer::Newest, OLD)),
+                wanted,
+                "{written:?}"
+            );
         }
     }
 }

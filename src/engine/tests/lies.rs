@@ -1,7 +1,7 @@
 //! A side that lies.
 
 use super::*;
-use crate::model::{Hash, OwnerNumber, Time};
+use crate::model::{Hash, OwnerNumber, Sides, Time};
 use crate::protocol::{AncestorRow, Data, DirTime, DirTimeSet, Distrust, Remains, sane::WINDOW};
 
 /// Whether the right side was put out, and why the pair halted.
@@ -45,7 +45,7 @@ fn doubt(number: u64, zeros: Vec<(u64, u64)>) -> Reply {
 /// A session in which the right's power has failed before.
 fn after_a_power_cut() -> Session {
     let mut session = Session::begin(1000);
-    session.engine.sides[1].hello.as_mut().expect("it said so").rebooted = true;
+    session.engine.sides[Side::Right].hello.as_mut().expect("it said so").rebooted = true;
     session
 }
 
@@ -92,11 +92,11 @@ fn what_no_side_can_say_halts_the_pair_and_ends_the_link() {
 #[test]
 fn a_side_that_counts_far_ahead_is_not_followed() {
     for (side, far) in [(Side::Left, (1 << 63) - 1), (Side::Right, 1001 + WINDOW)] {
-        let mut hellos = [hello(Side::Left, 10, 9), hello(Side::Right, 10, 9)];
-        hellos[index(side)].generation = far;
+        let mut hellos = Sides::from_fn(|side| hello(side, 10, 9));
+        hellos[side].generation = far;
         let mut engine = Engine::new(Session::begin(10).engine.settings.clone());
         engine.handle(Input::Start { incarnation: 1, accept: true, union: false }, 0);
-        let [left, right] = hellos;
+        let (left, right) = hellos.split();
         engine.handle(Input::Reply(Side::Left, Reply::Hello(left)), 0);
         let effects = engine.handle(Input::Reply(Side::Right, Reply::Hello(right)), 0);
         let halted = effects.iter().find_map(|effect| match effect {
@@ -151,7 +151,7 @@ fn floods_have_an_end() {
     while put_out(&says(&mut session, Reply::Report(report(format!("{sent}-{long}"), None, Some(file(1)))))).is_none() {
         sent += 1;
         assert!(sent < 1_000_000);
-        assert!(session.engine.sides[1].weight <= 97 << 20);
+        assert!(session.engine.sides[Side::Right].weight <= 97 << 20);
     }
     assert!(sent > 50_000, "{sent}");
 
@@ -178,7 +178,9 @@ fn contents_that_came_along_are_asked_for_again_when_too_many_wait() {
         let change = report(format!("f{n}"), None, Some(file(32 * 1024)));
         assert!(put_out(&says(&mut session, Reply::Report(Change { inline, ..change }))).is_none());
     }
-    assert!(session.engine.sides[1].inline <= 17 << 20 && session.engine.sides[1].pending.len() == 1000);
+    assert!(
+        session.engine.sides[Side::Right].inline <= 17 << 20 && session.engine.sides[Side::Right].pending.len() == 1000
+    );
 }
 
 #[test]
@@ -188,8 +190,8 @@ fn contents_without_credit_are_not_passed_on() {
         &path("f"),
         20,
         Some(file(1 << 30)),
-        [const { super::super::flight::Part::Nothing }; 2],
-        [None, None],
+        Sides::from_fn(|_| super::super::flight::Part::Nothing),
+        Sides::both(None),
     );
     session.engine.flights.insert(20, flight);
     let chunk = |bytes| Reply::Data {
@@ -205,8 +207,8 @@ fn contents_without_credit_are_not_passed_on() {
         &path("f"),
         20,
         None,
-        [const { super::super::flight::Part::Nothing }; 2],
-        [None, None],
+        Sides::from_fn(|_| super::super::flight::Part::Nothing),
+        Sides::both(None),
     );
     session.engine.flights.insert(20, flight);
     let lie = Reply::Credit { generation: 20, bytes: u64::MAX };

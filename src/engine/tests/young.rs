@@ -6,7 +6,7 @@ use super::*;
 fn begin(came: u64) -> Session {
     let (mut left, right) = (hello(Side::Left, 1000, 9), hello(Side::Right, 1000, 9));
     left.came = came;
-    let (mut session, _) = Session::of([left, right]);
+    let (mut session, _) = Session::of(Sides::new(left, right));
     session.scanned(Side::Right);
     session.scanned(Side::Left);
     session
