@@ -4,7 +4,7 @@
 //! on both sides; where both touched one, it is as one of them left it. ACLs the same; or, where they travel from left to
 //! right only, the left has its users' own.
 
-use psync::model::{RelPath, Side};
+use psync::model::{RelPath, Side, Sides};
 
 use crate::choice::Choices;
 use crate::history::{History, Profile};
@@ -21,7 +21,7 @@ const REST: u64 = 6;
 const SHARED: [&str; 3] = ["d", "d/e", "d/both"];
 /// Files that the users of one side alone write and give attributes to: who meets another's contents meets a conflict, and
 /// that has a rule of its own.
-const FILES: [&str; 2] = ["d/left", "d/e/right"];
+const FILES: Sides<&str> = Sides::new("d/left", "d/e/right");
 const NAMES: [&str; 4] = ["user.one", "user.two", "user.three", DEFAULT_ACL];
 
 pub fn is_attributed(seed: u64) -> bool {
@@ -36,12 +36,12 @@ pub fn history(seed: u64, choices: &Choices) -> History {
     let right = Features { keeps_acls: acl_from_left_only, ..Features::default() };
     let mut maker = Maker { choices, value: &mut 0, unique_sizes: true, home: None };
     let mut calls: Vec<Call> = SHARED[..2].iter().map(|dir| Call::Mkdir(path(dir))).collect();
-    FILES.into_iter().chain([SHARED[2]]).for_each(|file| calls.extend(maker.write_calls(&path(file), true)));
+    FILES.into_values().chain([SHARED[2]]).for_each(|file| calls.extend(maker.write_calls(&path(file), true)));
     let before = vec![Task { side: Side::Left, pace: 0, calls }];
     maker.unique_sizes = false;
     // The first phase is the first meeting of all this with nothing.
     let phases = (0..2 + choices.below(3)).map(|n| if n == 0 { vec![] } else { phase(profile, &mut maker) }).collect();
-    History { schedule: seed ^ 0x5eed, profile, features: [left, right], before, phases }
+    History { schedule: seed ^ 0x5eed, profile, features: Sides::new(left, right), before, phases }
 }
 
 fn path(text: &str) -> RelPath {
@@ -69,9 +69,9 @@ fn phase(profile: Profile, maker: &mut Maker) -> Vec<Item> {
 
 fn calls(side: Side, maker: &mut Maker) -> Vec<Call> {
     let choices = maker.choices;
-    let object = path(choices.pick::<&str>(&[SHARED[0], SHARED[1], SHARED[2], FILES[side as usize]]));
+    let object = path(choices.pick::<&str>(&[SHARED[0], SHARED[1], SHARED[2], FILES[side]]));
     match choices.below(10) {
-        0 | 1 => maker.write_calls(&path(FILES[side as usize]), true),
+        0 | 1 => maker.write_calls(&path(FILES[side]), true),
         2 => vec![Call::Chmod(object, *choices.pick(&[0o700, 0o750, 0o755]))],
         // One after the other.
         3 => NAMES.into_iter().map(|name| Call::SetXattr(object.clone(), name, maker.value())).collect(),
@@ -85,13 +85,13 @@ fn calls(side: Side, maker: &mut Maker) -> Vec<Call> {
 
 /// What users set since the last check, when all has come to rest.
 pub fn check(stage: &Stage) {
-    let trees = stage.disks.each_ref().map(tree);
-    let features = stage.disks.each_ref().map(|disk| disk.state().features.clone());
+    let trees = stage.disks.as_ref().map(tree);
+    let features = stage.disks.as_ref().map(|disk| disk.state().features.clone());
     for ((path, name), set) in stage.world.take_xattrs() {
-        let own = name == DEFAULT_ACL && features[0].gives_acls;
-        let [left, right] = set.each_ref().map(|values| last(values));
+        let own = name == DEFAULT_ACL && features[Side::Left].gives_acls;
+        let (left, right) = set.as_ref().map(|values| last(values)).split();
         for side in Side::BOTH {
-            let Some(view) = trees[side as usize].get(&path) else { continue };
+            let Some(view) = trees[side].get(&path) else { continue };
             let found = view.xattrs.get(name.as_bytes()).map(|value| value.to_vec()).unwrap_or_default();
             let fine = match own {
                 // Of the right's users no word counts; what they set there is theirs until the next full sync.
@@ -99,12 +99,12 @@ pub fn check(stage: &Stage) {
                 true if left.is_empty() => !right.iter().any(|other| !other.is_empty() && found == *other),
                 true => left.contains(&found),
                 // An ACL belongs to the mode, and is set whatever it has become this very moment.
-                false if name == DEFAULT_ACL => set.iter().flatten().any(|value| *value == found),
+                false if name == DEFAULT_ACL => set.values().flatten().any(|value| *value == found),
                 false => left.contains(&found) || right.contains(&found),
             };
             if !fine {
                 let words = |value: &Vec<u8>| String::from_utf8_lossy(value).into_owned();
-                let set = set.each_ref().map(|values| values.iter().map(words).collect::<Vec<_>>());
+                let set = set.as_ref().map(|values| values.iter().map(words).collect::<Vec<_>>());
                 stage.world.violation(format!(
                     "attribute lost: {name} of {path} is {:?} on the {}; users saw and set {set:?}",
                     words(&found),

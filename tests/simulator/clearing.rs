@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use psync::model::guard::Limit;
-use psync::model::{RelPath, Side};
+use psync::model::{RelPath, Side, Sides};
 
 use crate::choice::Choices;
 use crate::history::{History, Profile};
@@ -42,9 +42,9 @@ pub fn limits(profile: Profile) -> (Limit, Limit) {
 /// What of a side is not to go.
 #[derive(Default)]
 pub struct Old {
-    files: [HashSet<Vec<u8>>; 2],
+    files: Sides<HashSet<Vec<u8>>>,
     /// Users of this side remove.
-    removing: [bool; 2],
+    removing: Sides<bool>,
     accepted: bool,
 }
 
@@ -52,9 +52,9 @@ impl Old {
     /// A phase begins: what lies there now is old.
     pub fn begin(&mut self, stage: &Stage, items: &[Item]) {
         self.accepted = false;
-        self.files = Side::BOTH.map(|side| visible(stage, side));
+        self.files = Sides::from_fn(|side| visible(stage, side));
         self.removing =
-            Side::BOTH.map(|side| items.iter().any(|item| matches!(&item.act, Act::User(task) if task.side == side)));
+            Sides::from_fn(|side| items.iter().any(|item| matches!(&item.act, Act::User(task) if task.side == side)));
     }
 
     /// The administrator takes what comes.
@@ -64,11 +64,10 @@ impl Old {
 
     pub fn check(&self, stage: &Stage) {
         for side in Side::BOTH {
-            let i = side as usize;
-            if self.accepted || self.removing[i] || self.files[i].is_empty() {
+            if self.accepted || self.removing[side] || self.files[side].is_empty() {
                 continue;
             }
-            let gone = self.files[i].difference(&visible(stage, side)).count();
+            let gone = self.files[side].difference(&visible(stage, side)).count();
             if gone as u64 > MOST {
                 stage.world.violation(format!("cleared: {gone} old files went on the {} without a word", side.word()));
             }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use psync::model::{Kind, RelPath, Side, Time};
+use psync::model::{Kind, RelPath, Side, Sides, Time};
 
 use crate::choice::Choices;
 use crate::history::{History, Profile};
@@ -24,7 +24,7 @@ const DIRS: [&str; 4] = ["d", "d/in", "e", "f"];
 /// The times that users of each side gave directories since the last rest, and those that they had then.
 #[derive(Debug, Default)]
 pub struct Given {
-    times: BTreeMap<RelPath, [Vec<Time>; 2]>,
+    times: BTreeMap<RelPath, Sides<Vec<Time>>>,
     rested: BTreeMap<RelPath, Time>,
     /// Directories in which a file was written: psync changes names there on the other side, and what a user does between two of
     /// its calls cannot be told from that.
@@ -37,7 +37,7 @@ pub struct Given {
 impl Given {
     /// A user of this side gave the directory at this path a time, by working in it or otherwise.
     pub fn note(&mut self, side: Side, path: RelPath, time: Time) {
-        self.times.entry(path).or_default()[side as usize].push(time);
+        self.times.entry(path).or_default()[side].push(time);
     }
 
     /// A user wrote a file in the directory at this path.
@@ -52,7 +52,7 @@ impl Given {
 
     /// What users do there from now on they do to another directory.
     pub fn begin(&mut self, side: Side, path: &RelPath) {
-        self.times.entry(path.clone()).or_default()[side as usize].clear();
+        self.times.entry(path.clone()).or_default()[side].clear();
         self.rested.remove(path);
     }
 }
@@ -60,7 +60,7 @@ impl Given {
 pub fn history(seed: u64, choices: &Choices) -> History {
     let (crashes, events) = (choices.one_in(4), choices.one_in(4));
     let profile = Profile { timed: true, crashes, events, features: choices.one_in(4), ..Profile::default() };
-    let features = Side::BOTH.map(|_| Features {
+    let features = Sides::from_fn(|_| Features {
         whole_seconds: profile.features && choices.one_in(2),
         coarse_clock: profile.features && choices.one_in(2),
         ..Features::default()
@@ -110,7 +110,7 @@ fn calls(side: Side, maker: &mut Maker) -> Vec<Call> {
     let choices = maker.choices;
     let dir = path(choices.pick::<&str>(&DIRS));
     // Files of the users of one side alone: who meets another's contents meets a conflict, and that has a rule of its own.
-    let names = [["l", "m"], ["r", "s"]][side as usize];
+    let names = Sides::new(["l", "m"], ["r", "s"])[side];
     let file = |dir: &RelPath| path(&format!("{dir}/{}", choices.pick::<&str>(&names)));
     match choices.below(12) {
         0..=3 => maker.write_calls(&file(&dir), true),
@@ -136,17 +136,17 @@ fn rounded(time: Time, whole: bool) -> Time {
 
 /// What users gave directories since the last check, when all has come to rest.
 pub fn check(stage: &Stage, strictly: bool) {
-    let trees = stage.disks.each_ref().map(tree);
-    let whole = stage.disks.iter().any(|disk| disk.state().features.whole_seconds);
+    let trees = stage.disks.as_ref().map(tree);
+    let whole = stage.disks.values().any(|disk| disk.state().features.whole_seconds);
     let given = std::mem::take(&mut *stage.world.given.borrow_mut());
     let mut rested = BTreeMap::new();
-    for (path, _) in trees[0].iter().filter(|(_, view)| view.kind == Some(Kind::Dir)) {
-        if trees[1].get(path).is_none_or(|view| view.kind != Some(Kind::Dir)) {
+    for (path, _) in trees[Side::Left].iter().filter(|(_, view)| view.kind == Some(Kind::Dir)) {
+        if trees[Side::Right].get(path).is_none_or(|view| view.kind != Some(Kind::Dir)) {
             continue;
         }
-        let time = time_at(&stage.disks[0], path, whole);
+        let time = time_at(&stage.disks[Side::Left], path, whole);
         rested.insert(path.clone(), time);
-        let [left, right] = given.times.get(path).cloned().unwrap_or_default();
+        let (left, right) = given.times.get(path).cloned().unwrap_or_default().split();
         let fine = match (left.last(), right.last()) {
             _ if given.removed.iter().any(|removed| path.is_within(removed)) => true,
             (None, None) => given.rested.get(path).is_none_or(|before| *before == time),

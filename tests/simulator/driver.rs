@@ -7,7 +7,7 @@ use psync::endpoint::{self, Endpoint, Next};
 use psync::engine::{self, Effect, Engine, Input, News};
 use psync::filter::{Filter, FilterSettings};
 use psync::model::guard::Limit;
-use psync::model::{Millis, Side};
+use psync::model::{Millis, Side, Sides};
 use psync::protocol::{Outcome, Reply, Request};
 use psync::replica::error::ReplicaError;
 use psync::watch::coalesce::Timing;
@@ -54,18 +54,17 @@ pub trait Pair {
     fn full_sync(&mut self) {}
 }
 
-type Side2<T> = [T; 2];
 type ModelEndpoint = Endpoint<ModelDisk, SpyArchive>;
 
 /// The real engine and two real endpoints, with queues between them.
 pub struct RealPair {
     stage: Rc<Stage>,
-    endpoints: Side2<Option<(ModelEndpoint, ModelDisk)>>,
-    next: Side2<Next>,
+    endpoints: Sides<Option<(ModelEndpoint, ModelDisk)>>,
+    next: Sides<Next>,
     engine: Engine,
     session: bool,
-    requests: Side2<VecDeque<(Millis, Request)>>,
-    replies: Side2<VecDeque<(Millis, Reply)>>,
+    requests: Sides<VecDeque<(Millis, Request)>>,
+    replies: Sides<VecDeque<(Millis, Reply)>>,
     incarnation: u64,
     /// Turns until the other side is reached again; the endpoints have parted meanwhile.
     away: u64,
@@ -109,8 +108,8 @@ impl RealPair {
         RealPair {
             engine: new_engine(stage.limits.0),
             stage,
-            endpoints: [None, None],
-            next: [Next::Now; 2],
+            endpoints: Sides::default(),
+            next: Sides::both(Next::Now),
             session: false,
             requests: Default::default(),
             replies: Default::default(),
@@ -126,12 +125,12 @@ impl RealPair {
     /// All that was on its way is lost; the next turn begins a new session.
     fn hang_up(&mut self) {
         self.session = false;
-        self.requests.iter_mut().for_each(VecDeque::clear);
-        self.replies.iter_mut().for_each(VecDeque::clear);
+        self.requests.values_mut().for_each(VecDeque::clear);
+        self.replies.values_mut().for_each(VecDeque::clear);
     }
 
     fn end(&mut self, side: Side) {
-        self.endpoints[side as usize] = None;
+        self.endpoints[side] = None;
         self.hang_up();
     }
 
@@ -153,7 +152,7 @@ impl RealPair {
             }
         }
         for side in Side::BOTH {
-            if self.endpoints[side as usize].as_ref().is_some_and(|(_, disk)| disk.is_dead()) {
+            if self.endpoints[side].as_ref().is_some_and(|(_, disk)| disk.is_dead()) {
                 self.end(side);
             }
         }
@@ -162,11 +161,10 @@ impl RealPair {
     /// Starts the endpoints that do not run. False if one could not.
     fn open(&mut self, now: Millis) -> bool {
         for side in Side::BOTH {
-            let i = side as usize;
-            if self.endpoints[i].is_some() {
+            if self.endpoints[side].is_some() {
                 continue;
             }
-            let archive = self.stage.archives[i].clone();
+            let archive = self.stage.archives[side].clone();
             let crashed = archive.borrow().crash();
             *archive.borrow_mut() = crashed;
             let disk = self.stage.disk(side).restart();
@@ -200,13 +198,13 @@ impl RealPair {
             let filter = Filter::new(&FilterSettings { skip_fifos, ..FilterSettings::default() });
             let filter = filter.expect("the default filters");
             match Endpoint::open(disk.clone(), SpyArchive::new(archive, disk.clone()), filter, settings, now) {
-                Ok(endpoint) => self.endpoints[i] = Some((endpoint, disk)),
+                Ok(endpoint) => self.endpoints[side] = Some((endpoint, disk)),
                 Err(error) => {
                     self.stage.trace.line(|| format!("{now} {} cannot open: {error}", side.word()));
                     return false;
                 }
             }
-            self.next[i] = Next::Now;
+            self.next[side] = Next::Now;
         }
         true
     }
@@ -229,7 +227,7 @@ impl RealPair {
                     if let Request::Supply { path, .. } = &request {
                         *self.stage.supplied.borrow_mut().entry(path.clone()).or_default() += 1;
                     }
-                    self.requests[side as usize].push_back((ready, request));
+                    self.requests[side].push_back((ready, request));
                 }
                 Effect::HangUp(side) => panic!("an honest {} side is put out", side.word()),
                 Effect::Tell(news) => {
@@ -254,8 +252,7 @@ impl RealPair {
         now: Millis,
         work: impl FnOnce(&mut ModelEndpoint, &mut Vec<Reply>) -> Result<Next, ReplicaError>,
     ) {
-        let i = side as usize;
-        let Some((endpoint, disk)) = self.endpoints[i].as_mut() else { return };
+        let Some((endpoint, disk)) = self.endpoints[side].as_mut() else { return };
         let mut out = Vec::new();
         let result = work(endpoint, &mut out);
         // A brain that keeps the protocol is never refused.
@@ -270,11 +267,11 @@ impl RealPair {
             self.stage.trace.line(|| format!("{now} from {}: {}", side.word(), short(&reply)));
             if self.session {
                 let delay = self.stage.controls.delay.get();
-                self.replies[i].push_back((now + delay, reply));
+                self.replies[side].push_back((now + delay, reply));
             }
         }
         match result {
-            Ok(next) => self.next[i] = next,
+            Ok(next) => self.next[side] = next,
             Err(error) => {
                 self.stage.trace.line(|| format!("{now} {} failed: {error}", side.word()));
                 self.stage.disk(side).state_mut().kill();
@@ -285,17 +282,16 @@ impl RealPair {
     fn possible(&self, now: Millis) -> Vec<Work> {
         let mut works = Vec::new();
         for side in Side::BOTH {
-            let i = side as usize;
             if !self.stage.disk(side).state().events.is_empty() {
                 works.push(Work::Event(side));
             }
-            if self.requests[i].front().is_some_and(|(ready, _)| *ready <= now) {
+            if self.requests[side].front().is_some_and(|(ready, _)| *ready <= now) {
                 works.push(Work::Request(side));
             }
-            if self.replies[i].front().is_some_and(|(ready, _)| *ready <= now) {
+            if self.replies[side].front().is_some_and(|(ready, _)| *ready <= now) {
                 works.push(Work::Reply(side));
             }
-            match self.next[i] {
+            match self.next[side] {
                 Next::Now => works.push(Work::Step(side)),
                 Next::At(due) if due <= now => works.push(Work::Step(side)),
                 Next::At(_) | Next::Idle => {}
@@ -308,9 +304,9 @@ impl RealPair {
     }
 
     fn next_due(&self) -> Option<Millis> {
-        let queued = self.requests.iter().filter_map(|queue| queue.front().map(|(ready, _)| *ready));
-        let replied = self.replies.iter().filter_map(|queue| queue.front().map(|(ready, _)| *ready));
-        let steps = self.next.iter().filter_map(|next| if let Next::At(due) = next { Some(*due) } else { None });
+        let queued = self.requests.values().filter_map(|queue| queue.front().map(|(ready, _)| *ready));
+        let replied = self.replies.values().filter_map(|queue| queue.front().map(|(ready, _)| *ready));
+        let steps = self.next.values().filter_map(|next| if let Next::At(due) = next { Some(*due) } else { None });
         queued.chain(replied).chain(steps).chain(self.engine.next_due()).min()
     }
 
@@ -327,13 +323,13 @@ impl RealPair {
                 }
             }
             Work::Request(side) => {
-                if let Some((_, request)) = self.requests[side as usize].pop_front() {
+                if let Some((_, request)) = self.requests[side].pop_front() {
                     self.stage.trace.line(|| format!("{now} {} takes {}", side.word(), short(&request)));
                     self.call(side, now, |endpoint, out| endpoint.handle(request, now, out).map(|()| Next::Now));
                 }
             }
             Work::Reply(side) => {
-                if let Some((_, reply)) = self.replies[side as usize].pop_front() {
+                if let Some((_, reply)) = self.replies[side].pop_front() {
                     self.feed(Input::Reply(side, reply), now);
                 }
             }

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use psync::model::{Attrs, Kind, Name, RelPath, Time};
+use psync::model::{Attrs, Kind, Name, RelPath, Side, Time};
 use psync::replica::disk::{Disk, Own};
 
 use crate::driver::{Pair, Turn};
@@ -38,13 +38,13 @@ impl Mirror {
     }
 
     fn equal(&self, a: &View, b: &View) -> bool {
-        let states = self.stage.disks.each_ref().map(|disk| disk.state());
-        let features = states.each_ref().map(|state| &state.features);
+        let states = self.stage.disks.as_ref().map(|disk| disk.state());
+        let features = states.as_ref().map(|state| &state.features);
         common(a, features) == common(b, features)
     }
 
     fn remove(&self, path: &RelPath) -> std::io::Result<()> {
-        let disk = self.stage.disks[1].current();
+        let disk = self.stage.disks[Side::Right].current();
         let (above, name) = path.split().expect("not the root");
         let (dir, own) = (disk.open_dir(&above)?, disk.own(Own::Stage)?);
         let staged = Name::new(b"s").expect("a name");
@@ -53,7 +53,7 @@ impl Mirror {
     }
 
     fn copy(&self, path: &RelPath, new: &View) -> std::io::Result<()> {
-        let disk = self.stage.disks[1].current();
+        let disk = self.stage.disks[Side::Right].current();
         let (above, name) = path.split().expect("not the root");
         let (dir, own) = (disk.open_dir(&above)?, disk.own(Own::Stage)?);
         let staged = Name::new(b"s").expect("a name");
@@ -97,13 +97,13 @@ impl Pair for Mirror {
     }
 
     fn turn(&mut self) -> Turn {
-        let [left, right] = self.stage.disks.each_ref().map(tree);
-        self.stage.disks.iter().for_each(|disk| disk.state_mut().events.clear());
+        let (left, right) = self.stage.disks.as_ref().map(tree).split();
+        self.stage.disks.values().for_each(|disk| disk.state_mut().events.clear());
         match self.mirror(&left, &right) {
             Ok(false) => Turn::Idle(None),
             Ok(true) | Err(_) => {
                 self.traffic += 1;
-                let disk = self.stage.disks[1].current();
+                let disk = self.stage.disks[Side::Right].current();
                 if let Ok(own) = disk.own(Own::Stage) {
                     let _ = disk.discard(&own, &Name::new(b"s").expect("a name"));
                 }

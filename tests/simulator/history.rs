@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use psync::model::{Millis, RelPath, Side};
+use psync::model::{Millis, RelPath, Side, Sides};
 use psync::replica::memory::MemoryArchive;
 
 use crate::choice::Choices;
@@ -96,7 +96,7 @@ pub struct History {
     /// Seed of everything that is not users' doing: order of work, what a power cut keeps.
     pub schedule: u64,
     pub profile: Profile,
-    pub features: [Features; 2],
+    pub features: Sides<Features>,
     /// What lies in the trees before psync comes.
     pub before: Vec<Task>,
     pub phases: Vec<Vec<Item>>,
@@ -138,14 +138,14 @@ impl History {
         let mut features = features(&choices, profile);
         if profile.features {
             // No matter of choice: what follows in the stream stays what it was.
-            for (side, features) in (0..).zip(&mut features) {
+            for (side, features) in (0..).zip(features.values_mut()) {
                 features.clones = (seed >> side) & 1 == 0;
                 features.sends_open = (seed >> 2) % 3 == side;
                 features.layers = (seed >> 4) % 4 == side;
             }
         }
         // Nor is this.
-        features.iter_mut().for_each(|features| features.fifos = seed % 3 == 1);
+        features.values_mut().for_each(|features| features.fifos = seed % 3 == 1);
         let mut maker = Maker { choices: &choices, value: &mut value, unique_sizes: true, home: None };
         let before = (0..choices.below(9))
             .map(|_| {
@@ -295,8 +295,8 @@ fn profile(choices: &Choices) -> Profile {
     }
 }
 
-fn features(choices: &Choices, profile: Profile) -> [Features; 2] {
-    [(), ()].map(|()| {
+fn features(choices: &Choices, profile: Profile) -> Sides<Features> {
+    Sides::from_fn(|_| {
         let some = |n: u64| choices.one_in(n) && profile.features;
         Features {
             coarse_clock: some(3),
@@ -405,11 +405,11 @@ pub fn stage(history: &History, keep_trace: bool) -> Rc<Stage> {
     world.in_order.set(history.profile.in_order);
     let choices = Choices::seeded(history.schedule);
     let disk = |side: Side| {
-        let features = history.features[side as usize].clone();
+        let features = history.features[side].clone();
         ModelDisk::new(side, world.clone(), features, choices.clone())
     };
-    let disks = [disk(Side::Left), disk(Side::Right)];
-    let archives = [0, 1].map(|side: usize| {
+    let disks = Sides::from_fn(disk);
+    let archives = Sides::from_fn(|side| {
         let state = disks[side].state();
         let root = state.inode(ROOT);
         MemoryArchive::new([side as u8 + 1; 16], (root.ino, root.btime))
@@ -439,7 +439,7 @@ fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String>
         if history.profile.hostile {
             // Files that only look equal may stay so, and deletions come to nothing where others grant.
             stage.oracle.borrow_mut().check_no_loss(&stage.world, &stage.disks);
-            stage.disks.iter().for_each(|disk| disk.state().check_rights(ROOT));
+            stage.disks.values().for_each(|disk| disk.state().check_rights(ROOT));
         } else {
             stage.oracle.borrow_mut().check_quiet(&stage.world, &stage.disks);
             if pair.keeps_dir_times() {
@@ -473,7 +473,7 @@ fn play_on(stage: &Rc<Stage>, history: &History, build: Build) -> Option<String>
 
 /// What lies there now lay there before psync comes; from here on users step in at its calls.
 pub fn begin(stage: &Rc<Stage>) {
-    stage.disks.iter().for_each(|disk| {
+    stage.disks.values().for_each(|disk| {
         let state = &mut *disk.state_mut();
         state.write_back(0);
         state.events.clear();
@@ -568,19 +568,19 @@ fn wait(stage: &Stage, until: Option<Millis>, quiet_since: Millis) {
     let end = quiet_since + QUIET;
     let to = until.map_or(end, |until| until.clamp(now + 1, end.max(now + 1)));
     stage.world.advance((to - now) * 1_000_000);
-    for disk in &stage.disks {
+    for disk in stage.disks.values() {
         disk.state_mut().write_back(if to > now + 30_000 { 0 } else { 5_000_000_000 });
     }
 }
 
 fn has_hard_links(stage: &Stage) -> bool {
     // Also when the other name is gone by now: what was written through it may have come after the last look.
-    stage.disks.iter().any(|disk| disk.state().linked)
+    stage.disks.values().any(|disk| disk.state().linked)
 }
 
 /// Invariant 9, as far as the model sees it.
 fn check_bounds(stage: &Stage) -> Result<(), String> {
-    for disk in &stage.disks {
+    for disk in stage.disks.values() {
         let state = disk.state();
         let handles: u32 = state.volume.inodes.values().map(|inode| inode.handles).sum();
         if state.events.len() > QUEUE || handles > 512 {

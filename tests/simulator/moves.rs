@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::rc::Rc;
 
-use psync::model::{Kind, RelPath, Side};
+use psync::model::{Kind, RelPath, Side, Sides};
 
 use crate::choice::Choices;
 use crate::driver::{Pair, RealPair, Turn};
@@ -173,46 +173,47 @@ fn act(view: &mut View, id: Id, deed: Deed, tag: &str, next: &mut Id) -> Option<
 }
 
 /// What both sides come to, by the rules; `None` where two objects would meet under one name.
-fn agreed(base: &View, sides: &[View; 2]) -> Option<View> {
+fn agreed(base: &View, sides: &Sides<View>) -> Option<View> {
     let mut all = View::default();
     let ids: BTreeSet<Id> =
-        [base, &sides[0], &sides[1]].into_iter().flat_map(|view| view.places.keys()).copied().collect();
-    let moved = |side: usize, id: Id| sides[side].places.get(&id).filter(|place| base.places.get(&id) != Some(*place));
-    let edited = |side: usize, id: Id| {
+        [base].into_iter().chain(sides.values()).flat_map(|view| view.places.keys()).copied().collect();
+    let moved = |side: Side, id: Id| sides[side].places.get(&id).filter(|place| base.places.get(&id) != Some(*place));
+    let edited = |side: Side, id: Id| {
         let text = sides[side].contents.get(&id).filter(|_| sides[side].places.contains_key(&id));
         text.filter(|text| base.contents.get(&id) != Some(*text))
     };
     let mut alive = BTreeSet::new();
     for id in ids {
-        let here = [0, 1].map(|side| sides[side].places.get(&id));
-        let lives = match here {
-            [Some(_), Some(_)] => true,
-            [None, None] => false,
+        let here = sides.as_ref().map(|view| view.places.get(&id));
+        let lives = match here.split() {
+            (Some(_), Some(_)) => true,
+            (None, None) => false,
             _ if !base.places.contains_key(&id) => true,
             _ => {
                 // Deleted on one side: what the other did to it, or to a directory above it that went as well, is newer.
-                let other = usize::from(here[0].is_none());
-                let restored = |above: &Id| moved(other, *above).is_some() && sides[1 - other].gone.contains_key(above);
+                let other = if here[Side::Left].is_some() { Side::Left } else { Side::Right };
+                let restored =
+                    |above: &Id| moved(other, *above).is_some() && sides[other.other()].gone.contains_key(above);
                 edited(other, id).is_some() || sides[other].above(id)?.iter().any(restored)
             }
         };
         if lives {
             alive.insert(id);
         }
-        let place = moved(0, id).or(moved(1, id)).or(base.places.get(&id))?.clone();
+        let place = moved(Side::Left, id).or(moved(Side::Right, id)).or(base.places.get(&id))?.clone();
         all.places.insert(id, place);
-        let texts = [edited(0, id), edited(1, id)];
-        if let [Some(_), Some(_)] = texts {
+        let texts = (edited(Side::Left, id), edited(Side::Right, id));
+        if let (Some(_), Some(_)) = texts {
             return None;
         }
-        if let Some(text) = texts[0].or(texts[1]).or(base.contents.get(&id)) {
+        if let Some(text) = texts.0.or(texts.1).or(base.contents.get(&id)) {
             all.contents.insert(id, text.clone());
         }
     }
     // Directories that were moved into each other: the right's move is undone.
     while let Some(id) = all.places.keys().copied().find(|id| all.above(*id).is_none()) {
         let back = all.places.keys().copied().find(|at| {
-            let only_right = moved(1, *at).is_some() && moved(0, *at).is_none();
+            let only_right = moved(Side::Right, *at).is_some() && moved(Side::Left, *at).is_none();
             only_right && all.above(*at).is_none() && all.places[at] != base.places[at]
         });
         let _ = id;
@@ -229,20 +230,20 @@ fn agreed(base: &View, sides: &[View; 2]) -> Option<View> {
 /// Whether something that both sides moved was moved into a directory that the other side deleted, or something was moved
 /// out of one that its side deleted and the other moved. Which of the names it has then depends on what is heard first, and
 /// whether that directory stays.
-fn is_open(base: &View, sides: &[View; 2]) -> bool {
-    let moved = |side: usize, id: Id| sides[side].places.get(&id).filter(|place| base.places.get(&id) != Some(*place));
-    let left_behind = |id: Id, side: usize| {
+fn is_open(base: &View, sides: &Sides<View>) -> bool {
+    let moved = |side: Side, id: Id| sides[side].places.get(&id).filter(|place| base.places.get(&id) != Some(*place));
+    let left_behind = |id: Id, side: Side| {
         let above = base.above(id).unwrap_or_default();
-        let given_up = |dir: &Id| sides[side].gone.contains_key(dir) && moved(1 - side, *dir).is_some();
+        let given_up = |dir: &Id| sides[side].gone.contains_key(dir) && moved(side.other(), *dir).is_some();
         moved(side, id).is_some() && above.iter().any(given_up)
     };
-    if base.places.keys().any(|id| left_behind(*id, 0) || left_behind(*id, 1)) {
+    if base.places.keys().any(|id| Side::BOTH.into_iter().any(|side| left_behind(*id, side))) {
         return true;
     }
-    base.places.keys().filter(|id| moved(0, **id).is_some() && moved(1, **id).is_some()).any(|id| {
-        (0..2).any(|side| {
+    base.places.keys().filter(|id| Side::BOTH.into_iter().all(|side| moved(side, **id).is_some())).any(|id| {
+        Side::BOTH.into_iter().any(|side| {
             let above = moved(side, *id).and_then(|place| sides[side].above(place.dir)).unwrap_or_default();
-            above.iter().any(|dir| sides[1 - side].gone.contains_key(dir))
+            above.iter().any(|dir| sides[side.other()].gone.contains_key(dir))
         })
     })
 }
@@ -261,10 +262,10 @@ struct Case {
     when: When,
     /// Which side is the first to act.
     first: Side,
-    deeds: [Vec<(Id, Deed)>; 2],
-    calls: [Vec<Call>; 2],
+    deeds: Sides<Vec<(Id, Deed)>>,
+    calls: Sides<Vec<Call>>,
     /// What each side deleted.
-    deleted: [BTreeMap<Id, Id>; 2],
+    deleted: Sides<BTreeMap<Id, Id>>,
     base: View,
     wanted: View,
     /// Each object must be there once, under whichever of its names.
@@ -283,10 +284,10 @@ fn case(seed: u64) -> Option<Case> {
         _ => When::Live { delay: 100, later: choices.below(180) },
     };
     let first = if choices.one_in(2) { Side::Left } else { Side::Right };
-    let mut sides = [base.clone(), base.clone()];
-    let (mut deeds, mut calls) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let mut sides = Sides::both(base.clone());
+    let (mut deeds, mut calls) = (Sides::<Vec<_>>::default(), Sides::<Vec<_>>::default());
     let mut next = 0;
-    for side in [0, 1] {
+    for side in Side::BOTH {
         for turn in 0..1 + choices.below(3) {
             let id = if turn == 0 || choices.one_in(3) { focus } else { *choices.pick(&objects) };
             let other = *choices.pick(&objects);
@@ -300,7 +301,7 @@ fn case(seed: u64) -> Option<Case> {
                 10 if std::env::var("PSYNC_SIM_SWAPS").is_ok() => Deed::Swap(other),
                 _ => Deed::Rename,
             };
-            let tag = if side == 0 { "l" } else { "r" };
+            let tag = if side == Side::Left { "l" } else { "r" };
             if let Some(done) = act(&mut sides[side], id, deed, tag, &mut next) {
                 calls[side].extend(done);
                 deeds[side].push((id, deed));
@@ -317,12 +318,12 @@ impl Case {
     fn describe(&self) -> String {
         let mut out = format!("{:?}, {} first\n", self.when, self.first.word());
         for side in Side::BOTH {
-            for (id, deed) in &self.deeds[side as usize] {
+            for (id, deed) in &self.deeds[side] {
                 writeln!(out, "  {}: {} {deed:?}", side.word(), self.base.path(*id)).expect("a string");
             }
         }
         for side in Side::BOTH {
-            writeln!(out, "  {}: {:?}", side.word(), self.calls[side as usize]).expect("a string");
+            writeln!(out, "  {}: {:?}", side.word(), self.calls[side]).expect("a string");
         }
         out
     }
@@ -330,7 +331,7 @@ impl Case {
     /// Objects that nobody wrote, and that are on both sides all the time: they are never sent again.
     fn kept(&self) -> impl Iterator<Item = Id> + '_ {
         let touched = |id: Id| {
-            let all = self.deeds.iter().flatten();
+            let all = self.deeds.values().flatten();
             all.filter(|(_, deed)| matches!(deed, Deed::Edit | Deed::Replace | Deed::Delete | Deed::Swap(_))).any(
                 |(at, deed)| {
                     self.base.is_within(id, *at)
@@ -342,7 +343,7 @@ impl Case {
         // Nor does anything that lies in one that one side deleted: it is made again for it.
         let stays = |id: Id| {
             let above = self.wanted.above(id).unwrap_or_default();
-            let gone = above.iter().any(|at| self.deleted.iter().any(|gone| gone.contains_key(at)));
+            let gone = above.iter().any(|at| self.deleted.values().any(|gone| gone.contains_key(at)));
             self.base.places.contains_key(&id) && !gone
         };
         self.wanted.places.keys().copied().filter(move |id| stays(*id) && !touched(*id))
@@ -423,17 +424,17 @@ fn play_on(stage: &Rc<Stage>, history: &History, case: &Case) -> Result<(), Stri
         When::Apart => {
             drop(pair);
             for side in [first, second] {
-                user(stage, side, &case.calls[side as usize]);
+                user(stage, side, &case.calls[side]);
             }
             stage.world.advance(10_000_000_000);
             pair = RealPair::new(stage.clone());
         }
         When::Live { delay, later } => {
             stage.controls.delay.set(delay);
-            user(stage, first, &case.calls[first as usize]);
+            user(stage, first, &case.calls[first]);
             let due = stage.world.now() + later;
             until(stage, &mut pair, due)?;
-            user(stage, second, &case.calls[second as usize]);
+            user(stage, second, &case.calls[second]);
         }
     }
     let end = stage.world.now() + REST;

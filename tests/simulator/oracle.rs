@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use psync::model::{Kind, Name, Principal, RelPath, Side, Time, Xattrs};
+use psync::model::{Kind, Name, Principal, RelPath, Side, Sides, Time, Xattrs};
 
 use crate::model_disk::state::{Body, Features, ROOT, State};
 use crate::model_disk::{ModelDisk, Obj};
@@ -58,8 +58,8 @@ fn view(disk: &ModelDisk, state: &State, obj: Obj) -> View {
 }
 
 /// What both sides can hold of an object.
-pub fn common(view: &View, features: [&Features; 2]) -> View {
-    let any = |has: fn(&Features) -> bool| features.into_iter().any(has);
+pub fn common(view: &View, features: Sides<&Features>) -> View {
+    let any = |has: fn(&Features) -> bool| features.into_values().any(has);
     let mut view = view.clone();
     if any(|side| side.whole_seconds) {
         view.mtime.nanos = 0;
@@ -161,19 +161,19 @@ impl Oracle {
 
     /// A save, in however many steps, leaves no gap on the other side: where users on the left had a name empty for less
     /// than 15 ms, psync does not take it away on the right. But for a file that had been made a moment before.
-    pub fn check_names(&self, world: &World, disks: &[ModelDisk; 2]) {
+    pub fn check_names(&self, world: &World, disks: &Sides<ModelDisk>) {
         for (side, path, age) in world.take_vacated() {
             let other = side.other();
-            let there = matches!(disks[other as usize].user_body(&path), Some(Body::File(_)));
+            let there = matches!(disks[other].user_body(&path), Some(Body::File(_)));
             if self.names && there && world.gap(other, &path) < 15_000_000 && age > 2_000_000_000 {
                 world.violation(format!("missing name: {path} on the {}, where a user saves it", side.word()));
             }
         }
     }
 
-    fn missing(&self, disks: &[ModelDisk; 2]) -> Vec<Vec<u8>> {
-        let left = disks[0].state().all_contents();
-        let right = disks[1].state().all_contents();
+    fn missing(&self, disks: &Sides<ModelDisk>) -> Vec<Vec<u8>> {
+        let left = disks[Side::Left].state().all_contents();
+        let right = disks[Side::Right].state().all_contents();
         let mut missing: Vec<Vec<u8>> =
             self.required.iter().filter(|v| !left.contains(*v) && !right.contains(*v)).cloned().collect();
         missing.sort();
@@ -181,19 +181,19 @@ impl Oracle {
     }
 
     /// The power failed on a side, or its volume went back: what was not `safe` there may be gone, nothing else.
-    pub fn after_cut(&mut self, world: &World, disks: &[ModelDisk; 2], safe: &BTreeSet<Vec<u8>>) {
+    pub fn after_cut(&mut self, world: &World, disks: &Sides<ModelDisk>, safe: &BTreeSet<Vec<u8>>) {
         self.learn(world);
         self.shaken = true;
         // What users do not see any more the cut took; what they still see stays in their sight.
         let visible: HashSet<Vec<u8>> =
-            disks.iter().flat_map(|disk| tree(disk).into_values().map(|v| v.contents)).collect();
+            disks.values().flat_map(|disk| tree(disk).into_values().map(|v| v.contents)).collect();
         self.seen.retain(|version| visible.contains(version));
         // What is in a stage alone was cut off before it was placed; if it was not safe elsewhere, it goes with the cut.
-        let kept = disks.each_ref().map(|disk| disk.state().kept_contents());
+        let kept = disks.as_ref().map(|disk| disk.state().kept_contents());
         let staged: Vec<Vec<u8>> = self
             .required
             .iter()
-            .filter(|v| kept.iter().all(|k| !k.contains(*v)) && !safe.contains(*v))
+            .filter(|v| kept.values().all(|k| !k.contains(*v)) && !safe.contains(*v))
             .cloned()
             .collect();
         for version in staged {
@@ -208,7 +208,7 @@ impl Oracle {
     }
 
     /// Invariant 2, at any time.
-    pub fn check_no_loss(&mut self, world: &World, disks: &[ModelDisk; 2]) {
+    pub fn check_no_loss(&mut self, world: &World, disks: &Sides<ModelDisk>) {
         self.learn(world);
         for lost in self.missing(disks) {
             world.violation(format!("lost: {:?}", text(&lost)));
@@ -217,17 +217,17 @@ impl Oracle {
     }
 
     /// Everything that must hold when users are quiet and nothing is under way; then a new phase begins.
-    pub fn check_quiet(&mut self, world: &World, disks: &[ModelDisk; 2]) {
+    pub fn check_quiet(&mut self, world: &World, disks: &Sides<ModelDisk>) {
         self.check_no_loss(world, disks);
-        let trees = [tree(&disks[0]), tree(&disks[1])];
+        let trees = disks.as_ref().map(tree);
         self.check_equal(world, disks, &trees);
         self.check_seen(world, disks, &trees);
         if !self.shaken {
             Side::BOTH.into_iter().for_each(|side| self.check_resurrection(world, side, &trees));
         }
         // Where an unsupported object was in the way, the sides are not equal yet.
-        let equal = trees.iter().flat_map(|tree| tree.values()).all(|view| view.kind.is_some());
-        self.met = equal && !trees[0].is_empty();
+        let equal = trees.values().flat_map(|tree| tree.values()).all(|view| view.kind.is_some());
+        self.met = equal && !trees[Side::Left].is_empty();
         if equal {
             self.settled = std::mem::take(&mut self.facts);
             self.shaken = false;
@@ -238,17 +238,17 @@ impl Oracle {
     /// Invariant 4: what a user finished, and nobody replaced or deleted, is not in the trash alone. But for trees that
     /// meet for the first time, or begin again (the loser of a conflict goes there then), for temporary files, which
     /// go with their directory, and for disks without leases, where a file goes while somebody writes it.
-    fn check_seen(&mut self, world: &World, disks: &[ModelDisk; 2], trees: &[Tree; 2]) {
-        if self.reset || disks.iter().any(|disk| disk.state().features.no_leases) {
+    fn check_seen(&mut self, world: &World, disks: &Sides<ModelDisk>, trees: &Sides<Tree>) {
+        if self.reset || disks.values().any(|disk| disk.state().features.no_leases) {
             self.seen.clear();
         }
         let visible: HashSet<&Vec<u8>> =
-            trees.iter().flat_map(|tree| tree.values()).map(|view| &view.contents).collect();
+            trees.values().flat_map(|tree| tree.values()).map(|view| &view.contents).collect();
         if self.shaken {
             // What a power cut makes of a longer file looks like this one, and that one is there.
             self.seen.retain(|v| visible.contains(v) || !visible.iter().any(|whole| whole.starts_with(v)));
         }
-        let temporary: HashSet<Vec<u8>> = disks.iter().flat_map(|disk| disk.state().temporary_contents()).collect();
+        let temporary: HashSet<Vec<u8>> = disks.values().flat_map(|disk| disk.state().temporary_contents()).collect();
         let mut hidden: Vec<&Vec<u8>> =
             self.seen.iter().filter(|v| !visible.contains(v) && !temporary.contains(*v)).collect();
         hidden.sort();
@@ -259,9 +259,9 @@ impl Oracle {
 
     /// What a user deleted or replaced where psync had put it, and nobody touched on the other side since, is nowhere; and
     /// what he renamed is there once. However often psync was killed meanwhile.
-    pub fn check_handed(&mut self, world: &World, disks: &[ModelDisk; 2]) {
+    pub fn check_handed(&mut self, world: &World, disks: &Sides<ModelDisk>) {
         let facts = std::mem::take(&mut self.settled);
-        let trees = [tree(&disks[0]), tree(&disks[1])];
+        let trees = disks.as_ref().map(tree);
         for (i, fact) in facts.iter().enumerate() {
             let What::Gone(contents) = &fact.what else { continue };
             let made = |made: &&Fact| made.side != fact.side && made.what == What::Finished(contents.clone());
@@ -274,11 +274,11 @@ impl Oracle {
             if facts[made..].iter().any(|later| later.side != fact.side && concerns(later, path)) {
                 continue;
             }
-            if let Some((at, _)) = trees.iter().flatten().find(|(_, view)| view.contents == *contents) {
+            if let Some((at, _)) = trees.values().flatten().find(|(_, view)| view.contents == *contents) {
                 world.violation(format!("came back: {:?}, as {at}: a user had it no more", text(contents)));
             }
         }
-        for tree in &trees {
+        for tree in trees.values() {
             let mut once = HashSet::new();
             let mut files = tree.iter().filter(|(_, view)| !view.contents.is_empty());
             if let Some((at, _)) = files.find(|(_, view)| !once.insert(&view.contents)) {
@@ -300,58 +300,62 @@ impl Oracle {
     }
 
     /// No version meets itself: of a path that the users of one side alone ever touched there is no conflict copy.
-    pub fn check_copies(&mut self, world: &World, disks: &[ModelDisk; 2]) {
-        for path in disks.iter().flat_map(|disk| tree(disk).into_keys()) {
+    pub fn check_copies(&mut self, world: &World, disks: &Sides<ModelDisk>) {
+        for path in disks.values().flat_map(|disk| tree(disk).into_keys()) {
             let Some(original) = copied(&path) else { continue };
             if !self.copies.insert(path.clone()) {
                 continue;
             }
             let names = possible_names(&self.ever, &original);
-            let touched = Side::BOTH.map(|side| {
+            let touched = Sides::from_fn(|side| {
                 self.ever.iter().any(|fact| fact.side == side && names.iter().any(|name| concerns(fact, name)))
             });
-            if touched != [true; 2] {
+            if touched != Sides::both(true) {
                 world.violation(format!("needless copy: {path}: the users of one side alone wrote it"));
             }
         }
     }
 
-    fn check_equal(&self, world: &World, disks: &[ModelDisk; 2], trees: &[Tree; 2]) {
-        let states = [disks[0].state(), disks[1].state()];
-        let features = [&states[0].features, &states[1].features];
+    fn check_equal(&self, world: &World, disks: &Sides<ModelDisk>, trees: &Sides<Tree>) {
+        let states = disks.as_ref().map(ModelDisk::state);
+        let features = states.as_ref().map(|state| &state.features);
         let odd = odd_paths(trees);
-        let paths: BTreeSet<&RelPath> = trees.iter().flat_map(|tree| tree.keys()).collect();
+        let paths: BTreeSet<&RelPath> = trees.values().flat_map(|tree| tree.keys()).collect();
         for path in paths {
             // An unsupported kind is a reported problem, and so is what it is in the way of.
             if is_temporary(path) || odd.iter().any(|odd| path.is_within(odd) || odd.is_below(path)) {
                 continue;
             }
-            let mut seen = trees.each_ref().map(|tree| tree.get(path).map(|view| common(view, features)));
+            let mut seen = trees.as_ref().map(|tree| tree.get(path).map(|view| common(view, features)));
             // Where one side cannot hold the other's owner, it keeps the one that it had; and what belongs to an owner does
             // not join another's, as above.
-            if trees.iter().filter_map(|tree| tree.get(path)).any(has_stranger) {
-                for view in seen.iter_mut().flatten() {
+            if trees.values().filter_map(|tree| tree.get(path)).any(has_stranger) {
+                for view in seen.values_mut().flatten() {
                     view.owner = (Principal::Id(0), Principal::Id(0));
                     if view.kind != Some(Kind::Dir) {
                         view.mode &= !0o6000;
                     }
                 }
             }
-            if seen[0] != seen[1] {
-                world.violation(format!("not equal: {path}: left {}, right {}", told(&seen[0]), told(&seen[1])));
+            if seen[Side::Left] != seen[Side::Right] {
+                world.violation(format!(
+                    "not equal: {path}: left {}, right {}",
+                    told(&seen[Side::Left]),
+                    told(&seen[Side::Right])
+                ));
             }
         }
     }
 
     /// A directory has one time on both sides, as far as both can hold it and psync may set it.
-    pub fn check_dir_times(&self, world: &World, disks: &[ModelDisk; 2]) {
-        let trees = [tree(&disks[0]), tree(&disks[1])];
-        let states = [disks[0].state(), disks[1].state()];
-        let whole = states.iter().any(|state| state.features.whole_seconds);
+    pub fn check_dir_times(&self, world: &World, disks: &Sides<ModelDisk>) {
+        let trees = disks.as_ref().map(tree);
+        let states = disks.as_ref().map(ModelDisk::state);
+        let whole = states.values().any(|state| state.features.whole_seconds);
         let odd = odd_paths(&trees);
-        for path in trees[0].keys().filter(|path| trees[1].contains_key(*path)) {
-            let found = states.each_ref().map(|state| state.resolve(path).expect("it was listed"));
-            let settable = states.iter().zip(found).all(|(state, obj)| {
+        for path in trees[Side::Left].keys().filter(|path| trees[Side::Right].contains_key(*path)) {
+            let found = states.as_ref().map(|state| state.resolve(path).expect("it was listed"));
+            let settable = states.values().zip(found.into_values()).all(|(state, obj)| {
                 let inode = state.inode(obj);
                 state.is_dir(obj) && !inode.denied && (!state.features.no_chown || inode.meta.uid == state.me())
             });
@@ -359,18 +363,22 @@ impl Oracle {
             if !settable || out {
                 continue;
             }
-            let times = [0, 1].map(|i| {
-                let time = states[i].inode(found[i]).meta.mtime;
+            let times = Sides::from_fn(|side| {
+                let time = states[side].inode(found[side]).meta.mtime;
                 if whole { Time { nanos: 0, ..time } } else { time }
             });
-            if times[0] != times[1] {
-                world.violation(format!("directory time: {path}: left {:?}, right {:?}", times[0], times[1]));
+            if times[Side::Left] != times[Side::Right] {
+                world.violation(format!(
+                    "directory time: {path}: left {:?}, right {:?}",
+                    times[Side::Left],
+                    times[Side::Right]
+                ));
             }
         }
     }
 
     /// Invariant 3: what users deleted on `side`, and nobody touched on the other, is nowhere.
-    fn check_resurrection(&self, world: &World, side: Side, trees: &[Tree; 2]) {
+    fn check_resurrection(&self, world: &World, side: Side, trees: &Sides<Tree>) {
         let odd = odd_paths(trees);
         for (i, fact) in self.facts.iter().enumerate() {
             let What::Deleted(path) = &fact.what else { continue };
@@ -385,7 +393,7 @@ impl Oracle {
             if fact.side != side || again || other || hidden || is_temporary(path) {
                 continue;
             }
-            for (tree, where_) in trees.iter().zip(Side::BOTH) {
+            for (tree, where_) in trees.values().zip(Side::BOTH) {
                 // A directory stays for what others had put into it, under whatever name it had on their side.
                 let holds = tree.keys().any(|other| other.is_below(path));
                 if tree.get(path).is_some_and(|view| view.kind.is_some()) && !holds {
@@ -444,8 +452,8 @@ fn possible_names(facts: &[Fact], path: &RelPath) -> BTreeSet<RelPath> {
 }
 
 /// Where objects lie that are of no kind that travels.
-fn odd_paths(trees: &[Tree; 2]) -> BTreeSet<&RelPath> {
-    trees.iter().flatten().filter(|(_, view)| view.kind.is_none()).map(|(path, _)| path).collect()
+fn odd_paths(trees: &Sides<Tree>) -> BTreeSet<&RelPath> {
+    trees.values().flatten().filter(|(_, view)| view.kind.is_none()).map(|(path, _)| path).collect()
 }
 
 /// Whether the path is left alone, as the default filters have it.

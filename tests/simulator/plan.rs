@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use psync::model::guard::Limit;
-use psync::model::{RelPath, Side};
+use psync::model::{RelPath, Side, Sides};
 use psync::replica::memory::MemoryArchive;
 use psync::watch::Event;
 
@@ -88,8 +88,8 @@ type Kept = Option<(Volume, MemoryArchive)>;
 /// The stage on which a history plays.
 pub struct Stage {
     pub world: Rc<World>,
-    pub disks: [ModelDisk; 2],
-    pub archives: [Rc<RefCell<MemoryArchive>>; 2],
+    pub disks: Sides<ModelDisk>,
+    pub archives: Sides<Rc<RefCell<MemoryArchive>>>,
     pub controls: Controls,
     pub oracle: RefCell<Oracle>,
     /// How much the brain passes on, and how much the sides remove.
@@ -102,18 +102,18 @@ pub struct Stage {
     items: RefCell<VecDeque<Item>>,
     running: RefCell<Vec<Running>>,
     start: Cell<u64>,
-    snapshots: RefCell<[Kept; 2]>,
+    snapshots: RefCell<Sides<Kept>>,
 }
 
 impl Stage {
     pub fn new(
-        disks: [ModelDisk; 2],
-        archives: [MemoryArchive; 2],
+        disks: Sides<ModelDisk>,
+        archives: Sides<MemoryArchive>,
         choices: Choices,
         keep_trace: bool,
         limits: (Limit, Limit),
     ) -> Rc<Stage> {
-        let world = disks[0].state().world.clone();
+        let world = disks[Side::Left].state().world.clone();
         Rc::new(Stage {
             world,
             disks,
@@ -133,7 +133,7 @@ impl Stage {
     }
 
     pub fn disk(&self, side: Side) -> &ModelDisk {
-        &self.disks[side as usize]
+        &self.disks[side]
     }
 
     /// Begins a phase with these items, sorted by moment.
@@ -237,8 +237,8 @@ impl Stage {
             Fault::Fail(side, calls) => self.disk(side).state_mut().fail_in = Some(calls),
             Fault::Snapshot(side) => {
                 let volume = self.disk(side).state().volume.clone();
-                let archive = self.archives[side as usize].borrow().crash();
-                self.snapshots.borrow_mut()[side as usize] = Some((volume, archive));
+                let archive = self.archives[side].borrow().crash();
+                self.snapshots.borrow_mut()[side] = Some((volume, archive));
             }
             Fault::Restore(side) => self.restore(side),
         }
@@ -254,11 +254,11 @@ impl Stage {
     }
 
     fn restore(&self, side: Side) {
-        let kept = self.snapshots.borrow()[side as usize].clone();
+        let kept = self.snapshots.borrow()[side].clone();
         let Some((volume, archive)) = kept else { return };
         self.oracle.borrow_mut().learn(&self.world);
         self.disk(side).state_mut().restore(&volume);
-        *self.archives[side as usize].borrow_mut() = archive;
+        *self.archives[side].borrow_mut() = archive;
         self.forget_processes(side);
         self.oracle.borrow_mut().after_cut(&self.world, &self.disks, &Default::default());
         self.oracle.borrow_mut().shake();
@@ -274,7 +274,7 @@ impl Stage {
     /// Takes back the faults that would keep the pair from becoming equal.
     pub fn heal(&self) {
         self.controls.delay.set(0);
-        for disk in &self.disks {
+        for disk in self.disks.values() {
             let state = &mut *disk.state_mut();
             state.no_space = false;
             state.no_inodes = false;

@@ -4,7 +4,7 @@
 //! kernel's part is in `model_disk/user.rs`: a write and a change of owner take setuid, setgid and capabilities away.
 
 use psync::model::rights::CAPABILITY;
-use psync::model::{RelPath, Side, Time};
+use psync::model::{RelPath, Side, Sides, Time};
 
 use crate::choice::Choices;
 use crate::history::{History, Profile};
@@ -99,7 +99,7 @@ pub fn history(seed: u64, choices: &Choices) -> History {
         }
     }
     let phases = (0..1 + choices.below(3)).map(|_| phase(choices, profile, &mut maker)).collect();
-    History { schedule: seed ^ 0x5eed, profile, features: [left, right], before, phases }
+    History { schedule: seed ^ 0x5eed, profile, features: Sides::new(left, right), before, phases }
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c"];

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use psync::model::Side;
+
 use crate::history::{Build, History, play};
 use crate::model_disk::state::Features;
 use crate::plan::Act;
@@ -40,7 +42,7 @@ fn size(history: &History) -> u64 {
     let items: u64 = history.phases.iter().flatten().map(|item| calls(&item.act) + (item.at > 0) as u64).sum();
     let before: u64 = history.before.iter().map(|task| 100 * task.calls.len() as u64).sum();
     let plain = format!("{:?}", Features::default());
-    let odd = history.features.iter().map(|features| (format!("{features:?}") != plain) as u64 * 100).sum::<u64>();
+    let odd = history.features.values().map(|features| (format!("{features:?}") != plain) as u64 * 100).sum::<u64>();
     items + before + odd + 50 * history.phases.len() as u64
 }
 
@@ -54,7 +56,7 @@ fn leave_out(history: &History, at: usize) -> Option<History> {
     }
     at -= out.phases.len();
     if at < 2 {
-        out.features[at] = Features::default();
+        out.features[Side::BOTH[at]] = Features::default();
         return Some(out);
     }
     at -= 2;

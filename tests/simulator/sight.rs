@@ -4,7 +4,7 @@
 //! may read a file is told by its own rights and by those of all directories above it, on either side. Where the sides
 //! differ it is the users' last word that counts: what psync has not carried over yet does not open what they closed.
 
-use psync::model::{Kind, RelPath, Side};
+use psync::model::{Kind, RelPath, Side, Sides};
 
 use crate::choice::Choices;
 use crate::history::{History, Profile};
@@ -79,11 +79,11 @@ impl State {
 }
 
 /// Before a user's call: where both sides have the same rights, what users said has been dealt with.
-pub fn agree(disks: &[ModelDisk; 2]) {
-    if !disks[0].state().world.sighted.get() {
+pub fn agree(disks: &Sides<ModelDisk>) {
+    if !disks[Side::Left].state().world.sighted.get() {
         return;
     }
-    let (mut left, mut right) = (disks[0].state_mut(), disks[1].state_mut());
+    let (mut left, mut right) = (disks[Side::Left].state_mut(), disks[Side::Right].state_mut());
     let mut found = Vec::new();
     below(&left, ROOT, &RelPath::root(), &mut found);
     for (path, here) in found {
@@ -100,8 +100,8 @@ pub fn agree(disks: &[ModelDisk; 2]) {
 }
 
 /// After a user's call: who can read what now, and who will when both sides are alike.
-pub fn learn(disks: &[ModelDisk; 2], call: &Call) {
-    let world = disks[0].state().world.clone();
+pub fn learn(disks: &Sides<ModelDisk>, call: &Call) {
+    let world = disks[Side::Left].state().world.clone();
     if !world.sighted.get() {
         return;
     }
@@ -110,7 +110,7 @@ pub fn learn(disks: &[ModelDisk; 2], call: &Call) {
         let rebased = |path: &RelPath| if path == from { Some(to.clone()) } else { path.rebase(from, to) };
         places.values_mut().for_each(|place| place.path = rebased(&place.path).unwrap_or_else(|| place.path.clone()));
     }
-    for disk in disks {
+    for disk in disks.values() {
         let mut found = Vec::new();
         below(&disk.state(), ROOT, &RelPath::root(), &mut found);
         for (path, obj) in found {
@@ -158,24 +158,24 @@ pub struct Place {
 }
 
 /// Who will be able to come to `path` on a side once both sides are alike.
-fn joined(disks: &[ModelDisk; 2], side: Side, path: &RelPath) -> Eyes {
+fn joined(disks: &Sides<ModelDisk>, side: Side, path: &RelPath) -> Eyes {
     let dirs = path.ancestors().filter(|dir| !dir.is_root());
     dirs.fold(ALL, |eyes, dir| eyes & joined_rights(disks, side, &dir, Kind::Dir, ENTER))
 }
 
-fn joined_file(disks: &[ModelDisk; 2], side: Side, path: &RelPath) -> Eyes {
+fn joined_file(disks: &Sides<ModelDisk>, side: Side, path: &RelPath) -> Eyes {
     joined_rights(disks, side, path, Kind::File, READ)
 }
 
 /// Whom the object at `path` lets in by the users' last word, or now on this side.
-fn joined_rights(disks: &[ModelDisk; 2], side: Side, path: &RelPath, kind: Kind, right: u32) -> Eyes {
-    let words = disks.each_ref().map(|disk| {
+fn joined_rights(disks: &Sides<ModelDisk>, side: Side, path: &RelPath, kind: Kind, right: u32) -> Eyes {
+    let words = disks.as_ref().map(|disk| {
         let state = disk.state();
         let obj = state.resolve(path).ok().filter(|obj| state.stat(*obj).kind == Some(kind))?;
         Some((state.inode(obj).told_rights, state.lets(obj, right)))
     });
-    let told = words.iter().flatten().any(|(told, _)| *told);
-    let said = words.iter().flatten().filter(|word| word.0 || !told).chain(&words[side as usize]);
+    let told = words.values().flatten().any(|(told, _)| *told);
+    let said = words.values().flatten().filter(|word| word.0 || !told).chain(&words[side]);
     said.fold(0, |all, (_, eyes)| all | eyes)
 }
 

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use psync::model::{Kind, RelPath, Side};
+use psync::model::{Kind, RelPath, Side, Sides};
 
 use crate::driver::{Pair, RealPair};
 use crate::history::{History, begin, run_phase, stage};
@@ -48,7 +48,7 @@ fn act(stage: &Stage, tasks: &[Task], swap: bool) {
 }
 
 /// The trees in the end, first that of the side where the history's left users were.
-fn trees(history: &History, tasks: &[Vec<Task>; 2], swap: bool) -> Result<[Tree; 2], String> {
+fn trees(history: &History, tasks: &[Vec<Task>; 2], swap: bool) -> Result<Sides<Tree>, String> {
     let stage = stage(history, false);
     act(&stage, &tasks[0], swap);
     begin(&stage);
@@ -61,8 +61,8 @@ fn trees(history: &History, tasks: &[Vec<Task>; 2], swap: bool) -> Result<[Tree;
     let mut pair = RealPair::new(stage.clone());
     settle(&stage, &mut pair, history)?;
     stage.world.set_hook(None);
-    let [left, right] = stage.disks.each_ref().map(tree);
-    Ok(if swap { [renamed(right), renamed(left)] } else { [left, right] })
+    let (left, right) = stage.disks.as_ref().map(tree).split();
+    Ok(if swap { Sides::new(renamed(right), renamed(left)) } else { Sides::new(left, right) })
 }
 
 fn settle(stage: &Rc<Stage>, pair: &mut dyn Pair, history: &History) -> Result<(), String> {
@@ -94,11 +94,12 @@ pub fn first_difference(seeds: std::ops::Range<u64>) -> Option<String> {
         let differs = match (&plain, &swapped) {
             (Ok(plain), Ok(swapped)) if plain == swapped => continue,
             (Ok(plain), Ok(swapped))
-                if mover.is_none() && [0, 1].iter().all(|at| files(&plain[*at]) == files(&swapped[*at])) =>
+                if mover.is_none()
+                    && Side::BOTH.into_iter().all(|side| files(&plain[side]) == files(&swapped[side])) =>
             {
                 continue;
             }
-            (Ok(plain), Ok(swapped)) => [0, 1].map(|at| difference(&plain[at], &swapped[at])).concat(),
+            (Ok(plain), Ok(swapped)) => Side::BOTH.map(|side| difference(&plain[side], &swapped[side])).concat(),
             (Err(error), _) | (_, Err(error)) => error.clone(),
         };
         return Some(format!("seed {seed}: {differs}\n{tasks:#?}"));

@@ -1,6 +1,6 @@
 //! What users do, as lists of system calls, and how a list is carried out step by step.
 
-use psync::model::{Name, RelPath, Side, Time};
+use psync::model::{Name, RelPath, Side, Sides, Time};
 
 use crate::choice::Choices;
 use crate::model_disk::{Body, Fd, ModelDisk, Opened};
@@ -94,8 +94,8 @@ impl Running {
     }
 
     /// Does what is due; `hurry` leaves out the waiting. Returns whether anything was done.
-    pub fn advance(&mut self, disks: &[ModelDisk; 2], moment: u64, hurry: bool, trace: &mut Vec<String>) -> bool {
-        let disk = &disks[self.task.side as usize];
+    pub fn advance(&mut self, disks: &Sides<ModelDisk>, moment: u64, hurry: bool, trace: &mut Vec<String>) -> bool {
+        let disk = &disks[self.task.side];
         let mut worked = false;
         while !self.is_done() && (hurry || self.due <= moment) {
             if let Some(fd) = self.fd

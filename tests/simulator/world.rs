@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
-use psync::model::{Millis, RelPath, Side};
+use psync::model::{Millis, RelPath, Side, Sides};
 
 use crate::dir_times::Given;
 use crate::sight::{Eyes, Place};
@@ -37,7 +37,7 @@ type Gap = (u64, Option<u64>);
 
 /// The values of an attribute by path and name, on the left and on the right: that before users set it, and then each that
 /// they set; empty: it was not there, or was taken away.
-pub type Attributes = BTreeMap<(RelPath, &'static str), [Vec<Vec<u8>>; 2]>;
+pub type Attributes = BTreeMap<(RelPath, &'static str), Sides<Vec<Vec<u8>>>>;
 
 /// Called at each moment with the side whose replica is at work; `None`: nobody is.
 pub type Hook = Rc<dyn Fn(Option<Side>)>;
@@ -137,7 +137,7 @@ impl World {
     /// A user gave an extended attribute another value.
     pub fn set_xattr(&self, side: Side, path: &RelPath, name: &'static str, before: Vec<u8>, value: &[u8]) {
         let mut xattrs = self.xattrs.borrow_mut();
-        let set = &mut xattrs.entry((path.clone(), name)).or_default()[side as usize];
+        let set = &mut xattrs.entry((path.clone(), name)).or_default()[side];
         if set.is_empty() {
             set.push(before);
         }
