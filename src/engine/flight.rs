@@ -42,6 +42,8 @@ pub(super) struct Flight {
     pub node: NodeId,
     /// The node of the directory above; `None` if that does not matter.
     pub parent: Option<NodeId>,
+    /// The node that it changes places with.
+    pub exchanged: Option<NodeId>,
     /// The agreed state; `None`: gone.
     pub entry: Option<Entry>,
     pub parts: [Part; 2],
@@ -88,6 +90,7 @@ impl Flight {
             reads: None,
             node,
             parent: None,
+            exchanged: None,
             entry,
             parts,
             states,
@@ -267,6 +270,7 @@ impl Engine {
                     seq: *seq,
                     entry: flight.entry.clone(),
                     from: from.clone(),
+                    exchanged: flight.exchanged,
                 };
                 requests.push((side, Request::Record { generation, record }));
             }

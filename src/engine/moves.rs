@@ -3,6 +3,7 @@
 use crate::endpoint::message::Request;
 use crate::model::{Apply, Change, Expect, Kind, Millis, Moved, RelPath, Side, Step};
 
+use super::exchange::{Leaver, Occupant};
 use super::flight::{Flight, Part};
 use super::locks::Reach;
 use super::places::{Place, Standing};
@@ -22,12 +23,23 @@ impl Engine {
         if let [Some(left), Some(right)] = &sides
             && left.known.node == right.known.node
         {
-            return self.agree_on_move(path, changes, left);
+            return self.agree_on_move(path, changes, left, now);
         }
         // Two different objects came to one name: each is a copy there, and the conflict rule decides.
         let taken = changes.iter().all(|c| c.as_ref().is_some_and(is_new));
         let mover = if sides[0].is_some() { Side::Left } else { Side::Right };
         let Some(moved) = sides[index(mover)].clone() else { return };
+        match self.occupant(path, &changes, mover, now) {
+            Occupant::Gone => {}
+            Occupant::Unknown => return self.stall_at(path),
+            Occupant::Left(leaver) if self.may_exchange(path, &changes, mover, &moved, &leaver) => {
+                return match self.leaves_by_itself(&leaver, mover) {
+                    true => self.wait_for_move(path),
+                    false => self.follow_move(path, changes, mover, moved, Some(leaver), now),
+                };
+            }
+            Occupant::Left(_) => {}
+        }
         let over_dir = changes[index(mover)]
             .as_ref()
             .and_then(|c| c.known.as_ref())
@@ -51,22 +63,43 @@ impl Engine {
             }
             return;
         }
-        self.follow_move(path, changes, mover, moved, now);
+        self.follow_move(path, changes, mover, moved, None, now);
     }
 
     /// Both sides moved the node to the same name.
-    fn agree_on_move(&mut self, path: &RelPath, changes: [Option<Change>; 2], moved: &Moved) {
+    fn agree_on_move(&mut self, path: &RelPath, changes: [Option<Change>; 2], moved: &Moved, now: Millis) {
+        // What lay there lives on, on either side: it takes the place that this one had.
+        let over = Side::BOTH.map(|side| self.occupant(path, &changes, side, now));
+        let mut leavers =
+            over.iter().filter_map(|over| if let Occupant::Left(leaver) = over { Some(leaver) } else { None });
+        let leaver = leavers.next().cloned();
+        if leaver.is_none() && over.contains(&Occupant::Unknown) {
+            return self.stall_at(path);
+        }
         let from = Some(moved.from.clone());
         let parts = Side::BOTH.map(|side| {
             let seq = changes[index(side)].as_ref().map_or(0, |c| c.seq);
             Part::Record { seq, from: from.clone() }
         });
         let mut flight = Flight::new(path, moved.known.node, Some(moved.known.entry.clone()), parts, changes);
+        flight.exchanged = leaver.as_ref().map(|leaver| leaver.known.node);
         flight.also = from.into_iter().collect();
+        for side in Side::BOTH {
+            let other = flight.exchanged.and_then(|other| self.places.of(side, other));
+            flight.also.extend(other.map(|place| place.path.clone()));
+        }
         self.launch(flight, Reach::Tree);
     }
 
-    fn follow_move(&mut self, path: &RelPath, changes: [Option<Change>; 2], mover: Side, moved: Moved, now: Millis) {
+    fn follow_move(
+        &mut self,
+        path: &RelPath,
+        changes: [Option<Change>; 2],
+        mover: Side,
+        moved: Moved,
+        leaver: Option<Leaver>,
+        now: Millis,
+    ) {
         let (node, target) = (moved.known.node, mover.other());
         let theirs = self.places.of(target, node).cloned();
         // Whoever moved the directory that it came out of as well names that by its new name.
@@ -111,6 +144,10 @@ impl Engine {
         }
         if changes[index(target)].as_ref().is_some_and(|there| there.path == *path) {
             expect = expectation(&changes, target);
+            if leaver.is_some() {
+                // What was done there to the one that leaves is said of it anew, in its new place.
+                changes[index(target)] = None;
+            }
         }
         let mut parts = [Part::Nothing, Part::Nothing];
         let seq = changes[index(mover)].as_ref().map_or(0, |c| c.seq);
@@ -121,10 +158,19 @@ impl Engine {
             entry.attrs.mode &= after.attrs.mode | !0o777;
         }
         let known = moved.known.generation;
-        let step = Step::Move { from: from.clone(), known, entry: entry.clone(), expect };
-        parts[index(target)] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
+        let apply = match &leaver {
+            Some(leaver) => self.exchange(path, target, (&from, &agreed), &moved, leaver),
+            None => {
+                let step = Step::Move { from: from.clone(), known, entry: entry.clone(), expect };
+                Apply { path: path.clone(), parent: None, node, step }
+            }
+        };
+        let other = if let Step::Exchange { other, .. } = &apply.step { Some(other.at.clone()) } else { None };
+        parts[index(target)] = Part::Apply(apply);
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
+        flight.exchanged = leaver.as_ref().map(|leaver| leaver.known.node);
         flight.also = vec![moved.from, agreed, from];
+        flight.also.extend(leaver.map(|leaver| leaver.at).into_iter().chain(other));
         flight.also.sort();
         flight.also.dedup();
         self.launch(flight, Reach::Tree);
@@ -132,14 +178,14 @@ impl Engine {
 
     /// Whose name a node has that both sides moved: the left's, but where the right has deleted the directory of that, or
     /// will not have it there.
-    fn winner(&self, left: &RelPath, right: &RelPath) -> Side {
+    pub(super) fn winner(&self, left: &RelPath, right: &RelPath) -> Side {
         let gone = left.parent().is_some_and(|above| self.gone(Side::Right, &above).is_some());
         let refused = self.is_hopeless(left) && !self.is_hopeless(right);
         if gone || refused { Side::Right } else { Side::Left }
     }
 
     /// Whether a move to this path was refused again and again: the two sides know different things of the node.
-    fn is_hopeless(&self, path: &RelPath) -> bool {
+    pub(super) fn is_hopeless(&self, path: &RelPath) -> bool {
         self.strikes.get(path).is_some_and(|(strikes, _)| *strikes >= HOPELESS)
     }
 
@@ -160,6 +206,16 @@ impl Engine {
         let due = since + LOST_WAIT;
         if now < due || self.sides[index(side)].cursor.is_some() {
             self.timers.insert((due.max(now + 100), path.clone()));
+            return false;
+        }
+        self.has_told(side, since, path, now)
+    }
+
+    /// Whether a side has said all that it knew at that time, the end of a scan included. Until then the path is considered
+    /// again.
+    pub(super) fn has_told(&mut self, side: Side, since: Millis, path: &RelPath, now: Millis) -> bool {
+        if self.sides[index(side)].cursor.is_some() {
+            self.timers.insert((now + 100, path.clone()));
             return false;
         }
         if self.sides[index(side)].settled.is_some_and(|asked| asked >= since) {
@@ -184,7 +240,7 @@ impl Engine {
     }
 
     /// Since when what lay at a path is gone on a side, by itself or with a directory, and was moved by nobody there.
-    fn gone(&self, side: Side, path: &RelPath) -> Option<Millis> {
+    pub(super) fn gone(&self, side: Side, path: &RelPath) -> Option<Millis> {
         let above = path.ancestors().filter(|above| !above.is_root());
         std::iter::once(path.clone()).chain(above).find_map(|at| {
             let pending = self.sides[index(side)].pending.get(&at).filter(|p| p.change.after.is_none())?;

@@ -497,7 +497,10 @@ impl Engine {
             .filter_map(|side| match &flight.parts[index(side)] {
                 Part::Apply(apply) => {
                     let what = apply.step.word();
-                    let from = if let Step::Move { from, .. } = &apply.step { Some(from.clone()) } else { None };
+                    let from = match &apply.step {
+                        Step::Move { from, .. } | Step::Exchange { from, .. } => Some(from.clone()),
+                        Step::Put { .. } | Step::SetAttrs { .. } | Step::Remove { .. } => None,
+                    };
                     let bytes = flight.entry.as_ref().map_or(0, Entry::size);
                     let loses = flight.loser == Some(side);
                     Some(News::Begun { generation, side, what, path: apply.path.clone(), from, bytes, loses })

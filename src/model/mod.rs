@@ -16,7 +16,7 @@ pub mod rights;
 pub mod sane;
 pub mod words;
 
-pub use action::{Apply, Data, Displaced, Expect, Kept, Outcome, Record, Source, Step, Sums, Tunnel, Way};
+pub use action::{Apply, Data, Displaced, Expect, Kept, Other, Outcome, Record, Source, Step, Sums, Tunnel, Way};
 pub use change::{AncestorRow, Change, Known, Like, Moved};
 pub use dir_time::{DIR_TIMES_MAX, DirTime, DirTimeSet, DirTimeWord, NewDirTime};
 pub use distrust::{Distrust, Remains};

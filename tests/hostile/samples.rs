@@ -9,7 +9,7 @@ use psync::endpoint::message::survey::{Answer, Ask, Examination, Item};
 use psync::endpoint::message::{Hello, Reply, Request, Start};
 use psync::model::{
     AncestorRow, Apply, Attrs, Change, Content, Data, DirTime, DirTimeSet, DirTimeWord, Displaced, Distrust, Entry,
-    Expect, Hash, Kept, Kind, Known, Like, Moved, Name, NewDirTime, Outcome, OwnerNumber, Principal, Problem,
+    Expect, Hash, Kept, Kind, Known, Like, Moved, Name, NewDirTime, Other, Outcome, OwnerNumber, Principal, Problem,
     ProblemKind, Record, RelPath, Remains, Side, Source, Step, Sums, Time, Tunnel, Way, Xattrs,
 };
 use psync::replica::findings::Finding;
@@ -245,6 +245,7 @@ impl Maker {
             seq: self.u64(),
             entry: self.some(Maker::entry),
             from: self.some(Maker::path),
+            exchanged: self.some(Maker::u64),
         }
     }
 
@@ -480,6 +481,10 @@ kinds! {
         Step::Put { .. } => Step::Put { entry: m.entry(), expect: expect(m), displaced: displaced(m), source: source(m) },
         Step::SetAttrs { .. } => Step::SetAttrs { entry: m.entry(), expect: expect(m) },
         Step::Move { .. } => Step::Move { from: m.path(), known: m.u64(), entry: m.entry(), expect: expect(m) },
+        Step::Exchange { .. } => {
+            let other = Other { node: m.u64(), known: m.u64(), at: m.path(), to: m.path() };
+            Step::Exchange { from: m.path(), known: m.u64(), other }
+        },
         Step::Remove { .. } => Step::Remove { expect: expect(m), force: m.bool() },
     }
 }

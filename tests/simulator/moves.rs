@@ -297,7 +297,7 @@ fn case(seed: u64) -> Option<Case> {
                 7 => Deed::Fill,
                 8 => Deed::Delete,
                 9 => Deed::Replace,
-                10 if std::env::var("PSYNC_SIM_SWAPS").is_ok() => Deed::Swap(other),
+                10 => Deed::Swap(other),
                 _ => Deed::Rename,
             };
             let tag = if side == 0 { "l" } else { "r" };

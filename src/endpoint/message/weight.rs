@@ -36,6 +36,9 @@ fn step(step: &Step) -> usize {
             entry.weight() + if let Source::Inline(b) = source { b.len() } else { LISTED }
         }
         Step::SetAttrs { entry, .. } | Step::Move { entry, .. } => LISTED + entry.weight(),
+        Step::Exchange { from, other, .. } => {
+            [from, &other.at, &other.to].map(|path| path.as_bytes().len()).iter().sum()
+        }
         Step::Remove { .. } => 0,
     }
 }
