@@ -72,7 +72,8 @@ impl Engine {
         // Another object came to the name on the other side, or what lay there was deleted.
         let comes = there.is_some_and(|there| there.moved.is_some());
         let moved_there = self.places.of(mover.other(), leaver.known.node).is_some();
-        let deleted = there.is_some_and(|there| there.after.is_none()) || self.gone(mover.other(), path).is_some();
+        let deleted = there.is_some_and(|there| there.after.is_none())
+            || self.gone(mover.other(), &self.places.agreed(mover, path)).is_some();
         let home = self.places.agreed(mover, &moved.from);
         let nested = path.is_within(&home) || home.is_within(path);
         // What is taken from either mode goes before the object has another name: that is a move's business.

@@ -1,5 +1,7 @@
 //! Moves: one rename on the other side, whatever the size of what moved; and what to do when both sides moved.
 
+use std::collections::BTreeSet;
+
 use crate::endpoint::message::Request;
 use crate::model::{Apply, Change, Expect, Kind, Millis, Moved, RelPath, Side, Step};
 
@@ -24,6 +26,9 @@ impl Engine {
             && left.known.node == right.known.node
         {
             return self.agree_on_move(path, changes, left, now);
+        }
+        if self.makes_way(path, &sides) {
+            return self.wait_for_move(path);
         }
         // Two different objects came to one name: each is a copy there, and the conflict rule decides.
         let taken = changes.iter().all(|c| c.as_ref().is_some_and(is_new));
@@ -107,7 +112,10 @@ impl Engine {
         let mut from = agreed.clone();
         let mut changes = changes;
         let over = changes[index(mover)].as_ref().and_then(|c| c.known.as_ref());
-        let mut expect = over.map_or(Expect::Absent, |k| Expect::Row(k.generation));
+        let expect = match &changes[index(target)] {
+            Some(_) => expectation(&changes, target),
+            None => over.map_or(Expect::Absent, |k| Expect::Row(k.generation)),
+        };
         if let Some(other) = &theirs {
             // Moved on both sides. The other name waits as well while its own move is under way or asked for again, else
             // each side would take the other's name in turn.
@@ -142,12 +150,9 @@ impl Engine {
                 return self.as_copy(mover, path);
             }
         }
-        if changes[index(target)].as_ref().is_some_and(|there| there.path == *path) {
-            expect = expectation(&changes, target);
-            if leaver.is_some() {
-                // What was done there to the one that leaves is said of it anew, in its new place.
-                changes[index(target)] = None;
-            }
+        if leaver.is_some() && changes[index(target)].as_ref().is_some_and(|there| there.path == *path) {
+            // What was done there to the one that leaves is said of it anew, in its new place.
+            changes[index(target)] = None;
         }
         let mut parts = [Part::Nothing, Part::Nothing];
         let seq = changes[index(mover)].as_ref().map_or(0, |c| c.seq);
@@ -176,10 +181,19 @@ impl Engine {
         self.launch(flight, Reach::Tree);
     }
 
+    /// Whether what the right moved to `path` has another name on the left, which it gets first.
+    fn makes_way(&self, path: &RelPath, sides: &[Option<Moved>; 2]) -> bool {
+        let [Some(_), Some(right)] = sides else { return false };
+        let named = self.places.of(Side::Left, right.known.node).filter(|place| place.path != *path);
+        named.is_some_and(|place| self.winner(&place.path, path) == Side::Left && !self.is_hopeless(path))
+    }
+
     /// Whose name a node has that both sides moved: the left's, but where the right has deleted the directory of that, or
     /// will not have it there.
     pub(super) fn winner(&self, left: &RelPath, right: &RelPath) -> Side {
-        let gone = left.parent().is_some_and(|above| self.gone(Side::Right, &above).is_some());
+        // The directory as both last agreed to call it: under the left's name for it the right may have another.
+        let above = self.places.agreed(Side::Left, left).parent();
+        let gone = above.is_some_and(|above| self.gone(Side::Right, &above).is_some());
         let refused = self.is_hopeless(left) && !self.is_hopeless(right);
         if gone || refused { Side::Right } else { Side::Left }
     }
@@ -256,10 +270,28 @@ impl Engine {
         theirs.find(|theirs| theirs.path.is_below(there)).cloned()
     }
 
-    /// Renames what the right side moved back to where it was.
+    /// Renames what the right side moved back to where it was; what it has moved there in its place goes back first.
     fn undo_move(&mut self, path: &RelPath) {
-        let Some(change) = self.sides[index(Side::Right)].pending.get(path).map(|p| p.change.clone()) else { return };
-        let Some(moved) = change.moved.clone() else { return };
+        let (mut path, mut tried) = (path.clone(), BTreeSet::new());
+        loop {
+            let Some(change) = self.sides[index(Side::Right)].pending.get(&path).map(|p| p.change.clone()) else {
+                return;
+            };
+            let Some(moved) = change.moved.clone() else { return };
+            let there = self.places.at(Side::Right, &moved.from).cloned();
+            if !tried.insert(path.clone()) || self.is_hopeless(&moved.from) {
+                // They have each other's names, or something else has this one: it is a new object where it lies.
+                return self.as_copy(Side::Right, &path);
+            }
+            match there {
+                None => return self.undo(&change, moved),
+                Some(place) if place.standing == Standing::Pending => path = place.path,
+                Some(_) => return self.wait_for_move(&path),
+            }
+        }
+    }
+
+    fn undo(&mut self, change: &Change, moved: Moved) {
         let node = moved.known.node;
         let entry = moved.known.entry.clone();
         let known = moved.known.generation;
@@ -267,7 +299,7 @@ impl Engine {
         let apply = Apply { path: moved.from.clone(), parent: None, node, step };
         let parts = [Part::Record { seq: 0, from: None }, Part::Apply(apply)];
         let also = vec![change.path.clone()];
-        let mut flight = Flight::new(&moved.from, node, Some(entry), parts, [None, Some(change)]);
+        let mut flight = Flight::new(&moved.from, node, Some(entry), parts, [None, Some(change.clone())]);
         flight.also = also;
         self.launch(flight, Reach::Tree);
     }

@@ -136,6 +136,11 @@ impl Places {
         below.filter_map(|(_, node)| known.nodes.get(node))
     }
 
+    /// The place of what this side moved to `path`.
+    pub fn at(&self, side: Side, path: &RelPath) -> Option<&Place> {
+        self.sides[index(side)].at(path).next().map(|(_, place)| place)
+    }
+
     /// The places of what this side moved away from `path`.
     pub fn away_from(&self, side: Side, path: &RelPath) -> impl Iterator<Item = &Place> + use<'_> {
         let known = &self.sides[index(side)];

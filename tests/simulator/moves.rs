@@ -114,7 +114,8 @@ fn act(view: &mut View, id: Id, deed: Deed, tag: &str, next: &mut Id) -> Option<
     *next += 1;
     let fresh = format!("{tag}{next}");
     match deed {
-        Deed::Rename | Deed::MoveInto(_) if view.replaced.contains(&id) => None,
+        Deed::Rename | Deed::MoveInto(_) | Deed::Swap(_) if view.replaced.contains(&id) => None,
+        Deed::Swap(other) if view.replaced.contains(&other) => None,
         Deed::Rename => {
             view.places.insert(id, Place { name: fresh, ..place });
             Some(vec![Call::Rename(path, view.path(id))])
