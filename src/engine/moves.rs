@@ -120,6 +120,12 @@ impl Engine {
             // Moved on both sides. The other name waits as well while its own move is under way or asked for again, else
             // each side would take the other's name in turn.
             let (left, right) = if mover == Side::Left { (path, &other.path) } else { (&other.path, path) };
+            if let Some(since) = self.gone_above(left)
+                && !self.has_told(Side::Right, since, path, now)
+            {
+                // It may have moved as well.
+                return self.stall_at(path);
+            }
             if mover != self.winner(left, right) || other.standing != Standing::Pending {
                 self.ready.extend((other.standing == Standing::Pending).then(|| other.path.clone()));
                 return self.wait_for_move(path);
@@ -191,11 +197,16 @@ impl Engine {
     /// Whose name a node has that both sides moved: the left's, but where the right has deleted the directory of that, or
     /// will not have it there.
     pub(super) fn winner(&self, left: &RelPath, right: &RelPath) -> Side {
-        // The directory as both last agreed to call it: under the left's name for it the right may have another.
-        let above = self.places.agreed(Side::Left, left).parent();
-        let gone = above.is_some_and(|above| self.gone(Side::Right, &above).is_some());
+        let gone = self.gone_above(left).is_some();
         let refused = self.is_hopeless(left) && !self.is_hopeless(right);
         if gone || refused { Side::Right } else { Side::Left }
+    }
+
+    /// Since when the directory in which the left has something is gone on the right: as both last agreed to call it, since
+    /// under the left's name for it the right may have another.
+    fn gone_above(&self, left: &RelPath) -> Option<Millis> {
+        let above = self.places.agreed(Side::Left, left).parent()?;
+        self.gone(Side::Right, &above)
     }
 
     /// Whether a move to this path was refused again and again: the two sides know different things of the node.
