@@ -297,7 +297,7 @@ impl Policy {
             }
             Step::Exchange { from, known, other } => {
                 sane::object(from)?;
-                sane::object(&other.at)?;
+                other.at.as_ref().map_or(Ok(()), sane::object)?;
                 sane::object(&other.to)?;
                 expected(&Expect::Row(*known), generation, own)?;
                 expected(&Expect::Row(other.known), generation, own)?;

@@ -28,6 +28,15 @@ pub(super) struct Leaver {
     pub at: RelPath,
 }
 
+/// Where the other side has that node, and whether it goes from there.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Theirs {
+    /// That is about to be said.
+    Waits,
+    Stays(RelPath),
+    Goes(RelPath),
+}
+
 impl Engine {
     /// Where what lay at `path` is by now on the side that moved something there.
     pub(super) fn occupant(
@@ -86,27 +95,27 @@ impl Engine {
         !comes && (moved_there || !deleted) && !nested && own && others && !self.is_hopeless(path)
     }
 
-    /// Whether the other side's own name for the node that left comes before this exchange: then the name is free by itself.
-    pub(super) fn leaves_by_itself(&mut self, leaver: &Leaver, mover: Side) -> bool {
-        let Some(theirs) = self.places.of(mover.other(), leaver.known.node).cloned() else { return false };
-        let (left, right) = if mover == Side::Left { (&leaver.at, &theirs.path) } else { (&theirs.path, &leaver.at) };
-        let waits = left == right || theirs.standing != Standing::Pending || self.winner(left, right) != mover;
-        if waits {
-            self.ready.extend((theirs.standing == Standing::Pending).then_some(theirs.path));
+    /// What becomes of the node that left on the side that carries the exchange out, where users may have moved it as well.
+    pub(super) fn stand_in(&mut self, path: &RelPath, leaver: &Leaver, mover: Side) -> Theirs {
+        let Some(theirs) = self.places.of(mover.other(), leaver.known.node) else { return Theirs::Goes(path.clone()) };
+        if theirs.standing != Standing::Pending {
+            return Theirs::Waits;
         }
-        waits
+        let (left, right) = if mover == Side::Left { (&leaver.at, &theirs.path) } else { (&theirs.path, &leaver.at) };
+        match left == right || self.winner(left, right) != mover {
+            true => Theirs::Stays(theirs.path.clone()),
+            false => Theirs::Goes(theirs.path.clone()),
+        }
     }
 
-    /// The step of the side where both lie as before, but for what its own users moved.
+    /// The step of that side.
     pub(super) fn exchange(
-        &self,
         path: &RelPath,
-        target: Side,
         (from, home): (&RelPath, &RelPath),
         moved: &Moved,
-        leaver: &Leaver,
+        (leaver, theirs): (&Leaver, &Theirs),
     ) -> Apply {
-        let at = self.places.of(target, leaver.known.node).map_or(path, |place| &place.path).clone();
+        let at = if let Theirs::Goes(at) = theirs { Some(at.clone()) } else { None };
         let other = Other { node: leaver.known.node, known: leaver.known.generation, at, to: home.clone() };
         let step = Step::Exchange { from: from.clone(), known: moved.known.generation, other };
         Apply { path: path.clone(), parent: None, node: moved.known.node, step }

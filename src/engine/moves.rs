@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::endpoint::message::Request;
 use crate::model::{Apply, Change, Expect, Kind, Millis, Moved, RelPath, Side, Step};
 
-use super::exchange::{Leaver, Occupant};
+use super::exchange::{Leaver, Occupant, Theirs};
 use super::flight::{Flight, Part};
 use super::locks::Reach;
 use super::places::{Place, Standing};
@@ -38,9 +38,9 @@ impl Engine {
             Occupant::Gone => {}
             Occupant::Unknown => return self.stall_at(path),
             Occupant::Left(leaver) if self.may_exchange(path, &changes, mover, &moved, &leaver) => {
-                return match self.leaves_by_itself(&leaver, mover) {
-                    true => self.wait_for_move(path),
-                    false => self.follow_move(path, changes, mover, moved, Some(leaver), now),
+                return match self.stand_in(path, &leaver, mover) {
+                    Theirs::Waits => self.wait_for_move(path),
+                    theirs => self.follow_move(path, changes, mover, moved, Some((leaver, theirs)), now),
                 };
             }
             Occupant::Left(_) => {}
@@ -102,7 +102,7 @@ impl Engine {
         changes: [Option<Change>; 2],
         mover: Side,
         moved: Moved,
-        leaver: Option<Leaver>,
+        leaver: Option<(Leaver, Theirs)>,
         now: Millis,
     ) {
         let (node, target) = (moved.known.node, mover.other());
@@ -170,18 +170,22 @@ impl Engine {
         }
         let known = moved.known.generation;
         let apply = match &leaver {
-            Some(leaver) => self.exchange(path, target, (&from, &agreed), &moved, leaver),
+            Some((leaver, theirs)) => Engine::exchange(path, (&from, &agreed), &moved, (leaver, theirs)),
             None => {
                 let step = Step::Move { from: from.clone(), known, entry: entry.clone(), expect };
                 Apply { path: path.clone(), parent: None, node, step }
             }
         };
-        let other = if let Step::Exchange { other, .. } = &apply.step { Some(other.at.clone()) } else { None };
         parts[index(target)] = Part::Apply(apply);
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
-        flight.exchanged = leaver.as_ref().map(|leaver| leaver.known.node);
         flight.also = vec![moved.from, agreed, from];
-        flight.also.extend(leaver.map(|leaver| leaver.at).into_iter().chain(other));
+        if let Some((leaver, theirs)) = leaver {
+            flight.exchanged = Some(leaver.known.node);
+            flight.also.push(leaver.at);
+            if let Theirs::Stays(at) | Theirs::Goes(at) = theirs {
+                flight.also.push(at);
+            }
+        }
         flight.also.sort();
         flight.also.dedup();
         self.launch(flight, Reach::Tree);

@@ -123,9 +123,9 @@ pub struct Other {
     pub node: NodeId,
     /// The generation of its row.
     pub known: Generation,
-    /// Where it lies on this side: at the action's path, or where users have moved it.
-    pub at: RelPath,
-    /// Where it goes: to the place of the node's row.
+    /// Where it lies on this side: at the action's path, or where users have moved it. `None`: they have, and it stays there.
+    pub at: Option<RelPath>,
+    /// Where it goes, or its row alone: to the place of the node's row.
     pub to: RelPath,
 }
 
@@ -137,7 +137,9 @@ impl Other {
         else {
             return Vec::new();
         };
-        vec![(from.clone(), aside.clone()), (self.at.clone(), self.to.clone()), (aside, path.clone())]
+        let mut renames = vec![(from.clone(), aside.clone()), (aside, path.clone())];
+        renames.splice(1..1, self.at.clone().map(|at| (at, self.to.clone())));
+        renames
     }
 }
 

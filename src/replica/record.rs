@@ -210,15 +210,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         (two.parent, two.name, two.generation) = (old.parent, old.name.clone(), row.generation);
         let home = self.recorded_path(old)?;
-        if let Some(at) = self.moved.get(&other).cloned() {
-            let seen = self.reported.get(&at).and_then(|reported| reported.seen.clone());
-            if let Some(seen) = seen.filter(|_| home.as_ref() == Some(&at)) {
-                two.signature = self.seen_as_moved(&two, &seen, &two);
-            }
-            self.way.get_mut().forget();
-            self.forget_report(&at);
-            self.dirty.insert(at);
+        if let Some(at) = self.moved.get(&other).filter(|at| home.as_ref() == Some(at))
+            && let Some(seen) = self.reported.get(at).and_then(|reported| reported.seen.clone())
+        {
+            two.signature = self.seen_as_moved(&two, &seen, &two);
         }
+        self.tell_again(other);
         self.dirty.extend(home);
         self.put_exchanged(vec![row.clone(), two])
     }

@@ -37,7 +37,8 @@ fn step(step: &Step) -> usize {
         }
         Step::SetAttrs { entry, .. } | Step::Move { entry, .. } => LISTED + entry.weight(),
         Step::Exchange { from, other, .. } => {
-            [from, &other.at, &other.to].map(|path| path.as_bytes().len()).iter().sum()
+            let at = other.at.as_ref().map_or(0, |at| at.as_bytes().len());
+            LISTED + from.as_bytes().len() + at + other.to.as_bytes().len()
         }
         Step::Remove { .. } => 0,
     }

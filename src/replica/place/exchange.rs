@@ -23,6 +23,9 @@ struct Member<Dir> {
     before: Stat,
 }
 
+/// What goes where.
+type Renaming<'a, Dir> = (&'a Member<Dir>, &'a RelPath, &'a Parent<Dir>);
+
 impl<D: Disk, A: Archive> Replica<D, A> {
     pub(super) fn exchange(
         &mut self,
@@ -32,49 +35,70 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         from: RelPath,
         other: &Other,
     ) -> Result<Placed, ReplicaError> {
-        let refused = Placed::Refused(vec![from.clone(), path.clone(), other.at.clone()]);
-        let (Some(one), Some(two)) =
-            (self.member((node, known), &from)?, self.member((other.node, other.known), &other.at)?)
+        let paths = [Some(&from), Some(path), other.at.as_ref()].into_iter().flatten().cloned();
+        let refused = Placed::Refused(paths.collect());
+        let home = &other.to;
+        let Some(one) = self.member((node, known), &from)? else { return Ok(refused) };
+        let two = match &other.at {
+            Some(at) => match self.member((other.node, other.known), at)? {
+                None => return Ok(refused),
+                two => two,
+            },
+            None => None,
+        };
+        let their_row = self.archive.node(other.node)?.filter(|row| row.generation == other.known);
+        let (Some(old), Some(new), Some(their_row)) = (self.open_parent(home)?, self.open_parent(path)?, their_row)
         else {
             return Ok(refused);
         };
-        let home = &other.to;
-        let (Some(old), Some(new)) = (self.open_parent(home)?, self.open_parent(path)?) else { return Ok(refused) };
         let holds = |row: &Row, place: &Parent<D::Dir>| (row.parent, &row.name) == (place.node, &place.name);
-        if !holds(&one.row, &old) || !holds(&two.row, &new) || path.is_within(home) || home.is_within(path) {
+        if !holds(&one.row, &old) || !holds(&their_row, &new) || path.is_within(home) || home.is_within(path) {
             return Ok(refused);
         }
         // Users may have moved either of them away: its name is free then.
-        let renamed = match (one.at == *home, two.at == *path) {
-            (true, true) => self.exchange_names(&one, &two)?,
-            (true, false) => self.rename_each([(&one, path, &new), (&two, home, &old)])?,
-            (false, _) => self.rename_each([(&two, home, &old), (&one, path, &new)])?,
+        let renamed = match &two {
+            Some(two) if one.at == *home && two.at == *path => self.exchange_names(&one, two)?,
+            Some(two) if one.at == *home => self.rename_each(&[(&one, path, &new), (two, home, &old)])?,
+            Some(two) => self.rename_each(&[(two, home, &old), (&one, path, &new)])?,
+            None => self.rename_each(&[(&one, path, &new)])?,
         };
         if !renamed {
             return Ok(refused);
         }
-        for (at, place) in [(&one.at, &one.place), (&two.at, &two.place), (home, &old), (path, &new)] {
-            self.touch(at, &place.dir);
-            self.forget_report(at);
-        }
-        let rows = [
+        let mut rows = vec![
             Row { parent: new.node, name: new.name.clone(), generation, ..one.row.clone() },
-            Row { parent: old.node, name: old.name.clone(), generation, ..two.row.clone() },
+            Row { parent: old.node, name: old.name.clone(), generation, ..their_row },
         ];
-        let mut kept = Vec::new();
-        for ((member, row), (at, place)) in [&one, &two].into_iter().zip(rows).zip([(path, &new), (home, &old)]) {
-            let signature = self.as_renamed(member, place);
-            if signature.is_none() {
-                self.dirty.insert(at.clone());
+        let members = [(Some(&one), path, &new), (two.as_ref(), home, &old)];
+        for (row, (member, to, place)) in rows.iter_mut().zip(members) {
+            let Some(member) = member else { continue };
+            for (at, place) in [(&member.at, &member.place), (to, place)] {
+                self.touch(at, &place.dir);
+                self.forget_report(at);
             }
-            kept.push(Row { signature: signature.or(row.signature), ..row });
+            match self.as_renamed(member, place) {
+                None => drop(self.dirty.insert(to.clone())),
+                signature => row.signature = signature,
+            }
         }
-        self.put_exchanged(kept)?;
+        self.tell_again(other.node);
+        self.put_exchanged(rows)?;
         self.forget_orphaned_moves()?;
+        let renames = other.renames(&one.at, path);
         self.rebase_reports(&one.at, path);
-        self.rebase_reports(&two.at, home);
-        other.renames(&one.at, path).iter().for_each(|(from, to)| self.specials.moved(from, to));
+        if let Some(two) = &two {
+            self.rebase_reports(&two.at, home);
+        }
+        renames.iter().for_each(|(from, to)| self.specials.moved(from, to));
         Ok(Placed::Done(Some(one.row.entry), None))
+    }
+
+    /// Where a node was reported speaks of its old row: it is told anew.
+    pub(in crate::replica) fn tell_again(&mut self, node: NodeId) {
+        if let Some(at) = self.moved.get(&node).cloned() {
+            self.forget_report(&at);
+            self.dirty.insert(at);
+        }
     }
 
     /// The node's object as it lies there, edited or not: by its row, or what a save has put in its place.
@@ -119,9 +143,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Renames both to names that are free, in this order; whether both have them. If only the first has, that is told as its
     /// users' doing, and the other side says the same.
-    fn rename_each(&self, moves: [(&Member<D::Dir>, &RelPath, &Parent<D::Dir>); 2]) -> Result<bool, ReplicaError> {
+    fn rename_each(&self, moves: &[Renaming<D::Dir>]) -> Result<bool, ReplicaError> {
         for (member, to, place) in moves {
-            if member.at == *to {
+            if member.at == **to {
                 continue;
             }
             let from = (&member.place.dir, &member.place.name);
