@@ -128,7 +128,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     /// The actions of the batch that waits for its end, if somebody hears of them.
     doing: BTreeMap<Generation, (&'static str, RelPath)>,
     /// The renames of that batch, from where to where.
-    renames: BTreeMap<Generation, (RelPath, RelPath)>,
+    renames: BTreeMap<Generation, Vec<(RelPath, RelPath)>>,
     /// What was said since that batch, and is said after its results.
     corked: Vec<Reply>,
     /// What came before it, to be said at once.

@@ -295,6 +295,14 @@ impl Policy {
                 expected(&Expect::Row(*known), generation, own)?;
                 expected(expect, generation, own)?;
             }
+            Step::Exchange { from, known, other } => {
+                sane::object(from)?;
+                other.at.as_ref().map_or(Ok(()), sane::object)?;
+                sane::object(&other.to)?;
+                expected(&Expect::Row(*known), generation, own)?;
+                expected(&Expect::Row(other.known), generation, own)?;
+                self.given_before(other.node, own)?;
+            }
             Step::Remove { expect, .. } => expected(expect, generation, own)?,
         }
         self.number(generation, *node, *parent, own)?;
@@ -311,6 +319,7 @@ impl Policy {
         record.from.as_ref().map_or(Ok(()), sane::object)?;
         record.entry.as_ref().map_or(Ok(()), sane::entry)?;
         was_reported(record.seq, own)?;
+        record.exchanged.map_or(Ok(()), |node| self.given_before(node, own))?;
         self.number(generation, record.node, record.parent, own)?;
         if self.records.len() >= OPEN_MAX {
             return Err("more records at a time than a brain has in flight");
@@ -329,12 +338,17 @@ impl Policy {
     ) -> Result<(), Insane> {
         self.given.is_near(generation)?;
         if node != generation {
-            sane::node(node, own.generation.max(self.given.highest()))?;
+            self.given_before(node, own)?;
         }
         if let Some(parent) = parent {
             sane::parent(parent, generation)?;
         }
         self.given.take(generation)
+    }
+
+    /// A node that an action is about has a number that was given.
+    fn given_before(&self, node: NodeId, own: &Own) -> Result<(), Insane> {
+        sane::node(node, own.generation.max(self.given.highest()))
     }
 
     fn tunnel(&mut self, generation: Generation, piece: &Tunnel) -> Result<(), Insane> {

@@ -250,7 +250,7 @@ fn what_is_gone_before_it_is_recorded_was_young() {
             ask(look());
         }
         let (parent, node, seq, entry) = (Some(1), 20, made.seq, made.after);
-        let record = Record { path: path("f"), parent, node, seq, entry, from: None };
+        let record = Record { path: path("f"), parent, node, seq, entry, from: None, exchanged: None };
         let mut told = ask(Request::Record { generation: 20, record });
         if !early {
             std::fs::remove_file(&file).expect("removed");
@@ -324,7 +324,15 @@ fn a_copy_of_what_a_link_leads_to_lets_others_go_first() {
     let change = said.into_iter().find_map(of_link);
     let Change { seq, after: Some(mut entry), .. } = change.expect("a report") else { panic!("nothing is there") };
     let mut out = Vec::new();
-    let record = Record { path: path("f"), from: None, node: 20, parent: Some(1), seq, entry: Some(entry.clone()) };
+    let record = Record {
+        path: path("f"),
+        from: None,
+        exchanged: None,
+        node: 20,
+        parent: Some(1),
+        seq,
+        entry: Some(entry.clone()),
+    };
     let record = Request::Record { generation: 20, record };
     endpoint.handle(record, 4, &mut out).expect("taken in");
     endpoint.step(4, &mut out).expect("a step");
@@ -427,7 +435,15 @@ fn a_directory_that_is_looked_at_before_its_time_is_scanned_all_the_same() {
     endpoint.step(3, &mut out).expect("done");
     let report = out.drain(..).find_map(|reply| if let Reply::Report(change) = reply { Some(change) } else { None });
     let Change { seq, after, .. } = report.expect("a report of the directory");
-    let record = crate::protocol::Record { path: path("d"), parent: Some(1), node: 20, seq, entry: after, from: None };
+    let record = crate::protocol::Record {
+        path: path("d"),
+        parent: Some(1),
+        node: 20,
+        seq,
+        entry: after,
+        from: None,
+        exchanged: None,
+    };
     endpoint.handle(Request::Record { generation: 20, record }, 4, &mut out).expect("recorded");
     endpoint.step(4, &mut out).expect("done");
     assert!(out.iter().any(|reply| matches!(reply, Reply::Recorded { generation: 20 })), "{out:?}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::{Generation, Kind, Millis, ProblemKind, RelPath};
-use crate::protocol::{Change, Outcome, Record, Reply, Step, Weight};
+use crate::protocol::{Apply, Change, Outcome, Record, Reply, Step, Weight};
 use crate::replica::archive::Archive;
 use crate::replica::batch::Finished;
 use crate::replica::disk::Disk;
@@ -248,11 +248,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Some(_) => jobs.iter().map(|j| (j.generation, (j.apply.step.word(), j.apply.path.clone()))).collect(),
             None => Vec::new(),
         };
-        let renames = jobs.iter().filter_map(|job| match &job.apply.step {
-            Step::Move { from, .. } => Some((job.generation, (from.clone(), job.apply.path.clone()))),
-            _ => None,
-        });
-        let renames: BTreeMap<_, _> = renames.collect();
+        let renames: BTreeMap<_, _> = jobs.iter().map(|job| (job.generation, renames(&job.apply))).collect();
         let finished = self.replica.carry_out(jobs)?;
         self.tell_finished(finished, out);
         self.renames = renames;
@@ -283,11 +279,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             {
                 done.tell(finished.generation, what, path);
             }
-            if let Some((from, to)) = self.renames.remove(&finished.generation)
-                && matches!(finished.outcome, Outcome::Done { .. })
-            {
+            let renames = self.renames.remove(&finished.generation).unwrap_or_default();
+            for (from, to) in renames.iter().filter(|_| matches!(finished.outcome, Outcome::Done { .. })) {
                 // What users did in it before is to be looked at where it lies now.
-                self.coalescer.moved(&from, &to);
+                self.coalescer.moved(from, to);
             }
             told.extend(finished.reports.into_iter().map(Reply::Report));
             told.push(Reply::Result { generation: finished.generation, outcome: finished.outcome });
@@ -521,5 +516,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         saves::copies_first(&mut out[begun..]);
         Ok(())
+    }
+}
+
+/// What an action renames, from where to where.
+fn renames(apply: &Apply) -> Vec<(RelPath, RelPath)> {
+    match &apply.step {
+        Step::Move { from, .. } => vec![(from.clone(), apply.path.clone())],
+        Step::Exchange { from, other, .. } => other.renames(from, &apply.path),
+        Step::Put { .. } | Step::SetAttrs { .. } | Step::Remove { .. } => Vec::new(),
     }
 }

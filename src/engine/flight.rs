@@ -41,6 +41,8 @@ pub(super) struct Flight {
     pub node: NodeId,
     /// The node of the directory above; `None` if that does not matter.
     pub parent: Option<NodeId>,
+    /// The node that it changes places with.
+    pub exchanged: Option<NodeId>,
     /// The agreed state; `None`: gone.
     pub entry: Option<Entry>,
     pub parts: Sides<Part>,
@@ -87,6 +89,7 @@ impl Flight {
             reads: None,
             node,
             parent: None,
+            exchanged: None,
             entry,
             parts,
             states,
@@ -264,6 +267,7 @@ impl Engine {
                     seq: *seq,
                     entry: flight.entry.clone(),
                     from: from.clone(),
+                    exchanged: flight.exchanged,
                 };
                 requests.push((side, Request::Record { generation, record }));
             }

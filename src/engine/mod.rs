@@ -8,6 +8,7 @@ mod claims;
 mod creations;
 mod dir_times;
 mod distrust;
+mod exchange;
 mod flight;
 pub mod locks;
 mod moves;

@@ -1,9 +1,12 @@
 //! Moves: one rename on the other side, whatever the size of what moved; and what to do when both sides moved.
 
+use std::collections::BTreeSet;
+
 use crate::model::{Kind, Millis, RelPath, Side, Sides};
 use crate::protocol::{Apply, Change, Expect, Moved, Request, Step};
 
 use super::Engine;
+use super::exchange::{Leaver, Occupant, Theirs};
 use super::flight::{Flight, Part};
 use super::locks::Reach;
 use super::places::{Place, Standing};
@@ -22,12 +25,26 @@ impl Engine {
         if let (Some(left), Some(right)) = (&sides[Side::Left], &sides[Side::Right])
             && left.known.node == right.known.node
         {
-            return self.agree_on_move(path, changes, left);
+            return self.agree_on_move(path, changes, left, now);
+        }
+        if self.makes_way(path, &sides) {
+            return self.wait_for_move(path);
         }
         // Two different objects came to one name: each is a copy there, and the conflict rule decides.
         let taken = changes.values().all(|c| c.as_ref().is_some_and(is_new));
         let mover = if sides[Side::Left].is_some() { Side::Left } else { Side::Right };
         let Some(moved) = sides[mover].clone() else { return };
+        match self.occupant(path, &changes, mover, now) {
+            Occupant::Gone => {}
+            Occupant::Unknown => return self.stall_at(path),
+            Occupant::Left(leaver) if self.may_exchange(path, &changes, mover, &moved, &leaver) => {
+                return match self.stand_in(path, &leaver, mover) {
+                    Theirs::Waits => self.wait_for_move(path),
+                    theirs => self.follow_move(path, changes, mover, moved, Some((leaver, theirs)), now),
+                };
+            }
+            Occupant::Left(_) => {}
+        }
         let over_dir = changes[mover]
             .as_ref()
             .and_then(|c| c.known.as_ref())
@@ -51,22 +68,43 @@ impl Engine {
             }
             return;
         }
-        self.follow_move(path, changes, mover, moved, now);
+        self.follow_move(path, changes, mover, moved, None, now);
     }
 
     /// Both sides moved the node to the same name.
-    fn agree_on_move(&mut self, path: &RelPath, changes: Sides<Option<Change>>, moved: &Moved) {
+    fn agree_on_move(&mut self, path: &RelPath, changes: Sides<Option<Change>>, moved: &Moved, now: Millis) {
+        // What lay there lives on, on either side: it takes the place that this one had.
+        let over = Sides::from_fn(|side| self.occupant(path, &changes, side, now));
+        let mut leavers =
+            over.values().filter_map(|over| if let Occupant::Left(leaver) = over { Some(leaver) } else { None });
+        let leaver = leavers.next().cloned();
+        if leaver.is_none() && over.values().any(|over| *over == Occupant::Unknown) {
+            return self.stall_at(path);
+        }
         let from = Some(moved.from.clone());
         let parts = Sides::from_fn(|side| {
             let seq = changes[side].as_ref().map_or(0, |c| c.seq);
             Part::Record { seq, from: from.clone() }
         });
         let mut flight = Flight::new(path, moved.known.node, Some(moved.known.entry.clone()), parts, changes);
+        flight.exchanged = leaver.as_ref().map(|leaver| leaver.known.node);
         flight.also = from.into_iter().collect();
+        for side in Side::BOTH {
+            let other = flight.exchanged.and_then(|other| self.places.of(side, other));
+            flight.also.extend(other.map(|place| place.path.clone()));
+        }
         self.launch(flight, Reach::Tree);
     }
 
-    fn follow_move(&mut self, path: &RelPath, changes: Sides<Option<Change>>, mover: Side, moved: Moved, now: Millis) {
+    fn follow_move(
+        &mut self,
+        path: &RelPath,
+        changes: Sides<Option<Change>>,
+        mover: Side,
+        moved: Moved,
+        leaver: Option<(Leaver, Theirs)>,
+        now: Millis,
+    ) {
         let (node, target) = (moved.known.node, mover.other());
         let theirs = self.places.of(target, node).cloned();
         // Whoever moved the directory that it came out of as well names that by its new name.
@@ -74,11 +112,20 @@ impl Engine {
         let mut from = agreed.clone();
         let mut changes = changes;
         let over = changes[mover].as_ref().and_then(|c| c.known.as_ref());
-        let mut expect = over.map_or(Expect::Absent, |k| Expect::Row(k.generation));
+        let expect = match &changes[target] {
+            Some(_) => expectation(&changes, target),
+            None => over.map_or(Expect::Absent, |k| Expect::Row(k.generation)),
+        };
         if let Some(other) = &theirs {
             // Moved on both sides. The other name waits as well while its own move is under way or asked for again, else
             // each side would take the other's name in turn.
             let (left, right) = if mover == Side::Left { (path, &other.path) } else { (&other.path, path) };
+            if let Some(since) = self.gone_above(left)
+                && !self.has_told(Side::Right, since, path, now)
+            {
+                // It may have moved as well.
+                return self.stall_at(path);
+            }
             if mover != self.winner(left, right) || other.standing != Standing::Pending {
                 self.ready.extend((other.standing == Standing::Pending).then(|| other.path.clone()));
                 return self.wait_for_move(path);
@@ -109,8 +156,9 @@ impl Engine {
                 return self.as_copy(mover, path);
             }
         }
-        if changes[target].as_ref().is_some_and(|there| there.path == *path) {
-            expect = expectation(&changes, target);
+        if leaver.is_some() && changes[target].as_ref().is_some_and(|there| there.path == *path) {
+            // What was done there to the one that leaves is said of it anew, in its new place.
+            changes[target] = None;
         }
         let mut parts = Sides::from_fn(|_| Part::Nothing);
         let seq = changes[mover].as_ref().map_or(0, |c| c.seq);
@@ -121,25 +169,52 @@ impl Engine {
             entry.attrs.mode &= after.attrs.mode | !0o777;
         }
         let known = moved.known.generation;
-        let step = Step::Move { from: from.clone(), known, entry: entry.clone(), expect };
-        parts[target] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
+        let apply = match &leaver {
+            Some((leaver, theirs)) => Engine::exchange(path, (&from, &agreed), &moved, (leaver, theirs)),
+            None => {
+                let step = Step::Move { from: from.clone(), known, entry: entry.clone(), expect };
+                Apply { path: path.clone(), parent: None, node, step }
+            }
+        };
+        parts[target] = Part::Apply(apply);
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
         flight.also = vec![moved.from, agreed, from];
+        if let Some((leaver, theirs)) = leaver {
+            flight.exchanged = Some(leaver.known.node);
+            flight.also.push(leaver.at);
+            if let Theirs::Stays(at) | Theirs::Goes(at) = theirs {
+                flight.also.push(at);
+            }
+        }
         flight.also.sort();
         flight.also.dedup();
         self.launch(flight, Reach::Tree);
     }
 
+    /// Whether what the right moved to `path` has another name on the left, which it gets first.
+    fn makes_way(&self, path: &RelPath, sides: &Sides<Option<Moved>>) -> bool {
+        let (Some(_), Some(right)) = (&sides[Side::Left], &sides[Side::Right]) else { return false };
+        let named = self.places.of(Side::Left, right.known.node).filter(|place| place.path != *path);
+        named.is_some_and(|place| self.winner(&place.path, path) == Side::Left && !self.is_hopeless(path))
+    }
+
     /// Whose name a node has that both sides moved: the left's, but where the right has deleted the directory of that, or
     /// will not have it there.
-    fn winner(&self, left: &RelPath, right: &RelPath) -> Side {
-        let gone = left.parent().is_some_and(|above| self.gone(Side::Right, &above).is_some());
+    pub(super) fn winner(&self, left: &RelPath, right: &RelPath) -> Side {
+        let gone = self.gone_above(left).is_some();
         let refused = self.is_hopeless(left) && !self.is_hopeless(right);
         if gone || refused { Side::Right } else { Side::Left }
     }
 
+    /// Since when the directory in which the left has something is gone on the right: as both last agreed to call it, since
+    /// under the left's name for it the right may have another.
+    fn gone_above(&self, left: &RelPath) -> Option<Millis> {
+        let above = self.places.agreed(Side::Left, left).parent()?;
+        self.gone(Side::Right, &above)
+    }
+
     /// Whether a move to this path was refused again and again: the two sides know different things of the node.
-    fn is_hopeless(&self, path: &RelPath) -> bool {
+    pub(super) fn is_hopeless(&self, path: &RelPath) -> bool {
         self.strikes.get(path).is_some_and(|(strikes, _)| *strikes >= HOPELESS)
     }
 
@@ -160,6 +235,16 @@ impl Engine {
         let due = since + LOST_WAIT;
         if now < due || self.sides[side].cursor.is_some() {
             self.timers.insert((due.max(now + 100), path.clone()));
+            return false;
+        }
+        self.has_told(side, since, path, now)
+    }
+
+    /// Whether a side has said all that it knew at that time, the end of a scan included. Until then the path is considered
+    /// again.
+    pub(super) fn has_told(&mut self, side: Side, since: Millis, path: &RelPath, now: Millis) -> bool {
+        if self.sides[side].cursor.is_some() {
+            self.timers.insert((now + 100, path.clone()));
             return false;
         }
         if self.sides[side].settled.is_some_and(|asked| asked >= since) {
@@ -184,7 +269,7 @@ impl Engine {
     }
 
     /// Since when what lay at a path is gone on a side, by itself or with a directory, and was moved by nobody there.
-    fn gone(&self, side: Side, path: &RelPath) -> Option<Millis> {
+    pub(super) fn gone(&self, side: Side, path: &RelPath) -> Option<Millis> {
         let above = path.ancestors().filter(|above| !above.is_root());
         std::iter::once(path.clone()).chain(above).find_map(|at| {
             let pending = self.sides[side].pending.get(&at).filter(|p| p.change.after.is_none())?;
@@ -200,10 +285,28 @@ impl Engine {
         theirs.find(|theirs| theirs.path.is_below(there)).cloned()
     }
 
-    /// Renames what the right side moved back to where it was.
+    /// Renames what the right side moved back to where it was; what it has moved there in its place goes back first.
     fn undo_move(&mut self, path: &RelPath) {
-        let Some(change) = self.sides[Side::Right].pending.get(path).map(|p| p.change.clone()) else { return };
-        let Some(moved) = change.moved.clone() else { return };
+        let (mut path, mut tried) = (path.clone(), BTreeSet::new());
+        loop {
+            let Some(change) = self.sides[Side::Right].pending.get(&path).map(|p| p.change.clone()) else {
+                return;
+            };
+            let Some(moved) = change.moved.clone() else { return };
+            let there = self.places.at(Side::Right, &moved.from).cloned();
+            if !tried.insert(path.clone()) || self.is_hopeless(&moved.from) {
+                // They have each other's names, or something else has this one: it is a new object where it lies.
+                return self.as_copy(Side::Right, &path);
+            }
+            match there {
+                None => return self.undo(&change, moved),
+                Some(place) if place.standing == Standing::Pending => path = place.path,
+                Some(_) => return self.wait_for_move(&path),
+            }
+        }
+    }
+
+    fn undo(&mut self, change: &Change, moved: Moved) {
         let node = moved.known.node;
         let entry = moved.known.entry.clone();
         let known = moved.known.generation;
@@ -211,7 +314,7 @@ impl Engine {
         let apply = Apply { path: moved.from.clone(), parent: None, node, step };
         let parts = Sides::new(Part::Record { seq: 0, from: None }, Part::Apply(apply));
         let also = vec![change.path.clone()];
-        let mut flight = Flight::new(&moved.from, node, Some(entry), parts, Sides::new(None, Some(change)));
+        let mut flight = Flight::new(&moved.from, node, Some(entry), parts, Sides::new(None, Some(change.clone())));
         flight.also = also;
         self.launch(flight, Reach::Tree);
     }

@@ -117,11 +117,14 @@ impl Places {
     /// What both last agreed to call what this side calls `path`, if it moved a directory above that.
     pub fn agreed(&self, side: Side, path: &RelPath) -> RelPath {
         let known = &self.sides[side];
-        let mut path = path.clone();
+        let (mut path, mut from) = (path.clone(), path.clone());
         for _ in 0..NESTED {
-            let moved = path.ancestors().find_map(|at| known.at(&at).next().map(|(_, place)| place));
-            let Some(back) = moved.and_then(|place| path.rebase(&place.path, &place.from)) else { break };
-            path = back;
+            // The old name of what moved is an agreed one, but for the directories above it: those may have moved as well.
+            let Some(place) = from.ancestors().find_map(|at| known.at(&at).next().map(|(_, place)| place)) else {
+                break;
+            };
+            let Some(back) = path.rebase(&place.path, &place.from) else { break };
+            (path, from) = (back, place.from.clone());
         }
         path
     }
@@ -132,6 +135,11 @@ impl Places {
         let sources = known.sources.range((top.clone(), 0)..).map(|((from, node), ())| (from, node));
         let below = sources.take_while(move |(from, _)| from.is_within(top)).filter(move |(from, _)| *from != top);
         below.filter_map(|(_, node)| known.nodes.get(node))
+    }
+
+    /// The place of what this side moved to `path`.
+    pub fn at(&self, side: Side, path: &RelPath) -> Option<&Place> {
+        self.sides[side].at(path).next().map(|(_, place)| place)
     }
 
     /// The places of what this side moved away from `path`.
@@ -158,6 +166,11 @@ mod tests {
         assert_eq!(places.agreed(side, &path("s/d/s/u")), path("d/s/u"));
         assert_eq!(places.agreed(side, &path("s/d")), path("d/s/d"));
         assert_eq!(places.agreed(side.other(), &path("s/d/s")), path("s/d/s"));
+        // Two that changed places.
+        places.report(side, 30, &path("x"), &path("y"));
+        places.report(side, 31, &path("y"), &path("x"));
+        assert_eq!(places.agreed(side, &path("x/u")), path("y/u"));
+        assert_eq!(places.agreed(side, &path("y/u")), path("x/u"));
         // What contradicts itself ends.
         places.report(side, 17, &path("s"), &path("s/d"));
         places.agreed(side, &path("s/d/s"));

@@ -91,6 +91,10 @@ impl Engine {
                 self.stall_at(path);
                 return true;
             }
+            if change.known.is_none() && change.moved.is_none() && self.name_is_left(side, change, path, now) {
+                self.stall_at(path);
+                return true;
+            }
             let Some(known) = change.known.as_ref().filter(|_| change.after.is_none()) else { continue };
             // Either side moved it: the move decides what becomes of the deletion. On this very side it is but the
             // old name of what moved, and to delete that on the other side would take what users do there along.
@@ -140,6 +144,23 @@ impl Engine {
     fn is_ahead_of_scan(&self, side: Side, change: &Change) -> bool {
         let cursor = &self.sides[side.other()].cursor;
         self.first && change.known.is_none() && cursor.as_ref().is_some_and(|cursor| *cursor <= change.path)
+    }
+
+    /// Whether a new object waits for the move of what had its name before: else the two would be taken for one.
+    fn name_is_left(&mut self, side: Side, change: &Change, path: &RelPath, now: Millis) -> bool {
+        let since = self.sides[side].pending.get(path).map_or(now, |p| p.since);
+        if change.after.is_none() || now >= since + DELETION_WAIT {
+            return false;
+        }
+        // What was moved into the new directory waits for that one.
+        let waits = self.places.away_from(side, path).any(|place| {
+            !place.path.is_within(path) && !self.is_hopeless(&place.path) && !self.has_problem(&place.path)
+        });
+        if waits {
+            self.blocked_moves.insert(path.clone());
+            self.timers.insert((since + DELETION_WAIT, path.clone()));
+        }
+        waits
     }
 
     /// Whether a deletion waits for what its side made before it in the same place, or moved out of it.
@@ -497,7 +518,10 @@ impl Engine {
             .filter_map(|side| match &flight.parts[side] {
                 Part::Apply(apply) => {
                     let what = apply.step.word();
-                    let from = if let Step::Move { from, .. } = &apply.step { Some(from.clone()) } else { None };
+                    let from = match &apply.step {
+                        Step::Move { from, .. } | Step::Exchange { from, .. } => Some(from.clone()),
+                        Step::Put { .. } | Step::SetAttrs { .. } | Step::Remove { .. } => None,
+                    };
                     let bytes = flight.entry.as_ref().map_or(0, Entry::size);
                     let loses = flight.loser == Some(side);
                     Some(News::Begun { generation, side, what, path: apply.path.clone(), from, bytes, loses })

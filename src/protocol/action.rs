@@ -50,8 +50,42 @@ pub enum Step {
         entry: Entry,
         expect: Expect,
     },
+    /// Rename the node's object, which lies at `from` on this side, to the path, and the one whose row has the path to where the
+    /// node's row is: in both archives the two change places.
+    Exchange {
+        from: RelPath,
+        /// The generation of the node's row.
+        known: Generation,
+        other: Other,
+    },
     /// Remove the object; of a directory what the archive knows below it.
     Remove { expect: Expect, force: bool },
+}
+
+/// The node that makes way for another by taking its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Other {
+    pub node: NodeId,
+    /// The generation of its row.
+    pub known: Generation,
+    /// Where it lies on this side: at the action's path, or where users have moved it. `None`: they have, and it stays there.
+    pub at: Option<RelPath>,
+    /// Where it goes, or its row alone: to the place of the node's row.
+    pub to: RelPath,
+}
+
+impl Other {
+    /// What is renamed on this side, one after the other, if the node goes from here to there: in a swap by way of a name that
+    /// nothing has.
+    pub fn renames(&self, from: &RelPath, path: &RelPath) -> Vec<(RelPath, RelPath)> {
+        let Some(aside) = Name::new(b" between two names ").ok().and_then(|name| RelPath::root().join(&name).ok())
+        else {
+            return Vec::new();
+        };
+        let mut renames = vec![(from.clone(), aside.clone()), (aside, path.clone())];
+        renames.splice(1..1, self.at.clone().map(|at| (at, self.to.clone())));
+        renames
+    }
 }
 
 impl Step {
@@ -61,7 +95,7 @@ impl Step {
             Step::Put { source: Source::Held { .. }, .. } => "copy",
             Step::Put { .. } => "put",
             Step::SetAttrs { .. } => "attributes",
-            Step::Move { .. } => "move",
+            Step::Move { .. } | Step::Exchange { .. } => "move",
             Step::Remove { .. } => "delete",
         }
     }
@@ -90,6 +124,8 @@ pub struct Record {
     pub entry: Option<Entry>,
     /// The node lay here until now.
     pub from: Option<RelPath>,
+    /// This node, which had the path until now, goes to where the other's row was.
+    pub exchanged: Option<NodeId>,
 }
 
 /// How a step ended.

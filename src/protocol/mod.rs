@@ -19,7 +19,7 @@ mod session;
 pub mod survey;
 mod weight;
 
-pub use action::{Apply, Displaced, Expect, Kept, Outcome, Record, Step};
+pub use action::{Apply, Displaced, Expect, Kept, Other, Outcome, Record, Step};
 pub use change::{Change, Known, Like, Moved};
 pub use contents::{Data, Source, Sums, Tunnel, Way};
 pub use dir_time::{DIR_TIMES_MAX, DirTime, DirTimeSet, DirTimeWord, NewDirTime};

@@ -39,6 +39,10 @@ fn step(step: &Step) -> usize {
             entry.weight() + if let Source::Inline(b) = source { b.len() } else { LISTED }
         }
         Step::SetAttrs { entry, .. } | Step::Move { entry, .. } => LISTED + entry.weight(),
+        Step::Exchange { from, other, .. } => {
+            let at = other.at.as_ref().map_or(0, |at| at.as_bytes().len());
+            LISTED + from.as_bytes().len() + at + other.to.as_bytes().len()
+        }
         Step::Remove { .. } => 0,
     }
 }

@@ -22,7 +22,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         match &mut apply.step {
             Step::Put { entry, .. } | Step::SetAttrs { entry, .. } => self.own_acls(generation, node, &path, entry),
             Step::Move { from, entry, .. } => self.own_acls(generation, node, from, entry),
-            Step::Remove { .. } => Ok(()),
+            // The rows keep their entries.
+            Step::Exchange { .. } | Step::Remove { .. } => Ok(()),
         }
     }
 

@@ -16,6 +16,7 @@ use super::{Replica, Seen};
 
 pub mod attrs;
 pub(crate) mod beside;
+mod exchange;
 mod pieces;
 pub(super) mod rename;
 
@@ -74,6 +75,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 }
                 self.rename(generation, path, node, &from, entry, &expect)
             }
+            Step::Exchange { from, known, other } => self.exchange(generation, path, (node, known), from, &other),
             Step::Remove { expect, force } => self.remove(generation, path, node, &expect, force),
         }
     }

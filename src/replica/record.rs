@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Content, Generation, Kind, NodeId, PATH_MAX, ROOT_NODE, RelPath, Sameness, merge};
+use crate::model::{Attrs, Content, Entry, Generation, Kind, NodeId, PATH_MAX, ROOT_NODE, RelPath, Sameness, merge};
 use crate::protocol::{AncestorRow, Record};
 
-use super::Replica;
 use super::archive::{Archive, Row, Signature, Since, Tombstone};
 use super::disk::Disk;
 use super::error::ReplicaError;
+use super::{Replica, Seen};
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Puts the user's own objects on disk before rows speak of them.
@@ -108,24 +108,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Row { node: record.node, parent, name, generation, entry: entry_here, achieved, signature, since };
         match (&old, seen) {
             (Some(old), Some(seen)) if record.from.is_some() => {
-                // The row's own state, under its new name; if the object was edited as well, that shows against it.
-                let file = |s: &Signature| (s.size, s.mtime);
-                let held = old.achieved.as_ref();
-                let held = held.map(|held| merge::carried(held, &old.entry.attrs, &entry.attrs));
-                row.achieved = held.filter(|held| *held != entry.attrs);
-                let pure = seen.attrs == *row.live_attrs()
-                    && old.signature.is_some_and(|s| {
-                        s.ino == seen.signature.ino
-                            && (old.entry.kind() != Kind::File || file(&s) == file(&seen.signature))
-                    });
-                row.signature = match self.stands_for_rights(old) {
-                    // A rename hides a write that put the time back: its contents are compared.
-                    true => None,
-                    false if pure => Some(seen.proof()),
-                    // It may have been told with a mode that is not the object's: that shows against it, and comes now.
-                    false if entry.kind() == Kind::Link => old.signature,
-                    false => old.signature.map(|old| Signature { mode: row.live_attrs().mode, ..old }),
-                };
+                row.achieved = self.held_of(old, entry);
+                row.signature = self.seen_as_moved(old, seen, &row);
             }
             (_, Some(seen)) => {
                 row.achieved = (seen.attrs != entry.attrs).then(|| seen.attrs.clone());
@@ -134,10 +118,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 row.signature = same.then(|| seen.proof());
             }
             (Some(old), None) if old.entry.content.compare(&entry.content) == Sameness::Same => {
-                // What this side cannot hold it does not hold of the new attributes either.
-                let held = old.achieved.as_ref();
-                let held = held.map(|held| merge::carried(held, &old.entry.attrs, &entry.attrs));
-                row.achieved = held.filter(|held| *held != entry.attrs);
+                row.achieved = self.held_of(old, entry);
                 // Attributes of another report: the signature would claim that the object has them.
                 row.signature = old.signature.filter(|_| old.entry.attrs == entry.attrs);
             }
@@ -164,7 +145,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(_) => self.dirty.extend(self.path_of(record.node)?.filter(|was| *was != record.path)),
             None => self.doubt_old_place(old.as_ref(), &row)?,
         }
-        self.put_row(&mut row)?;
+        match (record.exchanged, &old) {
+            (Some(other), Some(old)) => self.record_exchange(&mut row, old, other)?,
+            _ => self.put_row(&mut row)?,
+        }
         if entry.kind() == Kind::Dir {
             self.look_at_dir_time(&record.path);
         }
@@ -189,6 +173,50 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.settle_report(&record.path, settled);
         Ok(())
+    }
+
+    /// What this side holds of an entry that it cannot hold whole: what it cannot hold of the old attributes it does not hold
+    /// of the new ones either.
+    fn held_of(&self, old: &Row, entry: &Entry) -> Option<Attrs> {
+        let held = merge::carried(old.achieved.as_ref()?, &old.entry.attrs, &entry.attrs);
+        (held != entry.attrs).then_some(held)
+    }
+
+    /// The signature of an object that was seen under its new name: the row's own state; if it was edited as well, that shows
+    /// against it.
+    fn seen_as_moved(&self, old: &Row, seen: &Seen, row: &Row) -> Option<Signature> {
+        let file = |s: &Signature| (s.size, s.mtime);
+        let pure = seen.attrs == *row.live_attrs()
+            && old.signature.is_some_and(|s| {
+                s.ino == seen.signature.ino && (old.entry.kind() != Kind::File || file(&s) == file(&seen.signature))
+            });
+        match self.stands_for_rights(old) {
+            // A rename hides a write that put the time back: its contents are compared.
+            true => None,
+            false if pure => Some(seen.proof()),
+            // It may have been told with a mode that is not the object's: that shows against it, and comes now.
+            false if row.entry.kind() == Kind::Link => old.signature,
+            false => old.signature.map(|old| Signature { mode: row.live_attrs().mode, ..old }),
+        }
+    }
+
+    /// Records that two nodes have changed places. Where the other lies by now is what its users say next, if that is not
+    /// where it is recorded.
+    fn record_exchange(&mut self, row: &mut Row, old: &Row, other: NodeId) -> Result<(), ReplicaError> {
+        let Some(mut two) = self.archive.node(other)?.filter(|two| (two.parent, &two.name) == (row.parent, &row.name))
+        else {
+            return self.put_row(row);
+        };
+        (two.parent, two.name, two.generation) = (old.parent, old.name.clone(), row.generation);
+        let home = self.recorded_path(old)?;
+        if let Some(at) = self.moved.get(&other).filter(|at| home.as_ref() == Some(at))
+            && let Some(seen) = self.reported.get(at).and_then(|reported| reported.seen.clone())
+        {
+            two.signature = self.seen_as_moved(&two, &seen, &two);
+        }
+        self.tell_again(other);
+        self.dirty.extend(home);
+        self.put_exchanged(vec![row.clone(), two])
     }
 
     /// Writes the row of an action. Another node that had the name is gone with it, and leaves a tombstone: else the other
@@ -293,6 +321,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             };
             let holder = self.archive.child_node(learned.parent, &name)?;
             next = holder.filter(|holder| *holder != node);
+            if let Some(holder) = next.filter(|holder| waiting.iter().any(|row: &Row| row.node == *holder)) {
+                // They have changed places.
+                self.set_aside(holder)?;
+            }
             waiting.push(Row {
                 node,
                 parent: learned.parent,

@@ -209,6 +209,7 @@ fn requests() -> Vec<Flood<Request>> {
                 seq: n,
                 entry: Some(file(1)),
                 from: Some(numbered(n + 1)),
+                exchanged: None,
             };
             Request::Record { generation: generation(n), record }
         }),

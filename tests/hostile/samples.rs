@@ -12,7 +12,8 @@ use psync::protocol::survey::Finding;
 use psync::protocol::survey::Trashed;
 use psync::protocol::{
     AncestorRow, Apply, Change, Data, DirTime, DirTimeSet, DirTimeWord, Displaced, Distrust, Expect, Hello, Kept,
-    Known, Like, Moved, NewDirTime, Outcome, Record, Remains, Reply, Request, Source, Start, Step, Sums, Tunnel, Way,
+    Known, Like, Moved, NewDirTime, Other, Outcome, Record, Remains, Reply, Request, Source, Start, Step, Sums, Tunnel,
+    Way,
     survey::{Answer, Ask, Examination, Item},
 };
 use psync::replica::metadata::{ACL_ACCESS, ACL_DEFAULT, CAPABILITY, NTACL};
@@ -246,6 +247,7 @@ impl Maker {
             seq: self.u64(),
             entry: self.some(Maker::entry),
             from: self.some(Maker::path),
+            exchanged: self.some(Maker::u64),
         }
     }
 
@@ -481,6 +483,10 @@ kinds! {
         Step::Put { .. } => Step::Put { entry: m.entry(), expect: expect(m), displaced: displaced(m), source: source(m) },
         Step::SetAttrs { .. } => Step::SetAttrs { entry: m.entry(), expect: expect(m) },
         Step::Move { .. } => Step::Move { from: m.path(), known: m.u64(), entry: m.entry(), expect: expect(m) },
+        Step::Exchange { .. } => {
+            let other = Other { node: m.u64(), known: m.u64(), at: m.some(Maker::path), to: m.path() };
+            Step::Exchange { from: m.path(), known: m.u64(), other }
+        },
         Step::Remove { .. } => Step::Remove { expect: expect(m), force: m.bool() },
     }
 }

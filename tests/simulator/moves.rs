@@ -114,7 +114,8 @@ fn act(view: &mut View, id: Id, deed: Deed, tag: &str, next: &mut Id) -> Option<
     *next += 1;
     let fresh = format!("{tag}{next}");
     match deed {
-        Deed::Rename | Deed::MoveInto(_) if view.replaced.contains(&id) => None,
+        Deed::Rename | Deed::MoveInto(_) | Deed::Swap(_) if view.replaced.contains(&id) => None,
+        Deed::Swap(other) if view.replaced.contains(&other) => None,
         Deed::Rename => {
             view.places.insert(id, Place { name: fresh, ..place });
             Some(vec![Call::Rename(path, view.path(id))])
@@ -298,7 +299,7 @@ fn case(seed: u64) -> Option<Case> {
                 7 => Deed::Fill,
                 8 => Deed::Delete,
                 9 => Deed::Replace,
-                10 if std::env::var("PSYNC_SIM_SWAPS").is_ok() => Deed::Swap(other),
+                10 => Deed::Swap(other),
                 _ => Deed::Rename,
             };
             let tag = if side == Side::Left { "l" } else { "r" };

@@ -70,7 +70,8 @@ fn stream(generation: Generation, way: Way) -> Request {
 
 fn record(generation: Generation, change: impl FnOnce(&mut Record)) -> Request {
     let entry = Some(file(4));
-    let mut record = Record { path: path("f"), parent: Some(ROOT_NODE), node: 900, seq: 50, entry, from: None };
+    let mut record =
+        Record { path: path("f"), parent: Some(ROOT_NODE), node: 900, seq: 50, entry, from: None, exchanged: None };
     change(&mut record);
     Request::Record { generation, record }
 }

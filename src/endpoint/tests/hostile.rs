@@ -37,7 +37,7 @@ impl Victim {
                 let parent = change.path.parent().and_then(|above| nodes.get(&above).copied());
                 nodes.insert(change.path.clone(), generation);
                 let Change { path, seq, after: entry, .. } = change;
-                let record = Record { path, parent, node: generation, seq, entry, from: None };
+                let record = Record { path, parent, node: generation, seq, entry, from: None, exchanged: None };
                 victim.ask(Request::Record { generation, record });
             }
             open = victim.work();
@@ -152,7 +152,8 @@ fn many_small_deletions_are_one_large_one() {
                     "new rows" => {
                         let generation = victim.number();
                         let (path, parent, seq, from) = (path(name), Some(above), 0, None);
-                        let record = Record { path, parent, node: generation, seq, entry: Some(entry), from };
+                        let record =
+                            Record { path, parent, node: generation, seq, entry: Some(entry), from, exchanged: None };
                         victim.ask(Request::Record { generation, record });
                     }
                     _ => {
@@ -220,7 +221,8 @@ fn what_the_administrator_accepts_is_removed_and_no_more() {
 fn absurd_numbers_are_refused_and_leave_nothing_behind() {
     const FAR: Generation = (1 << 63) - 1;
     let file = || row(20, 1, "f", 20, Content::File { size: 1, hash: None });
-    let record = |entry| Record { path: path("f"), parent: Some(1), node: 20, seq: 0, entry, from: None };
+    let record =
+        |entry| Record { path: path("f"), parent: Some(1), node: 20, seq: 0, entry, from: None, exchanged: None };
     let asks: [(&str, Vec<Request>); 4] = [
         ("learn", vec![start(), Request::Learn { rows: vec![AncestorRow { generation: FAR, ..file() }] }, go()]),
         ("record", vec![start(), go(), Request::Record { generation: FAR, record: record(file().entry) }]),

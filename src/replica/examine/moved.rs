@@ -28,9 +28,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 continue;
             }
             let Some(from) = self.recorded_path(&row)? else { continue };
-            if live.kind == Kind::File && from != *path && self.is_taken(&from, live) {
-                // A save: renamed away and written anew. The old name must never be without a file on the other side,
-                // so this one is a copy, and the old name's is new contents.
+            if live.kind == Kind::File && from != *path && self.was_saved(&from, path, live)? {
+                // Renamed away and written anew. The old name must never be without a file on the other side, so this
+                // one is a copy, and the old name's is new contents.
                 continue;
             }
             if from != *path && (reported == Some(row.node) || !self.lies_at(Some(&from), live)?) {
@@ -59,15 +59,36 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Where the row has the object, below what moved, its own move left out.
-    pub(super) fn recorded_path(&self, row: &Row) -> Result<Option<RelPath>, ArchiveError> {
+    pub(in crate::replica) fn recorded_path(&self, row: &Row) -> Result<Option<RelPath>, ArchiveError> {
         Ok(self.path_of(row.parent)?.and_then(|parent| parent.join(&row.name).ok()))
     }
 
-    /// Whether another object lies there.
-    pub(super) fn is_taken(&self, path: &RelPath, live: &Live) -> bool {
-        let Some((above, name)) = path.split() else { return true };
-        let stat = self.disk.open_dir(&above).and_then(|dir| self.disk.stat(&dir, &name));
-        stat.is_ok_and(|s| (s.ino, s.btime) != (live.stat.ino, live.stat.btime))
+    /// Whether the old name of what lies at `path` was given to a new file, or to one whose own old name was, and so on: where
+    /// files that are known have but changed places, each is a move.
+    fn was_saved(&self, from: &RelPath, path: &RelPath, live: &Live) -> Result<bool, ReplicaError> {
+        const MOST: usize = 64;
+        let mut at = from.clone();
+        for _ in 0..MOST {
+            let Some((above, name)) = at.split() else { return Ok(true) };
+            let stat = self.disk.open_dir(&above).and_then(|dir| self.disk.stat(&dir, &name));
+            let Ok(stat) = stat else { return Ok(false) };
+            if (stat.ino, stat.btime) == (live.stat.ino, live.stat.btime) {
+                return Ok(false);
+            }
+            let mut homes = Vec::new();
+            for row in self.archive.by_object(stat.ino, stat.btime)? {
+                if Some(row.entry.kind()) == stat.kind {
+                    homes.extend(self.recorded_path(&row)?);
+                }
+            }
+            match homes.as_slice() {
+                [home] if *home == *path => return Ok(false),
+                [home] if *home != at && !self.copies.contains_key(&at) => at = home.clone(),
+                // New there, or the one that was always there, or one with several names.
+                _ => return Ok(true),
+            }
+        }
+        Ok(true)
     }
 
     pub(super) fn lies_at(&self, path: Option<&RelPath>, live: &Live) -> Result<bool, ReplicaError> {

@@ -1,0 +1,202 @@
+//! Exchanges: two objects change places, with all that lies below them.
+//!
+//! Users have given one the other's name and moved the other on, so neither may be taken for gone. Each name holds an object
+//! at every moment. No intent is needed: an exchange that was cut short by a crash looks like the users' own, of which the
+//! other side says the same.
+
+use std::io;
+
+use crate::model::{Generation, Name, NodeId, RelPath};
+use crate::protocol::Other;
+
+use super::super::Replica;
+use super::super::archive::{Archive, Row, Signature};
+use super::super::batch::Placed;
+use super::super::disk::{Disk, Stat};
+use super::super::error::{At, ReplicaError};
+use super::{Parent, same_version};
+
+/// One of the two: its row, where it lies, and its stat there.
+struct Member<Dir> {
+    row: Row,
+    at: RelPath,
+    place: Parent<Dir>,
+    before: Stat,
+}
+
+/// What goes where.
+type Renaming<'a, Dir> = (&'a Member<Dir>, &'a RelPath, &'a Parent<Dir>);
+
+impl<D: Disk, A: Archive> Replica<D, A> {
+    pub(super) fn exchange(
+        &mut self,
+        generation: Generation,
+        path: &RelPath,
+        (node, known): (NodeId, Generation),
+        from: RelPath,
+        other: &Other,
+    ) -> Result<Placed, ReplicaError> {
+        let paths = [Some(&from), Some(path), other.at.as_ref()].into_iter().flatten().cloned();
+        let refused = Placed::Refused(paths.collect());
+        let home = &other.to;
+        let Some(one) = self.member((node, known), &from)? else { return Ok(refused) };
+        let two = match &other.at {
+            Some(at) => match self.member((other.node, other.known), at)? {
+                None => return Ok(refused),
+                two => two,
+            },
+            None => None,
+        };
+        let their_row = self.archive.node(other.node)?.filter(|row| row.generation == other.known);
+        let (Some(old), Some(new), Some(their_row)) = (self.open_parent(home)?, self.open_parent(path)?, their_row)
+        else {
+            return Ok(refused);
+        };
+        let holds = |row: &Row, place: &Parent<D::Dir>| (row.parent, &row.name) == (place.node, &place.name);
+        if !holds(&one.row, &old) || !holds(&their_row, &new) || path.is_within(home) || home.is_within(path) {
+            return Ok(refused);
+        }
+        // Users may have moved either of them away: its name is free then.
+        let renamed = match &two {
+            Some(two) if one.at == *home && two.at == *path => self.exchange_names(&one, two)?,
+            Some(two) if one.at == *home => self.rename_each(&[(&one, path, &new), (two, home, &old)])?,
+            Some(two) => self.rename_each(&[(two, home, &old), (&one, path, &new)])?,
+            None => self.rename_each(&[(&one, path, &new)])?,
+        };
+        if !renamed {
+            return Ok(refused);
+        }
+        let mut rows = vec![
+            Row { parent: new.node, name: new.name.clone(), generation, ..one.row.clone() },
+            Row { parent: old.node, name: old.name.clone(), generation, ..their_row },
+        ];
+        let members = [(Some(&one), path, &new), (two.as_ref(), home, &old)];
+        for (row, (member, to, place)) in rows.iter_mut().zip(members) {
+            let Some(member) = member else { continue };
+            for (at, place) in [(&member.at, &member.place), (to, place)] {
+                self.touch(at, &place.dir);
+                self.forget_report(at);
+            }
+            match self.as_renamed(member, place) {
+                None => drop(self.dirty.insert(to.clone())),
+                signature => row.signature = signature,
+            }
+        }
+        self.tell_again(other.node);
+        self.put_exchanged(rows)?;
+        self.forget_orphaned_moves()?;
+        let renames = other.renames(&one.at, path);
+        self.rebase_reports(&one.at, path);
+        if let Some(two) = &two {
+            self.rebase_reports(&two.at, home);
+        }
+        renames.iter().for_each(|(from, to)| self.specials.moved(from, to));
+        Ok(Placed::Done(Some(one.row.entry), None))
+    }
+
+    /// Where a node was reported speaks of its old row: it is told anew.
+    pub(in crate::replica) fn tell_again(&mut self, node: NodeId) {
+        if let Some(at) = self.moved.get(&node).cloned() {
+            self.forget_report(&at);
+            self.dirty.insert(at);
+        }
+    }
+
+    /// The node's object as it lies there, edited or not: by its row, or what a save has put in its place.
+    fn member(
+        &self,
+        (node, known): (NodeId, Generation),
+        at: &RelPath,
+    ) -> Result<Option<Member<D::Dir>>, ReplicaError> {
+        let Some(row) = self.archive.node(node)?.filter(|row| row.generation == known) else { return Ok(None) };
+        let Some(place) = self.open_parent(at)? else { return Ok(None) };
+        let before = match self.disk.stat(&place.dir, &place.name) {
+            Ok(stat) if stat.foreign => return Ok(None),
+            Ok(stat) if row.signature.is_some_and(|s| s.same_object(&stat)) => stat,
+            Ok(stat) if self.is_nodes(at, &row, &stat)? => stat,
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).at(at, "stat"),
+        };
+        Ok(Some(Member { row, at: at.clone(), place, before }))
+    }
+
+    /// Exchanges two names that users see, and again if a user came in between: what lies there is never in a third place.
+    fn exchange_names(&self, one: &Member<D::Dir>, two: &Member<D::Dir>) -> Result<bool, ReplicaError> {
+        let (a, b) = ((&one.place.dir, &one.place.name), (&two.place.dir, &two.place.name));
+        let exchange = || self.keeping(&[a.0, b.0], || self.disk.exchange(a, b));
+        match exchange() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other.at(&two.at, "exchange")?,
+        }
+        let is = |place: (&D::Dir, &Name), member: &Member<D::Dir>| {
+            self.disk.stat(place.0, place.1).is_ok_and(|stat| same_object(&stat, &member.before))
+        };
+        if is(a, two) && is(b, one) {
+            return Ok(true);
+        }
+        match exchange() {
+            // Nothing to be given back: what is there by now is told as users' doing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.at(&two.at, "exchange back").map(|()| false),
+        }
+    }
+
+    /// Renames both to names that are free, in this order; whether both have them. If only the first has, that is told as its
+    /// users' doing, and the other side says the same.
+    fn rename_each(&self, moves: &[Renaming<D::Dir>]) -> Result<bool, ReplicaError> {
+        for (member, to, place) in moves {
+            if member.at == **to {
+                continue;
+            }
+            let from = (&member.place.dir, &member.place.name);
+            let renamed = self.keeping(&[from.0, &place.dir], || self.disk.rename(from, (&place.dir, &place.name)));
+            match renamed {
+                Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
+                    return Ok(false);
+                }
+                other => other.at(to, "rename")?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// What proves a renamed object to be as its row says; `None` if it may have changed meanwhile.
+    fn as_renamed(&self, member: &Member<D::Dir>, place: &Parent<D::Dir>) -> Option<Signature> {
+        let (row, before) = (&member.row, &member.before);
+        let after = self.disk.stat(&place.dir, &place.name).ok()?;
+        // A directory's attributes may have changed without a trace but its ctime.
+        let settled = row.signature.is_some_and(|s| s.ctime == before.ctime);
+        // So may any object's between the two looks, and the rename hides that in the ctime.
+        let found = self.disk.xattrs(&place.dir, &place.name, row.entry.kind());
+        let untouched = settled
+            && self.still(row, before)
+            && same_version(before, &after)
+            && found.is_ok_and(|found| found == row.live_attrs().xattrs);
+        untouched.then(|| self.signature(&after))
+    }
+
+    /// Writes the rows of two nodes of which each may have the other's name: what lies below a directory stays with it.
+    pub(in crate::replica) fn put_exchanged(&mut self, rows: Vec<Row>) -> Result<(), ReplicaError> {
+        for row in &rows {
+            self.set_aside(row.node)?;
+        }
+        rows.into_iter().try_for_each(|mut row| self.put_row(&mut row))
+    }
+
+    /// Gives a node's row a place that no path leads to, until it gets another one: before the next commit.
+    pub(in crate::replica) fn set_aside(&mut self, node: NodeId) -> Result<(), ReplicaError> {
+        let Some(row) = self.archive.node(node)? else { return Ok(()) };
+        let Ok(name) = Name::new(node.to_string().as_bytes()) else { return Ok(()) };
+        self.leave_way(node);
+        self.archive.put(&Row { parent: NOWHERE, name, ..row })?;
+        Ok(())
+    }
+}
+
+/// The directory of rows that lie aside: no node has this number.
+const NOWHERE: NodeId = NodeId::MAX >> 1;
+
+fn same_object(stat: &Stat, before: &Stat) -> bool {
+    (stat.ino, stat.btime) == (before.ino, before.btime)
+}
