@@ -174,6 +174,9 @@ pub enum IntentStep {
     ClosedMove { from: RelPath, object: (u64, Time), mode: u32 },
     /// What went wrong is over and told. An object of users' lies in the stage: that goes to the trash, and nothing else is done.
     Stranded,
+    /// The node's object (ino, btime) goes from one path to the other, and the other node's from `at` to `to`, if that goes as well;
+    /// their rows change places.
+    Exchange { from: RelPath, object: (u64, Time), other: NodeId, at: Option<(RelPath, (u64, Time))>, to: RelPath },
 }
 
 /// What is about to happen to one path, on disk before it happens.

@@ -273,6 +273,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     false => (IntentStep::Move { from, object }, None),
                 }
             }
+            (Step::Exchange { from, other, .. }, _) => match self.exchange_step(job.apply.node, from, other)? {
+                Some(step) => (step, None),
+                None => return Ok(None),
+            },
             (Step::Remove { .. }, _) => {
                 let known = self.expected_signature(path)?;
                 let Some(object) = self.object_meant(path, known) else { return Ok(None) };
@@ -297,13 +301,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// reported of directories that moved.
     fn parent_meant(&self, apply: &Apply) -> Result<Option<NodeId>, ReplicaError> {
         match (&apply.step, apply.parent, apply.path.parent()) {
-            (Step::Put { .. } | Step::Move { .. }, None, Some(above)) => Ok(self.node_of(&above)?),
+            (Step::Put { .. } | Step::Move { .. } | Step::Exchange { .. }, None, Some(above)) => {
+                Ok(self.node_of(&above)?)
+            }
             (_, parent, _) => Ok(parent),
         }
     }
 
     /// The object that an action is about: as it is known, or as it lies there where its row has no signature yet.
-    fn object_meant(&self, path: &RelPath, known: Option<Signature>) -> Option<(u64, Time)> {
+    pub(super) fn object_meant(&self, path: &RelPath, known: Option<Signature>) -> Option<(u64, Time)> {
         let known = known.map(|s| (s.ino, s.btime));
         known.or_else(|| self.object_at(path).map(|stat| (stat.ino, stat.btime)))
     }

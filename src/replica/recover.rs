@@ -16,6 +16,7 @@ use super::place::generation_of;
 use super::read::READ_TO_COMPARE;
 use super::trash::stamp_of;
 
+mod exchange;
 mod pieces;
 
 use pieces::is_same;
@@ -55,6 +56,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     let recovered = self.recover_move(&scene, intent, from, *object, Some(*mode));
                     recovered.and_then(|()| self.reopen_after_crash(from, *object, intent.node, *mode))
                 }
+                IntentStep::Exchange { .. } => self.recover_exchange(scene.same_boot, intent),
                 IntentStep::Remove { object } => self.recover_remove(intent, *object),
                 // What it is about is among what is left in the stage.
                 IntentStep::Stranded => Ok(()),

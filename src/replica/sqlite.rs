@@ -595,7 +595,7 @@ impl Archive for SqliteArchive {
         check_number(*generation.max(node).max(&parent.unwrap_or(0)))?;
         let what = match step {
             IntentStep::Place { .. } => "place",
-            IntentStep::Move { .. } | IntentStep::ClosedMove { .. } => "move",
+            IntentStep::Move { .. } | IntentStep::ClosedMove { .. } | IntentStep::Exchange { .. } => "move",
             IntentStep::Remove { .. } => "remove",
             IntentStep::Attributes { .. } => "attributes",
             IntentStep::Pieces { .. } => "pieces",

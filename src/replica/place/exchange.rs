@@ -1,8 +1,7 @@
 //! Exchanges: two objects change places, with all that lies below them.
 //!
 //! Users have given one the other's name and moved the other on, so neither may be taken for gone. Each name holds an object
-//! at every moment. No intent is needed: an exchange that was cut short by a crash looks like the users' own, of which the
-//! other side says the same.
+//! at every moment, where nobody has moved either of them away.
 
 use std::io;
 
@@ -10,7 +9,7 @@ use crate::model::{Generation, Name, NodeId, RelPath};
 use crate::protocol::Other;
 
 use super::super::Replica;
-use super::super::archive::{Archive, Row, Signature};
+use super::super::archive::{Archive, IntentStep, Row, Signature};
 use super::super::batch::Placed;
 use super::super::disk::{Disk, Stat};
 use super::super::error::{At, ReplicaError};
@@ -92,6 +91,25 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         renames.iter().for_each(|(from, to)| self.specials.moved(from, to));
         Ok(Placed::Done(Some(one.row.entry), None))
+    }
+
+    /// What to remember before two objects change places.
+    pub(in crate::replica) fn exchange_step(
+        &self,
+        node: NodeId,
+        from: &RelPath,
+        other: &Other,
+    ) -> Result<Option<IntentStep>, ReplicaError> {
+        let signature = |node| Ok::<_, ReplicaError>(self.archive.node(node)?.and_then(|row| row.signature));
+        let Some(object) = self.object_meant(from, signature(node)?) else { return Ok(None) };
+        let at = match &other.at {
+            None => None,
+            Some(at) => match self.object_meant(at, signature(other.node)?) {
+                Some(object) => Some((at.clone(), object)),
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(IntentStep::Exchange { from: from.clone(), object, other: other.node, at, to: other.to.clone() }))
     }
 
     /// Where a node was reported speaks of its old row: it is told anew.

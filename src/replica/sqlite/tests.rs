@@ -100,13 +100,20 @@ fn change(dice: &mut Dice, both: &mut [&mut dyn Archive; 2]) {
             9 => {
                 let row = any_row(&mut dice);
                 let object = (u64::MAX - dice.roll(2), Time { secs: -1, nanos: 1 });
-                let step = match dice.roll(5) {
+                let step = match dice.roll(6) {
                     4 => {
                         IntentStep::Pieces { from: RelPath::new(b"x").unwrap(), object, made: (dice.roll(9), object.1) }
                     }
                     3 => IntentStep::Attributes { before: row.entry.attrs.clone(), entry: row.entry, object },
                     0 => IntentStep::Remove { object },
                     1 => IntentStep::Move { from: RelPath::new(b"x/\xff").unwrap(), object },
+                    5 => IntentStep::Exchange {
+                        from: path("x"),
+                        object,
+                        other: dice.roll(9),
+                        at: Some((path("y"), object)),
+                        to: path("x"),
+                    },
                     _ => IntentStep::Place {
                         achieved: None,
                         entry: row.entry,
