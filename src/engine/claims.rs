@@ -286,8 +286,9 @@ impl Engine {
         if own.sums > SUMS_MAX { Err("more sums than a file has") } else { Ok(()) }
     }
 
-    /// Names with their numbers, from side to side.
+    /// Names with their numbers, from side to side. Whose they are decides which rights join (decision 0062).
     pub(super) fn pass_names(&mut self, side: Side, numbers: Vec<crate::model::OwnerNumber>) {
+        self.numbers.learn(side, &numbers);
         self.send(side.other(), Request::Names { numbers });
     }
 }

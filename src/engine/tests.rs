@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{Attrs, Content, Entry, Principal, Problem, ProblemKind, ROOT_NODE, Sides, Time};
-use crate::protocol::{Change, Data, Hello, Known, Like, Moved, Outcome, Reply, Request, Source, Step};
+use crate::protocol::{Change, Data, Expect, Hello, Known, Like, Moved, Outcome, Reply, Request, Source, Step};
 
 mod conflicts;
 mod lies;
@@ -600,6 +600,57 @@ fn of_two_names_the_rights_counts_if_it_will_not_have_the_lefts() {
     assert!(refused > 3, "{refused}");
     let [(Side::Left, _, at, Step::Move { from, .. })] = &settled[..] else { panic!("{settled:?}") };
     assert_eq!((at, from), (&path("r"), &path("l")), "it is not sent as a new object");
+}
+
+#[test]
+fn two_that_changed_places_are_exchanged_by_one_action() {
+    for mover in Side::BOTH {
+        let (mut session, _) = with_a_file();
+        let moved = |session: &mut Session, at: &str, node: NodeId, from: &str, over: Option<NodeId>| {
+            let moved = Moved { from: path(from), known: known(node, file(1)), edited: false };
+            let over = over.map(|node| known(node, file(1)));
+            session.report(mover, at, Some(ROOT_NODE), over, Some(moved), Some(file(1)), 0)
+        };
+        // The first word does not tell what became of the other: its side is asked whether more is to come.
+        assert_eq!(moved(&mut session, "b", 18, "a", Some(19)), []);
+        assert!(session.engine.sides[mover].inquiry.is_some());
+        let begun = moved(&mut session, "a", 19, "b", None);
+        let [(on, generation, at, Step::Exchange { from, other, .. })] = &begun[..] else { panic!("{begun:?}") };
+        let given = (other.at.as_ref().expect("goes as well"), &other.to);
+        let (one, two) = (path("a"), path("b"));
+        let whole = if *at == one { (&two, (&one, &two)) } else { (&one, (&two, &one)) };
+        assert_eq!((*on, (from, given)), (mover.other(), whole));
+        // Both are recorded as one.
+        let done = Outcome::Done { entry: Some(file(1)), kept: None };
+        let effects =
+            session.engine.handle(Input::Reply(*on, Reply::Result { generation: *generation, outcome: done }), 0);
+        let recorded = effects.iter().find_map(|effect| match effect {
+            Effect::Send(side, Request::Record { record, .. }) => Some((*side, record.exchanged)),
+            _ => None,
+        });
+        assert_eq!(recorded, Some((mover, Some(other.node))));
+    }
+}
+
+#[test]
+fn what_a_name_was_taken_from_goes_to_the_trash_once_its_side_has_said_all() {
+    let (mut session, _) = with_a_file();
+    let moved = Moved { from: path("b"), known: known(19, file(1)), edited: false };
+    let over = Some(known(18, file(1)));
+    assert_eq!(session.report(Side::Right, "a", Some(ROOT_NODE), over, Some(moved), Some(file(1)), 0), []);
+    let (number, _) = session.engine.sides[Side::Right].inquiry.expect("asked");
+    let begun = session.reply(Side::Right, Reply::Pong { number }, 0);
+    let [(Side::Left, _, _, Step::Move { expect: Expect::Row(18), .. })] = &begun[..] else { panic!("{begun:?}") };
+}
+
+#[test]
+fn whose_names_have_numbers_of_users_is_no_user_of_the_systems() {
+    let mut session = Session::begin(10);
+    let alice = Principal::Name("alice".into());
+    assert!(session.engine.numbers.is_system(false, &alice), "nobody has told");
+    let numbers = vec![crate::model::OwnerNumber { group: false, name: "alice".into(), id: 1000 }];
+    session.reply(Side::Right, Reply::Names { numbers }, 0);
+    assert!(!session.engine.numbers.is_system(false, &alice));
 }
 
 #[test]

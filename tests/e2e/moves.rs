@@ -175,7 +175,134 @@ const CASES: &[Case] = &[
         right: |d| write(d.join("d/sub/three"), "edited on the right"),
         after: &["e/", "e/four=first e/four", "f=first f", "sub/", "sub/three=edited on the right"],
     },
+    Case {
+        name: "two files swapped and edited",
+        left: |d| swap(d.join("f"), d.join("d/one")),
+        right: |d| write(d.join("d/one"), "edited on the right"),
+        after: &[
+            "d/",
+            "d/one=first f",
+            "d/sub/",
+            "d/sub/three=first d/sub/three",
+            "d/two=first d/two",
+            "e/",
+            "e/four=first e/four",
+            "f=edited on the right",
+        ],
+    },
+    Case {
+        name: "two files swapped, one renamed",
+        left: |d| exchange(d.join("f"), d.join("d/one")),
+        right: |d| rename(d.join("f"), d.join("g")),
+        after: &[
+            "d/",
+            "d/one=first f",
+            "d/sub/",
+            "d/sub/three=first d/sub/three",
+            "d/two=first d/two",
+            "e/",
+            "e/four=first e/four",
+            "f=first d/one",
+        ],
+    },
+    Case {
+        name: "renamed, and swapped with another one there",
+        left: |d| rename(d.join("f"), d.join("g")),
+        right: |d| swap(d.join("f"), d.join("d/one")),
+        after: &[
+            "d/",
+            "d/sub/",
+            "d/sub/three=first d/sub/three",
+            "d/two=first d/two",
+            "e/",
+            "e/four=first e/four",
+            "f=first d/one",
+            "g=first f",
+        ],
+    },
+    Case {
+        name: "two directories swapped, one filled and one edited in",
+        left: |d| swap(d.join("d"), d.join("e")),
+        right: |d| {
+            plant(d.join("e/new"), "made on the right");
+            write(d.join("d/two"), "edited on the right");
+        },
+        after: &[
+            "d/",
+            "d/four=first e/four",
+            "d/new=made on the right",
+            "e/",
+            "e/one=first d/one",
+            "e/sub/",
+            "e/sub/three=first d/sub/three",
+            "e/two=edited on the right",
+            "f=first f",
+        ],
+    },
+    Case {
+        name: "three files in turn, one edited",
+        left: |d| {
+            swap(d.join("f"), d.join("d/one"));
+            swap(d.join("f"), d.join("e/four"));
+        },
+        right: |d| write(d.join("e/four"), "edited on the right"),
+        after: &[
+            "d/",
+            "d/one=first f",
+            "d/sub/",
+            "d/sub/three=first d/sub/three",
+            "d/two=first d/two",
+            "e/",
+            "e/four=first d/one",
+            "f=edited on the right",
+        ],
+    },
+    Case {
+        name: "one directory in the place of another that was renamed",
+        left: |d| {
+            rename(d.join("e"), d.join("old"));
+            rename(d.join("d"), d.join("e"));
+        },
+        right: |d| {
+            write(d.join("e/four"), "edited on the right");
+            plant(d.join("d/new"), "made on the right");
+        },
+        after: &[
+            "e/",
+            "e/new=made on the right",
+            "e/one=first d/one",
+            "e/sub/",
+            "e/sub/three=first d/sub/three",
+            "e/two=first d/two",
+            "f=first f",
+            "old/",
+            "old/four=edited on the right",
+        ],
+    },
+    Case {
+        name: "swapped on both",
+        left: |d| swap(d.join("d"), d.join("e")),
+        right: |d| exchange(d.join("d"), d.join("e")),
+        after: &[
+            "d/",
+            "d/four=first e/four",
+            "e/",
+            "e/one=first d/one",
+            "e/sub/",
+            "e/sub/three=first d/sub/three",
+            "e/two=first d/two",
+            "f=first f",
+        ],
+    },
 ];
+
+/// Exchanges two names as users do, by way of a third.
+fn swap(a: impl AsRef<Path>, b: impl AsRef<Path>) {
+    let aside = a.as_ref().with_extension("aside");
+    rename(&a, &aside);
+    rename(&b, &a);
+    rename(&aside, &b);
+}
 
 /// A tree in the form of [`Case::after`].
 fn listed(tree: &Tree, root: &Path, below: &str) -> Vec<String> {
@@ -336,6 +463,50 @@ fn a_directory_that_is_handed_to_and_fro_is_moved() {
         pair.action_lines().split_off(from).into_iter().filter(|line| !line.contains("action move")).collect();
     assert_eq!(others, [""; 0], "moves alone are wanted");
     pair.stop();
+}
+
+/// What users make change places: files, directories, files in a circle, a directory in the place of one that was renamed.
+fn change_places(at: &Path) {
+    swap(at.join("a"), at.join("b"));
+    exchange(at.join("da"), at.join("db"));
+    swap(at.join("c1"), at.join("c2"));
+    swap(at.join("c2"), at.join("c3"));
+    rename(at.join("new"), at.join("newest"));
+    rename(at.join("old"), at.join("new"));
+}
+
+#[test]
+fn what_changes_places_is_moved_and_not_sent() {
+    let before = ["a", "b", "da/1", "db/1", "c1", "c2", "c3", "old/1", "new/1"];
+    // Where each of them is once they have changed places: on both sides the same object.
+    let after = ["b", "a", "db/1", "da/1", "c3", "c1", "c2", "new/1", "newest/1"];
+    let inodes = |root: &Path, names: &[&str]| -> Vec<u64> {
+        names.iter().map(|name| std::fs::metadata(root.join(name)).unwrap().ino()).collect()
+    };
+    for (live, on_left) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut pair = Pair::new();
+        before.iter().for_each(|name| plant(pair.left.join(name), name.as_bytes()));
+        pair.sync();
+        if live {
+            pair.run();
+            pair.settle();
+        }
+        let (left, right) = (inodes(&pair.left, &before), inodes(&pair.right, &before));
+        let from = pair.action_lines().len();
+        change_places(if on_left { &pair.left } else { &pair.right });
+        if live {
+            pair.settle();
+            pair.stop();
+        } else {
+            pair.sync();
+        }
+        let how = format!("on the left: {on_left}, live: {live}");
+        assert_eq!(inodes(&pair.left, &after), left, "{how}{}", pair.story());
+        assert_eq!(inodes(&pair.right, &after), right, "{how}{}", pair.story());
+        let others: Vec<String> =
+            pair.action_lines().split_off(from).into_iter().filter(|line| !line.contains("action move")).collect();
+        assert_eq!(others, [""; 0], "moves alone are wanted, {how}");
+    }
 }
 
 /// What a rotation of logs does: each gets the next one's name, and a new one begins.

@@ -90,7 +90,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 62] = [
+const FOUND: [(u64, &str); 66] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -169,6 +169,10 @@ const FOUND: [(u64, &str); 62] = [
     (116677, "what a user had written while his file was to be moved and closed kept its old time"),
     (62824, "what was found through a directory that had left its name was told by that name"),
     (49850, "a directory opened to others than at its last look, and the word of the first opening stood"),
+    (30741, "two objects that had changed places when the process ended passed for what its own users had moved"),
+    (2881, "the same, and conflict copies of it"),
+    (38235, "the same, with rows of what was not on disk"),
+    (10180, "two that changed places waited for each other, since one had gone into the other on the other side"),
     (1_099_511_628_423, "a directory opened before what was due with it was looked at"),
     (2_199_023_274_344, "that a directory had the other side's time was told before the archive had it on disk"),
 ];

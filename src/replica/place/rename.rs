@@ -262,12 +262,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// is known as another.
     pub(super) fn is_nodes(&self, from: &RelPath, row: &Row, stat: &Stat) -> Result<bool, ReplicaError> {
         let here = self.row_at(from)?.is_some_and(|here| here.node == row.node);
-        let of_another = || {
-            Ok::<_, ReplicaError>(
-                self.archive.by_object(stat.ino, stat.btime)?.iter().any(|other| other.node != row.node),
-            )
-        };
-        Ok(here && row.entry.kind() == Kind::File && stat.kind == Some(Kind::File) && !of_another()?)
+        let known = self.archive.by_object(stat.ino, stat.btime)?;
+        let of_another = known.iter().any(|other| other.node != row.node);
+        Ok(here && row.entry.kind() == Kind::File && stat.kind == Some(Kind::File) && !of_another)
     }
 
     /// Reports below a directory that was renamed now speak of its new name: they are looked at again there.
