@@ -313,7 +313,7 @@ mod tests {
             let name = format!("user.{n}").into_bytes().into_boxed_slice();
             entry.attrs.xattrs.insert(name, vec![7; size].into());
         }
-        AncestorRow { node, parent: 1, path, generation: node, entry: Some(entry) }
+        AncestorRow { node, parent: 1, path, generation: node, entry: Some(entry), joint: false }
     }
 
     #[test]

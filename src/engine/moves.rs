@@ -122,7 +122,7 @@ impl Engine {
         }
         let known = moved.known.generation;
         let step = Step::Move { from: from.clone(), known, entry: entry.clone(), expect };
-        parts[index(target)] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
+        parts[index(target)] = Part::Apply(Apply { path: path.clone(), parent: None, node, step, joint: false });
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
         flight.also = vec![moved.from, agreed, from];
         flight.also.sort();
@@ -208,7 +208,7 @@ impl Engine {
         let entry = moved.known.entry.clone();
         let known = moved.known.generation;
         let step = Step::Move { from: change.path.clone(), known, entry: entry.clone(), expect: Expect::Absent };
-        let apply = Apply { path: moved.from.clone(), parent: None, node, step };
+        let apply = Apply { path: moved.from.clone(), parent: None, node, step, joint: false };
         let parts = [Part::Record { seq: 0, from: None }, Part::Apply(apply)];
         let also = vec![change.path.clone()];
         let mut flight = Flight::new(&moved.from, node, Some(entry), parts, [None, Some(change)]);

@@ -260,7 +260,7 @@ impl Engine {
         let expect = expectation(&changes, on);
         let mut parts = Side::BOTH.map(|side| Part::Record { seq: seq_of(&changes, side), from: None });
         let step = Step::Remove { expect, force: self.settings.force };
-        parts[index(on)] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
+        parts[index(on)] = Part::Apply(Apply { path: path.clone(), parent: None, node, step, joint: false });
         let mut flight = Flight::new(path, node, None, parts, changes);
         flight.young = young;
         self.launch(flight, Reach::Tree);
@@ -297,6 +297,7 @@ impl Engine {
         if let Some(like) = &reads {
             source = Source::Held { from: like.from.clone(), node: like.node, known: like.generation };
         }
+        let joint = !needs.contains(&Need::Record);
         let parts = Side::BOTH.map(|side| {
             let expect = expectation(&changes, side);
             let step = match needs[index(side)] {
@@ -314,7 +315,7 @@ impl Engine {
                     Step::Put { entry: entry.clone(), expect, displaced, source }
                 }
             };
-            Part::Apply(Apply { path: path.clone(), parent: None, node, step })
+            Part::Apply(Apply { path: path.clone(), parent: None, node, step, joint })
         });
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
         flight.dropped = dropped;

@@ -8,6 +8,7 @@ use crate::model::{
 };
 
 mod conflicts;
+mod halves;
 mod lies;
 mod rounds;
 mod young;

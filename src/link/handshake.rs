@@ -11,7 +11,7 @@ use super::LinkError;
 use super::frame::{self, HEADER, Head, Kind};
 
 /// The version of the frames and messages. Two sides must have the same.
-pub const PROTOCOL: u16 = 9;
+pub const PROTOCOL: u16 = 10;
 const MAGIC: &[u8] = b"psync";
 /// The longest first frame's payload.
 const MAX_HELLO: usize = 1024;

@@ -79,4 +79,6 @@ pub struct AncestorRow {
     pub path: RelPath,
     pub generation: Generation,
     pub entry: Option<Entry>,
+    /// It is of an action that had something to do on both sides. Who lacks it has perhaps not done its part.
+    pub joint: bool,
 }

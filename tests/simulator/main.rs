@@ -90,7 +90,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 62] = [
+const FOUND: [(u64, &str); 66] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -171,6 +171,10 @@ const FOUND: [(u64, &str); 62] = [
     (49850, "a directory opened to others than at its last look, and the word of the first opening stood"),
     (1_099_511_628_423, "a directory opened before what was due with it was looked at"),
     (2_199_023_274_344, "that a directory had the other side's time was told before the archive had it on disk"),
+    (59685, "what a side was still to get of an action on both passed for what its users had taken away"),
+    (81098, "the same"),
+    (83207, "the same"),
+    (128256, "the same"),
 ];
 
 #[test]
