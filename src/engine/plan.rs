@@ -187,6 +187,7 @@ impl Engine {
             // The directory that is to make way was moved: its move makes way, and all in it stays what it is.
             Verdict::RemoveFirst { on } if self.is_moved_away(path, &changes, on.other()) => self.wait_for_move(path),
             Verdict::RemoveFirst { on } => self.remove(path, changes, on, true, now),
+            Verdict::Settle { .. } if self.waits_for_former(path, &changes, now) => {}
             Verdict::Settle { entry, from, needs, loser, dropped } => {
                 self.settle(path, changes, entry, from, needs, loser, dropped);
             }

@@ -8,6 +8,7 @@ use crate::model::{
 };
 
 mod conflicts;
+mod former;
 mod halves;
 mod lies;
 mod rounds;
