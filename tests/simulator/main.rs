@@ -90,7 +90,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 68] = [
+const FOUND: [(u64, &str); 69] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -176,6 +176,7 @@ const FOUND: [(u64, &str); 68] = [
     (83207, "the same"),
     (128256, "the same"),
     (93769, "a new directory got the node, and with it the mode, of the one that had left its name"),
+    (240301, "an endpoint whose reports waited for room on the other side woke each millisecond"),
     (312503, "the same, of one that had been moved into the new one"),
 ];
 
