@@ -30,7 +30,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                         Ok(dir) => dirs.entry(above.clone()).or_insert(dir),
                         // What is not there any more cannot be put on disk: its row must not prove anything.
                         Err(_) => {
-                            self.forget_report(path);
+                            self.withdraw_report(path)?;
                             continue;
                         }
                     },
@@ -38,7 +38,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let seen = self.reported.get(path).filter(|r| r.seq == record.seq).and_then(|r| r.seen.as_ref());
                 let Some(seen) = seen else { continue };
                 if !self.disk.stat(dir, &name).is_ok_and(|stat| seen.signature.same_object(&stat)) {
-                    self.forget_report(path);
+                    self.withdraw_report(path)?;
                 } else if matches!(seen.content, Content::File { .. }) {
                     bytes += seen.signature.size;
                     sources.push((above, name, path));
@@ -53,7 +53,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         for (above, name, path) in sources {
             match dirs.get(&above).map(|dir| self.disk.open_file(dir, &name)) {
                 Some(Ok(file)) => files.push(file),
-                _ => self.forget_report(path),
+                _ => self.withdraw_report(path)?,
             }
         }
         let files: Vec<&D::File> = files.iter().collect();
@@ -180,7 +180,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.copies.remove(&record.path);
         self.forget_orphaned_moves()?;
         if let Some(from) = &record.from {
-            self.forget_report(from);
+            // What had come there in its place may be there no more, and its own old name speaks for itself then.
+            self.withdraw_report(from)?;
             self.dirty.insert(from.clone());
         }
         // An object that was edited as well as moved does not match its row: it is reported once more.
