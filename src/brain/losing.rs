@@ -63,6 +63,7 @@ mod tests {
             path: path("by now elsewhere"),
             generation: *generation,
             entry: None,
+            joint: false,
         };
         Reply::Rows { rows: generations.iter().map(row).collect() }
     }

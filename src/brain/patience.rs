@@ -109,7 +109,7 @@ mod tests {
 
     fn apply(generation: Generation, at: &str) -> Request {
         let step = Step::Remove { expect: Expect::Absent, force: false };
-        Request::Apply { generation, apply: Apply { path: path(at), parent: None, node: 5, step } }
+        Request::Apply { generation, apply: Apply { path: path(at), parent: None, node: 5, step, joint: false } }
     }
 
     fn done(generation: Generation) -> Reply {

@@ -126,8 +126,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.proofs.owed || self.replica.owes_what_rests(at)
     }
 
-    /// When there is something to compare that could not be compared at once.
+    /// When there is something to compare that could not be compared at once. While too much is open nothing is compared; what
+    /// ends that wakes the endpoint.
     pub(super) fn proofs_due(&self, now: Millis) -> Option<Millis> {
+        let goes_on = self.replica.owes() || self.proofs.at.is_some() || self.replica.open_paths() < OPEN_MAX;
+        if self.is_full_of_reports() || !goes_on {
+            return None;
+        }
         match self.owes_proofs() || self.proofs.walk.is_some() || self.proofs.at.is_some() {
             true => Some((self.proofs.read + LEISURE).max(now + 1)),
             false => self.proofs.next,

@@ -67,7 +67,7 @@ fn opening(root: &std::path::Path) -> Opening<'_> {
 fn row(node: u64, parent: u64, at: &str, generation: u64, content: Content) -> AncestorRow {
     let owner = Principal::Id(0);
     let attrs = Attrs { mode: 0o644, user: owner.clone(), group: owner, mtime: Time::default(), xattrs: Xattrs::new() };
-    AncestorRow { node, parent, path: path(at), generation, entry: Some(Entry { content, attrs }) }
+    AncestorRow { node, parent, path: path(at), generation, entry: Some(Entry { content, attrs }), joint: false }
 }
 
 fn start() -> Request {
@@ -131,8 +131,10 @@ fn contents_of_what_equals_its_row_are_supplied() {
     let entry = row(20, 1, "f", 20, Content::File { size: 4, hash: None }).entry.expect("an entry");
     let source = Source::Inline(serde_bytes::ByteBuf::from(*b"text"));
     let step = Step::Put { entry, source, expect: crate::protocol::Expect::Absent, displaced: Displaced::Trash };
-    let done =
-        ask(Request::Apply { generation: 20, apply: Apply { path: path("f"), parent: Some(1), node: 20, step } });
+    let done = ask(Request::Apply {
+        generation: 20,
+        apply: Apply { path: path("f"), parent: Some(1), node: 20, step, joint: false },
+    });
     assert!(done.iter().any(|r| matches!(r, Reply::Result { outcome: Outcome::Done { .. }, .. })), "{done:?}");
     let looked = ask(Request::Examine { path: path("f"), as_copy: false });
     let seq = looked.iter().find_map(|r| if let Reply::Report(change) = r { Some(change.seq) } else { None });
@@ -164,7 +166,10 @@ fn a_time_that_users_gave_a_directory_meanwhile_stays() {
         expect: crate::protocol::Expect::Absent,
         displaced: Displaced::Trash,
     };
-    ask(Request::Apply { generation: 20, apply: Apply { path: path("d"), parent: Some(1), node: 20, step } });
+    ask(Request::Apply {
+        generation: 20,
+        apply: Apply { path: path("d"), parent: Some(1), node: 20, step, joint: false },
+    });
     let dir = std::fs::File::open(root.path().join("d")).expect("there");
     let since = |seconds| std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
     let found = || dir.metadata().and_then(|stat| stat.modified()).expect("a time");
@@ -201,7 +206,10 @@ fn what_could_not_go_to_the_trash_is_there_after_the_next_start() {
     let entry = row(20, 1, "f", 20, Content::File { size: 4, hash: None }).entry.expect("an entry");
     let source = Source::Inline(serde_bytes::ByteBuf::from(*b"text"));
     let step = Step::Put { entry, source, expect: crate::protocol::Expect::Absent, displaced: Displaced::Trash };
-    ask(Request::Apply { generation: 20, apply: Apply { path: path("f"), parent: Some(1), node: 20, step } });
+    ask(Request::Apply {
+        generation: 20,
+        apply: Apply { path: path("f"), parent: Some(1), node: 20, step, joint: false },
+    });
     let trash = root.path().join(".psync/p/trash");
     let held = |name: &str| {
         let entries = std::fs::read_dir(root.path().join(".psync/p").join(name)).into_iter().flatten().flatten();
@@ -210,8 +218,10 @@ fn what_could_not_go_to_the_trash_is_there_after_the_next_start() {
     // Every name that is to come into it is refused from now on.
     std::fs::remove_dir_all(&trash).expect("removed");
     let step = Step::Remove { expect: crate::protocol::Expect::Row(20), force: false };
-    let removed =
-        ask(Request::Apply { generation: 21, apply: Apply { path: path("f"), parent: Some(1), node: 20, step } });
+    let removed = ask(Request::Apply {
+        generation: 21,
+        apply: Apply { path: path("f"), parent: Some(1), node: 20, step, joint: false },
+    });
     let failed = |reply: &Reply| matches!(reply, Reply::Result { outcome: Outcome::Failed(_), .. });
     assert!(removed.iter().any(failed), "{removed:?}");
     assert!(!root.path().join("f").exists() && held("stage") == 1, "{removed:?}");
@@ -282,7 +292,7 @@ fn a_directory_opens_after_what_was_removed_in_it_and_is_due_with_it() {
             _ => Source::Nothing,
         };
         let step = Step::Put { entry, source, expect: crate::protocol::Expect::Absent, displaced: Displaced::Trash };
-        let apply = Apply { path: path(at), parent: Some(parent), node, step };
+        let apply = Apply { path: path(at), parent: Some(parent), node, step, joint: false };
         ask(&mut endpoint, Request::Apply { generation: node, apply });
     }
     std::fs::remove_file(root.path().join("d/s")).expect("removed");
@@ -340,13 +350,13 @@ fn a_copy_of_what_a_link_leads_to_lets_others_go_first() {
 
     entry.attrs.mode = 0o600;
     let step = Step::SetAttrs { entry, expect: crate::protocol::Expect::Row(20) };
-    let apply = Apply { path: path("f"), parent: Some(1), node: 20, step };
+    let apply = Apply { path: path("f"), parent: Some(1), node: 20, step, joint: false };
     endpoint.handle(Request::Apply { generation: 21, apply }, 5, &mut out).expect("taken in");
     endpoint.step(5, &mut out).expect("a step");
     let small = row(22, 1, "g", 22, Content::File { size: 4, hash: None }).entry.expect("an entry");
     let source = Source::Inline(serde_bytes::ByteBuf::from(*b"text"));
     let step = Step::Put { entry: small, source, expect: crate::protocol::Expect::Absent, displaced: Displaced::Trash };
-    let apply = Apply { path: path("g"), parent: Some(1), node: 22, step };
+    let apply = Apply { path: path("g"), parent: Some(1), node: 22, step, joint: false };
     endpoint.handle(Request::Apply { generation: 22, apply }, 6, &mut out).expect("taken in");
     let results = |out: &[Reply]| {
         let of = |reply: &Reply| if let Reply::Result { generation, .. } = reply { Some(*generation) } else { None };

@@ -119,6 +119,6 @@ impl Engine {
         let at = if let Theirs::Goes(at) = theirs { Some(at.clone()) } else { None };
         let other = Other { node: leaver.known.node, known: leaver.known.generation, at, to: home.clone() };
         let step = Step::Exchange { from: from.clone(), known: moved.known.generation, other };
-        Apply { path: path.clone(), parent: None, node: moved.known.node, step }
+        Apply { path: path.clone(), parent: None, node: moved.known.node, step, joint: false }
     }
 }

@@ -279,6 +279,7 @@ impl Engine {
         if done && let Some(flight) = self.flights.remove(&generation) {
             let paths = flight.paths();
             self.completed.insert(generation);
+            self.halves.retain(|_, node| *node != flight.node);
             if flight.node == generation {
                 for side in Side::BOTH.into_iter().filter(|side| flight.puts(side.other())) {
                     self.sides[side].young.come(self.now);
@@ -460,6 +461,10 @@ impl Engine {
         let path = flight.path.clone();
         self.count_try(side, &path);
         let other_applied = matches!(flight.parts[side.other()], Part::Apply(_));
+        if other_applied {
+            // Whether the other side has done its part by now or is about to.
+            self.halves.insert(generation, flight.node);
+        }
         let mut not_before = 0;
         match &outcome {
             Outcome::Busy => not_before = self.strike_at_least(&path, now, 200),

@@ -194,6 +194,9 @@ pub struct Engine {
     confirmed: Generation,
     /// Recorded on both sides, and not confirmed yet.
     completed: BTreeSet<Generation>,
+    /// Joint actions that one side alone has recorded, with their nodes. As long as nothing later was agreed on of the node, no
+    /// generation from there on is confirmed: a session that ends before must be followed by one that hears of it.
+    halves: BTreeMap<Generation, NodeId>,
     /// Paths to be considered now, and later.
     ready: BTreeSet<RelPath>,
     timers: BTreeSet<(Millis, RelPath)>,
@@ -260,6 +263,7 @@ impl Engine {
             next_generation: 0,
             confirmed: 0,
             completed: BTreeSet::new(),
+            halves: BTreeMap::new(),
             ready: BTreeSet::new(),
             timers: BTreeSet::new(),
             blocked: BTreeSet::new(),
@@ -633,7 +637,9 @@ impl Engine {
     /// Tells both sides how far both archives agree. Only what both have recorded counts: an archive that ends before
     /// what the other saw confirmed was rolled back.
     fn confirm(&mut self) {
-        let oldest = self.flights.first_key_value().map_or(Generation::MAX, |(generation, _)| *generation);
+        let first =
+            [self.flights.first_key_value().map(|(generation, _)| *generation), self.halves.keys().next().copied()];
+        let oldest = first.into_iter().flatten().min().unwrap_or(Generation::MAX);
         let Some(&upto) = self.completed.range(..oldest).next_back() else { return };
         if self.flights.is_empty() || upto >= self.confirmed + 256 {
             self.completed = self.completed.split_off(&oldest);

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use crate::model::{Kind, Millis, RelPath, Side, Sides};
 use crate::protocol::{Apply, Change, Expect, Moved, Request, Step};
 
-use super::Engine;
 use super::exchange::{Leaver, Occupant, Theirs};
 use super::flight::{Flight, Part};
 use super::locks::Reach;
 use super::places::{Place, Standing};
 use super::plan::{expectation, node_of};
+use super::{DELETION_WAIT, Engine};
 
 /// What is gone on one side, and moved or edited on the other, waits this long for word of where it went.
 pub(super) const LOST_WAIT: Millis = 1_000;
@@ -173,7 +173,7 @@ impl Engine {
             Some((leaver, theirs)) => Engine::exchange(path, (&from, &agreed), &moved, (leaver, theirs)),
             None => {
                 let step = Step::Move { from: from.clone(), known, entry: entry.clone(), expect };
-                Apply { path: path.clone(), parent: None, node, step }
+                Apply { path: path.clone(), parent: None, node, step, joint: false }
             }
         };
         parts[target] = Part::Apply(apply);
@@ -221,6 +221,37 @@ impl Engine {
     /// Whether a side says that it moved what both last agreed on at this path.
     pub(super) fn is_moved_away(&self, path: &RelPath, changes: &Sides<Option<Change>>, side: Side) -> bool {
         node_of(changes).and_then(|node| self.places.of(side, node)).is_some_and(|place| place.path != *path)
+    }
+
+    /// Whether one side says that something new lies where both last agreed on a directory, and that it moved that one: the move
+    /// goes first, or the new object would get the directory's node. But for one that was moved into what took its name, which
+    /// waits itself: that is carried over as a new one.
+    pub(super) fn waits_for_former(&mut self, path: &RelPath, changes: &Sides<Option<Change>>, now: Millis) -> bool {
+        let known = changes.values().flatten().filter_map(|change| change.known.as_ref());
+        let Some(former) = known.max_by_key(|known| known.generation).filter(|k| k.entry.kind() == Kind::Dir) else {
+            return false;
+        };
+        let new = |side: Side| changes[side].as_ref().is_some_and(|c| c.known.is_none() && c.after.is_some());
+        let moved = |side: Side| {
+            let place = self.places.of(side, former.node).filter(|place| place.path != *path)?;
+            let since = self.sides[side].pending.get(&place.path).map(|pending| pending.since);
+            new(side).then(|| (side, place.path.clone(), since))
+        };
+        let Some((side, there, since)) = Side::BOTH.into_iter().find_map(moved) else { return false };
+        match since {
+            // Or one waits for the other in a circle of several.
+            Some(since) if there.is_below(path) || now >= since + DELETION_WAIT => {
+                self.as_copy(side, &there);
+                // What lies here now is compared with what was agreed on, from then on.
+                self.drop_pending(side, path);
+                self.ask(side, path.clone(), false);
+            }
+            since => {
+                self.timers.extend(since.map(|since| (since + DELETION_WAIT, path.clone())));
+                self.wait_for_move(path);
+            }
+        }
+        true
     }
 
     /// Considered again when a move has ended, on either side.
@@ -311,7 +342,7 @@ impl Engine {
         let entry = moved.known.entry.clone();
         let known = moved.known.generation;
         let step = Step::Move { from: change.path.clone(), known, entry: entry.clone(), expect: Expect::Absent };
-        let apply = Apply { path: moved.from.clone(), parent: None, node, step };
+        let apply = Apply { path: moved.from.clone(), parent: None, node, step, joint: false };
         let parts = Sides::new(Part::Record { seq: 0, from: None }, Part::Apply(apply));
         let also = vec![change.path.clone()];
         let mut flight = Flight::new(&moved.from, node, Some(entry), parts, Sides::new(None, Some(change.clone())));

@@ -91,10 +91,6 @@ impl Engine {
                 self.stall_at(path);
                 return true;
             }
-            if change.known.is_none() && change.moved.is_none() && self.name_is_left(side, change, path, now) {
-                self.stall_at(path);
-                return true;
-            }
             let Some(known) = change.known.as_ref().filter(|_| change.after.is_none()) else { continue };
             // Either side moved it: the move decides what becomes of the deletion. On this very side it is but the
             // old name of what moved, and to delete that on the other side would take what users do there along.
@@ -146,23 +142,6 @@ impl Engine {
         self.first && change.known.is_none() && cursor.as_ref().is_some_and(|cursor| *cursor <= change.path)
     }
 
-    /// Whether a new object waits for the move of what had its name before: else the two would be taken for one.
-    fn name_is_left(&mut self, side: Side, change: &Change, path: &RelPath, now: Millis) -> bool {
-        let since = self.sides[side].pending.get(path).map_or(now, |p| p.since);
-        if change.after.is_none() || now >= since + DELETION_WAIT {
-            return false;
-        }
-        // What was moved into the new directory waits for that one.
-        let waits = self.places.away_from(side, path).any(|place| {
-            !place.path.is_within(path) && !self.is_hopeless(&place.path) && !self.has_problem(&place.path)
-        });
-        if waits {
-            self.blocked_moves.insert(path.clone());
-            self.timers.insert((since + DELETION_WAIT, path.clone()));
-        }
-        waits
-    }
-
     /// Whether a deletion waits for what its side made before it in the same place, or moved out of it.
     fn deletion_waits(&mut self, side: Side, change: &Change, path: &RelPath, now: Millis) -> bool {
         let state = &self.sides[side];
@@ -207,6 +186,7 @@ impl Engine {
             // The directory that is to make way was moved: its move makes way, and all in it stays what it is.
             Verdict::RemoveFirst { on } if self.is_moved_away(path, &changes, on.other()) => self.wait_for_move(path),
             Verdict::RemoveFirst { on } => self.remove(path, changes, on, true, now),
+            Verdict::Settle { .. } if self.waits_for_former(path, &changes, now) => {}
             Verdict::Settle { entry, from, needs, loser, dropped } => {
                 self.settle(path, changes, entry, from, needs, loser, dropped);
             }
@@ -287,7 +267,7 @@ impl Engine {
         let expect = expectation(&changes, on);
         let mut parts = Sides::from_fn(|side| Part::Record { seq: seq_of(&changes, side), from: None });
         let step = Step::Remove { expect, force: self.settings.force };
-        parts[on] = Part::Apply(Apply { path: path.clone(), parent: None, node, step });
+        parts[on] = Part::Apply(Apply { path: path.clone(), parent: None, node, step, joint: false });
         let mut flight = Flight::new(path, node, None, parts, changes);
         flight.young = young;
         self.launch(flight, Reach::Tree);
@@ -324,6 +304,7 @@ impl Engine {
         if let Some(like) = &reads {
             source = Source::Held { from: like.from.clone(), node: like.node, known: like.generation };
         }
+        let joint = !needs.values().any(|need| *need == Need::Record);
         let parts = Sides::from_fn(|side| {
             let expect = expectation(&changes, side);
             let step = match needs[side] {
@@ -341,7 +322,7 @@ impl Engine {
                     Step::Put { entry: entry.clone(), expect, displaced, source }
                 }
             };
-            Part::Apply(Apply { path: path.clone(), parent: None, node, step })
+            Part::Apply(Apply { path: path.clone(), parent: None, node, step, joint })
         });
         let mut flight = Flight::new(path, node, Some(entry), parts, changes);
         flight.dropped = dropped;

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Millis, Problem, ProblemKind, RelPath, Side, Sides};
+use crate::model::{Millis, NodeId, Problem, ProblemKind, RelPath, Side, Sides};
 use crate::protocol::{Change, Request};
 
 use super::{Engine, News, SideState};
@@ -205,6 +205,13 @@ impl Engine {
             self.round.stage = Stage::Told;
             self.first = false;
             self.made.clear();
+            let is_left = |node: NodeId| {
+                let known = self.sides.values().flat_map(|side| side.pending.values());
+                known.filter_map(|pending| pending.change.known.as_ref()).any(|known| known.node == node)
+            };
+            let left: BTreeMap<_, _> =
+                self.halves.iter().map(|(at, node)| (*at, *node)).filter(|(_, node)| is_left(*node)).collect();
+            self.halves = left;
             // What was accepted has been dealt with, and a first sync is over.
             if std::mem::take(&mut self.accept) || !self.settled {
                 self.say_settled();

@@ -191,8 +191,8 @@ impl Engine {
             return;
         }
         let (left, right) = self.sides.as_mut().map(|s| std::mem::take(&mut s.rows)).split();
-        self.teach(&left, &right, Side::Right);
-        self.teach(&right, &left, Side::Left);
+        let mut halves = self.teach(&left, &right, Side::Right);
+        halves.extend(self.teach(&right, &left, Side::Left));
         self.phase = Phase::Running;
         // What a power failure takes back of a directory's time, and of the archive that knew of it, shows on the other side alone.
         let doubt = self.sides.values().filter_map(|side| side.hello.as_ref()).any(|hello| hello.rebooted);
@@ -205,16 +205,30 @@ impl Engine {
             self.send(side, Request::Go { peer, scan, whole, doubt });
             self.side(side).cursor = scan.then(RelPath::root);
         }
+        self.meet_halves(halves);
         if self.paused {
             self.hold(true);
         }
     }
 
-    /// Tells one side the ancestors that only the other has.
-    fn teach(&mut self, theirs: &[AncestorRow], own: &[AncestorRow], pupil: Side) {
+    /// Tells one side the ancestors that only the other has. Those of them that are of joint actions.
+    fn teach(&mut self, theirs: &[AncestorRow], own: &[AncestorRow], pupil: Side) -> Vec<AncestorRow> {
         let missing = lessons(theirs, own, pupil);
+        let joint = missing.iter().filter(|row| row.joint && row.entry.is_some()).cloned().collect();
         for rows in cut(missing) {
             self.send(pupil, Request::Learn { rows });
+        }
+        joint
+    }
+
+    /// Asks both sides for what only one of them has recorded, though both had something to do: nobody knows whether the other
+    /// has done it, and neither may have anything to tell by itself.
+    fn meet_halves(&mut self, halves: Vec<AncestorRow>) {
+        for row in halves {
+            self.halves.insert(row.generation, row.node);
+            if !self.settings.skip_initial {
+                Side::BOTH.into_iter().for_each(|side| self.ask(side, row.path.clone(), false));
+            }
         }
     }
 
@@ -311,7 +325,14 @@ mod tests {
     }
 
     fn row(node: u64, parent: u64, at: &str, generation: u64, entry: Option<Entry>) -> AncestorRow {
-        AncestorRow { node, parent, path: RelPath::new(at.as_bytes()).expect("a path"), generation, entry }
+        AncestorRow {
+            node,
+            parent,
+            path: RelPath::new(at.as_bytes()).expect("a path"),
+            generation,
+            entry,
+            joint: false,
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use crate::model::{Attrs, Content, Entry, Principal, Problem, ProblemKind, ROOT_
 use crate::protocol::{Change, Data, Expect, Hello, Known, Like, Moved, Outcome, Reply, Request, Source, Step};
 
 mod conflicts;
+mod former;
+mod halves;
 mod lies;
 mod rounds;
 mod young;

@@ -8,7 +8,8 @@ use super::{NAME_MAX, Name, RelPath};
 /// since 1970 (UTC); `digits`, if given, tell apart copies of the same second. A suffix of an earlier conflict is replaced; the base is
 /// cut so that the name fits; a leading dot starts no extension.
 pub fn copy_name(name: &Name, side: &str, time: i64, digits: Option<&str>) -> Name {
-    let bytes = name.as_bytes();
+    // The dots of its date begin no extension.
+    let bytes = without_suffix(name.as_bytes());
     let dot = bytes.iter().rposition(|b| *b == b'.').filter(|at| *at > 0 && bytes.len() - at <= 32);
     let (base, extension) = bytes.split_at(dot.unwrap_or(bytes.len()));
     let base = without_suffix(base);
@@ -90,6 +91,8 @@ mod tests {
             (".profile", ".profile (conflict left 2023-11-14 22.13.20)"),
             ("a.tar.gz", "a.tar (conflict left 2023-11-14 22.13.20).gz"),
             ("a (conflict right 2020-01-01 00.00.00).txt", "a (conflict left 2023-11-14 22.13.20).txt"),
+            ("a (conflict right 2020-01-01 00.00.00)", "a (conflict left 2023-11-14 22.13.20)"),
+            (".a (conflict right 2020-01-01 00.00.00 b4e9)", ".a (conflict left 2023-11-14 22.13.20)"),
         ] {
             assert_eq!(copy(name), expected);
         }

@@ -109,6 +109,8 @@ pub struct Apply {
     pub parent: Option<NodeId>,
     pub node: NodeId,
     pub step: Step,
+    /// The other side has a step of this action to carry out as well: that this one has the row says nothing of it.
+    pub joint: bool,
 }
 
 /// Row for the side that has the object already.

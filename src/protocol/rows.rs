@@ -13,6 +13,8 @@ pub struct AncestorRow {
     pub path: RelPath,
     pub generation: Generation,
     pub entry: Option<Entry>,
+    /// It is of an action that had something to do on both sides. Who lacks it has perhaps not done its part.
+    pub joint: bool,
 }
 
 /// Rows that travel in one message have so many bytes at most, or are one row, which has less than this beside the
@@ -71,7 +73,7 @@ mod tests {
             let name = format!("user.{n}").into_bytes().into_boxed_slice();
             entry.attrs.xattrs.insert(name, vec![7; size].into());
         }
-        AncestorRow { node, parent: 1, path, generation: node, entry: Some(entry) }
+        AncestorRow { node, parent: 1, path, generation: node, entry: Some(entry), joint: false }
     }
 
     #[test]

@@ -307,7 +307,8 @@ mod tests {
 
     #[test]
     fn rows_and_paths() {
-        let plain = AncestorRow { node: 20, parent: 1, path: at("f"), generation: 21, entry: Some(good()) };
+        let plain =
+            AncestorRow { node: 20, parent: 1, path: at("f"), generation: 21, entry: Some(good()), joint: false };
         assert_eq!(row(&plain), Ok(()));
         assert_eq!(row(&AncestorRow { path: RelPath::root(), entry: None, ..plain.clone() }), Ok(()));
         for bad in [

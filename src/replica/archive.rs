@@ -303,8 +303,13 @@ pub trait Archive {
     fn rows_above(&self, generation: Generation) -> Result<Vec<Row>, ArchiveError>;
     /// The tombstones with a higher generation, sorted by generation, then by node.
     fn tombstones_above(&self, generation: Generation) -> Result<Vec<Tombstone>, ArchiveError>;
-    /// Forgets the tombstones up to this generation.
+    /// Forgets the tombstones up to this generation, and which actions up to it were joint.
     fn forget_tombstones(&mut self, upto: Generation) -> Result<(), ArchiveError>;
+
+    /// Notes that the action of this generation has something to do on both sides; of each node the last one is known.
+    fn note_joint(&mut self, node: NodeId, generation: Generation) -> Result<(), ArchiveError>;
+    /// The last such action on a node that is known, be it that its row is of another one by now.
+    fn joint(&self, node: NodeId) -> Result<Option<Generation>, ArchiveError>;
 
     /// Adds an intent, in place of an earlier one of the same generation.
     fn intend(&mut self, intent: &Intent) -> Result<(), ArchiveError>;

@@ -87,6 +87,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             if let Some(intent) = self.intent(job)? {
                 self.archive.intend(&intent)?;
             }
+            if job.apply.joint {
+                self.archive.note_joint(job.apply.node, job.generation)?;
+            }
         }
         self.commit()?;
         let finished = std::mem::replace(&mut self.placed.finished, failed);

@@ -18,6 +18,7 @@ enum Undo {
     Row(NodeId, Option<Arc<Row>>),
     DirTime(NodeId, Option<Time>),
     Tombstone(NodeId, Option<Tombstone>),
+    Joint(NodeId, Option<Generation>),
     Intent(Generation, Option<Intent>),
     Trash(Name, Option<TrashItem>),
 }
@@ -36,6 +37,7 @@ pub struct MemoryArchive {
     files: (u64, u64),
     dir_times: BTreeMap<NodeId, Time>,
     tombstones: BTreeMap<NodeId, Tombstone>,
+    joint: BTreeMap<NodeId, Generation>,
     intents: BTreeMap<Generation, Intent>,
     trash: BTreeMap<Name, TrashItem>,
     undo: Vec<Undo>,
@@ -65,6 +67,7 @@ impl MemoryArchive {
             files: (0, 0),
             dir_times: BTreeMap::new(),
             tombstones: BTreeMap::new(),
+            joint: BTreeMap::new(),
             intents: BTreeMap::new(),
             trash: BTreeMap::new(),
             undo: Vec::new(),
@@ -80,6 +83,7 @@ impl MemoryArchive {
                 Undo::Row(node, row) => _ = left.set_row(node, row),
                 Undo::DirTime(node, old) => _ = set(&mut left.dir_times, node, old),
                 Undo::Tombstone(node, old) => _ = set(&mut left.tombstones, node, old),
+                Undo::Joint(node, old) => _ = set(&mut left.joint, node, old),
                 Undo::Intent(generation, old) => _ = set(&mut left.intents, generation, old),
                 Undo::Trash(id, old) => _ = set(&mut left.trash, id, old),
             }
@@ -270,7 +274,25 @@ impl Archive for MemoryArchive {
             }
             keep
         });
+        self.joint.retain(|node, generation| {
+            let keep = *generation > upto;
+            if !keep {
+                self.undo.push(Undo::Joint(*node, Some(*generation)));
+            }
+            keep
+        });
         Ok(())
+    }
+
+    fn note_joint(&mut self, node: NodeId, generation: Generation) -> Result<(), ArchiveError> {
+        check_number(node.max(generation))?;
+        let old = self.joint.insert(node, generation);
+        self.undo.push(Undo::Joint(node, old));
+        Ok(())
+    }
+
+    fn joint(&self, node: NodeId) -> Result<Option<Generation>, ArchiveError> {
+        Ok(self.joint.get(&node).copied())
     }
 
     fn intend(&mut self, intent: &Intent) -> Result<(), ArchiveError> {

@@ -29,7 +29,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                         Ok(dir) => dirs.entry(above.clone()).or_insert(dir),
                         // What is not there any more cannot be put on disk: its row must not prove anything.
                         Err(_) => {
-                            self.forget_report(path);
+                            self.withdraw_report(path)?;
                             continue;
                         }
                     },
@@ -37,7 +37,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let seen = self.reported.get(path).filter(|r| r.seq == record.seq).and_then(|r| r.seen.as_ref());
                 let Some(seen) = seen else { continue };
                 if !self.disk.stat(dir, &name).is_ok_and(|stat| seen.signature.same_object(&stat)) {
-                    self.forget_report(path);
+                    self.withdraw_report(path)?;
                 } else if matches!(seen.content, Content::File { .. }) {
                     bytes += seen.signature.size;
                     sources.push((above, name, path));
@@ -52,7 +52,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         for (above, name, path) in sources {
             match dirs.get(&above).map(|dir| self.disk.open_file(dir, &name)) {
                 Some(Ok(file)) => files.push(file),
-                _ => self.forget_report(path),
+                _ => self.withdraw_report(path)?,
             }
         }
         let files: Vec<&D::File> = files.iter().collect();
@@ -163,7 +163,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.copies.remove(&record.path);
         self.forget_orphaned_moves()?;
         if let Some(from) = &record.from {
-            self.forget_report(from);
+            // What had come there in its place may be there no more, and its own old name speaks for itself then.
+            self.withdraw_report(from)?;
             self.dirty.insert(from.clone());
         }
         // An object that was edited as well as moved does not match its row: it is reported once more.
@@ -311,6 +312,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.dirty.insert(old);
             }
             let since = own.as_ref().map_or(Since::Always, |own| own.since);
+            // What a power failure left here is told by other rules.
+            let former = own.as_ref().filter(|_| learned.joint && !self.rebooted).cloned();
             if self.rebooted {
                 self.learned.insert(node, own.map(|own| own.entry));
             }
@@ -325,15 +328,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 // They have changed places.
                 self.set_aside(holder)?;
             }
-            waiting.push(Row {
-                node,
-                parent: learned.parent,
-                name,
-                generation: learned.generation,
-                entry: entry.clone(),
-                achieved: None,
-                signature: None,
-                since,
+            let (parent, generation, entry) = (learned.parent, learned.generation, entry.clone());
+            let row = Row { node, parent, name, generation, entry, achieved: None, signature: None, since };
+            waiting.push(match former {
+                Some(former) => half_learned(row, &former),
+                None => row,
             });
         }
         waiting.iter_mut().rev().try_for_each(|row| self.put_row(row))
@@ -346,13 +345,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let above = if row.parent == ROOT_NODE { Some(RelPath::root()) } else { self.recorded(row.parent)? };
             let Some(path) = above.and_then(|above| above.join(&row.name).ok()) else { continue };
             let (node, parent, generation) = (row.node, row.parent, row.generation);
-            out.push(AncestorRow { node, parent, path, generation, entry: Some(row.entry) });
+            let joint = self.archive.joint(node)? == Some(generation);
+            out.push(AncestorRow { node, parent, path, generation, entry: Some(row.entry), joint });
         }
         for tombstone in self.archive.tombstones_above(generation)? {
             let above = self.recorded(tombstone.parent)?;
             let path = above.and_then(|above| above.join(&tombstone.name).ok()).unwrap_or_else(RelPath::root);
             let (node, parent, generation) = (tombstone.node, tombstone.parent, tombstone.generation);
-            out.push(AncestorRow { node, parent, path, generation, entry: None });
+            out.push(AncestorRow { node, parent, path, generation, entry: None, joint: false });
         }
         out.sort_by_key(|row| row.generation);
         Ok(out)
@@ -371,5 +371,57 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         }
         Ok(RelPath::of_names(names.iter().rev()).ok())
+    }
+}
+
+/// What is learned of an action of both sides whose part here may never have been done. Contents come to this side first, so it has
+/// them; but its attributes are compared with those of its own `former` row, or what it was still to get would pass for
+/// what its users took away. The generation stays the former one: the brain asks both sides, and merges.
+fn half_learned(learned: Row, former: &Row) -> Row {
+    if learned.entry.kind() != former.entry.kind() || learned.entry.attrs == former.entry.attrs {
+        return learned;
+    }
+    // A file's time is that of its contents.
+    let renewed = learned.entry.content.compare(&former.entry.content) == Sameness::Differs;
+    let mtime = if renewed { learned.entry.attrs.mtime } else { former.entry.attrs.mtime };
+    let at = |attrs: &Attrs| Attrs { mtime, ..attrs.clone() };
+    let attrs = at(&former.entry.attrs);
+    let achieved = former.achieved.as_ref().map(at).filter(|achieved| *achieved != attrs);
+    let entry = Entry { content: learned.entry.content, attrs };
+    Row { generation: former.generation, entry, achieved, ..learned }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Hash, Principal, Time};
+
+    fn row(generation: Generation, text: &[u8], secs: i64, xattrs: &[&str]) -> Row {
+        let owner = Principal::Id(0);
+        let xattrs = xattrs.iter().map(|name| (name.as_bytes().into(), (*b"1").into())).collect();
+        let attrs = Attrs { mode: 0o644, user: owner.clone(), group: owner, mtime: Time { secs, nanos: 0 }, xattrs };
+        let entry = Entry { content: Content::File { size: text.len() as u64, hash: Some(Hash::of(text)) }, attrs };
+        let name = crate::model::Name::new(b"f").expect("a name");
+        let (achieved, signature, since) = (None, None, Since::Always);
+        Row { node: 17, parent: ROOT_NODE, name, generation, entry, achieved, signature, since }
+    }
+
+    #[test]
+    fn what_was_still_to_come_is_compared_with_the_former_row() {
+        let former = row(20, b"old", 5, &["user.a"]);
+        // One side set b, the other c: this one has not got the other's yet, whatever contents it has.
+        let learned = row(21, b"old", 5, &["user.a", "user.b", "user.c"]);
+        assert_eq!(half_learned(learned.clone(), &former), former);
+        let written = row(21, b"new", 9, &["user.a", "user.b", "user.c"]);
+        assert_eq!(half_learned(written.clone(), &former), Row { generation: 20, ..row(20, b"new", 9, &["user.a"]) });
+        // What this side could not hold stays apart.
+        let without = Attrs { mode: 0o600, ..former.entry.attrs.clone() };
+        let former = Row { achieved: Some(without.clone()), ..former };
+        assert_eq!(half_learned(learned, &former), former);
+        let half = half_learned(written, &former);
+        assert_eq!(half.achieved, Some(Attrs { mtime: Time { secs: 9, nanos: 0 }, ..without }));
+        // Nothing was to come.
+        let same = row(21, b"new", 5, &["user.a"]);
+        assert_eq!(half_learned(same.clone(), &former), same);
     }
 }

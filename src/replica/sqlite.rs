@@ -584,8 +584,25 @@ impl Archive for SqliteArchive {
     }
 
     fn forget_tombstones(&mut self, upto: Generation) -> Result<(), ArchiveError> {
-        const SQL: &str = "DELETE FROM tombstones WHERE generation <= ?1";
-        self.change("forget tombstones", |connection, _| run(connection, SQL, [int(upto)]).map(drop))
+        const TOMBSTONES: &str = "DELETE FROM tombstones WHERE generation <= ?1";
+        const JOINT: &str = "DELETE FROM joint WHERE generation <= ?1";
+        self.change("forget tombstones", |connection, _| {
+            run(connection, TOMBSTONES, [int(upto)])?;
+            run(connection, JOINT, [int(upto)]).map(drop)
+        })
+    }
+
+    fn note_joint(&mut self, node: NodeId, generation: Generation) -> Result<(), ArchiveError> {
+        const SQL: &str = "INSERT OR REPLACE INTO joint (node, generation) VALUES (?1, ?2)";
+        check_number(node.max(generation))?;
+        self.change("note what is joint", |connection, _| {
+            run(connection, SQL, params![int(node), int(generation)]).map(drop)
+        })
+    }
+
+    fn joint(&self, node: NodeId) -> Result<Option<Generation>, ArchiveError> {
+        const SQL: &str = "SELECT generation FROM joint WHERE node = ?1";
+        self.one("what is joint", SQL, [int(node)], |columns| codec::number(columns, 0))
     }
 
     fn intend(&mut self, intent: &Intent) -> Result<(), ArchiveError> {

@@ -56,7 +56,7 @@ fn put(n: u64, size: u64, source: Source) -> Request {
     let step = Step::Put { entry: file(size), expect: Expect::Absent, displaced: Displaced::Trash, source };
     Request::Apply {
         generation: generation(n),
-        apply: Apply { path: numbered(n), parent: Some(1), node: generation(n), step },
+        apply: Apply { path: numbered(n), parent: Some(1), node: generation(n), step, joint: false },
     }
 }
 
@@ -72,7 +72,14 @@ fn owners(n: u64) -> Vec<OwnerNumber> {
 fn rows(n: u64, far: u64) -> Vec<AncestorRow> {
     let one = |i: u64| {
         let number = 1000 + n * 1000 + i + far;
-        AncestorRow { node: number, parent: 1, path: numbered(number), generation: number, entry: Some(file(1)) }
+        AncestorRow {
+            node: number,
+            parent: 1,
+            path: numbered(number),
+            generation: number,
+            entry: Some(file(1)),
+            joint: false,
+        }
     };
     (0..1000).map(one).collect()
 }
@@ -187,17 +194,23 @@ fn requests() -> Vec<Flood<Request>> {
             let expect = Expect::Row(77);
             let source = Source::Inline(ByteBuf::from(vec![b'i'; 60_000]));
             let step = Step::Put { entry: file(60_000), expect, displaced: Displaced::Trash, source };
-            Request::Apply { generation: generation(n), apply: Apply { path: path(b"f"), parent: None, node: 2, step } }
+            Request::Apply {
+                generation: generation(n),
+                apply: Apply { path: path(b"f"), parent: None, node: 2, step, joint: false },
+            }
         }),
         of("apply, attributes", |n| {
             let step = Step::SetAttrs { entry: file(9), expect: Expect::Row(77) };
-            Request::Apply { generation: generation(n), apply: Apply { path: path(b"f"), parent: None, node: 2, step } }
+            Request::Apply {
+                generation: generation(n),
+                apply: Apply { path: path(b"f"), parent: None, node: 2, step, joint: false },
+            }
         }),
         of("apply, remove", |n| {
             let step = Step::Remove { expect: Expect::Report(n), force: false };
             Request::Apply {
                 generation: generation(n),
-                apply: Apply { path: numbered(n), parent: None, node: n, step },
+                apply: Apply { path: numbered(n), parent: None, node: n, step, joint: false },
             }
         }),
         of("apply, held", |n| put(n, 9, Source::Held { from: path(b"f"), node: 2, known: 1 })),

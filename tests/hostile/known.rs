@@ -34,7 +34,7 @@ fn file(mode: u32, contents: &[u8]) -> Entry {
 
 fn put(generation: u64, at: &[u8], entry: Entry, source: Source) -> Request {
     let step = Step::Put { entry, expect: Expect::Absent, displaced: Displaced::Trash, source };
-    Request::Apply { generation, apply: Apply { path: path(at), parent: None, node: generation, step } }
+    Request::Apply { generation, apply: Apply { path: path(at), parent: None, node: generation, step, joint: false } }
 }
 
 fn inline(contents: &[u8]) -> Source {
@@ -142,17 +142,17 @@ fn a_brain_cannot_empty_the_right_side() {
     type Claim = fn(AncestorRow) -> Apply;
     let honest: Claim = |row| {
         let step = Step::Remove { expect: Expect::Row(row.generation), force: false };
-        Apply { path: row.path, parent: Some(row.parent), node: row.node, step }
+        Apply { path: row.path, parent: Some(row.parent), node: row.node, step, joint: false }
     };
     let forced: Claim = |row| {
         let step = Step::Remove { expect: Expect::Row(row.generation), force: true };
-        Apply { path: row.path, parent: None, node: row.node, step }
+        Apply { path: row.path, parent: None, node: row.node, step, joint: false }
     };
     let moved: Claim = |row| {
         let entry = row.entry.clone().unwrap();
         let to = path(format!("d/{}", row.node).as_bytes());
         let step = Step::Move { from: row.path, known: row.generation, entry, expect: Expect::Absent };
-        Apply { path: to, parent: None, node: row.node, step }
+        Apply { path: to, parent: None, node: row.node, step, joint: false }
     };
     // A move is no deletion, and takes nothing away.
     for (name, claim, moves) in [("removed", honest, false), ("forced", forced, false), ("moved", moved, true)] {
@@ -316,7 +316,7 @@ fn what_is_psyncs_own_cannot_be_reached_by_name() {
     let row = |node: u64, parent: u64, at: &[u8], dir: bool| {
         let content = if dir { Content::Dir } else { Content::File { size: 1, hash: None } };
         let entry = Some(Entry { content, attrs: attrs(0o644) });
-        AncestorRow { node, parent, path: path(at), generation: node, entry }
+        AncestorRow { node, parent, path: path(at), generation: node, entry, joint: false }
     };
     type Say = Box<dyn Fn(u64) -> Vec<Request>>;
     let learn = move |g: u64| {
@@ -330,7 +330,7 @@ fn what_is_psyncs_own_cannot_be_reached_by_name() {
     };
     let step = |step: Step, at: &[u8], node: u64, g: u64| Request::Apply {
         generation: g,
-        apply: Apply { path: path(at), parent: None, node, step },
+        apply: Apply { path: path(at), parent: None, node, step, joint: false },
     };
     let attacks: Vec<(&str, Say)> = vec![
         ("put", Box::new(|g| vec![put(g + 9, b"%psync/e2e/planted", file(0o644, b"x"), inline(b"x"))])),
@@ -397,9 +397,11 @@ fn a_generation_from_the_end_of_time_poisons_no_archive() {
         let mut brain = HostileBrain::new(&scene);
         brain.open();
         let entry = Some(file(0o644, b"x"));
-        let row = AncestorRow { node: 77, parent: 1, path: path(b"poison"), generation, entry: entry.clone() };
+        let row =
+            AncestorRow { node: 77, parent: 1, path: path(b"poison"), generation, entry: entry.clone(), joint: false };
         brain.talk.say(&Request::Learn { rows: vec![row] });
-        let gone = AncestorRow { node: 78, parent: 1, path: path(b"poison too"), generation, entry: None };
+        let gone =
+            AncestorRow { node: 78, parent: 1, path: path(b"poison too"), generation, entry: None, joint: false };
         brain.talk.say(&Request::Learn { rows: vec![gone] });
         brain.talk.say(&put(generation, b"poisoned", file(0o644, b"x"), inline(b"x")));
         brain.talk.say(&Request::Confirm { upto: generation });
@@ -416,7 +418,7 @@ fn a_generation_from_the_end_of_time_poisons_no_archive() {
             let mut agent = HostileAgent::new(&scene, &["--accept"]);
             if let Some(mut talk) = agent.meet(&hello) {
                 let entry = Some(file(0o644, b"x"));
-                let row = AncestorRow { node: 77, parent: 1, path: path(b"poison"), generation, entry };
+                let row = AncestorRow { node: 77, parent: 1, path: path(b"poison"), generation, entry, joint: false };
                 talk.say(&Reply::Rows { rows: vec![row] });
                 talk.say(&Reply::RowsEnd);
                 talk.say(&Reply::Report(change(1, "poison", None, None)));
@@ -448,7 +450,10 @@ fn nobody_at_the_socket_gets_a_setuid_program_or_a_capability() {
     type Say = Box<dyn Fn(u64) -> Vec<Request>>;
     let then = |g: u64, entry: Entry| {
         let step = Step::SetAttrs { entry, expect: Expect::Row(g) };
-        Request::Apply { generation: g + 1, apply: Apply { path: path(b"evil"), parent: None, node: g, step } }
+        Request::Apply {
+            generation: g + 1,
+            apply: Apply { path: path(b"evil"), parent: None, node: g, step, joint: false },
+        }
     };
     let plain = move || with(0o755, false);
     let attacks: Vec<(&str, Say)> = vec![
@@ -468,7 +473,7 @@ fn nobody_at_the_socket_gets_a_setuid_program_or_a_capability() {
             Box::new(move |g| {
                 let step =
                     Step::Move { from: path(b"evil"), known: g, entry: with(0o4755, false), expect: Expect::Absent };
-                let apply = Apply { path: path(b"evil moved"), parent: None, node: g, step };
+                let apply = Apply { path: path(b"evil moved"), parent: None, node: g, step, joint: false };
                 vec![put(g, b"evil", plain(), inline(b"#!/bin/sh\n")), Request::Apply { generation: g + 1, apply }]
             }),
         ),

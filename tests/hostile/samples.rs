@@ -236,7 +236,13 @@ impl Maker {
     }
 
     pub fn apply(&mut self) -> Apply {
-        Apply { path: self.path(), parent: self.some(Maker::u64), node: self.u64(), step: step(self) }
+        Apply {
+            path: self.path(),
+            parent: self.some(Maker::u64),
+            node: self.u64(),
+            step: step(self),
+            joint: self.bool(),
+        }
     }
 
     pub fn record(&mut self) -> Record {
@@ -258,6 +264,7 @@ impl Maker {
             path: self.path(),
             generation: self.u64(),
             entry: self.some(Maker::entry),
+            joint: self.bool(),
         }
     }
 

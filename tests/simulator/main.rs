@@ -90,7 +90,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 66] = [
+const FOUND: [(u64, &str); 74] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -175,6 +175,17 @@ const FOUND: [(u64, &str); 66] = [
     (10180, "two that changed places waited for each other, since one had gone into the other on the other side"),
     (1_099_511_628_423, "a directory opened before what was due with it was looked at"),
     (2_199_023_274_344, "that a directory had the other side's time was told before the archive had it on disk"),
+    (59685, "what a side was still to get of an action on both passed for what its users had taken away"),
+    (81098, "the same"),
+    (83207, "the same"),
+    (128256, "the same"),
+    (93769, "a new directory got the node, and with it the mode, of the one that had left its name"),
+    (
+        239936,
+        "the old name of what had come where another object had been was not looked at when that was recorded elsewhere",
+    ),
+    (240301, "an endpoint whose reports waited for room on the other side woke each millisecond"),
+    (312503, "the same, of one that had been moved into the new one"),
 ];
 
 #[test]

@@ -157,6 +157,14 @@ impl Archive for SpyArchive {
         self.alive()?;
         self.inner.borrow_mut().forget_tombstones(upto)
     }
+    fn note_joint(&mut self, node: NodeId, generation: Generation) -> Result<(), ArchiveError> {
+        self.alive()?;
+        self.inner.borrow_mut().note_joint(node, generation)
+    }
+    fn joint(&self, node: NodeId) -> Result<Option<Generation>, ArchiveError> {
+        self.alive()?;
+        self.inner.borrow().joint(node)
+    }
     fn intend(&mut self, intent: &Intent) -> Result<(), ArchiveError> {
         self.alive()?;
         self.inner.borrow_mut().intend(intent)

@@ -49,7 +49,7 @@ fn apply(generation: Generation, change: impl FnOnce(&mut Apply)) -> Request {
         displaced: Displaced::Trash,
         source: Source::Inline(ByteBuf::from(*b"text")),
     };
-    let mut apply = Apply { path: path("d/f"), parent: Some(900), node: generation, step };
+    let mut apply = Apply { path: path("d/f"), parent: Some(900), node: generation, step, joint: false };
     change(&mut apply);
     Request::Apply { generation, apply }
 }
@@ -77,7 +77,7 @@ fn record(generation: Generation, change: impl FnOnce(&mut Record)) -> Request {
 }
 
 fn row(node: NodeId, parent: NodeId, generation: Generation) -> AncestorRow {
-    AncestorRow { node, parent, path: path("f"), generation, entry: Some(file(1)) }
+    AncestorRow { node, parent, path: path("f"), generation, entry: Some(file(1)), joint: false }
 }
 
 fn data(generation: Generation, bytes: usize) -> Request {

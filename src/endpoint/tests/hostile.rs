@@ -100,7 +100,7 @@ impl Victim {
 
     fn apply(&mut self, at: &str, node: Option<u64>, step: Step) {
         let generation = self.number();
-        let apply = Apply { path: path(at), parent: None, node: node.unwrap_or(generation), step };
+        let apply = Apply { path: path(at), parent: None, node: node.unwrap_or(generation), step, joint: false };
         let said = self.ask(Request::Apply { generation, apply });
         assert!(said.iter().all(|reply| !matches!(reply, Reply::Halt { .. })) || said.len() == 1);
     }
@@ -247,7 +247,7 @@ fn absurd_numbers_are_refused_and_leave_nothing_behind() {
 
 fn removal(generation: Generation) -> Request {
     let step = Step::Remove { expect: Expect::Absent, force: false };
-    Request::Apply { generation, apply: Apply { path: path("f"), parent: None, node: 20, step } }
+    Request::Apply { generation, apply: Apply { path: path("f"), parent: None, node: 20, step, joint: false } }
 }
 
 fn hello_of(root: &Path) -> Hello {

@@ -64,7 +64,7 @@ fn doubts_are_sound_and_have_an_end() {
 
 #[test]
 fn what_no_side_can_say_halts_the_pair_and_ends_the_link() {
-    let late = AncestorRow { node: 20, parent: 1, path: path("f"), generation: 30, entry: Some(file(1)) };
+    let late = AncestorRow { node: 20, parent: 1, path: path("f"), generation: 30, entry: Some(file(1)), joint: false };
     let mut odd = file(1);
     odd.attrs.mode = 0o200_000;
     for (reply, why) in [

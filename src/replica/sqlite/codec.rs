@@ -62,7 +62,7 @@ fn unblob<T: DeserializeOwned>(columns: &Columns<'_>, at: usize) -> Result<Optio
     }
 }
 
-fn number(columns: &Columns<'_>, at: usize) -> Result<u64, Fault> {
+pub fn number(columns: &Columns<'_>, at: usize) -> Result<u64, Fault> {
     u64::try_from(columns.get::<_, i64>(at)?).map_err(|_| corrupt(at, "number"))
 }
 

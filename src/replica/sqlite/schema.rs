@@ -13,7 +13,7 @@ use crate::replica::archive::IntentStep;
 /// "psyn", where `file(1)` and we look.
 const APPLICATION_ID: i64 = 0x7073_796e;
 /// The schema that this psync writes, and the highest that it reads.
-pub const VERSION: i64 = 5;
+pub const VERSION: i64 = 6;
 
 const TABLES: &str = r#"
 CREATE TABLE meta (
@@ -76,6 +76,11 @@ CREATE TABLE tombstones (
     generation INTEGER NOT NULL
 );
 CREATE INDEX tombstones_by_generation ON tombstones (generation);
+
+CREATE TABLE joint (                -- actions that had something to do on both sides: the last one of each node
+    node INTEGER PRIMARY KEY,
+    generation INTEGER NOT NULL
+);
 
 CREATE TABLE intents (
     generation INTEGER PRIMARY KEY,
@@ -191,6 +196,9 @@ pub fn upgrade(connection: &Connection, from: i64) -> rusqlite::Result<()> {
         connection.execute_batch(
             "ALTER TABLE rows ADD COLUMN dir_mtime INTEGER; ALTER TABLE rows ADD COLUMN dir_mtime_ns INTEGER;",
         )?;
+    }
+    if from < 6 {
+        connection.execute_batch("CREATE TABLE joint (node INTEGER PRIMARY KEY, generation INTEGER NOT NULL);")?;
     }
     connection.execute_batch(&format!("PRAGMA user_version = {VERSION};"))
 }

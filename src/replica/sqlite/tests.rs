@@ -96,6 +96,7 @@ fn change(dice: &mut Dice, both: &mut [&mut dyn Archive; 2]) {
                 name: any_name(&mut dice),
                 generation: dice.roll(30),
             }),
+            8 if dice.roll(2) == 0 => archive.note_joint(2 + dice.roll(NODES), dice.roll(30)),
             8 => archive.forget_tombstones(dice.roll(30)),
             9 => {
                 let row = any_row(&mut dice);
@@ -271,7 +272,7 @@ fn foreign_newer_and_damaged_files_are_refused_and_left_alone() {
         ("zeros", vec![0; 8192], "no archive of psync"),
         ("another program", with("CREATE TABLE t (x)"), "another program's database"),
         ("another program's empty one", with("PRAGMA user_version = 5"), "another program's database"),
-        ("newer", newer, "newer psync (schema 99, this one knows 5)"),
+        ("newer", newer, "newer psync (schema 99, this one knows 6)"),
         ("older than any", older, "another program's database"),
         ("overwritten", no_pages, "damaged"),
     ];
@@ -330,6 +331,7 @@ fn an_archive_of_an_older_psync_is_brought_up_to_date() {
         ALTER TABLE rows DROP COLUMN since;
         ALTER TABLE rows DROP COLUMN dir_mtime;
         ALTER TABLE rows DROP COLUMN dir_mtime_ns;
+        DROP TABLE joint;
         INSERT INTO intents VALUES (8, 2, x'62', x'63', 'remove', x'02050000');
         UPDATE meta SET boot = x'00112233445566778899aabbccddeeff';
         PRAGMA user_version = 1;";
@@ -359,7 +361,7 @@ fn an_archive_of_the_version_before_is_brought_up_to_date() {
     archive.commit().unwrap();
     drop(archive);
     let old = "ALTER TABLE meta DROP COLUMN met; ALTER TABLE rows DROP COLUMN since; PRAGMA user_version = 3;";
-    Connection::open(&file).unwrap().execute_batch(&format!("{NO_DIR_TIMES} {old}")).unwrap();
+    Connection::open(&file).unwrap().execute_batch(&format!("{NO_JOINT} {NO_DIR_TIMES} {old}")).unwrap();
     for _ in 0..2 {
         let archive = reopen(&file);
         assert_eq!(archive.node(2).unwrap(), Some(Row { since: Since::Always, ..before.clone() }));
@@ -367,7 +369,9 @@ fn an_archive_of_the_version_before_is_brought_up_to_date() {
     }
 }
 
-/// What schema 5 has and the one before had not.
+/// What schema 6 has and the one before had not.
+const NO_JOINT: &str = "DROP TABLE joint;";
+/// The same of schema 5.
 const NO_DIR_TIMES: &str = "ALTER TABLE rows DROP COLUMN dir_mtime; ALTER TABLE rows DROP COLUMN dir_mtime_ns;";
 
 #[test]
@@ -379,7 +383,7 @@ fn an_archive_from_before_directories_times_knows_of_none() {
     archive.commit().unwrap();
     drop(archive);
     assert_eq!(reopen(&file).dir_time(2).unwrap(), Some(Time { secs: 5, nanos: 6 }));
-    let old = format!("{NO_DIR_TIMES} PRAGMA user_version = 4;");
+    let old = format!("{NO_JOINT} {NO_DIR_TIMES} PRAGMA user_version = 4;");
     Connection::open(&file).unwrap().execute_batch(&old).unwrap();
     let mut archive = reopen(&file);
     assert_eq!((archive.dir_time(2).unwrap(), archive.count().unwrap()), (None, 1));

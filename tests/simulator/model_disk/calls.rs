@@ -488,7 +488,7 @@ impl Disk for ModelDisk {
     fn set_dir_time(&self, dir: &Obj, from: Time, to: Time) -> io::Result<bool> {
         self.call(|state| {
             state.live(*dir)?;
-            state.allowed(*dir)?;
+            // It is open: whose it is counts then, and not what may be done in it.
             if state.features.no_chown && state.inode(*dir).meta.uid != state.me() {
                 return Err(error(EPERM));
             }

@@ -20,6 +20,8 @@ pub struct UserFile {
     obj: Obj,
     /// Its name when it was opened: where events are told.
     name: (Obj, Name),
+    /// The same as users say it.
+    path: RelPath,
     truncate: bool,
     changed: bool,
     /// The time of change that it had when it was opened.
@@ -114,6 +116,10 @@ impl State {
         inode.meta.drop_rights();
         self.grant(file.obj);
         self.touched_object(file.obj);
+        if self.inode(file.obj).names.iter().all(|(dir, _)| self.is_own_dir(*dir)) {
+            // psync holds it in its stage, perhaps with the directory above it, and puts it back.
+            self.touched(&file.path, false);
+        }
         let above = self.path_of(file.name.0);
         above.into_iter().for_each(|dir| self.world.given.borrow_mut().write(dir));
         self.tell(&file, Hint::Written);
@@ -202,7 +208,7 @@ impl ModelDisk {
         state.next_handle += 1;
         let fd = state.next_handle;
         let before = state.inode(obj).meta.mtime;
-        let file = UserFile { obj, name: (dir, name), truncate, changed: false, before };
+        let file = UserFile { obj, name: (dir, name), path: path.clone(), truncate, changed: false, before };
         if state.inode(obj).leases.is_empty() {
             state.finish_open(fd, file);
             return Ok(Opened::Now(fd));
