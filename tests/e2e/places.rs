@@ -311,6 +311,41 @@ fn a_users_read_only_trees_are_made_changed_moved_and_deleted() {
 }
 
 #[test]
+fn read_only_directories_far_below_the_root_are_written_to() {
+    let Some(mut pair) = of_a_user() else { return };
+    let disk = pair.beside("disk");
+    // Its links hold 1024 bytes.
+    let Some(_mounted) = in_a_file("xfs", &["-q"], &disk, 320) else { return };
+    pair.right = disk.join("root");
+    mkdir(&pair.right);
+    give(&pair.right);
+    let name = "n".repeat(200);
+    let far = (0..7).fold(pair.left.join("top"), |at, _| at.join(&name));
+    for file in ["in/file", "gone", "edited"] {
+        plant(far.join(file), format!("{file}\n"));
+    }
+    give(&pair.left.join("top"));
+    chmod(far.join("in"), 0o500);
+    for dir in far.ancestors().take(8) {
+        chmod(dir, 0o555);
+    }
+    pair.run();
+    assert!(poll(PATIENCE, || equal(&pair)), "{}", pair.story());
+    // As root may, without touching the directory's mode.
+    write(far.join("edited"), "edited anew\n");
+    write(far.join("new"), "new\n");
+    give(&far.join("new"));
+    remove(far.join("gone"));
+    rename(far.join("in"), pair.left.join("top/out"));
+    assert!(poll(PATIENCE, || equal(&pair)), "{}", pair.story());
+    let there = pair.right.join("top/out");
+    assert!(there.join("file").exists() && fs::metadata(there).unwrap().mode() & 0o7777 == 0o500, "{}", pair.story());
+    assert_eq!(notes(&pair.right), Vec::<PathBuf>::new());
+    pair.settle();
+    pair.stop();
+}
+
+#[test]
 fn read_only_directories_keep_their_modes_however_psync_is_killed() {
     let Some(mut pair) = of_a_user() else { return };
     let home = pair.left.join("mod");
