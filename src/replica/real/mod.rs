@@ -623,6 +623,16 @@ impl Disk for RealDisk {
         }
     }
 
+    fn doubt_room(&self) {
+        if let Some(reserve) = &mut *self.reserve.lock().unwrap_or_else(PoisonError::into_inner) {
+            reserve.doubt();
+        }
+    }
+
+    fn takes(&self, bytes: u64) -> bool {
+        self.own_dir().map_or(true, |own| own.takes(bytes))
+    }
+
     fn refill(&self) {
         if let Some(reserve) = &mut *self.reserve.lock().unwrap_or_else(PoisonError::into_inner) {
             reserve.refill();
