@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, StatVfs};
 use rustix::io::Errno;
@@ -33,6 +34,11 @@ pub struct Reserve {
     given: bool,
     /// Something could not be written, or was not tried yet: a quota may be at its end, which no statfs says.
     doubtful: bool,
+}
+
+/// Works with a reserve that several threads share, if there is one.
+pub fn with<T>(shared: &Mutex<Option<Reserve>>, work: impl FnOnce(&mut Reserve) -> T) -> Option<T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(work)
 }
 
 impl Reserve {
