@@ -87,6 +87,8 @@ struct Incoming<F> {
     partial: Option<(Name, u64)>,
     /// Bytes that are said to come, and did not yet.
     awaits: u64,
+    /// Bytes of it that are data, as it is said.
+    takes: u64,
     /// Credit that is given once the source knows what is there already.
     withheld: u64,
     /// Pieces that wait for a copy before them; the source's credit bounds them.
@@ -97,7 +99,8 @@ struct Incoming<F> {
 
 impl<F> Incoming<F> {
     fn new(apply: Apply, receive: Option<Receive<F>>) -> Incoming<F> {
-        Incoming { apply, receive, partial: None, awaits: 0, withheld: 0, queue: VecDeque::new(), links: false }
+        let takes = transfers::size_of(&apply);
+        Incoming { apply, receive, partial: None, awaits: 0, takes, withheld: 0, queue: VecDeque::new(), links: false }
     }
 }
 
@@ -167,7 +170,7 @@ pub struct Endpoint<D: Disk, A: Archive> {
     /// When the trash is looked through next.
     next_expiry: Millis,
     /// When the room on the disk is looked at next, after something was refused for want of it.
-    next_room: Option<Millis>,
+    looks: shortage::Looks,
     /// Questions whether anything is left to look at, and when they came.
     pings: Vec<(u64, Millis)>,
     root: root::Doubt,
@@ -232,7 +235,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             last_progress: now,
             turn: 0,
             next_expiry: 0,
-            next_room: None,
+            looks: Default::default(),
             pings: Vec::new(),
             root: root::Doubt::default(),
             astray: false,

@@ -12,8 +12,36 @@ use super::{Endpoint, Incoming};
 
 /// After a shortage the room on the disk is looked at so often, in milliseconds.
 const LOOK: Millis = 2_000;
+/// What could not be written though the file system has room is tried again after twice as long each time, up to so many times.
+const DOUBLED: u32 = 4;
+/// Shortages so far apart have nothing to do with each other.
+const APART: Millis = 120_000;
 /// The trash gives way for so many bytes at a time, or for as many as have come: never for what the other side merely says.
 const STRIDE: u64 = 8 << 20;
+
+/// When the room is looked at after a shortage.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    pub next: Option<Millis>,
+    /// When it was last said that there is some.
+    told: Option<Millis>,
+    /// So often that was in vain.
+    vain: u32,
+}
+
+impl Looks {
+    /// When the next look at a shortage is due. `seen`: the file system itself says that there is no room.
+    fn due(&mut self, now: Millis, seen: bool) -> Millis {
+        if let Some(due) = self.next {
+            return due;
+        }
+        let again = !seen && self.told.is_some_and(|told| now < told + APART);
+        self.vain = if again { (self.vain + 1).min(DOUBLED) } else { 0 };
+        let due = now + (LOOK << self.vain);
+        self.next = Some(due);
+        due
+    }
+}
 
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Makes room for `size` bytes of an object with `whole` ones; what is kept for later tries and what lies in the trash
@@ -54,13 +82,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         let others = self.incoming.iter().filter(|(at, _)| **at != generation);
         let others = others.fold(0, |sum: u64, (_, incoming)| sum.saturating_add(incoming.awaits));
-        let mut fits = Ok(());
-        if !self.replica.has_room(needed.saturating_add(others)) {
+        let mut fits = self.replica.may_be_written(&path, needed);
+        if fits.is_ok() && !self.replica.has_room(needed.saturating_add(others)) {
             self.let_go(out)?;
             fits = self.replica.may_come(&path, needed, others);
         }
         match (fits, self.incoming.get_mut(&generation)) {
-            (Ok(()), Some(incoming)) => incoming.awaits = needed,
+            (Ok(()), Some(incoming)) => (incoming.awaits, incoming.takes) = (needed, needed),
             (Ok(()), None) => {}
             (Err(error), _) => self.refuse_contents(generation, error, out)?,
         }
@@ -117,13 +145,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Says once that there is room again for something that was refused.
     pub(super) fn look_for_room(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         if !self.replica.has_shortage() {
-            self.next_room = None;
+            self.looks.next = None;
             return Ok(());
         }
-        let due = *self.next_room.get_or_insert(now + LOOK);
-        if due <= now {
-            self.next_room = Some(now + LOOK);
+        if self.looks.due(now, self.replica.sees_shortage()) <= now {
+            self.looks.next = Some(now + LOOK);
             if self.replica.has_room_again()? {
+                self.looks.told = Some(now);
                 out.push(Reply::HasRoom);
             }
         }

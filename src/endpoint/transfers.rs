@@ -249,7 +249,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             out.push(Reply::Result { generation, outcome: Outcome::NoSource });
             return Ok(());
         }
-        let Incoming { mut apply, receive: Some(receive), partial, links, .. } = incoming else { return Ok(()) };
+        let Incoming { mut apply, receive: Some(receive), partial, links, takes, .. } = incoming else { return Ok(()) };
         if let Some((older, _)) = partial {
             self.replica.unstage(&older);
         }
@@ -257,6 +257,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Ok(taken) => taken,
             Err(error) => {
                 self.replica.unstage(&receive.name);
+                self.replica.note_unwritten(&error, takes);
                 return super::fail(generation, error, out);
             }
         };
@@ -280,7 +281,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 let staged = Some(Staged { links, ..staged });
                 self.jobs.push(Job { generation, apply, staged });
             }
-            Err(error) => super::fail(generation, error, out)?,
+            Err(error) => {
+                self.replica.note_unwritten(&error, takes);
+                super::fail(generation, error, out)?;
+            }
         }
         Ok(())
     }

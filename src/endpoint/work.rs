@@ -160,7 +160,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let owes = self.reports() && self.owes_proofs();
         let wait = if owes { OWED_WAIT } else { PING_WAIT };
         let asked = self.pings.iter().map(|(_, since)| since + wait).min().filter(|_| !owes || !self.owes_what_rests());
-        let room = self.next_room.filter(|_| self.reporting);
+        let room = self.looks.next.filter(|_| self.reporting);
         let mut due = [self.replica.next_look(), asked, room, self.special_due()].into_iter().flatten().min();
         if self.reports() {
             let trouble = self.troubles.values().map(|t| t.next).min();

@@ -302,7 +302,7 @@ impl Engine {
             let from = if matches!(flight.parts[Side::Left], Part::Record { .. }) { Side::Left } else { Side::Right };
             for path in paths {
                 self.round.dealt_with(&path);
-                self.count_try(from, &path);
+                self.count_try(from, &path, None);
                 self.strikes.remove(&path);
                 self.solve(&path);
                 self.review(&path, &flight, generation);
@@ -459,7 +459,8 @@ impl Engine {
             self.side(by).young.give_back(flight.young, now);
         }
         let path = flight.path.clone();
-        self.count_try(side, &path);
+        let refused = (outcome == Outcome::Refused).then_some(now);
+        self.count_try(side, &path, refused);
         let other_applied = matches!(flight.parts[side.other()], Part::Apply(_));
         if other_applied {
             // Whether the other side has done its part by now or is about to.

@@ -208,7 +208,7 @@ impl Engine {
         self.strike(path, now);
         for side in Side::BOTH {
             if !changes[side].as_ref().is_some_and(&read) {
-                self.count_try(side, path);
+                self.count_try(side, path, None);
                 self.drop_pending(side, path);
                 self.side(side).asked.insert(path.clone());
                 self.send(side, crate::protocol::Request::Hash { path: path.clone() });

@@ -15,6 +15,9 @@ use super::{Engine, News, SideState};
 
 /// Actions on one path, or questions for its contents, after which a round does not wait for it any more.
 const TRIES: u32 = 8;
+/// What is refused only proves to be changing after so long: where the clock of a file system has whole seconds, a file that was just
+/// written is refused until the next write would show in its times.
+const UNSETTLED: Millis = 4_000;
 /// A moment at which nothing is left is waited for at most so long once the round is over, in milliseconds.
 const REST: Millis = 10_000;
 /// Paths whose tries are counted. Of more the end of the round alone is the bound.
@@ -52,9 +55,18 @@ pub(super) struct Round {
     stage: Stage,
     open: BTreeSet<RelPath>,
     /// How often each path was tried since both sides were scanned.
-    tries: BTreeMap<RelPath, u32>,
+    tries: BTreeMap<RelPath, Tries>,
     /// In a one-time run: nothing more is begun there.
     restless: BTreeSet<RelPath>,
+}
+
+#[derive(Debug, Default)]
+struct Tries {
+    /// Those that were not refused.
+    number: u32,
+    refused: u32,
+    first_refused: Option<Millis>,
+    over: bool,
 }
 
 impl Round {
@@ -85,14 +97,26 @@ impl Round {
         self.open.remove(path);
     }
 
-    /// One more try at this path is over. True if it is the last one that a round waits for.
-    fn count(&mut self, path: &RelPath) -> bool {
+    /// One more try at this path is over, refused at this time if there is one. True if it is the last one that a round waits for.
+    fn count(&mut self, path: &RelPath, refused: Option<Millis>) -> bool {
         if matches!(self.stage, Stage::Scanning) || self.tries.len() >= COUNTED && !self.tries.contains_key(path) {
             return false;
         }
         let tries = self.tries.entry(path.clone()).or_default();
-        *tries += 1;
-        *tries == TRIES
+        let enough = match refused {
+            None => {
+                tries.number += 1;
+                tries.number >= TRIES
+            }
+            Some(now) => {
+                tries.refused += 1;
+                let first = *tries.first_refused.get_or_insert(now);
+                tries.refused >= TRIES && now >= first + UNSETTLED
+            }
+        };
+        let last = enough && !tries.over;
+        tries.over |= last;
+        last
     }
 
     /// Whether nothing more is begun at this very path.
@@ -157,10 +181,11 @@ impl Engine {
         self.locks.holds(path) || self.sides.values().any(waits)
     }
 
-    /// A try at this path is over, whatever came of it. If there were too many of them the round goes on without it.
-    pub(super) fn count_try(&mut self, side: Side, path: &RelPath) {
+    /// A try at this path is over, whatever came of it (`refused`: when it was refused). If there were too many of them the round goes
+    /// on without it.
+    pub(super) fn count_try(&mut self, side: Side, path: &RelPath, refused: Option<Millis>) {
         // A pair that goes on counts for its rounds alone.
-        if !self.settings.once && self.round.stage == Stage::Told || !self.round.count(path) {
+        if !self.settings.once && self.round.stage == Stage::Told || !self.round.count(path, refused) {
             return;
         }
         self.round.dealt_with(path);
@@ -255,13 +280,16 @@ mod tests {
     #[test]
     fn a_round_counts_after_the_scans_and_each_path_for_itself() {
         let mut round = Round::default();
-        assert!((0..2 * TRIES).all(|_| !round.count(&path("a"))), "the scans go on");
+        assert!((0..2 * TRIES).all(|_| !round.count(&path("a"), None)), "the scans go on");
         round.asked(7);
         assert!(!round.answer(Side::Left, 6) && !round.answer(Side::Left, 7) && !round.answer(Side::Left, 7));
         assert!(round.answer(Side::Right, 7));
         round.close(BTreeSet::from([path("a"), path("b")]));
-        let last: Vec<u32> = (1..2 * TRIES).filter(|_| round.count(&path("a"))).collect();
-        assert_eq!((last, round.count(&path("b"))), (vec![TRIES], false));
+        let last: Vec<u32> = (1..2 * TRIES).filter(|_| round.count(&path("a"), None)).collect();
+        assert_eq!((last, round.count(&path("b"), None)), (vec![TRIES], false));
+        // What is refused in an instant may be too young to be proven.
+        let young = (0..4 * TRIES).any(|n| round.count(&path("c"), Some(1_000 + u64::from(n))));
+        assert!(!young && !round.count(&path("c"), None) && round.count(&path("c"), Some(1_000 + UNSETTLED)));
         round.begin();
         assert_eq!((round.stage, round.due(), round.open.len()), (Stage::Scanning, None, 0));
     }

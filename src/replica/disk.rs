@@ -364,6 +364,12 @@ pub trait Disk {
     }
     /// Gives up as much of the archive's reserve as it takes to write the archive on a full disk.
     fn ease(&self) {}
+    /// Something could not be written for want of room: what the file system says of that is not all.
+    fn doubt_room(&self) {}
+    /// Whether so many bytes can be written, by quotas too, which [`Disk::space`] does not know.
+    fn takes(&self, _bytes: u64) -> bool {
+        true
+    }
     /// Takes the reserve back, if there is room.
     fn refill(&self) {}
     /// Whether some of the reserve was given up: what room is left is for the archive, not for new objects.

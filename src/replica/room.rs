@@ -19,8 +19,6 @@ const OVERHEAD: u64 = 8 * 1024;
 const PART: u64 = 4;
 /// The trash gives way in so many slices for one object; what takes longer is tried again.
 const SLICES: usize = 16;
-/// So much more must be free before what failed for want of an unknown amount is worth another try.
-const NOTABLE: u64 = 4 << 20;
 
 /// What may be taken before the file system is asked again.
 #[derive(Debug, Default)]
@@ -37,10 +35,10 @@ pub struct Room {
 /// What was refused for want of room, since somebody heard last that there is room again.
 #[derive(Debug, Clone, Copy)]
 struct Shortage {
-    /// The least that was refused; `None`: nobody knows how much it takes.
+    /// The least that was refused; `None`: it could not be written, though the file system has room. A quota is at its end.
     needed: Option<u64>,
-    /// Bytes that were free then.
-    free: u64,
+    /// The least of that, if it is known.
+    unwritten: Option<u64>,
     /// [`Room::trashed`] then.
     trashed: u64,
 }
@@ -67,16 +65,14 @@ impl Room {
     }
 
     /// Something was refused that needs so much.
-    fn refused(&mut self, needed: Option<u64>, free: u64) {
+    fn refused(&mut self, needed: Option<u64>, unwritten: Option<u64>) {
         // What was known of the room was too much.
         (self.bytes, self.inodes) = (0, 0);
         let trashed = self.trashed;
-        let shortage = self.shortage.get_or_insert(Shortage { needed, free, trashed });
-        shortage.needed = match (shortage.needed, needed) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
-        shortage.free = shortage.free.min(free);
+        let shortage = self.shortage.get_or_insert(Shortage { needed, unwritten, trashed });
+        let least = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
+        shortage.needed = least(shortage.needed, needed);
+        shortage.unwritten = least(shortage.unwritten, unwritten);
     }
 }
 
@@ -104,6 +100,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(());
         }
         self.refuse(path, size)
+    }
+
+    /// Refuses contents that a quota has refused before, and would again: nothing is written in vain.
+    ///
+    /// # Errors
+    /// `QuotaExceeded`, with what is needed.
+    pub fn may_be_written(&mut self, path: &RelPath, size: u64) -> Result<(), ReplicaError> {
+        let refused = self.room.shortage.and_then(|shortage| shortage.unwritten);
+        if refused.is_none_or(|least| size < least) || self.disk.takes(size) {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::QuotaExceeded, self.shortage(size)?)).at(path, "make room")
     }
 
     /// Makes room for `size` bytes of an object with `whole` ones, at the cost of the trash. No batch may wait for its end:
@@ -151,8 +159,26 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Something was refused, or could not be written, for want of room. [`Replica::has_room_again`] tells when that is over.
     pub fn note_shortage(&mut self, needed: Option<u64>) {
-        let free = self.disk.space().map_or(0, |space| space.free);
-        self.room.refused(needed, free);
+        if needed.is_none() {
+            self.disk.doubt_room();
+        }
+        self.room.refused(needed, None);
+    }
+
+    /// Contents of so many bytes could not be written. If that was for want of room, they are worth another try once so much
+    /// can be written.
+    pub fn note_unwritten(&mut self, error: &ReplicaError, bytes: u64) {
+        if let ReplicaError::Path { error, .. } = error
+            && matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        {
+            self.disk.doubt_room();
+            self.room.refused(None, Some(bytes));
+        }
+    }
+
+    /// Whether the file system says itself that there is no room.
+    pub fn sees_shortage(&self) -> bool {
+        self.room.shortage.is_some_and(|shortage| shortage.needed.is_some())
     }
 
     pub fn shares_blocks(&self) -> bool {
@@ -170,13 +196,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Whether what was refused last is worth another try: it fits by now, or what came into the trash since can make room.
     /// True once.
     pub fn has_room_again(&mut self) -> Result<bool, ReplicaError> {
-        let Some(Shortage { needed, free, trashed }) = self.room.shortage else { return Ok(false) };
+        let Some(Shortage { needed, unwritten, trashed }) = self.room.shortage else { return Ok(false) };
         self.disk.refill();
         let fits = match (needed, self.disk.space()) {
             _ if self.disk.is_short() => false,
             (_, None) => false,
             (Some(needed), Some(space)) => space.fits(needed.saturating_add(OVERHEAD)),
-            (None, Some(space)) => space.free >= free.saturating_add(NOTABLE),
+            (None, Some(_)) => unwritten.is_none_or(|bytes| self.disk.takes(bytes)),
         };
         let again = fits || (self.room.trashed > trashed && self.could_fit(needed.unwrap_or(0))?);
         if again {
@@ -190,6 +216,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let Some(space) = self.disk.space() else { return Ok("the disk is full".to_owned()) };
         if space.inodes.is_some_and(|inodes| inodes.free <= inodes.total / 100) {
             return Ok("the file system has no inode free for one more object: delete files, or make it anew with more inodes (mkfs -N)".to_owned());
+        }
+        if space.fits(size.saturating_add(OVERHEAD)) {
+            return Ok(format!(
+                "a quota is used up: {} needed, and that cannot be written, though the file system has {} free. It is sent as soon \
+                 as there is room",
+                in_words(size),
+                in_words(space.free),
+            ));
         }
         let trash = self.trash_size()?;
         Ok(format!(
@@ -236,11 +270,12 @@ mod tests {
     #[test]
     fn a_shortage_is_the_least_that_was_refused() {
         let mut room = Room::default();
-        room.refused(Some(3 << 30), 500);
-        room.refused(None, 400);
-        room.refused(Some(1 << 20), 600);
+        room.refused(Some(3 << 30), None);
+        room.refused(None, Some(500));
+        room.refused(None, None);
+        room.refused(Some(1 << 20), None);
         let shortage = room.shortage.expect("noted");
-        assert_eq!((shortage.needed, shortage.free), (Some(1 << 20), 400));
+        assert_eq!((shortage.needed, shortage.unwritten), (Some(1 << 20), Some(500)));
         assert_eq!(
             [in_words(3 << 30), in_words((1 << 30) / 10 * 11), in_words(5 << 19)],
             ["3.0 GiB", "1.0 GiB", "2.5 MiB"]

@@ -110,6 +110,63 @@ fn what_comes_under_a_projects_quota_is_placed_and_counted() {
     pair.stop();
 }
 
+#[test]
+fn projects_within_a_project_take_links_and_trees_and_let_them_go() {
+    if !tools::has("chattr") || !tools::has("lsattr") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let disk = pair.beside("disk");
+    let Some(_mounted) = in_a_file("xfs", &["-q"], &disk, 320) else { return };
+    let _thawed = Thawed(disk.clone());
+    pair.right = disk.join("root");
+    mkdir(&pair.right);
+    for dir in ["dept", "dept/team", "other"] {
+        for name in ["file", "tree/sub/deep", "tree/frozen"] {
+            plant(pair.right.join(dir).join(name), format!("{dir} {name}\n"));
+        }
+        for name in ["gone", "replaced", "moved", "tree/link"] {
+            symlink("file", pair.right.join(dir).join(name));
+        }
+    }
+    // The root's project reaches psync's own directories as well.
+    for (dir, number) in [("", "10"), ("dept", "42"), ("dept/team", "43")] {
+        if !give_project(&pair.right.join(dir), number) {
+            return;
+        }
+    }
+    pair.run();
+    pair.settle();
+    let left = |name: &str| pair.left.join(name);
+    for dir in ["dept", "dept/team", "other"] {
+        remove(left(dir).join("gone"));
+        remove(left(dir).join("replaced"));
+        symlink("tree", left(dir).join("replaced"));
+    }
+    rename(left("dept/moved"), left("other/of dept"));
+    rename(left("other/moved"), left("dept/team/of other"));
+    rename(left("dept/team/moved"), left("dept/of team"));
+    assert!(poll(PATIENCE, || equal(&pair)), "links do not go{}", pair.story());
+    // Trees, one with what cannot get another project.
+    chattr("+i", &pair.right.join("other/tree/frozen"));
+    rename(left("other/tree"), left("dept/team/tree of other"));
+    rename(left("dept/tree"), left("other/tree of dept"));
+    assert!(poll(PATIENCE, || equal(&pair)), "trees do not move{}", pair.story());
+    assert_eq!(project_of(&pair.right.join("dept/team/tree of other/sub/deep")), "43");
+    chattr("-i", &pair.right.join("dept/team/tree of other/frozen"));
+    // A directory with a project of its own moves into another's, and goes.
+    rename(left("dept/team"), left("team"));
+    rename(left("other"), left("team/other"));
+    assert!(poll(PATIENCE, || equal(&pair)), "a project's directory does not move{}", pair.story());
+    remove_tree(left("team"));
+    remove_tree(left("dept"));
+    symlink("nowhere", left("dept"));
+    assert!(poll(PATIENCE, || equal(&pair)), "{}", pair.story());
+    assert!(!pair.lines().iter().any(|line| line.contains("not synchronised")), "{}", pair.story());
+    pair.settle();
+    pair.stop();
+}
+
 // ---- an overlay
 
 #[test]
@@ -250,6 +307,41 @@ fn a_users_read_only_trees_are_made_changed_moved_and_deleted() {
         assert_eq!(notes(root), Vec::<PathBuf>::new());
     }
     assert!(!pair.lines().iter().any(|line| line.contains("not synchronised")), "{}", pair.story());
+    pair.stop();
+}
+
+#[test]
+fn read_only_directories_far_below_the_root_are_written_to() {
+    let Some(mut pair) = of_a_user() else { return };
+    let disk = pair.beside("disk");
+    // Its links hold 1024 bytes.
+    let Some(_mounted) = in_a_file("xfs", &["-q"], &disk, 320) else { return };
+    pair.right = disk.join("root");
+    mkdir(&pair.right);
+    give(&pair.right);
+    let name = "n".repeat(200);
+    let far = (0..7).fold(pair.left.join("top"), |at, _| at.join(&name));
+    for file in ["in/file", "gone", "edited"] {
+        plant(far.join(file), format!("{file}\n"));
+    }
+    give(&pair.left.join("top"));
+    chmod(far.join("in"), 0o500);
+    for dir in far.ancestors().take(8) {
+        chmod(dir, 0o555);
+    }
+    pair.run();
+    assert!(poll(PATIENCE, || equal(&pair)), "{}", pair.story());
+    // As root may, without touching the directory's mode.
+    write(far.join("edited"), "edited anew\n");
+    write(far.join("new"), "new\n");
+    give(&far.join("new"));
+    remove(far.join("gone"));
+    rename(far.join("in"), pair.left.join("top/out"));
+    assert!(poll(PATIENCE, || equal(&pair)), "{}", pair.story());
+    let there = pair.right.join("top/out");
+    assert!(there.join("file").exists() && fs::metadata(there).unwrap().mode() & 0o7777 == 0o500, "{}", pair.story());
+    assert_eq!(notes(&pair.right), Vec::<PathBuf>::new());
+    pair.settle();
     pair.stop();
 }
 

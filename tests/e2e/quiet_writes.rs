@@ -197,3 +197,24 @@ fn saves_of_one_size_within_whole_seconds_all_arrive() {
     no_conflicts(&pair);
     pair.stop();
 }
+
+#[test]
+fn one_run_carries_what_both_sides_wrote_in_this_very_second() {
+    let mut pair = Pair::new();
+    let [left, right] = ["left-disk", "right-disk"].map(|name| pair.beside(name));
+    // A clock of whole seconds: what was written a moment ago may be written again without a trace.
+    let options = ["-q", "-I", "128"];
+    let Some(_left) = in_a_file("ext4", &options, &left, 64) else { return };
+    let Some(_right) = in_a_file("ext4", &options, &right, 64) else { return };
+    (pair.left, pair.right) = (left.join("root"), right.join("root"));
+    mkdir(&pair.left);
+    mkdir(&pair.right);
+    write(pair.left.join("file"), "first\n");
+    pair.sync();
+    rewrite(pair.left.join("file"), 0, "LEFT.");
+    rewrite(pair.right.join("file"), 0, "RIGHT");
+    let run = pair.sync_once();
+    assert_eq!(run.code(), 0, "{}", run.stderr);
+    let tree = pair.assert_equal();
+    assert_eq!((tree.paths().len(), fs::read_to_string(pair.left.join("file")).unwrap()), (2, "LEFT.\n".to_owned()));
+}

@@ -1,6 +1,7 @@
 //! Room on the disk: a full one stops new contents alone, and the trash keeps to its bounds.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -533,6 +534,85 @@ fn rsync_keeps_a_thin_image_thin_in_both_directions() {
             assert!(fs::metadata(&at).unwrap().blocks() * 512 < 1 << 20, "{name} is not thin at {root:?}");
         }
     }
+    pair.settle();
+    pair.stop();
+}
+
+// ---- a quota, which no statfs tells of
+
+/// A pair whose right root is a subvolume that may take so many MiB, with a function that sets another limit.
+fn under_a_quota(limit: &str) -> Option<(Pair, Mounted, impl Fn(&str) + use<>)> {
+    if !tools::has("btrfs") {
+        return None;
+    }
+    let mut pair = Pair::new();
+    let disk = pair.beside("disk");
+    let mounted = in_a_file("btrfs", &["-q"], &disk, 600)?;
+    pair.right = disk.join("root");
+    let root = pair.right.clone();
+    let btrfs = move |arguments: &[&str]| {
+        tools::run(&disk, "btrfs", &[arguments, &[root.to_str().unwrap()]].concat());
+    };
+    btrfs(&["subvolume", "create"]);
+    btrfs(&["quota", "enable"]);
+    btrfs(&["qgroup", "limit", limit]);
+    Some((pair, mounted, move |limit: &str| btrfs(&["qgroup", "limit", limit])))
+}
+
+#[test]
+fn what_a_quota_refuses_is_not_written_in_vain_and_comes_when_it_is_raised() {
+    let Some((mut pair, _mounted, limit)) = under_a_quota("40M") else { return };
+    plant(pair.left.join("dir/old"), "old\n");
+    pair.run();
+    pair.settle();
+    write(pair.left.join("large"), noise(1, 60 << 20));
+    let told_of = |words: &str| {
+        let log = fs::read_to_string(&pair.log).unwrap();
+        log.lines().any(|line| line.contains("not synchronised") && line.contains(words) && line.contains("path=large"))
+    };
+    assert!(poll(PATIENCE, || told_of("quota")), "{}", pair.story());
+    // Several tries.
+    assert!(poll(PATIENCE, || tries(&pair, "large") >= 4), "{}", pair.story());
+    assert!(written(&pair) < 90 << 20, "{} bytes were written for it{}", written(&pair), pair.story());
+    remove_tree(pair.left.join("dir"));
+    write(pair.left.join("small"), "small\n");
+    assert!(
+        poll(PATIENCE, || !pair.right.join("dir").exists() && pair.right.join("small").exists()),
+        "{}",
+        pair.story()
+    );
+    assert!(!pair.right.join("large").exists());
+    limit("none");
+    assert!(poll(PATIENCE, || pair.right.join("large").exists()), "{}", pair.story());
+    pair.wait_equal();
+    pair.stop();
+}
+
+#[test]
+fn deletions_go_on_where_users_have_used_up_the_quota() {
+    let Some((mut pair, _mounted, limit)) = under_a_quota("60M") else { return };
+    for n in 0..20 {
+        plant(pair.left.join(format!("dir/{n}")), "file\n");
+    }
+    plant(pair.left.join("moves"), noise(2, 300_000));
+    pair.run();
+    pair.settle();
+    // Temporary names, so that none of it travels.
+    mkdir(pair.right.join("fill"));
+    let full = |n: usize, bytes: usize| {
+        let path = pair.right.join(format!("fill/{n}.tmp"));
+        let mut file = File::create(path).ok();
+        file.as_mut().is_none_or(|file| file.write_all(&noise(n as u64, bytes)).and_then(|()| file.sync_all()).is_err())
+    };
+    assert!((0..100).any(|n| full(n, 1 << 20)) && (100..1000).any(|n| full(n, 4096)), "the quota has no end");
+    remove_tree(pair.left.join("dir"));
+    rename(pair.left.join("moves"), pair.left.join("moved"));
+    let through = || !pair.right.join("dir").exists() && pair.right.join("moved").exists();
+    assert!(poll(PATIENCE, through), "{}", pair.story());
+    limit("none");
+    remove_tree(pair.right.join("fill"));
+    write(pair.left.join("new"), "new\n");
+    assert!(poll(PATIENCE, || pair.right.join("new").exists()), "{}", pair.story());
     pair.settle();
     pair.stop();
 }

@@ -111,6 +111,8 @@ fn a_one_time_run_leaves_alone_what_is_written_again_and_again() {
         let ended = told.iter().any(|news| matches!(news, News::InSync { .. } | News::RoundOver { .. }));
         assert!(ended, "{what}: it never ends");
         match once {
+            // What is refused may be too young: there are tries for some seconds, further and further apart.
+            true if outcome == Outcome::Refused => assert!(applied <= 12, "{what}"),
             true => assert!(applied <= 9, "{what}"),
             false if outcome == DONE => assert!(applied > 50, "{what}: a running pair goes on"),
             false => assert!(applied > 9, "{what}: a running pair goes on"),

@@ -69,6 +69,7 @@ impl Cover for NoCover {
 }
 
 pub use own::{OwnDir, Owned};
+use reserve::Reserve;
 
 /// Where a directory lies, as it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +155,7 @@ pub struct RealDisk {
     dir_pace: Mutex<durable::Pace>,
     lister: Mutex<walk::Lister>,
     /// `None`: a dry run, or a file system that cannot tell its room.
-    reserve: Mutex<Option<reserve::Reserve>>,
+    reserve: Mutex<Option<Reserve>>,
 }
 
 impl RealDisk {
@@ -618,20 +619,23 @@ impl Disk for RealDisk {
     }
 
     fn ease(&self) {
-        if let Some(reserve) = &mut *self.reserve.lock().unwrap_or_else(PoisonError::into_inner) {
-            reserve.ease();
-        }
+        reserve::with(&self.reserve, Reserve::ease);
+    }
+
+    fn doubt_room(&self) {
+        reserve::with(&self.reserve, Reserve::doubt);
+    }
+
+    fn takes(&self, bytes: u64) -> bool {
+        self.own_dir().map_or(true, |own| own.takes(bytes))
     }
 
     fn refill(&self) {
-        if let Some(reserve) = &mut *self.reserve.lock().unwrap_or_else(PoisonError::into_inner) {
-            reserve.refill();
-        }
+        reserve::with(&self.reserve, Reserve::refill);
     }
 
     fn is_short(&self) -> bool {
-        let reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
-        reserve.as_ref().is_some_and(reserve::Reserve::is_given)
+        reserve::with(&self.reserve, |reserve| reserve.is_given()).unwrap_or(false)
     }
 
     fn principals(&self, uid: u32, gid: u32) -> (Principal, Principal) {

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use crate::model::{Name, OWN_DIR, readable};
@@ -146,6 +146,18 @@ impl OwnDir {
     /// The same for reading and writing.
     pub fn edit(&self, name: &str) -> io::Result<File> {
         self.open_with(name, OFlags::RDWR | OFlags::CREATE)
+    }
+
+    /// Whether so many bytes can be written, by all bounds that there are: a quota shows in no statfs. Nothing of it is kept.
+    pub fn takes(&self, bytes: u64) -> bool {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.0.pair, c".", flags, Mode::RUSR | Mode::WUSR) {
+            Ok(file) => file,
+            // Where there are no files without a name, or no inode is left for one, this is not known.
+            Err(error) => return error != Errno::DQUOT,
+        };
+        let full = [Errno::NOSPC, Errno::DQUOT];
+        !rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes).is_err_and(|error| full.contains(&error))
     }
 
     fn open_with(&self, name: &str, flags: OFlags) -> io::Result<File> {

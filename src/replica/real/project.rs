@@ -44,6 +44,12 @@ pub fn fit(file: Option<BorrowedFd<'_>>, object: At<'_>, dir: BorrowedFd<'_>) ->
     }
 }
 
+/// Keeps a directory from handing its project down, and from refusing what has another one; false if it did neither.
+pub fn hand_none_down(dir: BorrowedFd<'_>) -> io::Result<bool> {
+    let Some(now) = project::get(dir).ok().filter(|project| project.inherit) else { return Ok(false) };
+    project::set(dir, Project { inherit: false, ..now }).map(|()| true)
+}
+
 /// A directory's contents before itself: as long as it has the old project nothing of it counts as moved.
 fn give_all(fd: BorrowedFd<'_>, wanted: Project) -> io::Result<()> {
     let is_dir = |fd: BorrowedFd<'_>| -> io::Result<bool> {
@@ -68,14 +74,19 @@ fn give_all(fd: BorrowedFd<'_>, wanted: Project) -> io::Result<()> {
             let Ok(child) = open((opened.as_fd(), &name)) else { continue };
             match is_dir(child.as_fd())? {
                 true => todo.push(if path.is_empty() { name } else { [&path[..], &name].join(&b'/') }),
-                false => project::set(child.as_fd(), Project { inherit: false, ..wanted })?,
+                false => unless_frozen(project::set(child.as_fd(), Project { inherit: false, ..wanted }))?,
             }
         }
         if !path.is_empty() {
-            project::set(opened.as_fd(), wanted)?;
+            unless_frozen(project::set(opened.as_fd(), wanted))?;
         }
     }
     project::set(fd, wanted)
+}
+
+/// What refuses another project (immutable, or another user's) keeps its own: below the top that is no obstacle to the rename.
+fn unless_frozen(done: io::Result<()>) -> io::Result<()> {
+    done.or_else(|error| if error.kind() == io::ErrorKind::PermissionDenied { Ok(()) } else { Err(error) })
 }
 
 fn open((dir, name): At<'_>) -> Result<OwnedFd, Errno> {

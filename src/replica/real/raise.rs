@@ -2,7 +2,8 @@
 //! owner: they get it for the moment of a rename, and their own mode back at once.
 //!
 //! Before that a link is made in psync's own directory whose target says which directory gets its mode back: a note that
-//! needs no sync of its own, since names and modes reach the disk in their order. The next start settles what is left.
+//! needs no sync of its own, since names and modes reach the disk in their order. The next start settles what is left. A link's
+//! target has its bounds (XFS: 1024 bytes), so a long path goes on in further links.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,14 +12,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, StatxFlags};
 use rustix::io::Errno;
 
+use crate::model::PATH_MAX;
+
 use super::rename::At;
 use super::{OwnDir, beneath};
 
 /// How the names of the notes begin.
 const NOTE: &str = "raised-";
+/// Bytes of a note that one link holds, on any file system.
+const PIECE: usize = 900;
 /// What a rename takes in a directory: to write and to enter.
 const OWNERS: u32 = 0o300;
 const SETGID: u32 = 0o2000;
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
@@ -26,7 +32,7 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 pub struct Raised {
     own: OwnDir,
     dirs: Vec<One>,
-    notes: Vec<String>,
+    notes: Vec<Vec<u8>>,
 }
 
 struct One {
@@ -74,11 +80,21 @@ impl Raised {
         for at in places {
             let name = format!("{NOTE}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
             let text = format!("{:o} {} {} {} ", now.mode, now.ino, now.btime.0, now.btime.1);
-            rustix::fs::symlinkat([text.as_bytes(), at].concat(), &self.own, name.as_str())?;
-            self.notes.push(name);
+            self.note(name, &[text.as_bytes(), at].concat())?;
         }
         set_mode(pin.as_fd(), now.mode | OWNERS)?;
         self.dirs.push(One { pin, mode: now.mode });
+        Ok(())
+    }
+
+    /// Makes the links that hold this text. The first one, which makes it a note, comes last.
+    fn note(&mut self, name: String, text: &[u8]) -> io::Result<()> {
+        let pieces: Vec<&[u8]> = text.chunks(PIECE).collect();
+        for (number, piece) in pieces.into_iter().enumerate().rev() {
+            let name = further(name.as_bytes(), number);
+            rustix::fs::symlinkat(piece, &self.own, name.as_slice())?;
+            self.notes.push(name);
+        }
         Ok(())
     }
 }
@@ -91,8 +107,9 @@ impl Drop for Raised {
         }
         // What could not be lowered the next start tries again.
         if settled {
-            for note in &self.notes {
-                let _ = rustix::fs::unlinkat(&self.own, note.as_str(), AtFlags::empty());
+            // The first link of each before the further ones: half a note would name another directory.
+            for note in self.notes.iter().rev() {
+                let _ = rustix::fs::unlinkat(&self.own, note.as_slice(), AtFlags::empty());
             }
         }
     }
@@ -100,9 +117,10 @@ impl Drop for Raised {
 
 /// Gives directories their modes back that a crash left writable.
 pub fn settle(root: BorrowedFd<'_>, own: &OwnDir) -> io::Result<()> {
-    for note in notes(own)? {
-        let Ok(text) = rustix::fs::readlinkat(own, note.as_slice(), Vec::new()) else { continue };
-        if let Some((known, path)) = parse(text.as_bytes())
+    let (first, rest): (Vec<_>, Vec<_>) = notes(own)?.into_iter().partition(|note| !note.contains(&b'.'));
+    for note in first {
+        let Ok(text) = read(own, &note) else { continue };
+        if let Some((known, path)) = parse(&text)
             && let Ok(pin) = beneath::pin_dir(root, path)
             && let Ok(now) = look(pin.as_fd())
             && (now.ino, now.btime) == (known.ino, known.btime)
@@ -111,7 +129,31 @@ pub fn settle(root: BorrowedFd<'_>, own: &OwnDir) -> io::Result<()> {
         }
         rustix::fs::unlinkat(own, note.as_slice(), AtFlags::empty())?;
     }
+    for note in rest {
+        rustix::fs::unlinkat(own, note.as_slice(), AtFlags::empty())?;
+    }
     Ok(())
+}
+
+/// The name of a note's link by its number.
+fn further(note: &[u8], number: usize) -> Vec<u8> {
+    match number {
+        0 => note.to_vec(),
+        _ => [note, format!(".{number}").as_bytes()].concat(),
+    }
+}
+
+/// What a note's links hold together.
+fn read(own: &OwnDir, note: &[u8]) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for number in 0.. {
+        match rustix::fs::readlinkat(own, further(note, number), Vec::new()) {
+            Ok(piece) => text.extend_from_slice(piece.as_bytes()),
+            Err(Errno::NOENT) if number > 0 => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(text)
 }
 
 /// Back to its own mode, unless somebody gave it another one meanwhile.
@@ -145,9 +187,37 @@ fn is_member(gid: u32) -> bool {
 /// Where an open directory lies below the root; empty for the root itself.
 fn place(root: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let at = |fd| rustix::fs::readlink(beneath::proc_path(fd), Vec::new()).map(|path| path.into_bytes());
-    let (top, at) = (at(root)?, at(dir)?);
+    let (top, at) = match (at(root), at(dir)) {
+        // With the root's own path it is longer than the kernel tells.
+        (_, Err(Errno::NAMETOOLONG)) => return climbed(root, dir),
+        (top, at) => (top?, at?),
+    };
     let below = at.strip_prefix(&top[..]).ok_or(Errno::XDEV)?;
     Ok(below.strip_prefix(b"/").unwrap_or(below).to_vec())
+}
+
+/// The same by going up from the directory, and looking there for the name that it has.
+fn climbed(root: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let id = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    let top = id(root)?;
+    let mut path: Vec<u8> = Vec::new();
+    let mut here = rustix::fs::openat(dir, c".", DIRECTORY, Mode::empty())?;
+    while id(here.as_fd())? != top {
+        let above = rustix::fs::openat(&here, c"..", DIRECTORY, Mode::empty())?;
+        let (at, up) = (id(here.as_fd())?, id(above.as_fd())?);
+        // No path below a root is longer; and the root of all is above itself.
+        if up == at || path.len() > PATH_MAX {
+            return Err(Errno::XDEV.into());
+        }
+        let is_here = |name: &Vec<u8>| {
+            rustix::fs::statat(&above, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
+                .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == at)
+        };
+        let name = entries(above.as_fd(), |ino, _| ino == at.1)?.into_iter().find(is_here).ok_or(Errno::NOENT)?;
+        path = if path.is_empty() { name } else { [&name[..], &path].join(&b'/') };
+        here = above;
+    }
+    Ok(path)
 }
 
 fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
@@ -166,14 +236,19 @@ fn parse(text: &[u8]) -> Option<(Known, &[u8])> {
 }
 
 fn notes(own: &OwnDir) -> io::Result<Vec<Vec<u8>>> {
-    let dir = rustix::fs::openat(own, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let dir = rustix::fs::openat(own, c".", DIRECTORY, Mode::empty())?;
+    entries(dir.as_fd(), |_, name| name.starts_with(NOTE.as_bytes()))
+}
+
+/// The names in a directory that are wanted, by their inode's number or by themselves.
+fn entries(dir: BorrowedFd<'_>, wanted: impl Fn(u64, &[u8]) -> bool) -> io::Result<Vec<Vec<u8>>> {
     let mut buffer = Vec::with_capacity(8 * 1024);
-    let mut entries = RawDir::new(&dir, buffer.spare_capacity_mut());
+    let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
     let mut names = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
-        if name.starts_with(NOTE.as_bytes()) {
+        if wanted(entry.ino(), name) {
             names.push(name.to_vec());
         }
     }
@@ -255,5 +330,32 @@ mod tests {
         std::mem::forget(raised);
         settle(root.as_fd(), &own).expect("settled");
         assert_eq!(mode(&top.path().join("a")), 0o750);
+    }
+
+    #[test]
+    fn a_path_of_any_length_is_noted_and_settled() {
+        let (top, root, own) = stage();
+        chmod(&top.path().join("a"), 0o755);
+        let mut dir = beneath::open_dir(root.as_fd(), b"a").expect("open");
+        let mut path = b"a".to_vec();
+        // Shorter than the longest by itself, and longer with what lies above the root.
+        while path.len() < PATH_MAX - 120 {
+            let name = vec![b'n'; (PATH_MAX - path.len() - 2).min(100)];
+            rustix::fs::mkdirat(&dir, name.as_slice(), Mode::from_raw_mode(0o755)).expect("made");
+            dir = rustix::fs::openat(&dir, name.as_slice(), DIRECTORY, Mode::empty()).expect("open");
+            path = [&path[..], &name].join(&b'/');
+        }
+        assert_eq!(climbed(root.as_fd(), dir.as_fd()).expect("found"), path);
+        set_mode(dir.as_fd(), 0o500).expect("set");
+        let mode = || look(dir.as_fd()).expect("looked").mode;
+        let raise = || raise(root.as_fd(), &own, (dir.as_fd(), b"x"), (dir.as_fd(), b"y")).expect("raised");
+        let raised = raise();
+        assert!(notes(&own).expect("listed").len() > PATH_MAX / 1024, "no link is longer than XFS takes");
+        assert_eq!(mode(), 0o700);
+        drop(raised);
+        assert_eq!((mode(), notes(&own).expect("listed").len()), (0o500, 0));
+        std::mem::forget(raise());
+        settle(root.as_fd(), &own).expect("settled");
+        assert_eq!((mode(), notes(&own).expect("listed").len()), (0o500, 0));
     }
 }

@@ -32,14 +32,14 @@ impl Renames<'_> {
         to: (&Dir, &Name),
         flags: RenameFlags,
     ) -> io::Result<()> {
-        let ours = from.0.0.place == Place::Own;
+        let ours = [from.0, to.0].map(|dir| dir.0.place == Place::Own);
         self.carry_out_at((file, ours), (from.0.as_fd(), from.1.as_bytes()), (to.0.as_fd(), to.1.as_bytes()), flags)
     }
 
-    /// The same by descriptors. `ours`: `from` is one of psync's own directories.
+    /// The same by descriptors. `ours`: which of `from` and `to` are psync's own directories.
     pub fn carry_out_at(
         &self,
-        (file, ours): (Option<BorrowedFd<'_>>, bool),
+        (file, ours): (Option<BorrowedFd<'_>>, [bool; 2]),
         from: At<'_>,
         to: At<'_>,
         flags: RenameFlags,
@@ -52,9 +52,12 @@ impl Renames<'_> {
                 done = plain(from, to, flags);
             }
         }
+        if done == Err(Errno::XDEV) && open_own(ours, from, to)? {
+            done = plain(from, to, flags);
+        }
         match done {
             Err(Errno::XDEV) if fit(file, from, to, flags)? => Ok(plain(from, to, flags)?),
-            Err(Errno::XDEV) if ours && is_link(from) => link_anew(from, to, flags),
+            Err(Errno::XDEV) if ours[0] && is_link(from) => link_anew(from, to, flags),
             Err(Errno::PERM) => Err(frozen(from, to, flags).unwrap_or_else(|| Errno::PERM.into())),
             other => Ok(other?),
         }
@@ -82,6 +85,16 @@ impl Renames<'_> {
 
 fn plain(from: At<'_>, to: At<'_>, flags: RenameFlags) -> Result<(), Errno> {
     rustix::fs::renameat_with(from.0, from.1, to.0, to.1, flags)
+}
+
+/// Makes psync's own directories take objects of any project; false if they did already. A project of the root's has reached
+/// them, and in the root there may be others. What cannot get another project, as a link, can be taken away all the same.
+fn open_own(ours: [bool; 2], from: At<'_>, to: At<'_>) -> io::Result<bool> {
+    let mut changed = false;
+    for (_, (dir, _)) in ours.into_iter().zip([from, to]).filter(|(own, _)| *own) {
+        changed |= project::hand_none_down(dir)?;
+    }
+    Ok(changed)
 }
 
 /// Gives each object the project that its new directory hands down; false if nothing changed.

@@ -2,7 +2,9 @@
 //! records still work, and taken back when there is room again.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, StatVfs};
 use rustix::io::Errno;
@@ -11,6 +13,7 @@ use crate::replica::disk::{Inodes, Space};
 
 use super::own::OwnDir;
 
+const NAME: &str = "reserve";
 /// The largest reserve.
 const MOST: u64 = 16 << 20;
 /// The share of the file system that it takes at most.
@@ -22,43 +25,72 @@ const NEED: u64 = 4 << 20;
 
 /// A file that holds nothing but room.
 pub struct Reserve {
-    file: File,
+    own: OwnDir,
+    /// `None`: it had to go whole.
+    file: Option<File>,
     whole: u64,
     held: u64,
     /// Some of it was needed, and is not back yet.
     given: bool,
+    /// Something could not be written, or was not tried yet: a quota may be at its end, which no statfs says.
+    doubtful: bool,
+}
+
+/// Works with a reserve that several threads share, if there is one.
+pub fn with<T>(shared: &Mutex<Option<Reserve>>, work: impl FnOnce(&mut Reserve) -> T) -> Option<T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(work)
 }
 
 impl Reserve {
     /// Opens the reserve in psync's own directory, and takes what room there is. `None` where it cannot be made.
     pub fn open(own: &OwnDir) -> Option<Reserve> {
-        let file = own.edit("reserve").ok()?;
+        let file = own.edit(NAME).ok()?;
         let whole = (space(own.as_fd())?.total / SHARE).min(MOST);
         let held = rustix::fs::fstat(&file).ok().and_then(|stat| u64::try_from(stat.st_size).ok())?;
-        let mut reserve = Reserve { file, whole, held, given: false };
+        let mut reserve = Reserve { own: own.clone(), file: Some(file), whole, held, given: false, doubtful: true };
         reserve.refill();
+        reserve.given = (1..whole).contains(&reserve.held) && !own.takes(2 * whole);
         Some(reserve)
+    }
+
+    /// Something could not be written for want of room.
+    pub fn doubt(&mut self) {
+        self.doubtful = true;
     }
 
     /// Makes sure that the archive can be written, if the reserve has anything left to give.
     pub fn ease(&mut self) {
         let need = NEED.min(self.whole).max(self.whole / PARTS);
-        while self.free().is_some_and(|free| free < need) {
+        let doubtful = std::mem::take(&mut self.doubtful) || self.given;
+        while self.free().is_some_and(|free| free < need) || (doubtful && !self.own.takes(need)) {
             self.given = true;
-            let left = self.held.saturating_sub((self.whole / PARTS).max(1));
-            if self.held == 0 || rustix::fs::ftruncate(&self.file, left).is_err() {
+            if self.held == 0 || self.give().is_err() {
                 return;
             }
-            self.held = left;
         }
+    }
+
+    /// Gives up a part. Under a quota that is used up btrfs lets nobody cut a file; what it does let go is the whole file.
+    fn give(&mut self) -> io::Result<()> {
+        let left = self.held.saturating_sub((self.whole / PARTS).max(1));
+        match self.file.as_ref().map(|file| rustix::fs::ftruncate(file, left)) {
+            Some(Err(Errno::DQUOT)) => {
+                self.own.remove(NAME)?;
+                (self.file, self.held) = (None, 0);
+            }
+            Some(Err(error)) => return Err(error.into()),
+            Some(Ok(())) | None => self.held = left,
+        }
+        Ok(())
     }
 
     /// Takes back what was given, if as much again stays free.
     pub fn refill(&mut self) {
         if self.held >= self.whole {
             self.given = false;
-        } else if self.free().is_some_and(|free| free >= 2 * self.whole) {
-            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, self.whole) {
+        } else if self.free().is_some_and(|free| free >= 2 * self.whole) && self.own.takes(2 * self.whole) {
+            let Ok(file) = self.file.take().map_or_else(|| self.own.edit(NAME), Ok) else { return };
+            match rustix::fs::fallocate(self.file.insert(file), FallocateFlags::empty(), 0, self.whole) {
                 Ok(()) => (self.held, self.given) = (self.whole, false),
                 // The file system knows no such thing: there is no reserve, and nothing to wait for.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.given = false,
@@ -75,7 +107,7 @@ impl Reserve {
     /// What users can still fill: root's own share of the disk, and what the file system keeps back for itself, do not
     /// count.
     fn free(&self) -> Option<u64> {
-        Some(space(self.file.as_fd())?.free)
+        Some(space(self.own.as_fd())?.free)
     }
 }
 
@@ -107,7 +139,7 @@ mod tests {
         // As it is after a shortage.
         reserve.given = true;
         reserve.held = whole / 2;
-        rustix::fs::ftruncate(&reserve.file, whole / 2).expect("truncated");
+        rustix::fs::ftruncate(reserve.file.as_ref().expect("its file"), whole / 2).expect("truncated");
         assert!(reserve.is_given());
         reserve.refill();
         assert!(!reserve.is_given() && held() == whole);

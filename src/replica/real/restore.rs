@@ -117,7 +117,7 @@ pub fn restore(
         None => (from.as_fd(), &name),
     };
     let (goes, comes) = ((from, name.as_bytes()), (dir.as_fd(), new.as_bytes()));
-    let moved = renames.carry_out_at((None, true), goes, comes, RenameFlags::NOREPLACE);
+    let moved = renames.carry_out_at((None, [true, false]), goes, comes, RenameFlags::NOREPLACE);
     if moved.is_err() && copy.is_some() {
         let _ = rustix::fs::unlinkat(from, name.as_bytes(), AtFlags::empty());
     }
