@@ -49,7 +49,7 @@ impl Engine {
     ) -> Occupant {
         let Some(change) = &changes[mover] else { return Occupant::Gone };
         let Some(moved) = &change.moved else { return Occupant::Gone };
-        let away = self.places.away_from(mover, path).filter(|place| place.path != *path).cloned().next();
+        let away = self.places.away_from(mover, path).find(|place| place.path != *path).cloned();
         if let Some(place) = away {
             let pending = self.sides[mover].pending.get(&place.path).map(|pending| &pending.change);
             let known = pending.and_then(|change| change.moved.as_ref()).map(|moved| moved.known.clone());

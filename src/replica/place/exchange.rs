@@ -5,7 +5,7 @@
 
 use std::io;
 
-use crate::model::{Generation, Name, NodeId, RelPath};
+use crate::model::{Generation, Kind, Name, NodeId, RelPath};
 use crate::protocol::Other;
 
 use super::super::Replica;
@@ -179,9 +179,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(true)
     }
 
-    /// What proves a renamed object to be as its row says; `None` if it may have changed meanwhile.
+    /// What proves a renamed object to be as its row says; `None` if it may have changed meanwhile. A file always may: the rename
+    /// hides a write that put the time back, so its contents are compared once.
     fn as_renamed(&self, member: &Member<D::Dir>, place: &Parent<D::Dir>) -> Option<Signature> {
         let (row, before) = (&member.row, &member.before);
+        if row.entry.kind() == Kind::File {
+            return None;
+        }
         let after = self.disk.stat(&place.dir, &place.name).ok()?;
         // A directory's attributes may have changed without a trace but its ctime.
         let settled = row.signature.is_some_and(|s| s.ctime == before.ctime);
