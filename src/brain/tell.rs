@@ -70,7 +70,7 @@ pub struct Teller<'a> {
     full_syncs: u64,
     meter: Meter,
     /// What is under way, to be written down once it is done.
-    begun: BTreeMap<Generation, Event>,
+    begun: BTreeMap<(Generation, RelPath), Event>,
     losing: Losing,
     /// `None`: a dry run.
     events: Option<Events>,
@@ -230,7 +230,9 @@ impl<'a> Teller<'a> {
             News::Begun { .. } => self.begun(news),
             News::Completed { generation, path, bytes } => {
                 self.completed(*generation, *bytes);
-                if let Some(event) = self.begun.remove(generation) {
+                let of = (*generation, RelPath::root())..(generation.saturating_add(1), RelPath::root());
+                let done: Vec<_> = self.begun.range(of).map(|(key, _)| key.clone()).collect();
+                for event in done.iter().filter_map(|key| self.begun.remove(key)).collect::<Vec<_>>() {
                     self.write_down(Event { bytes: *bytes, ..event });
                 }
                 slog::trace!(self.log, "recorded {path}"; PATH => path.to_string(), EVENT_ID => event_id(*generation));
@@ -418,7 +420,7 @@ impl<'a> Teller<'a> {
             bytes: 0,
         };
         if !self.dry_run {
-            self.begun.insert(*generation, event);
+            self.begun.insert((*generation, path.clone()), event);
             if *loses {
                 self.losing.begins(*generation, *side, path);
             }

@@ -494,22 +494,31 @@ impl Engine {
     }
 
     fn tell_begun(&mut self, generation: Generation, flight: &Flight) {
-        let news: Vec<News> = Side::BOTH
-            .into_iter()
-            .filter_map(|side| match &flight.parts[side] {
-                Part::Apply(apply) => {
-                    let what = apply.step.word();
-                    let from = match &apply.step {
-                        Step::Move { from, .. } | Step::Exchange { from, .. } => Some(from.clone()),
-                        Step::Put { .. } | Step::SetAttrs { .. } | Step::Remove { .. } => None,
-                    };
-                    let bytes = flight.entry.as_ref().map_or(0, Entry::size);
-                    let loses = flight.loser == Some(side);
-                    Some(News::Begun { generation, side, what, path: apply.path.clone(), from, bytes, loses })
+        let mut news = Vec::new();
+        for side in Side::BOTH {
+            let Part::Apply(apply) = &flight.parts[side] else { continue };
+            let what = apply.step.word();
+            let begun = |path: &RelPath, from: Option<&RelPath>, bytes: u64| News::Begun {
+                generation,
+                side,
+                what,
+                path: path.clone(),
+                from: from.cloned(),
+                bytes,
+                loses: flight.loser == Some(side),
+            };
+            let bytes = flight.entry.as_ref().map_or(0, Entry::size);
+            match &apply.step {
+                Step::Move { from, .. } => news.push(begun(&apply.path, Some(from), bytes)),
+                Step::Exchange { from, other, .. } => {
+                    news.push(begun(&apply.path, Some(from), bytes));
+                    news.extend(other.at.as_ref().map(|at| begun(&other.to, Some(at), 0)));
                 }
-                Part::Record { .. } | Part::Nothing => None,
-            })
-            .collect();
+                Step::Put { .. } | Step::SetAttrs { .. } | Step::Remove { .. } => {
+                    news.push(begun(&apply.path, None, bytes));
+                }
+            }
+        }
         self.fx.extend(news.into_iter().map(Effect::Tell));
     }
 }
