@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Attrs, Content, Entry, Generation, Kind, NodeId, PATH_MAX, ROOT_NODE, RelPath, Sameness, merge};
+use crate::model::{
+    Attrs, Content, Entry, Generation, Kind, NodeId, PATH_MAX, ROOT_NODE, RelPath, Sameness, Time, merge,
+};
 use crate::protocol::{AncestorRow, Record};
 
 use super::archive::{Archive, Row, Signature, Since, Tombstone};
@@ -124,13 +126,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             _ => {}
         }
-        // Another directory took the node's place: what the archive has below it may lie elsewhere, or nowhere.
-        let replaced = old.as_ref().and_then(|old| old.signature).zip(seen).is_some_and(|(old, seen)| {
-            seen.content == Content::Dir && (old.ino, old.btime) != (seen.signature.ino, seen.signature.btime)
-        });
-        if replaced {
-            self.unscanned.insert(record.path.clone());
-            self.unscanned.extend(self.moved.get(&record.node).cloned());
+        if let Some(seen) = seen.filter(|seen| seen.content == Content::Dir) {
+            self.look_below_another(old.as_ref(), (seen.signature.ino, seen.signature.btime), &record.path);
         }
         if self.moved.contains_key(&record.node) {
             self.way.get_mut().forget();
@@ -238,6 +235,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.archive.bury(&Tombstone { node, parent, name, generation })?;
         }
         Ok(())
+    }
+
+    /// Another directory took the place of the one that a row is of: what the archive has below it may lie elsewhere, or nowhere.
+    pub(crate) fn look_below_another(&mut self, old: Option<&Row>, object: (u64, Time), path: &RelPath) {
+        let Some((old, signature)) = old.and_then(|old| Some((old, old.signature?))) else { return };
+        if (signature.ino, signature.btime) != object {
+            self.unscanned.insert(path.clone());
+            self.unscanned.extend(self.moved.get(&old.node).cloned());
+        }
     }
 
     /// A node's row comes to another name though nothing was renamed: what lies under its old name has no row then, and

@@ -114,6 +114,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.forget_report(path);
         let known = self.archive.node(node)?;
         let since = known.as_ref().map_or(Since::Always, |known| known.since);
+        if kind == Kind::Dir {
+            self.look_below_another(known.as_ref(), (after.ino, after.btime), path);
+        }
         let name = parent.name;
         let mut row = Row { node, parent: parent.node, name, generation, entry, achieved, signature, since };
         self.doubt_old_place(known.as_ref(), &row)?;
