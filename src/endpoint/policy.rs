@@ -302,6 +302,9 @@ impl Policy {
                 expected(&Expect::Row(*known), generation, own)?;
                 expected(&Expect::Row(other.known), generation, own)?;
                 self.given_before(other.node, own)?;
+                if other.node == *node {
+                    return Err("an object that changes places with itself");
+                }
             }
             Step::Remove { expect, .. } => expected(expect, generation, own)?,
         }
@@ -319,7 +322,12 @@ impl Policy {
         record.from.as_ref().map_or(Ok(()), sane::object)?;
         record.entry.as_ref().map_or(Ok(()), sane::entry)?;
         was_reported(record.seq, own)?;
-        record.exchanged.map_or(Ok(()), |node| self.given_before(node, own))?;
+        if let Some(other) = record.exchanged {
+            self.given_before(other, own)?;
+            if other == record.node || record.from.is_none() || record.entry.is_none() {
+                return Err("an object that changes places with itself, or without a place");
+            }
+        }
         self.number(generation, record.node, record.parent, own)?;
         if self.records.len() >= OPEN_MAX {
             return Err("more records at a time than a brain has in flight");

@@ -353,6 +353,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if self.coalescer.is_empty() && self.replica.dirty.is_empty() {
             // What waits for another slice is still to be looked at as what it is.
             self.appeared.clear();
+            self.replica.told_again.clear();
             if self.scans.is_empty() && self.full_scan.is_none() && self.replica.unscanned.is_empty() {
                 self.entered.clear();
             }
@@ -375,7 +376,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let mut movers = self.arrived(&due)?;
         if due.len() > 1 {
             for path in std::mem::take(&mut due) {
-                let moved = self.appeared.contains(&path) && self.replica.is_moved_dir(&path)?;
+                let worth = self.replica.told_again.remove(&path) || self.appeared.contains(&path);
+                let moved = worth && self.replica.is_moved_dir(&path)?;
                 if moved { movers.push(path) } else { due.push(path) }
             }
         }

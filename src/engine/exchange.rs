@@ -11,6 +11,11 @@ use crate::protocol::{Apply, Change, Known, Moved, Other, Step};
 use super::Engine;
 use super::places::Standing;
 
+/// What had a name that another object has now, and was not told to be elsewhere by then, is gone.
+const TOLD_WAIT: Millis = 3_000;
+/// A circle of names is followed so far.
+const CIRCLE: usize = 64;
+
 /// What becomes of the node whose name another one has taken, on the side where that was done.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Occupant {
@@ -27,6 +32,17 @@ pub(super) enum Occupant {
 pub(super) struct Leaver {
     pub known: Known,
     pub at: RelPath,
+}
+
+/// What is to be done about a node whose name another one has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WayOut {
+    /// They change places.
+    Exchange,
+    /// Its own move goes first, and frees the name.
+    Move,
+    /// The one that came is met by what lies there.
+    None,
 }
 
 /// Where the other side has that node, and whether it goes from there.
@@ -62,30 +78,44 @@ impl Engine {
         if change.known.as_ref().is_none_or(|over| over.node == moved.known.node) {
             return Occupant::Gone;
         }
-        let since = self.sides[mover].pending.get(path).map_or(now, |pending| pending.since);
-        match self.has_told(mover, since, path, now) {
-            true => Occupant::Gone,
-            false => Occupant::Unknown,
+        if self.sides[mover].cursor.is_some() {
+            // Its scan may find it under another name.
+            self.blocked.insert(path.clone());
+            return Occupant::Unknown;
         }
+        let since = self.sides[mover].pending.get(path).map_or(now, |pending| pending.since);
+        // A side that never rests, or reads large files, answers late.
+        if now >= since + TOLD_WAIT || self.has_told(mover, since, path, now) {
+            return Occupant::Gone;
+        }
+        self.timers.insert((since + TOLD_WAIT, path.clone()));
+        Occupant::Unknown
     }
 
-    /// Whether the other side can exchange the node that its side moved to `path` and the one that left it.
-    pub(super) fn may_exchange(
+    /// How the node that its side moved to `path` and the one that left it come to their places on the other side.
+    pub(super) fn way_out(
         &self,
         path: &RelPath,
         changes: &Sides<Option<Change>>,
         mover: Side,
         moved: &Moved,
         leaver: &Leaver,
-    ) -> bool {
+    ) -> WayOut {
         let there = changes[mover.other()].as_ref();
         // Another object came to the name on the other side, or what lay there was deleted.
         let comes = there.is_some_and(|there| there.moved.is_some());
         let moved_there = self.places.of(mover.other(), leaver.known.node).is_some();
         let deleted = there.is_some_and(|there| there.after.is_none())
             || self.gone(mover.other(), &self.places.agreed(mover, path)).is_some();
+        if comes || deleted && !moved_there || self.is_hopeless(path) {
+            return WayOut::None;
+        }
         let home = self.places.agreed(mover, &moved.from);
-        let nested = path.is_within(&home) || home.is_within(path);
+        let stuck = self.is_hopeless(&leaver.at) || self.has_problem(&leaver.at);
+        if path.is_within(&home) || home.is_within(path) {
+            // One came out of the other, which goes first.
+            return if stuck { WayOut::None } else { WayOut::Move };
+        }
         // What is taken from either mode goes before the object has another name: that is a move's business.
         let as_agreed = |change: &Change| {
             let agreed = change.moved.as_ref().map(|moved| moved.known.entry.attrs.mode);
@@ -93,7 +123,19 @@ impl Engine {
         };
         let own = changes[mover].as_ref().is_some_and(as_agreed);
         let others = self.sides[mover].pending.get(&leaver.at).is_some_and(|pending| as_agreed(&pending.change));
-        !comes && (moved_there || !deleted) && !nested && own && others && !self.is_hopeless(path)
+        // The one that leaves is seen by nobody in a directory where its users have not put it.
+        let fits = leaver.at == moved.from || home.parent() == path.parent();
+        match own && others && fits {
+            true => WayOut::Exchange,
+            false if stuck || self.leads_to(mover, &leaver.at, &moved.from) => WayOut::None,
+            false => WayOut::Move,
+        }
+    }
+
+    /// Whether what lay at `at` made way for what came there, and so on, up to what lay at `home`: they wait for each other.
+    fn leads_to(&self, mover: Side, at: &RelPath, home: &RelPath) -> bool {
+        let next = |at: &RelPath| self.places.away_from(mover, at).next().map(|place| place.path.clone());
+        std::iter::successors(Some(at.clone()), next).take(CIRCLE).any(|at| at == *home)
     }
 
     /// What becomes of the node that left on the side that carries the exchange out, where users may have moved it as well.

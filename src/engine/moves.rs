@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::model::{Kind, Millis, RelPath, Side, Sides};
 use crate::protocol::{Apply, Change, Expect, Moved, Request, Step};
 
-use super::exchange::{Leaver, Occupant, Theirs};
+use super::exchange::{Leaver, Occupant, Theirs, WayOut};
 use super::flight::{Flight, Part};
 use super::locks::Reach;
 use super::places::{Place, Standing};
@@ -37,13 +37,16 @@ impl Engine {
         match self.occupant(path, &changes, mover, now) {
             Occupant::Gone => {}
             Occupant::Unknown => return self.stall_at(path),
-            Occupant::Left(leaver) if self.may_exchange(path, &changes, mover, &moved, &leaver) => {
-                return match self.stand_in(path, &leaver, mover) {
-                    Theirs::Waits => self.wait_for_move(path),
-                    theirs => self.follow_move(path, changes, mover, moved, Some((leaver, theirs)), now),
-                };
-            }
-            Occupant::Left(_) => {}
+            Occupant::Left(leaver) => match self.way_out(path, &changes, mover, &moved, &leaver) {
+                WayOut::None => {}
+                WayOut::Move => return self.wait_for_move(path),
+                WayOut::Exchange => {
+                    return match self.stand_in(path, &leaver, mover) {
+                        Theirs::Waits => self.wait_for_move(path),
+                        theirs => self.follow_move(path, changes, mover, moved, Some((leaver, theirs)), now),
+                    };
+                }
+            },
         }
         let over_dir = changes[mover]
             .as_ref()
@@ -78,8 +81,13 @@ impl Engine {
         let mut leavers =
             over.values().filter_map(|over| if let Occupant::Left(leaver) = over { Some(leaver) } else { None });
         let leaver = leavers.next().cloned();
-        if leaver.is_none() && over.values().any(|over| *over == Occupant::Unknown) {
+        if over.values().any(|over| *over == Occupant::Unknown) {
             return self.stall_at(path);
+        }
+        let home = self.places.agreed(Side::Left, &moved.from);
+        if leaver.is_some() && (path.is_within(&home) || home.is_within(path)) {
+            // One came out of the other, which goes first.
+            return self.wait_for_move(path);
         }
         let from = Some(moved.from.clone());
         let parts = Sides::from_fn(|side| {
@@ -281,7 +289,8 @@ impl Engine {
         if self.sides[side].settled.is_some_and(|asked| asked >= since) {
             return true;
         }
-        if self.sides[side].inquiry.is_none_or(|(_, asked)| asked < since) {
+        // Its answer wakes whoever has come since, to ask again: asked anew each time it would never come.
+        if self.sides[side].inquiry.is_none() {
             self.pings += 1;
             let number = self.pings;
             self.sides[side].inquiry = Some((number, now));

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Source;
-use crate::model::{Entry, Generation, Name, NodeId, Problem, RelPath, Seq};
+use crate::model::{Entry, Generation, NAME_MAX, Name, NodeId, Problem, RelPath, Seq};
 
 /// What must be found under a name for an action to go on. Anything else is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,8 +78,7 @@ impl Other {
     /// What is renamed on this side, one after the other, if the node goes from here to there: in a swap by way of a name that
     /// nothing has.
     pub fn renames(&self, from: &RelPath, path: &RelPath) -> Vec<(RelPath, RelPath)> {
-        let Some(aside) = Name::new(b" between two names ").ok().and_then(|name| RelPath::root().join(&name).ok())
-        else {
+        let Some(aside) = Name::new(&[1; NAME_MAX]).ok().and_then(|name| RelPath::root().join(&name).ok()) else {
             return Vec::new();
         };
         let mut renames = vec![(from.clone(), aside.clone()), (aside, path.clone())];

@@ -276,7 +276,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     false => (IntentStep::Move { from, object }, None),
                 }
             }
-            (Step::Exchange { from, other, .. }, _) => match self.exchange_step(job.apply.node, from, other)? {
+            (Step::Exchange { from, other, .. }, _) => match self.exchange_step(from, other)? {
                 Some(step) => (step, None),
                 None => return Ok(None),
             },
@@ -312,7 +312,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// The object that an action is about: as it is known, or as it lies there where its row has no signature yet.
-    pub(super) fn object_meant(&self, path: &RelPath, known: Option<Signature>) -> Option<(u64, Time)> {
+    fn object_meant(&self, path: &RelPath, known: Option<Signature>) -> Option<(u64, Time)> {
         let known = known.map(|s| (s.ino, s.btime));
         known.or_else(|| self.object_at(path).map(|stat| (stat.ino, stat.btime)))
     }

@@ -191,6 +191,8 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) waiting: HashMap<RelPath, Vec<RelPath>>,
     /// Paths that psync's own work made worth a look.
     pub(crate) dirty: BTreeSet<RelPath>,
+    /// Those of them where a node lies that has changed places: looked at first, or another object in its place would pass for it.
+    pub(crate) told_again: BTreeSet<RelPath>,
     /// Paths that were reported, and whose objects turned up under other names.
     pub(crate) vanished: BTreeSet<RelPath>,
     /// Directories that must be scanned (they are new, or their events were lost).
@@ -256,6 +258,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             snapshots: HashMap::new(),
             waiting: HashMap::new(),
             dirty: BTreeSet::new(),
+            told_again: BTreeSet::new(),
             vanished: BTreeSet::new(),
             unscanned: BTreeSet::new(),
             rebooted: false,

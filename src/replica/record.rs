@@ -201,10 +201,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Records that two nodes have changed places. Where the other lies by now is what its users say next, if that is not
     /// where it is recorded.
     fn record_exchange(&mut self, row: &mut Row, old: &Row, other: NodeId) -> Result<(), ReplicaError> {
-        let Some(mut two) = self.archive.node(other)?.filter(|two| (two.parent, &two.name) == (row.parent, &row.name))
-        else {
+        let two = self.archive.node(other)?.filter(|two| (two.parent, &two.name) == (row.parent, &row.name));
+        let Some(mut two) = two.filter(|two| two.node != old.node) else { return self.put_row(row) };
+        if !self.may_change_places(old, &two)? {
             return self.put_row(row);
-        };
+        }
         (two.parent, two.name, two.generation) = (old.parent, old.name.clone(), row.generation);
         let home = self.recorded_path(old)?;
         if let Some(at) = self.moved.get(&other).filter(|at| home.as_ref() == Some(at))

@@ -280,6 +280,58 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
+        name: "a directory unwrapped, and edited in",
+        left: |d| unwrap(d),
+        right: |d| write(d.join("d/sub/three"), "edited on the right"),
+        after: &[
+            "d.old/",
+            "d.old/one=first d/one",
+            "d.old/two=first d/two",
+            "d/",
+            "d/three=edited on the right",
+            "e/",
+            "e/four=first e/four",
+            "f=first f",
+        ],
+    },
+    Case {
+        name: "a directory unwrapped on both",
+        left: |d| unwrap(d),
+        right: |d| unwrap(d),
+        after: &[
+            "d.old/",
+            "d.old/one=first d/one",
+            "d.old/two=first d/two",
+            "d/",
+            "d/three=first d/sub/three",
+            "e/",
+            "e/four=first e/four",
+            "f=first f",
+        ],
+    },
+    Case {
+        name: "directories in turn, with a new one",
+        left: |d| {
+            rename(d.join("e"), d.join("e.2"));
+            rename(d.join("d"), d.join("e"));
+            plant(d.join("d/today"), "made on the left");
+        },
+        right: |d| plant(d.join("e/new"), "made on the right"),
+        after: &[
+            "d/",
+            "d/today=made on the left",
+            "e.2/",
+            "e.2/four=first e/four",
+            "e.2/new=made on the right",
+            "e/",
+            "e/one=first d/one",
+            "e/sub/",
+            "e/sub/three=first d/sub/three",
+            "e/two=first d/two",
+            "f=first f",
+        ],
+    },
+    Case {
         name: "swapped on both",
         left: |d| swap(d.join("d"), d.join("e")),
         right: |d| exchange(d.join("d"), d.join("e")),
@@ -295,6 +347,12 @@ const CASES: &[Case] = &[
         ],
     },
 ];
+
+/// Gives the directory `d` the place of the one around it.
+fn unwrap(at: &Path) {
+    rename(at.join("d"), at.join("d.old"));
+    rename(at.join("d.old/sub"), at.join("d"));
+}
 
 /// Exchanges two names as users do, by way of a third.
 fn swap(a: impl AsRef<Path>, b: impl AsRef<Path>) {

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use crate::model::{Generation, Kind, Name, NodeId, RelPath};
+use crate::model::{Generation, Kind, Name, NodeId, PATH_MAX, ROOT_NODE, RelPath};
 use crate::protocol::Other;
 
 use super::super::Replica;
@@ -52,7 +52,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(refused);
         };
         let holds = |row: &Row, place: &Parent<D::Dir>| (row.parent, &row.name) == (place.node, &place.name);
-        if !holds(&one.row, &old) || !holds(&their_row, &new) || path.is_within(home) || home.is_within(path) {
+        if !holds(&one.row, &old) || !holds(&their_row, &new) || !self.may_change_places(&one.row, &their_row)? {
             return Ok(refused);
         }
         // Users may have moved either of them away: its name is free then.
@@ -93,18 +93,35 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(Placed::Done(Some(one.row.entry), None))
     }
 
+    /// Whether neither of two nodes lies in the other, by their rows: else each would come to lie in itself.
+    pub(in crate::replica) fn may_change_places(&self, one: &Row, two: &Row) -> Result<bool, ReplicaError> {
+        for (row, other) in [(one, two), (two, one)] {
+            let mut at = row.parent;
+            for _ in 0..PATH_MAX {
+                if at == other.node {
+                    return Ok(false);
+                }
+                match self.archive.node(at)? {
+                    Some(above) if at != ROOT_NODE => at = above.parent,
+                    _ => break,
+                }
+            }
+        }
+        Ok(one.node != two.node)
+    }
+
     /// What to remember before two objects change places.
     pub(in crate::replica) fn exchange_step(
         &self,
-        node: NodeId,
         from: &RelPath,
         other: &Other,
     ) -> Result<Option<IntentStep>, ReplicaError> {
-        let signature = |node| Ok::<_, ReplicaError>(self.archive.node(node)?.and_then(|row| row.signature));
-        let Some(object) = self.object_meant(from, signature(node)?) else { return Ok(None) };
+        // As they lie there: a save may have put another object in the place of the one that a row names.
+        let there = |at: &RelPath| self.object_at(at).map(|stat| (stat.ino, stat.btime));
+        let Some(object) = there(from) else { return Ok(None) };
         let at = match &other.at {
             None => None,
-            Some(at) => match self.object_meant(at, signature(other.node)?) {
+            Some(at) => match there(at) {
                 Some(object) => Some((at.clone(), object)),
                 None => return Ok(None),
             },
@@ -116,6 +133,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(in crate::replica) fn tell_again(&mut self, node: NodeId) {
         if let Some(at) = self.moved.get(&node).cloned() {
             self.forget_report(&at);
+            self.told_again.insert(at.clone());
             self.dirty.insert(at);
         }
     }

@@ -229,8 +229,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         (held != entry.attrs).then_some(held)
     }
 
-    /// Two names that users see are never exchanged: the object goes through the stage, where the one that it
-    /// replaces ends.
+    /// The object goes through the stage, where the one that it replaces ends.
     pub(super) fn rename_over(
         &mut self,
         generation: Generation,

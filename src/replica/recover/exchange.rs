@@ -12,7 +12,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let IntentStep::Exchange { from, object, other, at, to } = &intent.step else { return Ok(()) };
         let came =
             self.lies_here(&intent.path, *object) || at.as_ref().is_some_and(|(_, two)| self.lies_here(to, *two));
-        let waits = self.lies_here(from, *object) || at.as_ref().is_some_and(|(at, two)| self.lies_here(at, *two));
+        // Something under the old name says that psync has not come so far, or that users have been there since.
+        let waits = self.object_at(from).is_some() || at.as_ref().is_some_and(|(at, two)| self.lies_here(at, *two));
         if !came && (waits || !same_boot) {
             return Ok(());
         }
@@ -22,7 +23,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         else {
             return Ok(());
         };
-        if (two.parent, &two.name) != (parent, &name) {
+        if (two.parent, &two.name) != (parent, &name) || !self.may_change_places(&one, &two)? {
             return Ok(());
         }
         let generation = intent.generation;
