@@ -123,11 +123,14 @@ impl Engine {
         };
         let own = changes[mover].as_ref().is_some_and(as_agreed);
         let others = self.sides[mover].pending.get(&leaver.at).is_some_and(|pending| as_agreed(&pending.change));
-        // The one that leaves is seen by nobody in a directory where its users have not put it.
-        let fits = leaver.at == moved.from || home.parent() == path.parent();
-        match own && others && fits {
+        // Where the one that leaves can go first it is never seen in a directory where its users have not put it.
+        let near = leaver.at == moved.from || home.parent() == path.parent();
+        // The one that came may itself be where the one that leaves is to go, on the other side.
+        let theirs = self.places.of(mover.other(), moved.known.node).is_some_and(|theirs| theirs.path == leaver.at);
+        let circle = || theirs || self.leads_to(mover, &leaver.at, &moved.from);
+        match own && others && (near || stuck || circle()) {
             true => WayOut::Exchange,
-            false if stuck || self.leads_to(mover, &leaver.at, &moved.from) => WayOut::None,
+            false if stuck || circle() => WayOut::None,
             false => WayOut::Move,
         }
     }
@@ -159,7 +162,9 @@ impl Engine {
         (leaver, theirs): (&Leaver, &Theirs),
     ) -> Apply {
         let at = if let Theirs::Goes(at) = theirs { Some(at.clone()) } else { None };
-        let other = Other { node: leaver.known.node, known: leaver.known.generation, at, to: home.clone() };
+        let stays = leaver.at == moved.from;
+        let (node, known, to) = (leaver.known.node, leaver.known.generation, home.clone());
+        let other = Other { node, known, at, to, stays };
         let step = Step::Exchange { from: from.clone(), known: moved.known.generation, other };
         Apply { path: path.clone(), parent: None, node: moved.known.node, step, joint: false }
     }

@@ -39,6 +39,7 @@ impl Engine {
             Occupant::Unknown => return self.stall_at(path),
             Occupant::Left(leaver) => match self.way_out(path, &changes, mover, &moved, &leaver) {
                 WayOut::None => {}
+                WayOut::Move if self.has_waited(mover, path, now) => return self.as_copy(mover, path),
                 WayOut::Move => return self.wait_for_move(path),
                 WayOut::Exchange => {
                     return match self.stand_in(path, &leaver, mover) {
@@ -87,7 +88,10 @@ impl Engine {
         let home = self.places.agreed(Side::Left, &moved.from);
         if leaver.is_some() && (path.is_within(&home) || home.is_within(path)) {
             // One came out of the other, which goes first.
-            return self.wait_for_move(path);
+            return match self.has_waited(Side::Left, path, now) {
+                true => Side::BOTH.into_iter().for_each(|side| self.as_copy(side, path)),
+                false => self.wait_for_move(path),
+            };
         }
         let from = Some(moved.from.clone());
         let parts = Sides::from_fn(|side| {
@@ -260,6 +264,13 @@ impl Engine {
             }
         }
         true
+    }
+
+    /// Whether a move has waited long enough for another one. Each may wait for what the other side does in the other's place.
+    fn has_waited(&mut self, mover: Side, path: &RelPath, now: Millis) -> bool {
+        let since = self.sides[mover].pending.get(path).map_or(now, |pending| pending.since);
+        self.timers.insert((since + DELETION_WAIT, path.clone()));
+        now >= since + DELETION_WAIT
     }
 
     /// Considered again when a move has ended, on either side.

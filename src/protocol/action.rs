@@ -72,6 +72,8 @@ pub struct Other {
     pub at: Option<RelPath>,
     /// Where it goes, or its row alone: to the place of the node's row.
     pub to: RelPath,
+    /// Whether its users have put it there. Else it is on its way, and must not be seen there by more people than before.
+    pub stays: bool,
 }
 
 impl Other {

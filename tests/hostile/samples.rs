@@ -491,7 +491,7 @@ kinds! {
         Step::SetAttrs { .. } => Step::SetAttrs { entry: m.entry(), expect: expect(m) },
         Step::Move { .. } => Step::Move { from: m.path(), known: m.u64(), entry: m.entry(), expect: expect(m) },
         Step::Exchange { .. } => {
-            let other = Other { node: m.u64(), known: m.u64(), at: m.some(Maker::path), to: m.path() };
+            let other = Other { node: m.u64(), known: m.u64(), at: m.some(Maker::path), to: m.path(), stays: m.bool() };
             Step::Exchange { from: m.path(), known: m.u64(), other }
         },
         Step::Remove { .. } => Step::Remove { expect: expect(m), force: m.bool() },

@@ -98,7 +98,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Whether a directory above `from` that is none above `to` keeps some from what lies in it.
-    fn leaves_a_closed_place(&self, from: &RelPath, to: &RelPath) -> Result<bool, ArchiveError> {
+    pub(in crate::replica) fn leaves_a_closed_place(&self, from: &RelPath, to: &RelPath) -> Result<bool, ArchiveError> {
         for above in from.ancestors().filter(|above| !above.is_root() && !to.is_within(above)) {
             let attrs = self.row_at(&above)?.map(|row| row.entry.attrs);
             if attrs.is_none_or(|attrs| attrs.mode & 0o055 != 0o055 || attrs.xattrs.contains_key(ACL_ACCESS)) {

@@ -55,6 +55,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if !holds(&one.row, &old) || !holds(&their_row, &new) || !self.may_change_places(&one.row, &their_row)? {
             return Ok(refused);
         }
+        if let Some(two) = two.as_ref().filter(|_| !other.stays)
+            && self.leaves_a_closed_place(&two.at, home)?
+        {
+            return Ok(refused);
+        }
         // Users may have moved either of them away: its name is free then.
         let renamed = match &two {
             Some(two) if one.at == *home && two.at == *path => self.exchange_names(&one, two)?,
