@@ -93,8 +93,12 @@ impl Engine {
             }
             let Some(known) = change.known.as_ref().filter(|_| change.after.is_none()) else { continue };
             // Either side moved it: the move decides what becomes of the deletion. On this very side it is but the
-            // old name of what moved, and to delete that on the other side would take what users do there along.
-            if Side::BOTH.iter().any(|s| self.places.of(*s, known.node).is_some_and(|place| place.path != *path)) {
+            // old name of what moved, and to delete that on the other side would take what users do there along. Where
+            // something has come to the name meanwhile, that move decides.
+            let comes = changes[side.other()].as_ref().is_some_and(|there| there.moved.is_some());
+            if !comes
+                && Side::BOTH.iter().any(|s| self.places.of(*s, known.node).is_some_and(|place| place.path != *path))
+            {
                 self.blocked_moves.insert(path.clone());
                 self.stall_at(path);
                 return true;
