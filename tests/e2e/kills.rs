@@ -80,7 +80,7 @@ fn work(root: &Path, side: &str, seed: u64, stop: &AtomicBool) -> (Finished, Fin
                 let name = format!("shared{}", random.below(SHARED as u64));
                 let version = Version::new(&format!("{name}-{side}"), number);
                 did("save", &name);
-                save(root.join(&name), version.contents());
+                save_by(side, root.join(&name), version.contents());
                 shared.insert(name, Some(version));
             }
         }

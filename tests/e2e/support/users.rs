@@ -108,8 +108,13 @@ pub fn hard_link(old: impl AsRef<Path>, new: impl AsRef<Path>) {
 
 /// A save as most programs do it: a new file, synced, renamed over the old one.
 pub fn save(path: impl AsRef<Path>, contents: impl AsRef<[u8]>) {
+    save_by("", path, contents);
+}
+
+/// The same, by a user whose new files nobody else names alike.
+pub fn save_by(who: &str, path: impl AsRef<Path>, contents: impl AsRef<[u8]>) {
     let path = path.as_ref();
-    let new = with_name(path, |name| [b".new-", name].concat());
+    let new = with_name(path, |name| [b".new-", who.as_bytes(), name].concat());
     let mut file = ok(File::create(&new), "create", &new);
     ok(file.write_all(contents.as_ref()), "write", &new);
     ok(file.sync_all(), "fsync", &new);
