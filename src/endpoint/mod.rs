@@ -49,6 +49,7 @@ use crate::replica::error::ReplicaError;
 use crate::replica::examine::How;
 use crate::replica::place::attrs::Copied;
 use crate::replica::scan::Scan;
+use crate::replica::stage::Undressed;
 use crate::transfer::{Receive, Supply};
 use crate::watch::coalesce::{self, Coalescer};
 use crate::watch::{Event, Hint};
@@ -602,7 +603,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         if let Some((name, file, hash)) = self.replica.take_kept(generation, &apply.path, entry) {
             let (path, attrs) = (apply.path.clone(), entry.attrs.clone());
-            return match self.replica.finish_file(&path, name, file, &attrs, Some(hash), Ok(())) {
+            return match self.replica.finish(&path, Undressed::file(name, file), &attrs, Some(hash)) {
                 Ok(staged) => {
                     self.jobs.push(Job { generation, apply, staged: Some(staged) });
                     Ok(())

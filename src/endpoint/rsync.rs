@@ -17,6 +17,7 @@ use crate::replica::archive::{Archive, Signature};
 use crate::replica::batch::Job;
 use crate::replica::disk::{Disk, Own};
 use crate::replica::error::{At, ReplicaError};
+use crate::replica::stage::Undressed;
 use crate::transfer::rsync::{client_options, server_arguments};
 use crate::transfer::{data_in, holds_still};
 use crate::watch::Hint;
@@ -395,8 +396,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let path = apply.path.clone();
         let taken = self.replica.take_from(generation, &path, &work, &directory);
         drop(directory);
-        let staged =
-            taken.and_then(|(name, file)| self.replica.finish_file(&path, name, file, &attrs, Some(came.hash), Ok(())));
+        let staged = taken
+            .and_then(|(name, file)| self.replica.finish(&path, Undressed::file(name, file), &attrs, Some(came.hash)));
         match staged {
             Ok(staged) => self.jobs.push(Job { generation, apply, staged: Some(staged) }),
             Err(error) => fail(generation, error, out)?,

@@ -8,7 +8,7 @@ use crate::replica::archive::Archive;
 use crate::replica::batch::Job;
 use crate::replica::disk::Disk;
 use crate::replica::error::{At, ReplicaError};
-use crate::replica::stage::Staged;
+use crate::replica::stage::{Staged, Undressed};
 use crate::transfer::{Basis, Receive, Received, Supplied, Supply};
 
 use super::{Endpoint, Incoming};
@@ -276,7 +276,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let Step::Put { entry, .. } = &mut apply.step else { return Ok(()) };
         entry.content = Content::File { size, hash: Some(hash) };
         let attrs = entry.attrs.clone();
-        match self.replica.finish_file(&apply.path.clone(), receive.name, receive.file, &attrs, Some(hash), Ok(())) {
+        match self.replica.finish(&apply.path.clone(), Undressed::file(receive.name, receive.file), &attrs, Some(hash))
+        {
             Ok(staged) => {
                 let staged = Some(Staged { links, ..staged });
                 self.jobs.push(Job { generation, apply, staged });

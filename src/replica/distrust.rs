@@ -34,6 +34,12 @@ struct Comparison<F> {
     remains: Remains,
     row: Row,
     file: F,
+    hashed: Hashed,
+}
+
+/// What has been read of a file.
+#[derive(Default)]
+struct Hashed {
     offset: u64,
     hasher: Hasher,
 }
@@ -118,15 +124,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         &mut self,
         (path, seq): (&RelPath, Seq),
         row: Option<&Row>,
-        at: Option<At<'_, D::Dir>>,
-        found: Option<&Entry>,
+        found: Option<(At<'_, D::Dir>, &Entry)>,
         contents: bool,
     ) {
         let Some(row) = row.filter(|_| self.rebooted) else { return };
         let why = match (row.signature, found) {
-            (None, Some(found)) if contents => self.doubt_about(row, at, found),
+            (None, Some((at, found))) if contents => self.doubt_about(row, at, found),
             (None, _) => Distrust::Older,
-            (Some(_), Some(found)) if contents && !self.compared && self.is_emptied(row, at, found) => {
+            (Some(_), Some((at, found))) if contents && !self.compared && self.is_emptied(row, at, found) => {
                 Distrust::Emptied
             }
             (Some(_), _) => return,
@@ -135,13 +140,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// What lies where the other side has recorded something that this side had not before its power failed.
-    fn doubt_about(&self, row: &Row, at: Option<At<'_, D::Dir>>, found: &Entry) -> Distrust {
+    fn doubt_about(&self, row: &Row, at: At<'_, D::Dir>, found: &Entry) -> Distrust {
         let older = self.learned.get(&row.node).and_then(Option::as_ref).map(|entry| &entry.content);
         if older.is_some_and(|older| older.compare(&found.content) == Sameness::Same) {
             return Distrust::Older;
         }
         let both = (found.kind(), row.entry.kind()) == (Kind::File, Kind::File);
-        let Some(remains) = at.filter(|_| both).and_then(|at| self.remains(at)) else { return Distrust::Unknown };
+        let Some(remains) = both.then(|| self.remains(at)).flatten() else { return Distrust::Unknown };
         let whole = Content::File { size: remains.size, hash: Some(remains.hash) };
         match older.is_some_and(|older| older.compare(&whole) == Sameness::Same) {
             true => Distrust::Older,
@@ -150,12 +155,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Whether a file that had contents has none, or ends in blocks of zeros that begin where a block does.
-    fn is_emptied(&self, row: &Row, at: Option<At<'_, D::Dir>>, found: &Entry) -> bool {
+    fn is_emptied(&self, row: &Row, at: At<'_, D::Dir>, found: &Entry) -> bool {
         let Content::File { size, .. } = found.content else { return false };
         if row.entry.kind() != Kind::File || row.entry.size() == 0 {
             return false;
         }
-        size == 0 || at.is_some_and(|at| self.ends_in_zeros(at, size).unwrap_or(false))
+        size == 0 || self.ends_in_zeros(at, size).unwrap_or(false)
     }
 
     fn ends_in_zeros(&self, (dir, name): At<'_, D::Dir>, size: u64) -> std::io::Result<bool> {
@@ -199,19 +204,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// The hash of a file's first bytes, each piece as `change` leaves it; `None` if it has fewer, or cannot be read.
     fn hash_pieces(&self, file: &D::File, size: u64, mut change: impl FnMut(u64, &mut [u8])) -> Option<Hash> {
-        let (mut hasher, mut offset) = (Hasher::new(), 0);
-        self.hash_on(file, size, size, &mut offset, &mut hasher, &mut change)?;
-        Some(hasher.finish())
+        let mut hashed = Hashed::default();
+        self.hash_on(file, (size, size), &mut hashed, &mut change)?;
+        Some(hashed.hasher.finish())
     }
 
-    /// Reads on from `offset`, about so many bytes of a file that counts up to `size`.
+    /// Reads on, about `slice` bytes of a file that counts up to `size`.
     fn hash_on(
         &self,
         file: &D::File,
-        size: u64,
-        slice: u64,
-        offset: &mut u64,
-        hasher: &mut Hasher,
+        (size, slice): (u64, u64),
+        Hashed { offset, hasher }: &mut Hashed,
         change: &mut dyn FnMut(u64, &mut [u8]),
     ) -> Option<()> {
         let mut piece = vec![0; PIECE];
@@ -255,21 +258,21 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             None => {
                 let Some((path, remains)) = self.comparisons.pop() else { return Ok(None) };
                 match self.begin_comparison(&path, &remains)? {
-                    Some((row, file)) => Comparison { path, remains, row, file, offset: 0, hasher: Hasher::new() },
+                    Some((row, file)) => Comparison { path, remains, row, file, hashed: Hashed::default() },
                     None => return Ok(Some((path, false))),
                 }
             }
         };
         let (size, slice) = (at.remains.size, self.settings.read_slice);
         let mut change = |offset: u64, piece: &mut [u8]| mask(&at.remains.zeros, offset, piece);
-        if self.hash_on(&at.file, size, slice, &mut at.offset, &mut at.hasher, &mut change).is_none() {
+        if self.hash_on(&at.file, (size, slice), &mut at.hashed, &mut change).is_none() {
             return Ok(Some((at.path, false)));
         }
-        if at.offset < size {
+        if at.hashed.offset < size {
             self.comparisons.at = Some(at);
             return Ok(None);
         }
-        let is_part = at.hasher.finish() == at.remains.hash && self.is_recorded(&at.row, &at.file, size);
+        let is_part = at.hashed.hasher.finish() == at.remains.hash && self.is_recorded(&at.row, &at.file, size);
         Ok(Some((at.path, is_part)))
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::model::{Attrs, Content, Entry, Hash, Kind, Name, NodeId, Problem, ProblemKind, RelPath, Sameness, Time};
+use crate::model::{Attrs, Content, Entry, Hash, Kind, NodeId, Problem, ProblemKind, RelPath, Sameness, Time};
 use crate::protocol::{Change, Known};
 
 use super::archive::{Archive, ArchiveError, Row, Signature, Since};
@@ -10,6 +10,7 @@ use super::disk::{Disk, Stat};
 use super::error::{At, ReplicaError, problem};
 use super::metadata::CAPABILITY;
 use super::read::{Contents, Doubt, Looked};
+use super::spot::Spot;
 use super::{Replica, Reported, Seen};
 
 mod carried;
@@ -99,7 +100,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let parent = self.node_of(&parent)?;
         for _ in 0..3 {
-            match self.examine_in(&dir, parent, path, &name, how) {
+            match self.examine_in(Spot { dir: &dir, node: parent, name: &name, path }, how) {
                 // It went away between two calls: the next look will find nothing, or something else.
                 Err(ReplicaError::Path { error, .. }) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error @ ReplicaError::Path { .. }) => return Ok(Examined::Problem(error.into_problem()?)),
@@ -131,30 +132,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(if told { Examined::Same } else { Examined::Above(topmost) })
     }
 
-    /// The same, for a name in an open directory whose node is `parent`.
-    pub(crate) fn examine_in(
-        &mut self,
-        dir: &D::Dir,
-        parent: Option<NodeId>,
-        path: &RelPath,
-        name: &Name,
-        how: How,
-    ) -> Result<Examined, ReplicaError> {
-        let examined = self.examine_name(dir, parent, path, name, how);
+    /// The same, for a name in an open directory.
+    pub(crate) fn examine_in(&mut self, at: Spot<D::Dir>, how: How) -> Result<Examined, ReplicaError> {
+        let examined = self.examine_name(at, how);
         if !matches!(examined, Ok(Examined::Reading)) {
-            self.stop_reading(path);
+            self.stop_reading(at.path);
         }
         examined
     }
 
-    fn examine_name(
-        &mut self,
-        dir: &D::Dir,
-        parent: Option<NodeId>,
-        path: &RelPath,
-        name: &Name,
-        how: How,
-    ) -> Result<Examined, ReplicaError> {
+    fn examine_name(&mut self, at: Spot<D::Dir>, how: How) -> Result<Examined, ReplicaError> {
+        let Spot { dir, node: parent, name, path } = at;
         let mut reported_move = self.reported.get(path).and_then(|r| r.moved);
         if let Some(node) = reported_move.filter(|_| how.as_copy) {
             // Its old name speaks for itself from now on: what the archive has there is gone.
@@ -178,10 +166,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if let Some(unchanged) = under_name.as_ref().filter(|row| speaks(row)) {
             let row = unchanged.clone();
             self.compare_dir_time(path, &row, &stat)?;
-            return self.same(path, parent, &row, how, false);
+            return self.same(at, &row, how, false);
         }
         if self.passes_over(&stat) {
-            return Ok(self.pass_over(dir, path, name, under_name.is_some(), how));
+            return Ok(self.pass_over(at, under_name.is_some(), how));
         }
         self.specials.forget(path);
         if self.filter.skips(stat.kind) {
@@ -196,8 +184,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let detail = self.disk.why_foreign(dir, name).unwrap_or_else(mounted);
             return Ok(Examined::Problem(Problem { path: path.clone(), kind: ProblemKind::OtherFileSystem, detail }));
         }
-        let Some(kind) = stat.kind else { return Ok(Examined::Problem(self.unsupported(dir, path, name))) };
-        let live = self.live(dir, path, name, stat, kind)?;
+        let Some(kind) = stat.kind else { return Ok(Examined::Problem(self.unsupported(at))) };
+        let live = self.live(at, stat, kind)?;
         let object = (stat.ino, stat.btime);
         if how.as_copy {
             self.copies.insert(path.clone(), object);
@@ -228,9 +216,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             Some((from, row)) => {
                 self.specials.moved(&from, path);
-                self.examine_moved(path, parent, under_name, from, row, live, how)
+                self.examine_moved(at, under_name, (from, row), (live, how))
             }
-            None => self.examine_object(dir, parent, path, name, under_name, live, how),
+            None => self.examine_object(at, under_name, live, how),
         }
     }
 
@@ -240,14 +228,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         stat.kind == Some(row.entry.kind()) && *signature == Signature::of(stat) && !stat.foreign
     }
 
-    fn same(
-        &mut self,
-        path: &RelPath,
-        parent: Option<NodeId>,
-        row: &Row,
-        how: How,
-        read: bool,
-    ) -> Result<Examined, ReplicaError> {
+    fn same(&mut self, at: Spot<D::Dir>, row: &Row, how: How, read: bool) -> Result<Examined, ReplicaError> {
+        let Spot { path, node: parent, .. } = at;
         self.forget_move_to(path)?;
         if !how.again {
             self.forget_report(path);
@@ -323,7 +305,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<Change, ArchiveError> {
         let seq = self.take_seq();
         let below = self.replaced_below(row.as_ref(), None)?;
-        self.distrust((path, seq), row.as_ref(), None, None, true);
+        self.distrust((path, seq), row.as_ref(), None, true);
         match row {
             Some(_) => self.set_reported(path, Reported { seq, seen: None, moved: None, weight: 0 }),
             // Neither object nor row: there is nothing to record.
@@ -347,14 +329,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Reads the attributes that travel, and a link's target.
-    pub(crate) fn live(
-        &self,
-        dir: &D::Dir,
-        path: &RelPath,
-        name: &Name,
-        stat: Stat,
-        kind: Kind,
-    ) -> Result<Live, ReplicaError> {
+    pub(crate) fn live(&self, at: Spot<D::Dir>, stat: Stat, kind: Kind) -> Result<Live, ReplicaError> {
+        let Spot { dir, name, path, .. } = at;
         // Asked before anything is read: what is written from then on has another ctime.
         let settled = !self.disk.unsettled(&stat);
         let (user, group) = self.disk.principals(stat.uid, stat.gid);
@@ -387,17 +363,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(Live { stat, kind, attrs, target, settled })
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn examine_object(
         &mut self,
-        dir: &D::Dir,
-        parent: Option<NodeId>,
-        path: &RelPath,
-        name: &Name,
+        at: Spot<D::Dir>,
         row: Option<Row>,
         live: Live,
         how: How,
     ) -> Result<Examined, ReplicaError> {
+        let Spot { node: parent, path, .. } = at;
         let mut bytes = None;
         let mut snapshot = None;
         let (mut now_read, mut open, mut presumed) = (false, false, false);
@@ -426,7 +399,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     return Ok(Examined::Problem(self.too_large(path, live.stat.size)));
                 }
                 if (doubt != Doubt::Unchanged || read) && !presumed {
-                    match self.read_for_report(dir, path, name, &live.stat, read, wants_inline, how)? {
+                    match self.read_for_report(at, &live.stat, (read, wants_inline), how)? {
                         Contents::Busy => return Ok(Examined::Busy),
                         Contents::Reading => return Ok(Examined::Reading),
                         Contents::Found(Looked { size, read: None, snapshot: copy, open: written }) => {
@@ -485,7 +458,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         if let Some(row) = row.as_ref().filter(|_| !contents && !attrs_differ) {
             if how.verify && row.signature == Some(seen.signature) && row.entry.content == content {
-                return self.same(path, parent, &row.clone(), how, now_read);
+                return self.same(at, &row.clone(), how, now_read);
             }
             // Touched, or learned from the other side, and equal: only the signature is new.
             if live.kind == Kind::Dir && row.signature.is_none_or(|s| !s.same_object(&live.stat)) {
@@ -504,13 +477,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let moved_on = how.live && is_only_worked_in(row, &fresh);
             if fresh != *row && !moved_on {
                 if !presumed {
-                    self.sync_adopted(dir, path, name, live.kind)?;
+                    self.sync_adopted(at, live.kind)?;
                 }
                 self.unproven.note(&fresh);
                 self.archive.put(&fresh)?;
             }
             self.compare_dir_time(path, &fresh, &live.stat)?;
-            return self.same(path, parent, &fresh, how, now_read);
+            return self.same(at, &fresh, how, now_read);
         }
         let told = self
             .reported
@@ -528,7 +501,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let seq = self.take_seq();
         let after = Entry { content, attrs };
-        self.distrust((path, seq), row.as_ref(), Some((dir, name)), Some(&after), contents);
+        self.distrust((path, seq), row.as_ref(), Some((at.place(), &after)), contents);
         self.set_reported(path, Reported { seq, seen: Some(seen), moved: None, weight: 0 });
         if let Some(snapshot) = snapshot {
             self.snapshots.insert(path.clone(), (seq, snapshot));
@@ -575,21 +548,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// A signature proves only what is on disk: an equal object, written again by a user, may not be yet.
-    pub(crate) fn sync_adopted(
-        &self,
-        dir: &D::Dir,
-        path: &RelPath,
-        name: &Name,
-        kind: Kind,
-    ) -> Result<(), ReplicaError> {
+    pub(crate) fn sync_adopted(&self, at: Spot<D::Dir>, kind: Kind) -> Result<(), ReplicaError> {
         if !self.settings.durable {
             return Ok(());
         }
         if kind == Kind::File {
-            let file = self.disk.open_file(dir, name).at(path, "open")?;
-            self.disk.sync_files(&[&file]).at(path, "sync")?;
+            let file = self.disk.open_file(at.dir, at.name).at(at.path, "open")?;
+            self.disk.sync_files(&[&file]).at(at.path, "sync")?;
         }
-        self.disk.sync_dirs(&[dir]).at(path, "sync the directory")
+        self.disk.sync_dirs(&[at.dir]).at(at.path, "sync the directory")
     }
 }
 

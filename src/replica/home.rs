@@ -13,6 +13,7 @@ use super::archive::Archive;
 use super::disk::{Disk, Own, Stat};
 use super::error::{At, ReplicaError};
 use super::metadata::is_acl;
+use super::spot::Spot;
 
 /// Who may enter a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +123,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         for item in items {
             let Ok(stat) = self.disk.stat(&trash, &item.id) else { continue };
             if stat.kind == Some(Kind::Dir) {
-                return Ok(self.live(&trash, path, &item.id, stat, Kind::Dir)?.attrs);
+                return Ok(self.live(Spot::new(&trash, &item.id, path), stat, Kind::Dir)?.attrs);
             }
         }
         let stat = self.disk.stat(object.0, object.1).at(path, "stat what is kept")?;
@@ -157,8 +158,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if self.settings.durable {
             self.disk.sync_dirs(&[above]).at(path, "sync the directory")?;
         }
-        self.unscanned.insert(path.clone());
-        self.dirty.insert(path.clone());
+        self.look_and_scan(path);
         Ok(self.disk.open_dir(path).ok())
     }
 
@@ -170,10 +170,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<Option<(D::Dir, Name)>, ReplicaError> {
         let stat = self.disk.stat(object.0, object.1).at(path, "stat what is kept")?;
         let Some(kind) = stat.kind.filter(|kind| *kind != Kind::Link) else { return Ok(None) };
-        let mut attrs = self.live(object.0, path, object.1, stat, kind)?.attrs;
+        let at = Spot::new(object.0, object.1, path);
+        let mut attrs = self.live(at, stat, kind)?.attrs;
         attrs.mode &= 0o700;
         attrs.xattrs.retain(|name, _| !is_acl(name));
-        self.redress(object, path, &stat, kind, &attrs)
+        self.redress(at, &stat, &attrs)
     }
 }
 

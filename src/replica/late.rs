@@ -9,9 +9,11 @@ use crate::model::{Generation, Kind, Millis, Name, NodeId, RelPath, Time};
 
 use super::Replica;
 use super::archive::{Archive, TrashItem};
-use super::disk::{Disk, Lease, Leased, Own, Stat};
+use super::disk::{Disk, Own, Stat};
 use super::error::{At, ReplicaError};
 use super::home::Home;
+use super::place::beside::Version;
+use super::spot::Spot;
 
 /// When an object of the trash is looked at again, in milliseconds.
 const AFTER: Millis = 1000;
@@ -163,13 +165,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(Kind::Dir) => {
                 // Without a stamp (an older psync put it there) nothing can be told.
                 let until = item.stamp.unwrap_or(Time { secs: i64::MAX, nanos: 0 });
-                self.look_through(&trash, &item.id, stat, &item.path, Known::Until(until))
+                self.look_through(Spot::new(&trash, &item.id, &item.path), stat, Known::Until(until))
             }
             Some(Kind::File) => {
                 let late = self.late_in_file(&trash, item)?;
                 if late == Late::Written {
-                    let (object, since) = ((&trash, &item.id), Some(item.since));
-                    self.keep_beside_since(object, &item.path, None, stat.mtime.secs, "late write", since)?;
+                    let version = Version { since: Some(item.since), ..Version::of(&stat, "late write") };
+                    self.keep_beside((&trash, &item.id), &item.path, version)?;
                     self.archive.trash_remove(&item.id)?;
                     self.expiry.size = None;
                 }
@@ -181,7 +183,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     fn late_in_file(&self, trash: &D::Dir, item: &TrashItem) -> Result<Late, ReplicaError> {
         let Ok(file) = self.disk.open_file(trash, &item.id) else { return Ok(Late::Quiet) };
-        let open = self.disk.lease(&file, Lease::Read).at(&item.path, "lease")? == Leased::Refused;
+        let open = self.has_writer(&file, &item.path)?;
         let stat = self.disk.stat_file(&file).at(&item.path, "stat")?;
         self.disk.release(&file);
         let same = item.stamp.is_none_or(|stamp| (stat.size, stat.mtime) == (item.size, stamp));
@@ -193,15 +195,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Looks through a tree that lies in the trash or the stage, and that users knew at `path`.
-    pub(super) fn look_through(
-        &mut self,
-        dir: &D::Dir,
-        name: &Name,
-        stat: Stat,
-        path: &RelPath,
-        known: Known,
-    ) -> Result<Late, ReplicaError> {
-        let top = Level { dir: dir.clone(), name: name.clone(), path: path.clone(), stat, above: None };
+    pub(super) fn look_through(&mut self, at: Spot<D::Dir>, stat: Stat, known: Known) -> Result<Late, ReplicaError> {
+        let top = Level { dir: at.dir.clone(), name: at.name.clone(), path: at.path.clone(), stat, above: None };
         let late = self.look_into(top, known)?;
         if late == Late::Written {
             self.expiry.size = None;
@@ -214,17 +209,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         // In a list and not on the stack: users make trees of any depth.
         let mut to_come = vec![(Rc::new(top), known)];
         while let Some((level, known)) = to_come.pop() {
-            let (dir, name, at) = (&level.dir, &level.name, &level.path);
-            let inside = self.disk.open_child(dir, name, at).at(at, "open what was deleted")?;
-            for (name, stat) in self.disk.list(&inside).at(at, "list what was deleted")? {
-                let Ok(path) = at.join(&name) else { continue };
+            let (dir, name, above) = (&level.dir, &level.name, &level.path);
+            let inside = self.disk.open_child(dir, name, above).at(above, "open what was deleted")?;
+            for (name, stat) in self.disk.list(&inside).at(above, "list what was deleted")? {
+                let Ok(path) = above.join(&name) else { continue };
                 if stat.foreign || self.goes_along(&path, &stat) {
                     continue;
                 }
-                let (late, below) = self.is_late(&level, &inside, &name, &stat, &path, known)?;
+                let at = Spot::new(&inside, &name, &path);
+                let (late, below) = self.is_late(&level.stat, at, &stat, known)?;
                 let one = match stat.kind {
                     _ if late => {
-                        self.give_back(&level, (&inside, &name), &path)?;
+                        self.give_back(&level, at)?;
                         Late::Written
                     }
                     Some(Kind::Dir) => {
@@ -241,26 +237,24 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(found)
     }
 
-    /// Whether a name in a deleted directory is late, and what is known of what lies below it.
+    /// Whether a name in a deleted directory, which has this stat, is late, and what is known of what lies below it.
     fn is_late(
         &mut self,
-        level: &Level<D::Dir>,
-        inside: &D::Dir,
-        name: &Name,
+        dir: &Stat,
+        at: Spot<D::Dir>,
         stat: &Stat,
-        path: &RelPath,
         known: Known,
     ) -> Result<(bool, Known), ReplicaError> {
         let node = match known {
-            Known::Until(stamp) => return Ok((is_late(&level.stat, stat, stamp), known)),
+            Known::Until(stamp) => return Ok((is_late(dir, stat, stamp), known)),
             Known::Rows(node) => node,
         };
-        let row = node.map(|node| self.row_in(node, name, path)).transpose()?.flatten();
+        let row = node.map(|node| self.row_in(node, at.name, at.path)).transpose()?.flatten();
         let as_row = match &row {
             Some(row) if stat.kind == Some(Kind::Dir) => {
                 row.entry.kind() == Kind::Dir && row.signature.is_none_or(|s| s.same_object(stat))
             }
-            Some(row) => self.is_as_recorded(inside, row, stat, path)?,
+            Some(row) => self.is_as_recorded(at, row, stat)?,
             None => false,
         };
         Ok((!as_row, Known::Rows(row.map(|row| row.node))))
@@ -268,18 +262,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     fn is_open(&self, dir: &D::Dir, name: &Name, path: &RelPath) -> Result<bool, ReplicaError> {
         let Ok(file) = self.disk.open_file(dir, name) else { return Ok(false) };
-        let refused = self.disk.lease(&file, Lease::Read).at(path, "lease")? == Leased::Refused;
+        let refused = self.has_writer(&file, path)?;
         self.disk.release(&file);
         Ok(refused)
     }
 
     /// Puts an object back where users expect it, in directories like those that it lay in; if that cannot be, beside.
-    fn give_back(
-        &mut self,
-        level: &Rc<Level<D::Dir>>,
-        object: (&D::Dir, &Name),
-        path: &RelPath,
-    ) -> Result<(), ReplicaError> {
+    fn give_back(&mut self, level: &Rc<Level<D::Dir>>, at: Spot<D::Dir>) -> Result<(), ReplicaError> {
+        let (object, path) = (at.place(), at.path);
         let stat = match self.disk.stat(object.0, object.1) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             stat => stat.at(path, "stat what came too late")?,
@@ -287,7 +277,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let home = self.make_again(level, object)?;
         let narrowed = match home.wider && stat.kind != Some(Kind::Link) {
             false => None,
-            true => match self.seclude(object, path)? {
+            true => match self.seclude(at)? {
                 None => return Ok(()),
                 Some((dir, id)) => Some(self.narrow((&dir, &id), path)?.unwrap_or((dir, id))),
             },
@@ -301,8 +291,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     }
                     self.notes
                         .push(format!("late write: {path} was made or changed in a deleted directory: it is back"));
-                    self.unscanned.insert(path.clone());
-                    self.dirty.insert(path.clone());
+                    self.look_and_scan(path);
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -310,20 +299,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 Err(error) => return Err(error).at(path, "give back what came too late"),
             }
         }
-        self.keep_beside(object, path, None, stat.mtime.secs, "late write").map(drop)
+        self.keep_beside(object, path, Version::of(&stat, "late write")).map(drop)
     }
 
     /// Moves an object out of a deleted directory, which users may have open and exchange names in, to where nobody reaches
     /// its name: what is looked at there is what gets other attributes. A crash leaves it there, and it is found. `None`:
     /// it is gone.
-    fn seclude(
-        &mut self,
-        (dir, name): (&D::Dir, &Name),
-        path: &RelPath,
-    ) -> Result<Option<(D::Dir, Name)>, ReplicaError> {
-        let trash = self.disk.own(Own::Trash).at(path, "open the trash")?;
+    fn seclude(&mut self, at: Spot<D::Dir>) -> Result<Option<(D::Dir, Name)>, ReplicaError> {
+        let trash = self.disk.own(Own::Trash).at(at.path, "open the trash")?;
         let since = self.disk.wall_clock();
-        match self.free_trash_id(dir, name, &trash, path, since, NO_ACTION) {
+        match self.free_trash_id(at, &trash, since, NO_ACTION) {
             Ok(id) => Ok(Some((trash, id))),
             Err(ReplicaError::Path { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -368,7 +353,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let wider = home.wider || !now.is_ok_and(|now| now.is_within(&was));
                 return Ok(Home { dir, path: path.clone(), wider });
             }
-            let attrs = self.live(&level.dir, path, &level.name, level.stat, Kind::Dir)?.attrs;
+            let attrs = self.live(Spot::new(&level.dir, &level.name, path), level.stat, Kind::Dir)?.attrs;
             if self.make_directory(&home.dir, name, path, &attrs)?.is_none() && self.disk.open_dir(path).is_err() {
                 break;
             }

@@ -35,6 +35,7 @@ mod room;
 pub mod scan;
 pub mod session;
 pub mod special;
+mod spot;
 pub mod sqlite;
 pub mod stage;
 mod touched;
@@ -406,6 +407,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let told = merge::carried(&seen.attrs, row.live_attrs(), &row.entry.attrs);
             matches!(seen.content, Content::Dir) && merge::only_opens(&row.entry.attrs, &told)
         }))
+    }
+
+    /// What lies at a path, and below it, is to be looked at.
+    pub(crate) fn look_and_scan(&mut self, path: &RelPath) {
+        self.dirty.insert(path.clone());
+        self.unscanned.insert(path.clone());
     }
 
     /// The path is not open any more.

@@ -2,20 +2,27 @@
 
 use std::io;
 
-use crate::model::{Content, Entry, Generation, Kind, Name, NodeId, RelPath, Time};
-use crate::protocol::{Displaced, Expect, Kept, Step};
+use crate::model::{Attrs, Content, Entry, Generation, Kind, Name, NodeId, RelPath, Time};
+use crate::protocol::{Apply, Displaced, Expect, Kept, Step};
 
 use super::archive::{Archive, Row, Signature, Since};
 use super::batch::{Job, Placed};
-use super::disk::{Disk, Lease, Leased, Own, Stat};
+use super::disk::{Disk, Lease, Own, Stat};
 use super::error::{At, ReplicaError};
 use super::examine::above_is_gone;
 use super::metadata::is_acl;
+use super::spot::Spot;
 use super::stage::Staged;
 use super::{Replica, Seen};
 
+use action::{Action, Done, Stop};
+use beside::Version;
+use displace::Ours;
+
+pub(crate) mod action;
 pub mod attrs;
 pub(crate) mod beside;
+pub(crate) mod displace;
 mod exchange;
 mod pieces;
 pub(super) mod rename;
@@ -27,56 +34,74 @@ pub(crate) struct Parent<Dir> {
     pub name: Name,
 }
 
-/// What an expectation met.
-pub(crate) enum Met {
-    Nothing,
-    Victim(Stat),
-    /// Something else.
-    Refused,
+impl<Dir> Parent<Dir> {
+    /// The name in it, which users know by this path.
+    pub fn spot<'a>(&'a self, path: &'a RelPath) -> Spot<'a, Dir> {
+        Spot { dir: &self.dir, node: Some(self.node), name: &self.name, path }
+    }
 }
 
-/// How taking a victim away from users' writers went.
-pub(crate) enum Guarded<F> {
-    /// Hold on to it until the swap is verified.
-    Lease(Option<F>),
-    Busy,
-    Refused,
+/// A new object under its name.
+struct Given {
+    /// As it lies there; `None`: that could not be told any more.
+    after: Option<Stat>,
+    /// What proves it to be as it was placed.
+    signature: Option<Signature>,
+    /// What it has, where that is not what was wanted.
+    achieved: Option<Attrs>,
+}
+
+/// The paths of an action: if it is refused, what lies there is looked at again.
+fn paths(apply: &Apply) -> Vec<RelPath> {
+    let path = apply.path.clone();
+    match &apply.step {
+        Step::Put { .. } | Step::SetAttrs { .. } | Step::Remove { .. } => vec![path],
+        Step::Move { from, .. } => vec![from.clone(), path],
+        Step::Exchange { from, other, .. } => [from.clone(), path].into_iter().chain(other.at.clone()).collect(),
+    }
 }
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Carries out one action of a batch.
     pub(crate) fn place(&mut self, job: Job<D::File>) -> Result<Placed, ReplicaError> {
-        let Job { generation, apply, staged } = job;
-        let (path, node) = (&apply.path, apply.node);
-        if let Some(wanted) = apply.parent
+        let path = &job.apply.path;
+        if let Some(wanted) = job.apply.parent
             && let Some(above) = path.parent()
             && self.node_of(&above)? != Some(wanted)
         {
             // Another directory lies there now.
-            self.placed.unplaced.extend(staged.map(|staged| staged.name));
-            return Ok(Placed::Refused(vec![path.clone()]));
+            let path = path.clone();
+            self.placed.unplaced.extend(job.staged.map(|staged| staged.name));
+            return Ok(Placed::Refused(vec![path]));
         }
-        match apply.step {
+        let paths = paths(&job.apply);
+        match self.act(job) {
+            Ok(Done { entry, kept }) => Ok(Placed::Done(entry, kept)),
+            Err(Stop::Refused) => Ok(Placed::Refused(paths)),
+            Err(Stop::Barred) => Ok(Placed::Refused(Vec::new())),
+            Err(Stop::Busy) => Ok(Placed::Busy),
+            Err(Stop::Failed(error)) => Err(error),
+        }
+    }
+
+    fn act(&mut self, job: Job<D::File>) -> Result<Done, Stop> {
+        let Job { generation, apply: Apply { node, path, step, .. }, staged } = job;
+        let action = |expect| Action { generation, path: &path, node, expect };
+        match step {
             Step::Put { entry, expect, displaced, .. } => {
-                let Some(staged) = staged else { return Ok(Placed::Refused(vec![path.clone()])) };
-                let (name, object) = (staged.name.clone(), staged.object);
-                let contents = staged.hash.filter(|_| !staged.links).map(|hash| (entry.size(), hash));
-                self.kept.begin();
-                let placed = self.put(generation, path, node, entry, &expect, displaced, staged);
-                if !matches!(placed, Ok(Placed::Done(..))) && !self.keep_whole(path, &name, object, contents) {
-                    self.clear_staged(&name, object, path, generation)?;
-                }
-                placed
+                self.put_or_clear(&action(&expect), entry, displaced, staged.ok_or(Stop::Refused)?)
             }
-            Step::SetAttrs { entry, expect } => self.set_attrs(generation, path, node, entry, &expect),
+            Step::SetAttrs { entry, expect } => self.set_attrs(&action(&expect), entry),
             Step::Move { from, known, entry, expect } => {
                 if self.archive.node(node)?.is_none_or(|row| row.generation != known) {
-                    return Ok(Placed::Refused(vec![from, path.clone()]));
+                    return Err(Stop::Refused);
                 }
-                self.rename(generation, path, node, &from, entry, &expect)
+                self.rename(&action(&expect), &from, entry)
             }
-            Step::Exchange { from, known, other } => self.exchange(generation, path, (node, known), from, &other),
-            Step::Remove { expect, force } => self.remove(generation, path, node, &expect, force),
+            Step::Exchange { from, known, other } => {
+                self.exchange(&action(&Expect::Row(other.known)), known, &from, &other)
+            }
+            Step::Remove { expect, force } => self.remove(&action(&expect), force),
         }
     }
 
@@ -98,11 +123,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         match self.disk.stat(&stage, name) {
             Ok(stat) if (stat.ino, stat.btime) != ours => {
-                self.keep_beside((&stage, name), path, None, stat.mtime.secs, "replaced").map(Some)
+                self.keep_beside((&stage, name), path, Version::of(&stat, "replaced")).map(Some)
             }
             Ok(stat) if stat.kind == Some(Kind::File) && self.kept.shown().is_some() => {
                 let before = self.kept.shown();
-                self.move_tree_to_trash(name, path, generation, "taken back", before).map(|_| None)
+                self.move_tree_to_trash(name, path, generation, ("taken back", before)).map(|_| None)
             }
             _ => {
                 self.placed.unplaced.push(name.clone());
@@ -129,16 +154,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(Some(Parent { dir, node, name }))
     }
 
-    /// Compares what lies at `path` with what the action expects there, and is to take the place of. A file that was told
-    /// unread may hold what nobody knows of: it is refused, and read for the report that comes of that.
-    pub(crate) fn meet(&self, parent: &Parent<D::Dir>, path: &RelPath, expect: &Expect) -> Result<Met, ReplicaError> {
+    /// Compares what lies under a name with what the action expects there, and is to take the place of; `None`: nothing. A file
+    /// that was told unread may hold what nobody knows of: it is refused, and read for the report that comes of that.
+    pub(crate) fn meet(&self, parent: &Parent<D::Dir>, path: &RelPath, expect: &Expect) -> Result<Option<Stat>, Stop> {
         let stat = match self.disk.stat(&parent.dir, &parent.name) {
             Ok(stat) => Some(stat),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error).at(path, "stat"),
+            Err(error) => return Err(error).at(path, "stat")?,
         };
         match self.expected_report(path, expect) {
-            Some(seen) if seen.touched => Ok(Met::Refused),
+            Some(seen) if seen.touched => Err(Stop::Refused),
             _ => self.meet_found(parent, path, expect, stat),
         }
     }
@@ -156,12 +181,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         path: &RelPath,
         expect: &Expect,
         stat: Option<Stat>,
-    ) -> Result<Met, ReplicaError> {
+    ) -> Result<Option<Stat>, Stop> {
         // A row whose object moved away, not yet recorded, still holds the name.
         let row = self.archive.child(parent.node, &parent.name)?;
         let held = row.as_ref().is_some_and(|row| self.moved.get(&row.node).is_some_and(|now| now != path));
         if held || stat.is_some_and(|s| s.foreign || s.kind.is_none()) {
-            return Ok(Met::Refused);
+            return Err(Stop::Refused);
         }
         let holds = match (expect, &stat) {
             (Expect::Absent, stat) => row.is_none() && stat.is_none(),
@@ -175,11 +200,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 (None, _) => false,
             },
         };
-        Ok(match (holds, stat) {
-            (false, _) => Met::Refused,
-            (true, Some(stat)) => Met::Victim(stat),
-            (true, None) => Met::Nothing,
-        })
+        if holds { Ok(stat) } else { Err(Stop::Refused) }
     }
 
     /// Whether the object is still the row's: a directory or FIFO by its identity and what may be set on it alone. What
@@ -193,31 +214,42 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn put(
+    /// Gives a staged object its name, or gives it up.
+    fn put_or_clear(
         &mut self,
-        generation: Generation,
-        path: &RelPath,
-        node: NodeId,
-        mut entry: Entry,
-        expect: &Expect,
+        action: &Action,
+        entry: Entry,
         displaced: Displaced,
         staged: Staged<D::File>,
-    ) -> Result<Placed, ReplicaError> {
-        let Some(parent) = self.open_parent(path)? else { return Ok(Placed::Refused(vec![path.clone()])) };
+    ) -> Result<Done, Stop> {
+        let (path, name, object) = (action.path, staged.name.clone(), staged.object);
+        let contents = staged.hash.filter(|_| !staged.links).map(|hash| (entry.size(), hash));
+        self.kept.begin();
+        let placed = self.put(action, entry, displaced, staged);
+        if placed.is_err() && !self.keep_whole(path, &name, object, contents) {
+            self.clear_staged(&name, object, path, action.generation)?;
+        }
+        placed
+    }
+
+    fn put(
+        &mut self,
+        action: &Action,
+        mut entry: Entry,
+        displaced: Displaced,
+        staged: Staged<D::File>,
+    ) -> Result<Done, Stop> {
+        let path = action.path;
+        let parent = self.open_parent(path)?.ok_or(Stop::Refused)?;
         if let (Content::File { hash, .. }, Some(computed)) = (&mut entry.content, staged.hash) {
             *hash = Some(computed);
         }
-        let victim = match self.meet(&parent, path, expect)? {
-            Met::Refused => return Ok(Placed::Refused(vec![path.clone()])),
-            Met::Nothing => None,
-            Met::Victim(stat) if stat.kind == Some(Kind::Dir) => {
-                return Ok(Placed::Refused(vec![path.clone()]));
-            }
-            Met::Victim(stat) => Some(stat),
-        };
+        let victim = self.meet(&parent, path, action.expect)?;
+        if victim.is_some_and(|stat| stat.kind == Some(Kind::Dir)) {
+            return Err(Stop::Refused);
+        }
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
-        let new = node == generation && self.settings.gives_acls;
+        let new = action.is_first() && self.settings.gives_acls;
         let inherited = new && !entry.attrs.xattrs.keys().any(|name| is_acl(name)) && {
             let object = (&stage, &staged.name);
             self.disk.inherit(&parent.dir, object, entry.kind(), entry.attrs.mode).at(path, "give default ACLs")?
@@ -227,42 +259,74 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.disk.lease(file, Lease::Write).at(path, "lease the staged file")?;
         }
         let before = self.disk.stat(&stage, &staged.name).at(path, "stat the staged object")?;
-        let (from, to) = ((&stage, &staged.name), (&parent.dir, &parent.name));
+        let ours = Ours { file: staged.file.as_ref(), place: (&stage, &staged.name), stat: &before };
         match &victim {
-            None => {
-                let renamed = self.keeping(&[&parent.dir], || match &staged.file {
-                    Some(file) => self.disk.rename_open(file, from, to),
-                    None => self.disk.rename(from, to),
-                });
-                match renamed {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                        return Ok(Placed::Refused(vec![path.clone()]));
-                    }
-                    other => other.at(path, "rename into place")?,
-                }
-            }
-            Some(stat) => match self.swap(path, (staged.file.as_ref(), from), to, stat, &before)? {
-                Swapped::Done => {}
-                Swapped::Busy => return Ok(Placed::Busy),
-                Swapped::Refused => return Ok(Placed::Refused(vec![path.clone()])),
-            },
+            None => self.give_free_name(parent.spot(path), &ours)?,
+            Some(stat) => self.swap(parent.spot(path), &ours, stat)?,
         }
         self.touch(path, &parent.dir);
-        let after = match &staged.file {
-            Some(file) => self.disk.stat_file(file),
-            None => self.disk.stat(&parent.dir, &parent.name),
+        let achieved = staged.achieved.clone();
+        let given = self.look_at_given(parent.spot(path), &ours, &entry, (achieved, inherited));
+        let doubtful = given.signature.is_none() || inherited;
+        self.forget_report(path);
+        let (entry, former) = self.put_placed(action, &parent, entry, (given, victim.as_ref()))?;
+        if doubtful {
+            self.dirty.insert(path.clone());
+        }
+        let Some(victim) = victim else { return Ok(Done { entry: Some(entry), kept: None }) };
+        if staged.links && self.drop_linked(&staged.name, &victim, path)? {
+            return Ok(Done { entry: Some(entry), kept: None });
+        }
+        let kept = match self.dispose(&staged.name, path, displaced, action.generation) {
+            // The new object has the name for good: only the old one is still to be kept.
+            Err(ReplicaError::Path { .. }) => {
+                self.clear_staged(&staged.name, staged.object, path, action.generation)?
+            }
+            disposed => {
+                let (kept, trashed) = disposed?;
+                if let Some((id, former)) = trashed.zip(former) {
+                    self.remember_former(&former, id);
+                }
+                Some(kept)
+            }
         };
-        if let Some(file) = &staged.file {
+        Ok(Done { entry: Some(entry), kept })
+    }
+
+    /// Gives a staged object a name that nobody has.
+    fn give_free_name(&self, at: Spot<D::Dir>, ours: &Ours<D>) -> Result<(), Stop> {
+        let renamed = self.keeping(&[at.dir], || match ours.file {
+            Some(file) => self.disk.rename_open(file, ours.place, at.place()),
+            None => self.disk.rename(ours.place, at.place()),
+        });
+        match renamed {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Stop::Refused),
+            other => Ok(other.at(at.path, "rename into place")?),
+        }
+    }
+
+    /// Looks at a new object under its name. From here on others may touch it.
+    fn look_at_given(
+        &self,
+        at: Spot<D::Dir>,
+        ours: &Ours<D>,
+        entry: &Entry,
+        (achieved, inherited): (Option<Attrs>, bool),
+    ) -> Given {
+        let after = match ours.file {
+            Some(file) => self.disk.stat_file(file),
+            None => self.disk.stat(at.dir, at.name),
+        };
+        if let Some(file) = ours.file {
             self.disk.release(file);
         }
         let after = after.ok();
-        let signature = after.filter(|after| ours(&before, after)).map(|after| self.signature(&after));
-        let achieved = staged.achieved;
+        let signature = after.filter(|after| same_version(ours.stat, after)).map(|after| self.signature(&after));
         // A lease does not keep anybody from setting attributes, and the rename hides that in the ctime.
         let held = achieved.as_ref().unwrap_or(&entry.attrs);
-        let found = match &staged.file {
-            Some(file) => self.disk.file_xattrs(file, (&parent.dir, &parent.name)),
-            None => self.disk.xattrs(&parent.dir, &parent.name, entry.kind()),
+        let found = match ours.file {
+            Some(file) => self.disk.file_xattrs(file, at.place()),
+            None => self.disk.xattrs(at.dir, at.name, entry.kind()),
         };
         let signature = match found {
             // What it inherited is to be found as this side's change: the contents are as they were placed, the mode is not.
@@ -270,53 +334,41 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Ok(xattrs) if xattrs == held.xattrs => signature,
             _ => None,
         };
-        self.forget_report(path);
+        Given { after, signature, achieved }
+    }
+
+    /// Writes the row of a new object. The answer is the row's entry, and the row of what made way, if that was as recorded.
+    fn put_placed(
+        &mut self,
+        action: &Action,
+        parent: &Parent<D::Dir>,
+        entry: Entry,
+        (given, victim): (Given, Option<&Stat>),
+    ) -> Result<(Entry, Option<Row>), ReplicaError> {
+        let Action { generation, path, node, .. } = *action;
         let (name, mut since) = (parent.name.clone(), self.came());
         let mut former = None;
-        if let Some(victim) = &victim {
+        if let Some(victim) = victim {
             former = self.archive.child(parent.node, &name)?;
             since = if former.is_none() { self.made(&victim.btime) } else { since };
             former = former.filter(|former| self.unchanged(former, victim));
         }
+        let Given { after, signature, achieved } = given;
         let mut row = Row { node, parent: parent.node, name, generation, entry, achieved, signature, since };
-        // A node has the number of its first action: then it had no row before.
-        if node != generation {
+        if !action.is_first() {
             let known = self.archive.node(node)?;
             row.since = known.as_ref().map_or(Since::Always, |known| known.since);
             self.doubt_old_place(known.as_ref(), &row)?;
         }
-        let links = victim.filter(|_| staged.links);
-        if node == generation && victim.is_none() && row.since == Since::Always {
+        if action.is_first() && victim.is_none() && row.since == Since::Always {
             self.removals.find();
         }
         self.put_row(&mut row)?;
         if let Some(after) = &after {
-            self.made_dir(node, node == generation, path, after)?;
+            self.made_dir(node, action.is_first(), path, after)?;
         }
         self.forget_orphaned_moves()?;
-        if row.signature.is_none() || inherited {
-            self.dirty.insert(path.clone());
-        }
-        if let Some(stat) = links
-            && self.drop_linked(&staged.name, &stat, path)?
-        {
-            return Ok(Placed::Done(Some(row.entry), None));
-        }
-        let mut kept = None;
-        if victim.is_some() {
-            kept = match self.dispose(&staged.name, path, displaced, generation) {
-                // The new object has the name for good: only the old one is still to be kept.
-                Err(ReplicaError::Path { .. }) => self.clear_staged(&staged.name, staged.object, path, generation)?,
-                disposed => {
-                    let (kept, trashed) = disposed?;
-                    if let Some((id, former)) = trashed.zip(former) {
-                        self.remember_former(&former, id);
-                    }
-                    Some(kept)
-                }
-            };
-        }
-        Ok(Placed::Done(Some(row.entry), kept))
+        Ok((row.entry, former))
     }
 
     /// A signature that proves something: one that a later write could still share leaves the ctime out.
@@ -326,119 +378,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             signature.ctime = Time::default();
         }
         signature
-    }
-
-    /// Exchanges the staged object with the victim, and back if what came out is not the victim as it was.
-    fn swap(
-        &mut self,
-        path: &RelPath,
-        (file, staged): (Option<&D::File>, (&D::Dir, &Name)),
-        place: (&D::Dir, &Name),
-        victim: &Stat,
-        ours: &Stat,
-    ) -> Result<Swapped, ReplicaError> {
-        let lease = match self.guard(path, place, victim)? {
-            Guarded::Lease(file) => file,
-            Guarded::Busy => return Ok(Swapped::Busy),
-            Guarded::Refused => return Ok(Swapped::Refused),
-        };
-        let Some(bare) = self.bare(place, victim) else { return Ok(Swapped::Refused) };
-        let victim = &bare;
-        let exchanged = self.keeping(&[place.0], || match file {
-            Some(file) => self.disk.exchange_open(file, staged, place),
-            None => self.disk.exchange(staged, place),
-        });
-        match exchanged {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Swapped::Refused),
-            other => other.at(path, "exchange")?,
-        }
-        self.kept.show(ours.mtime);
-        let broken = lease.as_ref().is_some_and(|file| !self.disk.lease_holds(file, Lease::Read));
-        // What cannot be verified is taken back as well.
-        let out = self.disk.stat(staged.0, staged.1).at(path, "stat the displaced object");
-        if broken || !out.as_ref().is_ok_and(|out| same_version(victim, out)) {
-            self.keeping(&[place.0], || self.disk.exchange(staged, place)).at(path, "exchange back")?;
-            if let Some(file) = &lease {
-                self.disk.release(file);
-            }
-            self.keep_stranger(path, staged, ours)?;
-            out?;
-            return Ok(if broken { Swapped::Busy } else { Swapped::Refused });
-        }
-        if let Some(file) = &lease {
-            self.disk.release(file);
-        }
-        Ok(Swapped::Done)
-    }
-
-    /// The stat that an object will have once it is out of its name: a link that stood for a file is a link then. `None`: it
-    /// is another object by now.
-    pub(crate) fn bare(&self, place: (&D::Dir, &Name), shown: &Stat) -> Option<Stat> {
-        match self.disk.followed(place.0, place.1) {
-            None => Some(*shown),
-            Some(link) => ((link.ino, link.btime) == (shown.ino, shown.btime)).then_some(link),
-        }
-    }
-
-    /// After an exchange back the stage must hold our object again. If a user replaced it in between, his object is
-    /// there now, and what he had replaced is back under the name: his goes beside it.
-    fn keep_stranger(&mut self, path: &RelPath, staged: (&D::Dir, &Name), ours: &Stat) -> Result<(), ReplicaError> {
-        let stat = self.disk.stat(staged.0, staged.1).at(path, "stat the staged object")?;
-        if (stat.ino, stat.btime) == (ours.ino, ours.btime) {
-            return Ok(());
-        }
-        self.keep_beside(staged, path, None, stat.mtime.secs, "replaced").map(drop)
-    }
-
-    /// Takes a read lease on a file that is to be displaced: from now on its writers wait.
-    pub(crate) fn guard(
-        &self,
-        path: &RelPath,
-        place: (&D::Dir, &Name),
-        victim: &Stat,
-    ) -> Result<Guarded<D::File>, ReplicaError> {
-        match victim.kind {
-            Some(Kind::File) => self.lease_victim(path, self.disk.open_file(place.0, place.1), victim),
-            _ => Ok(Guarded::Lease(None)),
-        }
-    }
-
-    /// The same for an object that is held on to.
-    pub(crate) fn guard_pinned(
-        &self,
-        path: &RelPath,
-        pin: &D::Pin,
-        victim: &Stat,
-    ) -> Result<Guarded<D::File>, ReplicaError> {
-        match victim.kind {
-            Some(Kind::File) => self.lease_victim(path, self.disk.open_pinned(pin), victim),
-            _ => Ok(Guarded::Lease(None)),
-        }
-    }
-
-    fn lease_victim(
-        &self,
-        path: &RelPath,
-        opened: io::Result<D::File>,
-        victim: &Stat,
-    ) -> Result<Guarded<D::File>, ReplicaError> {
-        let file = match opened {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Guarded::Refused),
-            // Without the right to read it a lease cannot be had; the look after the swap stands alone.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Guarded::Lease(None)),
-            other => other.at(path, "open what is to be replaced")?,
-        };
-        let leased = self.disk.lease(&file, Lease::Read).at(path, "lease")?;
-        if leased == Leased::Refused {
-            return Ok(Guarded::Busy);
-        }
-        let stat = self.disk.stat_file(&file).at(path, "stat")?;
-        if Signature::of(&stat) != Signature::of(victim) {
-            self.disk.release(&file);
-            return Ok(Guarded::Refused);
-        }
-        // Where leases do not work, the look after the swap stands alone.
-        Ok(Guarded::Lease((leased == Leased::Granted).then_some(file)))
     }
 
     /// Puts the displaced object where it is kept; where that is, and its name in the trash, if it is there.
@@ -463,12 +402,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 }
 
-enum Swapped {
-    Done,
-    Busy,
-    Refused,
-}
-
 /// The generation and the running number in a stage name.
 pub(crate) fn generation_of(name: &Name) -> Option<(Generation, u64)> {
     let text = std::str::from_utf8(name.as_bytes()).ok()?;
@@ -484,11 +417,6 @@ pub(crate) fn same_version(a: &Stat, b: &Stat) -> bool {
     (a.kind, a.ino, a.btime) == (b.kind, b.ino, b.btime)
         && rights(a) == rights(b)
         && (a.kind != Some(Kind::File) || file(a) == file(b))
-}
-
-/// Whether the object under the name after the rename is the staged one, untouched.
-fn ours(before: &Stat, after: &Stat) -> bool {
-    same_version(before, after)
 }
 
 fn same_rights(signature: &Signature, stat: &Stat) -> bool {

@@ -1,26 +1,21 @@
 //! Put back: where ACLs are the left's, what users on the right make of them stays there until the next full sync.
 
-use crate::model::{Attrs, Kind, Name, RelPath, Xattrs, acls};
+use crate::model::{Attrs, Kind, RelPath, Xattrs, acls};
 
 use super::Replica;
 use super::archive::{Archive, Row, Signature};
-use super::disk::{Disk, Lease, Stat};
+use super::disk::{Disk, Stat};
 use super::error::ReplicaError;
 use super::metadata::CAPABILITY;
 use super::place::attrs::has_other_names;
-use super::place::{Guarded, same_version};
+use super::place::same_version;
+use super::spot::Spot;
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Gives an object that is else its row's the ACLs of its row again, and what it had no room for before. True if
     /// that changed anything.
-    pub(super) fn put_back_xattrs(
-        &mut self,
-        dir: &D::Dir,
-        path: &RelPath,
-        name: &Name,
-        row: &Row,
-        stat: &Stat,
-    ) -> Result<bool, ReplicaError> {
+    pub(super) fn put_back_xattrs(&mut self, at: Spot<D::Dir>, row: &Row, stat: &Stat) -> Result<bool, ReplicaError> {
+        let Spot { dir, name, path, .. } = at;
         let kind = row.entry.kind();
         if kind == Kind::Link || self.settings.dry_run || self.filter.excluded(path) {
             return Ok(false);
@@ -36,7 +31,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(false);
         }
         // Somebody may be writing it: then the next full sync comes by.
-        let Ok(Guarded::Lease(lease)) = self.guard_pinned(path, &pin, stat) else { return Ok(false) };
+        let Ok(hold) = self.hold_pinned(path, &pin, stat) else { return Ok(false) };
         let mut attrs = Attrs { xattrs: wanted.clone(), ..row.live_attrs().clone() };
         if wanted.get(CAPABILITY) != before.get(CAPABILITY) && !self.holds_contents(&pin, path, row, stat) {
             // It was granted to the row's contents, and these only look like them.
@@ -44,10 +39,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let set = self.disk.set_pinned_attrs(&pin, kind, &attrs, &before);
         let after = self.disk.stat_pin(&pin);
-        let alone = lease.as_ref().is_none_or(|file| self.disk.lease_holds(file, Lease::Read));
-        if let Some(file) = &lease {
-            self.disk.release(file);
-        }
+        let alone = !hold.is_broken(&self.disk);
+        hold.end(&self.disk);
         let (Ok(_), Ok(after)) = (set, after) else { return Ok(false) };
         let Ok(live) = self.pinned_attrs(&pin, &after, kind) else { return Ok(false) };
         // Where this side cannot hold them nothing has changed.

@@ -5,14 +5,15 @@ use std::io;
 
 use serde_bytes::ByteBuf;
 
-use crate::model::{Hash, Kind, Name, Problem, ProblemKind, RelPath};
+use crate::model::{Hash, Kind, Problem, ProblemKind, RelPath};
 
 use super::Replica;
 use super::archive::{Archive, Row, Signature};
-use super::disk::{Disk, Lease, Leased, Stat};
+use super::disk::{Disk, Stat};
 use super::error::{At, ReplicaError};
 use super::examine::How;
 use super::reading::{Open, Reading};
+use super::spot::Spot;
 
 /// Files up to this size are read when their mtime moved or another object took the name: they may hold what they held. Larger
 /// ones count as changed then. Where only the ctime moved a file is read whatever its size, and so it is before rights are
@@ -76,24 +77,21 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Looks whether somebody is writing the file, and reads it if asked. If it is to be sent all the same, it is read
     /// from a snapshot, or counts only if it holds still. A large file is read in slices.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn read_for_report(
         &mut self,
-        dir: &D::Dir,
-        path: &RelPath,
-        name: &Name,
+        at: Spot<D::Dir>,
         stat: &Stat,
-        read: bool,
-        keep: bool,
+        (read, keep): (bool, bool),
         how: How,
     ) -> Result<Contents<D::File>, ReplicaError> {
+        let path = at.path;
         if let Some(open) = self.readings.take(path) {
             return self.read_on(path, stat, open);
         }
         let wait = self.settings.wait_for_writers && !how.despite_writers;
-        let file = self.disk.open_file(dir, name).at(path, "open")?;
+        let file = self.disk.open_file(at.dir, at.name).at(path, "open")?;
         let in_slices = |size: u64| read && size > self.settings.read_slice;
-        let written = self.disk.lease(&file, Lease::Read).at(path, "lease")? == Leased::Refused;
+        let written = self.has_writer(&file, path)?;
         if written {
             if wait || how.idle {
                 return Ok(Contents::Busy);

@@ -8,12 +8,14 @@ use crate::model::{Attrs, Content, Entry, Generation, Kind, Name, NodeId, ROOT_N
 
 use super::Replica;
 use super::archive::{Archive, Intent, IntentStep, Row, Signature, TrashItem};
-use super::disk::{Disk, Lease, Leased, Own, Stat};
+use super::disk::{Disk, Own, Stat};
 use super::error::{At, ReplicaError};
 use super::late::Known;
 use super::place::attrs::has_other_names;
+use super::place::beside::Version;
 use super::place::generation_of;
 use super::read::READ_TO_COMPARE;
+use super::spot::Spot;
 use super::trash::stamp_of;
 
 mod exchange;
@@ -26,6 +28,22 @@ const SEARCHED: usize = 200_000;
 
 /// An object, by inode and birth time.
 type Object = (u64, Time);
+
+/// The new object of an action, as its intent has it.
+#[derive(Clone, Copy)]
+struct New<'a> {
+    entry: &'a Entry,
+    achieved: &'a Option<Attrs>,
+    object: Object,
+}
+
+/// What an action was to displace.
+struct Victim {
+    /// `None`: nothing.
+    signature: Option<Signature>,
+    /// The name of its copy; `None`: it goes to the trash.
+    copy: Option<Name>,
+}
 
 /// What is known when recovery begins.
 struct Scene {
@@ -49,11 +67,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         for intent in &intents {
             let settled = match &intent.step {
                 IntentStep::Place { entry, achieved, staged, victim, copy } => {
-                    self.recover_place(&mut scene, intent, entry, achieved.clone(), *staged, *victim, copy.clone())
+                    let victim = Victim { signature: *victim, copy: copy.clone() };
+                    self.recover_place(&mut scene, intent, New { entry, achieved, object: *staged }, victim)
                 }
-                IntentStep::Move { from, object } => self.recover_move(&scene, intent, from, *object, None),
+                IntentStep::Move { from, object } => self.recover_move(&scene, intent, from, (*object, None)),
                 IntentStep::ClosedMove { from, object, mode } => {
-                    let recovered = self.recover_move(&scene, intent, from, *object, Some(*mode));
+                    let recovered = self.recover_move(&scene, intent, from, (*object, Some(*mode)));
                     recovered.and_then(|()| self.reopen_after_crash(from, *object, intent.node, *mode))
                 }
                 IntentStep::Exchange { .. } => self.recover_exchange(scene.same_boot, intent),
@@ -61,7 +80,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 // What it is about is among what is left in the stage.
                 IntentStep::Stranded => Ok(()),
                 IntentStep::Pieces { from, object, made } => {
-                    match self.recover_pieces(&scene.strays, intent, from, *object, *made) {
+                    match self.recover_pieces(&scene.strays, intent, from, (*object, *made)) {
                         // What cannot go on stays where it lies, whole, and is found there.
                         Err(ReplicaError::Path { .. }) => Ok(()),
                         other => other,
@@ -69,7 +88,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 }
                 IntentStep::Attributes { entry, before, object } => {
                     let at = scene.strays.get(object).unwrap_or(&intent.path).clone();
-                    match self.recover_attributes(intent, &at, entry.clone(), before, *object) {
+                    match self.recover_attributes(intent, &at, entry, (before, *object)) {
                         // They cannot be set any more: they are compared as they are.
                         Err(ReplicaError::Path { .. }) => Ok(()),
                         other => other,
@@ -155,31 +174,29 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(found)
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn recover_place(
         &mut self,
         scene: &mut Scene,
         intent: &Intent,
-        entry: &Entry,
-        achieved: Option<Attrs>,
-        staged: Object,
-        victim: Option<Signature>,
-        copy: Option<Name>,
+        new: New,
+        victim: Victim,
     ) -> Result<(), ReplicaError> {
+        let New { entry, achieved, object: staged } = new;
+        let was = victim.signature;
         match self.staged(&intent.stage)? {
             // Never placed, or taken back.
             Some(stat) if (stat.ino, stat.btime) == staged => {
                 scene.unplaced.push(intent.stage.clone());
-                return self.recover_link(intent, entry, achieved, victim, copy);
+                return self.recover_link(intent, new, victim);
             }
             // What was to be displaced lies where it was: the exchange was taken back, but a user had come in between.
-            Some(stat) if victim.is_some_and(|victim| self.lies_here(&intent.path, (victim.ino, victim.btime))) => {
+            Some(stat) if was.is_some_and(|was| self.lies_here(&intent.path, (was.ino, was.btime))) => {
                 let stage = self.disk.own(Own::Stage).at(&intent.path, "open the stage")?;
                 let object = (&stage, &intent.stage);
-                return self.keep_beside(object, &intent.path, None, stat.mtime.secs, "replaced").map(drop);
+                return self.keep_beside(object, &intent.path, Version::of(&stat, "replaced")).map(drop);
             }
             // Placed, and what it displaced is still here.
-            Some(stat) => self.recover_displaced(intent, &intent.stage, &stat, victim, copy)?,
+            Some(stat) => self.recover_displaced(intent, &intent.stage, &stat, victim)?,
             None => {
                 // Nothing but placing takes an object out of the stage while its intent is open. So it was placed, and users
                 // have deleted, renamed or replaced it since; unless the power failed, which may have taken it.
@@ -194,7 +211,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let Some((parent, name)) = self.place_meant(intent)? else { return Ok(()) };
         let signature = Some(placed_as(staged, entry, achieved.as_ref()));
-        let (node, generation, entry) = (intent.node, intent.generation, entry.clone());
+        let (node, generation, entry, achieved) = (intent.node, intent.generation, entry.clone(), achieved.clone());
         let since = if node == generation { self.came() } else { self.since_of(node)? };
         self.put_row(&mut Row { node, parent, name, generation, entry, achieved, signature, since })?;
         if let Some(stat) = self.object_at(&intent.path).filter(|stat| (stat.ino, stat.btime) == staged) {
@@ -211,10 +228,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         intent: &Intent,
         staged: &Name,
         stat: &Stat,
-        victim: Option<Signature>,
-        copy: Option<Name>,
+        Victim { signature, copy }: Victim,
     ) -> Result<(), ReplicaError> {
-        let expected = victim.is_some_and(|v| v.same_object(stat) && (v.size, v.mtime) == (stat.size, stat.mtime));
+        let expected = signature.is_some_and(|v| v.same_object(stat) && (v.size, v.mtime) == (stat.size, stat.mtime));
         if expected && copy.is_none() {
             return self.move_to_trash(staged, &intent.path, intent.generation, "replaced").map(drop);
         }
@@ -241,8 +257,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         scene: &Scene,
         intent: &Intent,
         from: &RelPath,
-        object: Object,
-        mode: Option<u32>,
+        (object, mode): (Object, Option<u32>),
     ) -> Result<(), ReplicaError> {
         // A move onto a taken name goes through the stage: it may have ended there, or what it replaced is there.
         let stage = self.disk.own(Own::Stage).at(from, "open the stage")?;
@@ -262,8 +277,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 continue;
             };
             match self.disk.open_dir(&above) {
-                Ok(dir) => self.put_back((&stage, &name), (&dir, &old), from, &stat)?,
-                Err(_) => drop(self.keep_beside((&stage, &name), from, None, stat.mtime.secs, "move")?),
+                Ok(dir) => self.put_back((&stage, &name), Spot::new(&dir, &old, from), &stat)?,
+                Err(_) => drop(self.keep_beside((&stage, &name), from, Version::of(&stat, "move"))?),
             }
             self.sync_parent(from)?;
         }
@@ -296,7 +311,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let whole = (stat.ino, stat.btime) == object;
                 if whole && stat.kind == Some(Kind::Dir) {
                     // The walk after the rename may not have been: what no row knows is given back.
-                    self.look_through(&stage, &name, stat, &intent.path, Known::Rows(Some(intent.node)))?;
+                    let at = Spot::new(&stage, &name, &intent.path);
+                    self.look_through(at, stat, Known::Rows(Some(intent.node)))?;
                 }
                 removed |= whole;
                 let path = self.piece_path(intent, &stat)?;
@@ -321,9 +337,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         &mut self,
         intent: &Intent,
         path: &RelPath,
-        mut entry: Entry,
-        before: &Attrs,
-        object: Object,
+        entry: &Entry,
+        (before, object): (&Attrs, Object),
     ) -> Result<(), ReplicaError> {
         let kind = entry.kind();
         let Some((above, name)) = path.split() else { return Ok(()) };
@@ -344,15 +359,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(());
         }
         let wanted = merge::carried(&live, before, &entry.attrs);
-        if !self.may_end_with(path, &pin, &stat, &live, &entry, &wanted)? {
+        if self.grants(kind, &live, &wanted) && !self.has_contents(path, &pin, &stat, entry)? {
             return Ok(());
         }
         let not_set = self.disk.set_pinned_attrs(&pin, kind, &wanted, &live.xattrs).at(path, "set attributes")?;
         let stat = self.disk.stat_pin(&pin).at(path, "stat")?;
         let live = self.pinned_attrs(&pin, &stat, kind).at(path, "read extended attributes")?;
         let achieved = (live != entry.attrs && not_set.explains(&entry.attrs, &live)).then_some(live);
-        self.sync_adopted(&dir, path, &name, kind)?;
-        let (node, generation) = (intent.node, intent.generation);
+        self.sync_adopted(Spot::new(&dir, &name, path), kind)?;
+        let (node, generation, mut entry) = (intent.node, intent.generation, entry.clone());
         // Where the object lies elsewhere its row must name it, or it would be met as a new one there.
         let signature = (*path != intent.path).then(|| Signature { ctime: Time::default(), ..Signature::of(&stat) });
         if let Some(row) = row
@@ -365,28 +380,21 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.put_row(&mut Row { node, parent, name: row_name, generation, entry, achieved, signature, since })
     }
 
-    /// Whether a file still has the contents that these attributes were meant for. Whoever could write it while psync was away
-    /// must not get for his own what was granted to others; what grants nothing needs no proof.
-    fn may_end_with(
-        &self,
-        path: &RelPath,
-        pin: &D::Pin,
-        stat: &Stat,
-        live: &Attrs,
-        entry: &Entry,
-        wanted: &Attrs,
-    ) -> Result<bool, ReplicaError> {
+    /// Whether these attributes let somebody have more than what the object has: what grants nothing needs no proof.
+    fn grants(&self, kind: Kind, live: &Attrs, wanted: &Attrs) -> bool {
         let is_system = |group, principal: &_| self.disk.is_system(group, principal);
-        let grants = (&live.user, &live.group) != (&wanted.user, &wanted.group)
-            || Rights::granted(entry.kind(), wanted, live, is_system).any();
+        (&live.user, &live.group) != (&wanted.user, &wanted.group)
+            || Rights::granted(kind, wanted, live, is_system).any()
+    }
+
+    /// Whether a file still has the contents that attributes were meant for. Whoever could write it while psync was away
+    /// must not get for his own what was granted to others.
+    fn has_contents(&self, path: &RelPath, pin: &D::Pin, stat: &Stat, entry: &Entry) -> Result<bool, ReplicaError> {
         let Content::File { size, hash } = &entry.content else { return Ok(true) };
-        if !grants {
-            return Ok(true);
-        }
         let Some(hash) = hash.filter(|_| *size == stat.size && stat.size <= READ_TO_COMPARE) else { return Ok(false) };
         let file = self.disk.open_pinned(pin).at(path, "open")?;
         // Nobody writes it from here until it is closed.
-        if self.disk.lease(&file, Lease::Read).at(path, "lease")? == Leased::Refused {
+        if self.has_writer(&file, path)? {
             return Ok(false);
         }
         let read = self.read_whole(&file, path, stat.size, false)?;

@@ -4,15 +4,16 @@
 use std::io;
 
 use crate::model::{Generation, Kind, Name, NodeId, RelPath, Time};
-use crate::protocol::Expect;
 
 use super::Replica;
 use super::archive::{Archive, Row, Tombstone};
-use super::batch::Placed;
-use super::disk::{Disk, Lease, Own, Stat};
+use super::disk::{Disk, Stat};
 use super::error::{At, ReplicaError};
 use super::examine::{Examined, How};
-use super::place::{Guarded, Met, Parent, same_version};
+use super::place::action::{Action, Done, Stop, unless_left};
+use super::place::displace::Hold;
+use super::place::same_version;
+use super::spot::Spot;
 
 /// What a walk through a directory that is to be removed found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,73 +29,63 @@ enum Below {
 /// A directory of which one thing after another is removed.
 struct Level<Dir> {
     /// What it lies in, and its name there.
-    parent: Parent<Dir>,
+    place: (Dir, Name),
     path: RelPath,
     node: NodeId,
     dir: Dir,
     entries: std::vec::IntoIter<(Name, Stat)>,
 }
 
+/// A directory that goes whole.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tree {
+    pub node: NodeId,
+    /// Whatever it holds.
+    pub force: bool,
+}
+
 impl<D: Disk, A: Archive> Replica<D, A> {
-    pub(crate) fn remove(
-        &mut self,
-        generation: Generation,
-        path: &RelPath,
-        node: NodeId,
-        expect: &Expect,
-        force: bool,
-    ) -> Result<Placed, ReplicaError> {
-        let Some(parent) = self.open_parent(path)? else { return Ok(Placed::Refused(vec![path.clone()])) };
-        let met = self.meet(&parent, path, expect)?;
-        let Met::Victim(stat) = &met else {
-            return self.remove_met(generation, path, node, &parent, met, false);
+    pub(crate) fn remove(&mut self, action: &Action, force: bool) -> Result<Done, Stop> {
+        let parent = self.open_parent(action.path)?.ok_or(Stop::Refused)?;
+        let at = parent.spot(action.path);
+        let Some(stat) = self.meet(&parent, action.path, action.expect)? else {
+            return self.forget_removed(action, at);
         };
         // By what lies here, whatever the brain was told of it.
-        let Some(count) = self.may_remove(path, node, stat)? else { return Ok(Placed::Refused(vec![])) };
-        let removed = self.remove_met(generation, path, node, &parent, met, force && self.settings.force);
-        if !matches!(removed, Ok(Placed::Done(..))) {
+        let count = self.may_remove(action.path, action.node, &stat)?.ok_or(Stop::Barred)?;
+        let tree = Tree { node: action.node, force: force && self.settings.force };
+        let removed = match stat.kind {
+            Some(Kind::Dir) => self.remove_dir(action.generation, at, &stat, tree),
+            _ => self.remove_one(action.generation, at, &stat),
+        };
+        let removed = removed.and_then(|()| self.forget_removed(action, at));
+        if removed.is_err() {
             self.give_back_removal(count);
         }
         removed
     }
 
-    fn remove_met(
-        &mut self,
-        generation: Generation,
-        path: &RelPath,
-        node: NodeId,
-        parent: &Parent<D::Dir>,
-        met: Met,
-        force: bool,
-    ) -> Result<Placed, ReplicaError> {
-        match met {
-            Met::Refused => return Ok(Placed::Refused(vec![path.clone()])),
-            Met::Nothing => {}
-            Met::Victim(stat) if stat.kind == Some(Kind::Dir) => {
-                let dir = self.disk.open_dir(path).at(path, "open the directory")?;
-                let below = match force {
-                    true => Below::Known,
-                    false => self.walk_known(&dir, path, Some(node), &mut Time::default())?,
-                };
-                match below {
-                    Below::Busy => return Ok(Placed::Busy),
-                    Below::Survivors => self.remove_known(generation, parent, path, node)?,
-                    Below::Known => match self.remove_tree(generation, parent, path, node, &stat, force)? {
-                        Placed::Done(..) => {}
-                        other => return Ok(other),
-                    },
-                }
-            }
-            Met::Victim(stat) => match self.remove_one(generation, parent, path, &stat)? {
-                Placed::Done(..) => {}
-                other => return Ok(other),
-            },
+    /// Removes a directory whole, or what is known in it.
+    fn remove_dir(&mut self, generation: Generation, at: Spot<D::Dir>, stat: &Stat, tree: Tree) -> Result<(), Stop> {
+        let dir = self.disk.open_dir(at.path).at(at.path, "open the directory")?;
+        let below = match tree.force {
+            true => Below::Known,
+            false => self.walk_known(&dir, at.path, Some(tree.node), &mut Time::default())?,
+        };
+        match below {
+            Below::Busy => Err(Stop::Busy),
+            Below::Survivors => Ok(self.remove_known(generation, at, tree.node)?),
+            Below::Known => self.remove_tree(generation, at, stat, tree),
         }
-        self.touch(path, &parent.dir);
-        self.bury(generation, node)?;
-        self.forget_reports_below(path);
-        self.forget_report(path);
-        Ok(Placed::Done(None, None))
+    }
+
+    /// What an action removed is not known any more.
+    fn forget_removed(&mut self, action: &Action, at: Spot<D::Dir>) -> Result<Done, Stop> {
+        self.touch(at.path, at.dir);
+        self.bury(action.generation, action.node)?;
+        self.forget_reports_below(at.path);
+        self.forget_report(at.path);
+        Ok(Done { entry: None, kept: None })
     }
 
     /// Drops a node's rows and leaves a tombstone.
@@ -117,131 +108,69 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         for path in orphans {
             self.forget_report(&path);
-            self.dirty.insert(path.clone());
-            self.unscanned.insert(path);
+            self.look_and_scan(&path);
         }
         Ok(())
     }
 
     /// A file or link: out of its name, verified, into the trash.
-    pub(super) fn remove_one(
-        &mut self,
-        generation: Generation,
-        parent: &Parent<D::Dir>,
-        path: &RelPath,
-        stat: &Stat,
-    ) -> Result<Placed, ReplicaError> {
-        let place = (&parent.dir, &parent.name);
-        let lease = match self.guard(path, place, stat)? {
-            Guarded::Lease(file) => file,
-            Guarded::Busy => return Ok(Placed::Busy),
-            Guarded::Refused => return Ok(Placed::Refused(vec![path.clone()])),
-        };
-        let Some(bare) = self.bare(place, stat) else { return Ok(Placed::Refused(vec![path.clone()])) };
-        let stat = &bare;
-        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
-        let name = self.stage_name(generation)?;
-        match self.keeping(&[place.0], || self.disk.rename(place, (&stage, &name))) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Placed::Refused(vec![path.clone()])),
-            other => other.at(path, "move out of place")?,
+    pub(super) fn remove_one(&mut self, generation: Generation, at: Spot<D::Dir>, stat: &Stat) -> Result<(), Stop> {
+        let hold = self.hold(at, stat)?;
+        let stat = &self.bare(at, stat).ok_or(Stop::Refused)?;
+        let aside = self.aside(generation, at.path)?;
+        match self.move_out(at, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Stop::Refused),
+            other => other.at(at.path, "move out of place")?,
         }
-        let broken = lease.as_ref().is_some_and(|file| !self.disk.lease_holds(file, Lease::Read));
-        let out = match self.disk.stat(&stage, &name).at(path, "stat what was removed") {
-            Ok(out) => out,
-            Err(error) => return self.not_removed((&stage, &name), place, path, stat, error),
-        };
-        // An overlay copies a file of its lower layer for the rename, which gives it another birth time.
-        let reborn = Stat { btime: out.btime, ..*stat };
-        if broken || !same_version(&reborn, &out) {
-            self.put_back((&stage, &name), place, path, &out)?;
-            if let Some(file) = &lease {
-                self.disk.release(file);
-            }
-            return Ok(if broken { Placed::Busy } else { Placed::Refused(vec![path.clone()]) });
-        }
-        if let Some(file) = &lease {
-            self.disk.release(file);
-        }
-        self.move_to_trash(&name, path, generation, "deleted")?;
-        Ok(Placed::Done(None, None))
-    }
-
-    /// An error came while an object was out of its name: it gets that back. Else it would pass for gone, and whatever users
-    /// make there for the object.
-    fn not_removed(
-        &mut self,
-        object: (&D::Dir, &Name),
-        place: (&D::Dir, &Name),
-        path: &RelPath,
-        stat: &Stat,
-        error: ReplicaError,
-    ) -> Result<Placed, ReplicaError> {
-        if self.put_back(object, place, path, stat).is_ok() {
-            self.dirty.insert(path.clone());
-            self.unscanned.insert(path.clone());
-        }
-        Err(error)
-    }
-
-    /// Gives an object its name back; if that is taken meanwhile, a name beside it.
-    pub(crate) fn put_back(
-        &mut self,
-        object: (&D::Dir, &Name),
-        place: (&D::Dir, &Name),
-        path: &RelPath,
-        stat: &Stat,
-    ) -> Result<(), ReplicaError> {
-        match self.keeping(&[place.0], || self.disk.rename(object, place)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.keep_beside(object, path, None, stat.mtime.secs, "deleted").map(drop)
-            }
-            other => other.at(path, "put back"),
-        }
+        self.look_at_moved(at, (&aside, hold), stat, |_, out| {
+            // An overlay copies a file of its lower layer for the rename, which gives it another birth time.
+            let reborn = Stat { btime: out.btime, ..*stat };
+            if same_version(&reborn, out) { Ok(()) } else { Err(Stop::Refused) }
+        })?;
+        self.move_to_trash(&aside.name, at.path, generation, "deleted")?;
+        Ok(())
     }
 
     /// A directory with nothing but known objects in it goes whole.
     pub(super) fn remove_tree(
         &mut self,
         generation: Generation,
-        parent: &Parent<D::Dir>,
-        path: &RelPath,
-        node: NodeId,
+        at: Spot<D::Dir>,
         stat: &Stat,
-        force: bool,
-    ) -> Result<Placed, ReplicaError> {
-        let place = (&parent.dir, &parent.name);
-        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
-        let name = self.stage_name(generation)?;
+        tree: Tree,
+    ) -> Result<(), Stop> {
+        let path = at.path;
+        let aside = self.aside(generation, path)?;
         let inside = self.disk.open_dir(path).at(path, "open the directory")?;
-        match self.keeping(&[place.0], || self.disk.rename(place, (&stage, &name))) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Placed::Refused(vec![path.clone()])),
+        match self.move_out(at, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Stop::Refused),
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                return self.remove_in_pieces(generation, parent, path, node, force);
+                return self.remove_in_pieces(generation, at, tree);
             }
             other => other.at(path, "move out of place")?,
         }
         // What the walk finds as known is older than the rename. Where the clock is coarse it may bear the same time.
         let mut newest = Time::default();
-        let out = self.disk.stat(&stage, &name).at(path, "stat what was removed");
-        let looked = out.and_then(|out| match (same_version(stat, &out), force) {
-            (false, _) => Ok((out, Below::Survivors)),
-            (true, true) => Ok((out, Below::Known)),
-            (true, false) => Ok((out, self.walk_known(&inside, path, Some(node), &mut newest)?)),
+        let looked = self.look_at_moved(at, (&aside, Hold::none()), stat, |replica, out| {
+            let below = match (same_version(stat, out), tree.force) {
+                (false, _) => Below::Survivors,
+                (true, true) => Below::Known,
+                (true, false) => replica.walk_known(&inside, path, Some(tree.node), &mut newest)?,
+            };
+            match below {
+                Below::Known => Ok(()),
+                Below::Busy => Err(Stop::Busy),
+                Below::Survivors => Err(Stop::Refused),
+            }
         });
-        let (out, below) = match looked {
-            Ok(looked) => looked,
-            Err(error) => return self.not_removed((&stage, &name), place, path, stat, error),
-        };
-        if below != Below::Known {
-            self.put_back((&stage, &name), place, path, &out)?;
+        if let Err(Stop::Refused | Stop::Busy) = looked {
             // It had no name for a moment: what its watchers saw must be looked at again.
-            self.dirty.insert(path.clone());
-            self.unscanned.insert(path.clone());
-            return Ok(if below == Below::Busy { Placed::Busy } else { Placed::Refused(vec![path.clone()]) });
+            self.look_and_scan(path);
         }
+        let out = looked?;
         let stamp = if newest < out.ctime { before(out.ctime) } else { newest };
-        self.move_tree_to_trash(&name, path, generation, "deleted", Some(stamp))?;
-        Ok(Placed::Done(None, None))
+        self.move_tree_to_trash(&aside.name, path, generation, ("deleted", Some(stamp)))?;
+        Ok(())
     }
 
     /// Looks through an open directory for what the archive does not know in this state. `newest`: the latest ctime.
@@ -285,7 +214,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     to_come.push((dir.clone(), name, below, row.node));
                     continue;
                 }
-                found = found.max(self.is_known(&dir, &name, &row, &stat, &below)?);
+                let at = Spot { dir: &dir, node, name: &name, path: &below };
+                found = found.max(self.is_known(at, &row, &stat)?);
                 if found == Below::Survivors {
                     return Ok(found);
                 }
@@ -297,50 +227,38 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// The same for one object that is no directory, or should be none.
-    fn is_known(
-        &mut self,
-        dir: &D::Dir,
-        name: &Name,
-        row: &Row,
-        stat: &Stat,
-        path: &RelPath,
-    ) -> Result<Below, ReplicaError> {
-        let compared = self.compared(dir, row, stat, path)?;
+    fn is_known(&mut self, at: Spot<D::Dir>, row: &Row, stat: &Stat) -> Result<Below, ReplicaError> {
+        let compared = self.compared(at, row, stat)?;
         if compared != Below::Known || stat.kind != Some(Kind::File) {
             return Ok(compared);
         }
-        Ok(match self.guard(path, (dir, name), stat)? {
-            Guarded::Busy => Below::Busy,
-            Guarded::Refused => Below::Survivors,
-            Guarded::Lease(file) => {
-                if let Some(file) = file {
-                    self.disk.release(&file);
-                }
-                Below::Known
+        match self.hold(at, stat) {
+            Ok(hold) => {
+                hold.end(&self.disk);
+                Ok(Below::Known)
             }
-        })
+            Err(Stop::Busy) => Ok(Below::Busy),
+            Err(Stop::Refused | Stop::Barred) => Ok(Below::Survivors),
+            Err(Stop::Failed(error)) => Err(error),
+        }
     }
 
     /// Whether an object is its row's: by its stat, or by its contents where the stat proves nothing.
-    pub(super) fn is_as_recorded(
-        &mut self,
-        dir: &D::Dir,
-        row: &Row,
-        stat: &Stat,
-        path: &RelPath,
-    ) -> Result<bool, ReplicaError> {
-        Ok(self.compared(dir, row, stat, path)? == Below::Known)
+    pub(super) fn is_as_recorded(&mut self, at: Spot<D::Dir>, row: &Row, stat: &Stat) -> Result<bool, ReplicaError> {
+        Ok(self.compared(at, row, stat)? == Below::Known)
     }
 
     /// The same. A large file is busy until it has been read, which is done when there is time.
-    fn compared(&mut self, dir: &D::Dir, row: &Row, stat: &Stat, path: &RelPath) -> Result<Below, ReplicaError> {
+    fn compared(&mut self, at: Spot<D::Dir>, row: &Row, stat: &Stat) -> Result<Below, ReplicaError> {
         if self.unchanged(row, stat) {
             return Ok(Below::Known);
         }
         if stat.kind != Some(row.entry.kind()) || stat.foreign {
             return Ok(Below::Survivors);
         }
-        match self.examine_in(dir, Some(row.parent), path, &row.name, How { now: true, ..How::default() }) {
+        let path = at.path;
+        let at = Spot { node: Some(row.parent), name: &row.name, ..at };
+        match self.examine_in(at, How { now: true, ..How::default() }) {
             Ok(Examined::Same) => Ok(Below::Known),
             Ok(Examined::Reading) => {
                 self.stop_reading(path);
@@ -364,15 +282,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Removes what the archive knows below a directory, one by one, and the directories that are empty then. The
     /// rest stays and is found as new.
-    fn remove_known(
-        &mut self,
-        generation: Generation,
-        parent: &Parent<D::Dir>,
-        path: &RelPath,
-        node: NodeId,
-    ) -> Result<(), ReplicaError> {
-        let top = Parent { dir: parent.dir.clone(), node: parent.node, name: parent.name.clone() };
-        let mut levels = vec![self.enter_known(top, path.clone(), node)?];
+    fn remove_known(&mut self, generation: Generation, at: Spot<D::Dir>, node: NodeId) -> Result<(), ReplicaError> {
+        let mut levels = vec![self.enter_known((at.dir.clone(), at.name.clone()), at.path.clone(), node)?];
         while let Some(level) = levels.last_mut() {
             let Some((name, stat)) = level.entries.next() else {
                 if let Some(level) = levels.pop() {
@@ -383,51 +294,36 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let Ok(below) = level.path.join(&name) else { continue };
             let (dir, node) = (level.dir.clone(), level.node);
             let Some(row) = self.row_in(node, &name, &below)? else { continue };
-            let inner = Parent { dir, node, name };
+            let inner = Spot { dir: &dir, node: Some(node), name: &name, path: &below };
             if stat.kind == Some(Kind::Dir) && row.entry.kind() == Kind::Dir && !stat.foreign {
-                levels.push(self.enter_known(inner, below, row.node)?);
-            } else if self.is_as_recorded(&inner.dir, &row, &stat, &below)? {
-                self.remove_one(generation, &inner, &below, &stat)?;
-                self.touch(&below, &inner.dir);
+                levels.push(self.enter_known((dir, name), below, row.node)?);
+            } else if self.is_as_recorded(inner, &row, &stat)? {
+                unless_left(self.remove_one(generation, inner, &stat))?;
+                self.touch(&below, &dir);
             }
         }
         Ok(())
     }
 
-    fn enter_known(&self, parent: Parent<D::Dir>, path: RelPath, node: NodeId) -> Result<Level<D::Dir>, ReplicaError> {
-        let dir = self.disk.open_child(&parent.dir, &parent.name, &path).at(&path, "open the directory")?;
+    fn enter_known(&self, place: (D::Dir, Name), path: RelPath, node: NodeId) -> Result<Level<D::Dir>, ReplicaError> {
+        let dir = self.disk.open_child(&place.0, &place.1, &path).at(&path, "open the directory")?;
         let entries = self.disk.list(&dir).at(&path, "list the directory")?.into_iter();
-        Ok(Level { parent, path, node, dir, entries })
+        Ok(Level { place, path, node, dir, entries })
     }
 
     /// All that was known in a directory is gone; so is the directory, if nothing else is left in it.
     fn leave_known(&mut self, generation: Generation, level: &Level<D::Dir>) -> Result<(), ReplicaError> {
-        let Level { parent, path, dir, .. } = level;
+        let Level { place, path, dir, .. } = level;
         let left = self.disk.list(dir).at(path, "list the directory")?;
         let holds = left.iter().any(|(name, stat)| path.join(name).is_ok_and(|p| !self.goes_along(&p, stat)));
-        if holds {
-            self.dirty.insert(path.clone());
-            self.unscanned.insert(path.clone());
-            return Ok(());
-        }
-        let stat = self.disk.stat_dir(dir).at(path, "stat the directory")?;
-        // Refused: something came into it this very moment. It stays, and is found as new.
-        self.remove_tree_if_empty(generation, parent, path, &stat)
-    }
-
-    fn remove_tree_if_empty(
-        &mut self,
-        generation: Generation,
-        parent: &Parent<D::Dir>,
-        path: &RelPath,
-        stat: &Stat,
-    ) -> Result<(), ReplicaError> {
-        match self.remove_tree(generation, parent, path, u64::MAX, stat, false)? {
-            Placed::Done(..) => {}
-            _ => {
-                self.dirty.insert(path.clone());
-                self.unscanned.insert(path.clone());
-            }
+        let gone = !holds && {
+            let stat = self.disk.stat_dir(dir).at(path, "stat the directory")?;
+            // Left: something came into it this very moment. It stays, and is found as new.
+            let empty = Tree { node: NodeId::MAX, force: false };
+            unless_left(self.remove_tree(generation, Spot::new(&place.0, &place.1, path), &stat, empty))?
+        };
+        if !gone {
+            self.look_and_scan(path);
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::archive::{Archive, Row};
 use super::disk::{Disk, Stat};
 use super::error::{ReplicaError, problem};
 use super::examine::{Examined, How, above_is_gone};
+use super::spot::Spot;
 
 /// Owners that are known to have been met.
 const OWNERS_MAX: usize = 65_536;
@@ -178,7 +179,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 // Deletions wait for the end of a scan of the whole tree: all moves must be told by then.
                 let patient = !scan.scope.is_root();
                 let how = How { hash: read, verify: read, patient, inline: scan.inline, ..How::default() };
-                match self.examine_found((&dir, node), &path, &name, how, found)? {
+                let at = Spot { dir: &dir, node, name: &name, path: &path };
+                match self.examine_found(at, how, found)? {
                     Next::Descend => {}
                     Next::Pass => descend = false,
                     Next::Again => {
@@ -194,7 +196,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 // What was looked at has a new signature.
                 let row = if unchanged { row } else { self.row_at(&path)? };
                 if let Some(row) = row.filter(|row| self.unchanged(row, &stat))
-                    && self.put_back_xattrs(&dir, &path, &name, &row, &stat)?
+                    && self.put_back_xattrs(Spot { dir: &dir, node, name: &name, path: &path }, &row, &stat)?
                 {
                     scan.put_back += 1;
                 }
@@ -222,18 +224,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Examines one name.
-    fn examine_found(
-        &mut self,
-        (dir, node): (&D::Dir, Option<NodeId>),
-        path: &RelPath,
-        name: &Name,
-        how: How,
-        found: &mut Found,
-    ) -> Result<Next, ReplicaError> {
+    fn examine_found(&mut self, at: Spot<D::Dir>, how: How, found: &mut Found) -> Result<Next, ReplicaError> {
+        let path = at.path;
         if self.filter.excluded(path) || self.filter.temporary(path) {
             return Ok(Next::Pass);
         }
-        match self.examine_in(dir, node, path, name, how) {
+        match self.examine_in(at, how) {
             Ok(Examined::Changed(change)) => found.changes.push(*change),
             Ok(Examined::Busy) => found.busy.push(path.clone()),
             Ok(Examined::Reading) => return Ok(Next::Again),

@@ -5,10 +5,10 @@ use crate::protocol::Expect;
 
 use super::Replica;
 use super::archive::{Archive, Signature};
-use super::disk::{Disk, Lease, Leased};
+use super::disk::Disk;
 use super::error::{At, ReplicaError};
 use super::examine::above_is_gone;
-use super::place::Met;
+use super::place::action::Stop;
 use super::removals::millis;
 
 /// The root as a session finds it.
@@ -200,7 +200,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             _ => return Ok(None),
         }
         let Ok(file) = self.disk.open_file(&dir, &name) else { return Ok(None) };
-        if self.disk.lease(&file, Lease::Read).at(path, "lease")? == Leased::Refused {
+        if self.has_writer(&file, path)? {
             self.show_stores(&file, path)?;
         }
         self.disk.release(&file);
@@ -243,7 +243,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Whether an expectation fails already, before contents are sent for it.
     pub fn refuses(&self, path: &RelPath, expect: &Expect) -> Result<bool, ReplicaError> {
         match self.open_parent(path) {
-            Ok(Some(parent)) => Ok(matches!(self.meet(&parent, path, expect), Ok(Met::Refused))),
+            Ok(Some(parent)) => Ok(matches!(self.meet(&parent, path, expect), Err(Stop::Refused))),
             // Its directory may be on its way in this very batch.
             Ok(None) => Ok(false),
             Err(error) => error.into_problem().map(|_| false).map_err(ReplicaError::from),

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Name, Problem, ProblemKind, RelPath};
+use crate::model::{Problem, ProblemKind, RelPath};
 
 use super::Replica;
 use super::archive::Archive;
 use super::disk::{Disk, Stat};
 use super::examine::{Examined, How};
+use super::spot::Spot;
 
 /// So many are known by their paths; a tree with more is told as one with so many.
 const MOST: usize = 100_000;
@@ -91,22 +92,23 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// What a look at such a file finds: nothing, unless it took the place of something that the archive has there, or the
     /// other side wants to put something there. That must not get lost without a word.
-    pub(super) fn pass_over(&mut self, dir: &D::Dir, path: &RelPath, name: &Name, known: bool, how: How) -> Examined {
+    pub(super) fn pass_over(&mut self, at: Spot<D::Dir>, known: bool, how: How) -> Examined {
+        let path = at.path;
         self.specials.note(path);
         if how.again && !known && self.specials.in_the_way.len() < MOST {
             self.specials.in_the_way.insert(path.clone());
         }
         match known || how.again || self.specials.in_the_way.contains(path) {
-            true => Examined::Problem(self.unsupported(dir, path, name)),
+            true => Examined::Problem(self.unsupported(at)),
             false => Examined::Excluded,
         }
     }
 
     /// Nothing that could travel lies at the path.
-    pub(super) fn unsupported(&self, dir: &D::Dir, path: &RelPath, name: &Name) -> Problem {
-        let why = self.disk.why_odd(dir, name);
+    pub(super) fn unsupported(&self, at: Spot<D::Dir>) -> Problem {
+        let why = self.disk.why_odd(at.dir, at.name);
         let detail = why.unwrap_or_else(|| "not a file, directory or link: not synchronised".to_owned());
-        Problem { path: path.clone(), kind: ProblemKind::Unsupported, detail }
+        Problem { path: at.path.clone(), kind: ProblemKind::Unsupported, detail }
     }
 
     /// How many special files lie here that do not travel.

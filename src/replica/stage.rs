@@ -8,6 +8,7 @@ use super::disk::{Disk, NotSet, Own};
 use super::error::{At, ReplicaError};
 use super::partial;
 use super::reading::Reading;
+use super::spot::Spot;
 
 /// Who gets what belongs to nobody that this side accepts.
 const NOBODY: u32 = 65_534;
@@ -27,6 +28,20 @@ pub struct Staged<F> {
     pub hash: Option<Hash>,
     /// A copy of what it replaces, which has other names.
     pub links: bool,
+}
+
+/// An object of the stage that has no attributes yet.
+pub(crate) struct Undressed<F> {
+    pub name: Name,
+    /// The only descriptor of a file.
+    pub file: Option<F>,
+    pub kind: Kind,
+}
+
+impl<F> Undressed<F> {
+    pub fn file(name: Name, file: F) -> Self {
+        Undressed { name, file: Some(file), kind: Kind::File }
+    }
 }
 
 /// An object of the stage with its attributes.
@@ -86,8 +101,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let name = self.stage_name(generation)?;
         let file = self.disk.create_for(&stage, &name, attrs.mode).at(path, "create in the stage")?;
-        let written = self.disk.write_at(&file, 0, bytes).at(path, "write");
-        self.finish_file(path, name, file, attrs, Some(Hash::of(bytes)), written)
+        let written = self.disk.write_at(&file, 0, bytes).at(path, "write").map(|()| Hash::of(bytes));
+        self.finish_written(path, Undressed::file(name, file), attrs, written)
     }
 
     /// Makes the whole object: a directory, a link, a FIFO, or a file with these contents.
@@ -105,17 +120,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Content::Dir => {
                 let name = self.stage_name(generation)?;
                 self.disk.make_dir(&stage, &name).at(path, "make a directory")?;
-                self.finish(path, name, None, Kind::Dir, &entry.attrs, None)
+                self.finish(path, Undressed { name, file: None, kind: Kind::Dir }, &entry.attrs, None)
             }
             Content::Fifo => {
                 let name = self.stage_name(generation)?;
                 self.disk.make_fifo(&stage, &name).at(path, "make a FIFO")?;
-                self.finish(path, name, None, Kind::Fifo, &entry.attrs, None)
+                self.finish(path, Undressed { name, file: None, kind: Kind::Fifo }, &entry.attrs, None)
             }
             Content::Link { target } => {
                 let name = self.stage_name(generation)?;
                 self.disk.make_link(&stage, &name, target).at(path, "make a link")?;
-                self.finish(path, name, None, Kind::Link, &entry.attrs, None)
+                self.finish(path, Undressed { name, file: None, kind: Kind::Link }, &entry.attrs, None)
             }
         }
     }
@@ -125,18 +140,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(crate) fn stage_copy_of(
         &mut self,
         generation: Generation,
-        path: &RelPath,
-        (dir, name): (&D::Dir, &Name),
+        at: Spot<D::Dir>,
         attrs: &Attrs,
     ) -> Result<Staged<D::File>, ReplicaError> {
-        let source = self.disk.open_file(dir, name).at(path, "open")?;
-        let (staged, file) = self.stage_file(generation, path, 0)?;
-        let copied = self.copy(&source, &file).at(path, "copy");
-        let (hash, written) = match copied {
-            Ok(hash) => (Some(hash), Ok(())),
-            Err(error) => (None, Err(error)),
-        };
-        self.finish_file(path, staged, file, attrs, hash, written)
+        let source = self.disk.open_file(at.dir, at.name).at(at.path, "open")?;
+        let (name, file) = self.stage_file(generation, at.path, 0)?;
+        let copied = self.copy(&source, &file).at(at.path, "copy");
+        self.finish_written(at.path, Undressed::file(name, file), attrs, copied)
     }
 
     fn copy(&self, from: &D::File, to: &D::File) -> std::io::Result<Hash> {
@@ -151,35 +161,33 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
     }
 
-    /// Gives a written file its attributes, or throws it away if it could not be written.
-    pub(crate) fn finish_file(
+    /// Gives a file that was written its attributes, or throws it away if it could not be written. `written`: its hash.
+    fn finish_written(
         &mut self,
         path: &RelPath,
-        name: Name,
-        file: D::File,
+        made: Undressed<D::File>,
         attrs: &Attrs,
-        hash: Option<Hash>,
-        written: Result<(), ReplicaError>,
+        written: Result<Hash, ReplicaError>,
     ) -> Result<Staged<D::File>, ReplicaError> {
         match written {
-            Ok(()) => self.finish(path, name, Some(file), Kind::File, attrs, hash),
+            Ok(hash) => self.finish(path, made, attrs, Some(hash)),
             Err(error) => {
-                self.unstage(&name);
+                self.unstage(&made.name);
                 Err(error)
             }
         }
     }
 
-    fn finish(
+    /// Gives an object that is complete its attributes.
+    pub(crate) fn finish(
         &mut self,
         path: &RelPath,
-        name: Name,
-        file: Option<D::File>,
-        kind: Kind,
+        made: Undressed<D::File>,
         attrs: &Attrs,
         hash: Option<Hash>,
     ) -> Result<Staged<D::File>, ReplicaError> {
-        let dressed = self.dress(path, &name, file.as_ref(), kind, attrs);
+        let dressed = self.dress(path, &made, attrs);
+        let Undressed { name, file, .. } = made;
         if dressed.is_err() && !self.keep_undressed(path, &name, file.as_ref(), hash) {
             self.unstage(&name);
         }
@@ -187,14 +195,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(Staged { name, object, file, achieved, not_set, hash, links: false })
     }
 
-    fn dress(
-        &self,
-        path: &RelPath,
-        name: &Name,
-        file: Option<&D::File>,
-        kind: Kind,
-        attrs: &Attrs,
-    ) -> Result<Dressed, ReplicaError> {
+    fn dress(&self, path: &RelPath, made: &Undressed<D::File>, attrs: &Attrs) -> Result<Dressed, ReplicaError> {
+        let (name, kind) = (&made.name, made.kind);
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         if self.settings.own_owners
             && let Some((uid, gid)) = self.owner_for(path)
@@ -209,13 +211,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let (uid, gid) = (if fits.0 { uid } else { NOBODY }, if fits.1 { gid } else { NOBODY });
             self.disk.give(&stage, name, uid, gid).at(path, "change the owner")?;
         }
-        let not_set = match file {
+        let not_set = match &made.file {
             Some(file) => self.disk.set_file_attrs(file, (&stage, name), attrs),
             None => self.disk.set_attrs(&stage, name, kind, attrs),
         };
         let not_set = not_set.at(path, "set attributes")?;
         let stat = self.disk.stat(&stage, name).at(path, "stat the staged object")?;
-        let achieved = self.achieved(&stage, path, name, kind, attrs, &stat, !not_set.what.is_empty())?;
+        let at = Spot::new(&stage, name, path);
+        let achieved = match not_set.what.is_empty() {
+            true => self.achieved(at, kind, attrs, &stat)?,
+            false => self.other_than(at, kind, attrs, &stat)?,
+        };
         Ok(Dressed { object: (stat.ino, stat.btime), achieved, not_set })
     }
 

@@ -8,6 +8,7 @@ use super::Replica;
 use super::archive::{Archive, Row, Signature, TrashItem};
 use super::disk::{Disk, Own, Stat};
 use super::error::{At, ReplicaError};
+use super::spot::Spot;
 
 /// Files of the trash whose rows are remembered, in memory alone.
 const FORMERS_MAX: usize = 1_000;
@@ -32,7 +33,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         generation: Generation,
         reason: &str,
     ) -> Result<Name, ReplicaError> {
-        self.move_tree_to_trash(stage_name, path, generation, reason, None)
+        self.move_tree_to_trash(stage_name, path, generation, (reason, None))
     }
 
     /// The same for a directory in which everything had been seen when the file system's clock stood at `stamp`.
@@ -41,8 +42,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         stage_name: &Name,
         path: &RelPath,
         generation: Generation,
-        reason: &str,
-        stamp: Option<Time>,
+        (reason, stamp): (&str, Option<Time>),
     ) -> Result<Name, ReplicaError> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let trash = self.disk.own(Own::Trash).at(path, "open the trash")?;
@@ -51,7 +51,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let is_tree = self.settings.trash_max.is_some() && stat.kind == Some(Kind::Dir);
         let size = if is_tree { self.tree_size(&stage, stage_name) } else { stat.size };
         self.expiry.size = self.expiry.size.map(|all| all + size);
-        let id = self.free_trash_id(&stage, stage_name, &trash, path, since, generation)?;
+        let id = self.free_trash_id(Spot::new(&stage, stage_name, path), &trash, since, generation)?;
         let stamp = stamp.or_else(|| stamp_of(&stat));
         let item = TrashItem {
             id: id.clone(),
@@ -103,12 +103,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Some((file, Signature::of(&stat)))
     }
 
+    /// Moves an object into the trash, under a name that nothing there has.
     pub(super) fn free_trash_id(
         &mut self,
-        stage: &D::Dir,
-        stage_name: &Name,
+        object: Spot<D::Dir>,
         trash: &D::Dir,
-        path: &RelPath,
         since: i64,
         generation: Generation,
     ) -> Result<Name, ReplicaError> {
@@ -117,10 +116,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let text = format!("{since:x}-{generation:x}-{:x}", self.stage_counter);
             let id = Name::new(text.as_bytes())
                 .map_err(|e| io::Error::other(e.to_string()))
-                .at(path, "name in the trash")?;
-            match self.disk.rename((stage, stage_name), (trash, &id)) {
+                .at(object.path, "name in the trash")?;
+            match self.disk.rename(object.place(), (trash, &id)) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                other => return other.at(path, "move to the trash").map(|()| id),
+                other => return other.at(object.path, "move to the trash").map(|()| id),
             }
         }
     }

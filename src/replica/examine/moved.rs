@@ -8,6 +8,7 @@ use crate::model::acls::ACL_ACCESS;
 use super::super::archive::{Archive, ArchiveError, Row, Signature};
 use super::super::disk::{Disk, Stat};
 use super::super::error::ReplicaError;
+use super::super::spot::Spot;
 use super::super::{Replica, Reported, Seen};
 use super::{Examined, How, Live, known};
 
@@ -108,17 +109,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(false)
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn examine_moved(
         &mut self,
-        path: &RelPath,
-        parent: Option<NodeId>,
+        at: Spot<D::Dir>,
         over: Option<Row>,
-        from: RelPath,
-        row: Row,
-        live: Live,
-        how: How,
+        (from, row): (RelPath, Row),
+        (live, how): (Live, How),
     ) -> Result<Examined, ReplicaError> {
+        let Spot { node: parent, path, .. } = at;
         let (attrs_differ, carried) = self.carried(&row, &live);
         // A rename changes the ctime, so that proves nothing here: what was written besides, and the time put back, is found
         // when the contents are compared, once the move is recorded.

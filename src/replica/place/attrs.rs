@@ -2,74 +2,69 @@
 
 use std::io;
 
-use crate::model::{Attrs, Entry, Generation, Kind, Name, NodeId, RelPath, Sameness, Time, Xattrs, acls, merge};
+use crate::model::{Attrs, Entry, Kind, Name, RelPath, Sameness, Time, Xattrs, acls, merge};
 use crate::protocol::Expect;
 
 use super::super::Replica;
 use super::super::archive::{Archive, Row, Signature, Since};
-use super::super::batch::Placed;
-use super::super::disk::{Disk, Lease, NotSet, Own, Stat};
+use super::super::disk::{Disk, NotSet, Own, Stat};
 use super::super::error::{At, ReplicaError};
-use super::{Guarded, Met, Parent};
+use super::super::spot::Spot;
+use super::Parent;
+use super::action::{Action, Done, Stop};
 
 impl<D: Disk, A: Archive> Replica<D, A> {
-    /// The attributes that an object really has, if they are not the wanted ones.
-    #[allow(clippy::too_many_arguments)]
+    /// The attributes that an object really has, if they are not the wanted ones, all of which could be set.
     pub(crate) fn achieved(
         &self,
-        dir: &D::Dir,
-        path: &RelPath,
-        name: &Name,
+        at: Spot<D::Dir>,
         kind: Kind,
         wanted: &Attrs,
         stat: &Stat,
-        incomplete: bool,
     ) -> Result<Option<Attrs>, ReplicaError> {
-        let mode_and_time =
-            (kind == Kind::Link || stat.mode == wanted.mode) && (kind != Kind::File || stat.mtime == wanted.mtime);
-        if mode_and_time && !incomplete {
+        let mode = kind == Kind::Link || stat.mode == wanted.mode;
+        if mode && (kind != Kind::File || stat.mtime == wanted.mtime) {
             return Ok(None);
         }
-        let live = self.live(dir, path, name, *stat, kind)?;
+        self.other_than(at, kind, wanted, stat)
+    }
+
+    /// The same where not all could be set.
+    pub(crate) fn other_than(
+        &self,
+        at: Spot<D::Dir>,
+        kind: Kind,
+        wanted: &Attrs,
+        stat: &Stat,
+    ) -> Result<Option<Attrs>, ReplicaError> {
+        let live = self.live(at, *stat, kind)?;
         Ok((live.attrs != *wanted).then_some(live.attrs))
     }
 
-    pub(super) fn set_attrs(
-        &mut self,
-        generation: Generation,
-        path: &RelPath,
-        node: NodeId,
-        mut entry: Entry,
-        expect: &Expect,
-    ) -> Result<Placed, ReplicaError> {
-        let refused = || Ok(Placed::Refused(vec![path.clone()]));
-        let Some(parent) = self.open_parent(path)? else { return refused() };
-        let kind = entry.kind();
+    pub(super) fn set_attrs(&mut self, action: &Action, entry: Entry) -> Result<Done, Stop> {
+        let (path, kind) = (action.path, entry.kind());
+        let parent = self.open_parent(path)?.ok_or(Stop::Refused)?;
         // From here on it is this very object, whatever users put under its name.
         let (pin, before) = match self.pin_stat(&parent.dir, &parent.name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return refused(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Stop::Refused),
             pinned => pinned.at(path, "stat")?,
         };
-        match self.meet_found(&parent, path, expect, Some(before))? {
-            Met::Victim(stat) if stat.kind == Some(kind) => {}
-            _ => return refused(),
+        let met = self.meet_found(&parent, path, action.expect, Some(before))?;
+        if met.is_none_or(|stat| stat.kind != Some(kind)) {
+            return Err(Stop::Refused);
         }
-        let held = self.held(&parent, path, expect)?;
+        let held = self.held(&parent, path, action.expect)?;
         if matches!(kind, Kind::Dir | Kind::Fifo)
             && !self.holds_still(&pin, kind, &before, &held).at(path, "read extended attributes")?
         {
-            return refused();
+            return Err(Stop::Refused);
         }
         let linked = has_other_names(&before);
-        if linked && !self.has_already(&parent, path, &pin, &before, &entry)? {
+        if linked && !self.has_already(parent.spot(path), &pin, &before, &entry)? {
             // It is reported again, and then replaced by a copy.
-            return refused();
+            return Err(Stop::Refused);
         }
-        let lease = match self.guard_pinned(path, &pin, &before)? {
-            Guarded::Lease(file) => file,
-            Guarded::Busy => return Ok(Placed::Busy),
-            Guarded::Refused => return refused(),
-        };
+        let hold = self.hold_pinned(path, &pin, &before)?;
         let not_set = match linked {
             true => NotSet::default(),
             false => {
@@ -78,18 +73,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         };
         let after = self.disk.stat_pin(&pin).at(path, "stat")?;
-        let whole = match &lease {
-            Some(file) => self.disk.lease_holds(file, Lease::Read),
+        let whole = match hold.file() {
+            Some(_) => !hold.is_broken(&self.disk),
             None => kind != Kind::File,
         };
-        if let Some(file) = &lease {
-            if self.settings.durable {
-                self.disk.sync_files(&[file]).at(path, "sync")?;
-            }
-            self.disk.release(file);
+        if let Some(file) = hold.file().filter(|_| self.settings.durable) {
+            self.disk.sync_files(&[file]).at(path, "sync")?;
         }
+        hold.end(&self.disk);
         self.touch(path, &parent.dir);
-        let same = (before.ino, before.btime, before.size) == (after.ino, after.btime, after.size);
         let live = self.pinned_attrs(&pin, &after, kind).at(path, "read extended attributes")?;
         let differs = live != entry.attrs;
         // What this side can hold, and holds differently, a user set this very moment.
@@ -97,14 +89,30 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         // Another object may have the name by now: that one is nobody's yet.
         let there = self.disk.stat(&parent.dir, &parent.name);
         let shown = there.is_ok_and(|there| (there.ino, there.btime) == (after.ino, after.btime));
+        let same = (before.ino, before.btime, before.size) == (after.ino, after.btime, after.size);
         let proven = whole && shown && !intervened && (same || kind != Kind::File);
-        let presumed = self.expected_report(path, expect).is_some_and(|seen| seen.presumed);
-        let mut signature = proven.then(|| self.signature(&after));
-        if let Some(signature) = signature.as_mut().filter(|_| presumed) {
+        let presumed = self.expected_report(path, action.expect).is_some_and(|seen| seen.presumed);
+        let achieved = (differs && !intervened).then_some(live);
+        let entry = self.put_set(action, parent, entry, Set { after, proven, presumed, achieved })?;
+        let lines = self.not_set.count_at(path, &not_set);
+        self.notes.extend(lines);
+        Ok(Done { entry: Some(entry), kept: None })
+    }
+
+    /// Writes the row of an object that got other attributes. The answer is its entry.
+    fn put_set(
+        &mut self,
+        action: &Action,
+        parent: Parent<D::Dir>,
+        mut entry: Entry,
+        set: Set,
+    ) -> Result<Entry, ReplicaError> {
+        let Action { generation, path, node, .. } = *action;
+        let mut signature = set.proven.then(|| self.signature(&set.after));
+        if let Some(signature) = signature.as_mut().filter(|_| set.presumed) {
             // Nobody has read it yet, and what was written before shows in nothing but the contents.
             signature.ctime = Time::default();
         }
-        let achieved = (differs && !intervened).then_some(live);
         if let Some(row) = self.archive.child(parent.node, &parent.name)?
             && row.entry.content.compare(&entry.content) == Sameness::Unknown
             && entry.hash().is_none()
@@ -114,21 +122,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.forget_report(path);
         let known = self.archive.node(node)?;
         let since = known.as_ref().map_or(Since::Always, |known| known.since);
-        if kind == Kind::Dir {
-            self.look_below_another(known.as_ref(), (after.ino, after.btime), path);
+        if entry.kind() == Kind::Dir {
+            self.look_below_another(known.as_ref(), (set.after.ino, set.after.btime), path);
         }
-        let name = parent.name;
+        let (name, achieved) = (parent.name, set.achieved);
         let mut row = Row { node, parent: parent.node, name, generation, entry, achieved, signature, since };
         self.doubt_old_place(known.as_ref(), &row)?;
         self.put_row(&mut row)?;
         if row.signature.is_none() {
             self.dirty.insert(path.clone());
-        } else if presumed && row.is_unproven() {
+        } else if set.presumed && row.is_unproven() {
             self.unproven.owe(path);
         }
-        let lines = self.not_set.count_at(path, &not_set);
-        self.notes.extend(lines);
-        Ok(Placed::Done(Some(row.entry), None))
+        Ok(row.entry)
     }
 
     /// What an object that is as expected was seen to have.
@@ -177,16 +183,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Whether nothing is to be set on the object: it has what is wanted, but for what this side could not hold before.
-    fn has_already(
-        &self,
-        parent: &Parent<D::Dir>,
-        path: &RelPath,
-        pin: &D::Pin,
-        stat: &Stat,
-        wanted: &Entry,
-    ) -> Result<bool, ReplicaError> {
-        let live = self.pinned_attrs(pin, stat, wanted.kind()).at(path, "read extended attributes")?;
-        let row = self.archive.child(parent.node, &parent.name)?;
+    fn has_already(&self, at: Spot<D::Dir>, pin: &D::Pin, stat: &Stat, wanted: &Entry) -> Result<bool, ReplicaError> {
+        let live = self.pinned_attrs(pin, stat, wanted.kind()).at(at.path, "read extended attributes")?;
+        let row = match at.node {
+            Some(parent) => self.archive.child(parent, at.name)?,
+            None => None,
+        };
         Ok(match row.filter(|row| row.entry.kind() == wanted.kind()) {
             Some(row) => merge::carried(&live, row.live_attrs(), &row.entry.attrs) == wanted.attrs,
             None => live == wanted.attrs,
@@ -215,7 +217,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Copied::No),
             pinned => pinned.at(path, "stat")?,
         };
-        if !has_other_names(&stat) || self.has_already(&parent, path, &pin, &stat, wanted)? {
+        if !has_other_names(&stat) || self.has_already(parent.spot(path), &pin, &stat, wanted)? {
             return Ok(Copied::No);
         }
         let file = self.disk.open_pinned(&pin).at(path, "open")?;
@@ -237,6 +239,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         Ok(linked)
     }
+}
+
+/// What came of setting attributes.
+struct Set {
+    after: Stat,
+    /// The object under the name is the one that was looked at, and nobody else has changed it.
+    proven: bool,
+    /// Its contents were told unread.
+    presumed: bool,
+    /// What it has, where that is not what was wanted.
+    achieved: Option<Attrs>,
 }
 
 /// The extended attributes that an object was seen with, and its ctime then; zero where that proved nothing.

@@ -9,7 +9,27 @@ use super::super::Replica;
 use super::super::archive::Archive;
 use super::super::disk::{Disk, Own, Stat};
 use super::super::error::{At, ReplicaError};
+use super::super::spot::Spot;
 use super::generation_of;
+
+/// A version that is to be kept beside another that has its name.
+pub(crate) struct Version<'a> {
+    /// Why, in a word.
+    pub reason: &'a str,
+    /// When it was changed last, in seconds since 1970: its name says so.
+    pub time: i64,
+    /// The name that it is to have; `None`: one is made.
+    pub copy: Option<Name>,
+    /// When it left its directory, in seconds since 1970; `None`: just now.
+    pub since: Option<i64>,
+}
+
+impl<'a> Version<'a> {
+    /// A version that is as this stat says, and left its directory just now.
+    pub fn of(stat: &Stat, reason: &'a str) -> Version<'a> {
+        Version { reason, time: stat.mtime.secs, copy: None, since: None }
+    }
+}
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Gives an object a name beside `path` where users see it. If the directory is gone, it is made again with its rights;
@@ -18,23 +38,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         &mut self,
         object: (&D::Dir, &Name),
         path: &RelPath,
-        copy: Option<Name>,
-        time: i64,
-        reason: &str,
+        version: Version,
     ) -> Result<Kept, ReplicaError> {
-        self.keep_beside_since(object, path, copy, time, reason, None)
-    }
-
-    /// The same for an object that left its directory at `since`, in seconds since 1970, and not just now.
-    pub(crate) fn keep_beside_since(
-        &mut self,
-        object: (&D::Dir, &Name),
-        path: &RelPath,
-        copy: Option<Name>,
-        time: i64,
-        reason: &str,
-        since: Option<i64>,
-    ) -> Result<Kept, ReplicaError> {
+        let Version { reason, time, copy, since } = version;
         let Some((above, name)) = path.split() else { return Ok(Kept::Untold) };
         let stripped = if reason == CONFLICT { self.strip(object, path)? } else { None };
         let object = stripped.as_ref().map_or(object, |(dir, name)| (dir, name));
@@ -54,8 +60,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             let Ok(kept) = home.path.join(&candidate) else { return Ok(Kept::Untold) };
             self.notes.push(format!("{reason}: {path}: the other version is kept as {kept}"));
-            self.unscanned.insert(kept.clone());
-            self.dirty.insert(kept.clone());
+            self.look_and_scan(&kept);
             return Ok(Kept::Beside(kept));
         }
         Err(io::Error::other("a thousand conflict copies of one second")).at(path, "keep a version")
@@ -83,7 +88,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
         let stat = self.disk.stat(&stage, stage_name).at(path, "stat the displaced object")?;
         if stat.kind == Some(Kind::File) && stat.nlink > 1 && stat.size > COPIED_MAX {
-            let live = self.live(&stage, path, stage_name, stat, Kind::File)?.attrs;
+            let live = self.live(Spot::new(&stage, stage_name, path), stat, Kind::File)?.attrs;
             if rights::bare(Kind::File, &live).1.any() {
                 self.notes.push(format!(
                     "{CONFLICT}: {path}: the other version has setuid, setgid or capabilities, other names, and is large: it is \
@@ -93,7 +98,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 return Ok((Kept::Trash, Some(id)));
             }
         }
-        self.keep_beside((&stage, stage_name), path, copy, stat.mtime.secs, CONFLICT).map(|kept| (kept, None))
+        let version = Version { copy, ..Version::of(&stat, CONFLICT) };
+        self.keep_beside((&stage, stage_name), path, version).map(|kept| (kept, None))
     }
 
     /// Takes setuid, setgid and capabilities from a displaced file before users see it under another name. The answer is
@@ -104,30 +110,29 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if stat.kind != Some(Kind::File) {
             return Ok(None);
         }
-        let live = self.live(dir, path, name, stat, Kind::File)?.attrs;
+        let live = self.live(Spot::new(dir, name, path), stat, Kind::File)?.attrs;
         let (attrs, rights) = rights::bare(Kind::File, &live);
         if !rights.any() {
             return Ok(None);
         }
-        self.redress(object, path, &stat, Kind::File, &attrs)
+        self.redress(Spot::new(dir, name, path), &stat, &attrs)
     }
 
     /// Gives an object of psync's own directories other attributes. A file that has further names keeps its own there: a
     /// copy gets them and takes its place, which lies in the stage under the name that is the answer.
     pub(crate) fn redress(
         &mut self,
-        (dir, name): (&D::Dir, &Name),
-        path: &RelPath,
+        at: Spot<D::Dir>,
         stat: &Stat,
-        kind: Kind,
         attrs: &Attrs,
     ) -> Result<Option<(D::Dir, Name)>, ReplicaError> {
+        let (Spot { dir, name, path, .. }, Some(kind)) = (at, stat.kind) else { return Ok(None) };
         if kind != Kind::File || stat.nlink == 1 {
             self.disk.set_attrs(dir, name, kind, attrs).at(path, "set attributes")?;
             return Ok(None);
         }
         let generation = generation_of(name).map_or(0, |(generation, _)| generation);
-        let staged = self.stage_copy_of(generation, path, (dir, name), attrs)?;
+        let staged = self.stage_copy_of(generation, at, attrs)?;
         if let (Some(file), true) = (&staged.file, self.settings.durable) {
             self.disk.sync_files(&[file]).at(path, "sync the copy")?;
         }

@@ -10,9 +10,9 @@ use crate::protocol::Other;
 
 use super::super::Replica;
 use super::super::archive::{Archive, IntentStep, Row, Signature};
-use super::super::batch::Placed;
 use super::super::disk::{Disk, Stat};
 use super::super::error::{At, ReplicaError};
+use super::action::{Action, Done, Stop};
 use super::{Parent, same_version};
 
 /// One of the two: its row, where it lies, and its stat there.
@@ -29,46 +29,38 @@ type Renaming<'a, Dir> = (&'a Member<Dir>, &'a RelPath, &'a Parent<Dir>);
 impl<D: Disk, A: Archive> Replica<D, A> {
     pub(super) fn exchange(
         &mut self,
-        generation: Generation,
-        path: &RelPath,
-        (node, known): (NodeId, Generation),
-        from: RelPath,
+        action: &Action,
+        known: Generation,
+        from: &RelPath,
         other: &Other,
-    ) -> Result<Placed, ReplicaError> {
-        let paths = [Some(&from), Some(path), other.at.as_ref()].into_iter().flatten().cloned();
-        let refused = Placed::Refused(paths.collect());
+    ) -> Result<Done, Stop> {
+        let Action { generation, path, node, .. } = *action;
         let home = &other.to;
-        let Some(one) = self.member((node, known), &from)? else { return Ok(refused) };
+        let one = self.member((node, known), from)?.ok_or(Stop::Refused)?;
         let two = match &other.at {
-            Some(at) => match self.member((other.node, other.known), at)? {
-                None => return Ok(refused),
-                two => two,
-            },
+            Some(at) => Some(self.member((other.node, other.known), at)?.ok_or(Stop::Refused)?),
             None => None,
         };
         let their_row = self.archive.node(other.node)?.filter(|row| row.generation == other.known);
         let (Some(old), Some(new), Some(their_row)) = (self.open_parent(home)?, self.open_parent(path)?, their_row)
         else {
-            return Ok(refused);
+            return Err(Stop::Refused);
         };
         let holds = |row: &Row, place: &Parent<D::Dir>| (row.parent, &row.name) == (place.node, &place.name);
         if !holds(&one.row, &old) || !holds(&their_row, &new) || !self.may_change_places(&one.row, &their_row)? {
-            return Ok(refused);
+            return Err(Stop::Refused);
         }
         if let Some(two) = two.as_ref().filter(|_| !other.stays)
             && self.leaves_a_closed_place(&two.at, home)?
         {
-            return Ok(refused);
+            return Err(Stop::Refused);
         }
         // Users may have moved either of them away: its name is free then.
-        let renamed = match &two {
+        match &two {
             Some(two) if one.at == *home && two.at == *path => self.exchange_names(&one, two)?,
             Some(two) if one.at == *home => self.rename_each(&[(&one, path, &new), (two, home, &old)])?,
             Some(two) => self.rename_each(&[(two, home, &old), (&one, path, &new)])?,
             None => self.rename_each(&[(&one, path, &new)])?,
-        };
-        if !renamed {
-            return Ok(refused);
         }
         let mut rows = vec![
             Row { parent: new.node, name: new.name.clone(), generation, ..one.row.clone() },
@@ -95,7 +87,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.rebase_reports(&two.at, home);
         }
         renames.iter().for_each(|(from, to)| self.specials.moved(from, to));
-        Ok(Placed::Done(Some(one.row.entry), None))
+        Ok(Done { entry: Some(one.row.entry), kept: None })
     }
 
     /// Whether neither of two nodes lies in the other, by their rows: else each would come to lie in itself.
@@ -163,29 +155,27 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// Exchanges two names that users see, and again if a user came in between: what lies there is never in a third place.
-    fn exchange_names(&self, one: &Member<D::Dir>, two: &Member<D::Dir>) -> Result<bool, ReplicaError> {
+    fn exchange_names(&self, one: &Member<D::Dir>, two: &Member<D::Dir>) -> Result<(), Stop> {
         let (a, b) = ((&one.place.dir, &one.place.name), (&two.place.dir, &two.place.name));
-        let exchange = || self.keeping(&[a.0, b.0], || self.disk.exchange(a, b));
-        match exchange() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            other => other.at(&two.at, "exchange")?,
-        }
+        let exchange = |operation| match self.keeping(&[a.0, b.0], || self.disk.exchange(a, b)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Stop::Refused),
+            other => Ok(other.at(&two.at, operation)?),
+        };
+        exchange("exchange")?;
         let is = |place: (&D::Dir, &Name), member: &Member<D::Dir>| {
             self.disk.stat(place.0, place.1).is_ok_and(|stat| same_object(&stat, &member.before))
         };
         if is(a, two) && is(b, one) {
-            return Ok(true);
+            return Ok(());
         }
-        match exchange() {
-            // Nothing to be given back: what is there by now is told as users' doing.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            other => other.at(&two.at, "exchange back").map(|()| false),
-        }
+        // If one is gone there is nothing to be given back: what is there by now is told as users' doing.
+        exchange("exchange back")?;
+        Err(Stop::Refused)
     }
 
-    /// Renames both to names that are free, in this order; whether both have them. If only the first has, that is told as its
-    /// users' doing, and the other side says the same.
-    fn rename_each(&self, moves: &[Renaming<D::Dir>]) -> Result<bool, ReplicaError> {
+    /// Renames both to names that are free, in this order. If only the first comes to its own, that is told as its users' doing, and
+    /// the other side says the same.
+    fn rename_each(&self, moves: &[Renaming<D::Dir>]) -> Result<(), Stop> {
         for (member, to, place) in moves {
             if member.at == **to {
                 continue;
@@ -194,12 +184,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let renamed = self.keeping(&[from.0, &place.dir], || self.disk.rename(from, (&place.dir, &place.name)));
             match renamed {
                 Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
-                    return Ok(false);
+                    return Err(Stop::Refused);
                 }
                 other => other.at(to, "rename")?,
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// What proves a renamed object to be as its row says; `None` if it may have changed meanwhile. A file always may: the rename

@@ -3,15 +3,16 @@
 
 use std::io;
 
-use crate::model::{Content, Entry, Generation, Kind, Name, NodeId, RelPath};
+use crate::model::{Content, Entry, Generation, Kind, NodeId, RelPath};
 
 use super::super::Replica;
 use super::super::archive::{Archive, Intent, IntentStep, Row};
-use super::super::batch::Placed;
 use super::super::disk::{Disk, Own, Stat};
 use super::super::error::{At, ReplicaError};
+use super::super::remove::Tree;
+use super::super::spot::Spot;
 use super::super::stage::Staged;
-use super::Parent;
+use super::action::{Action, Stop, unless_left};
 
 /// Something new may come in while the rest goes out: so often is looked again.
 const ROUNDS: usize = 3;
@@ -22,57 +23,49 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(in crate::replica) fn remove_in_pieces(
         &mut self,
         generation: Generation,
-        parent: &Parent<D::Dir>,
-        path: &RelPath,
-        node: NodeId,
-        force: bool,
-    ) -> Result<Placed, ReplicaError> {
+        at: Spot<D::Dir>,
+        tree: Tree,
+    ) -> Result<(), Stop> {
+        let path = at.path;
         let dir = self.disk.open_dir(path).at(path, "open the directory")?;
         for (name, stat) in self.disk.list(&dir).at(path, "list the directory")? {
             let Ok(below) = path.join(&name) else { continue };
             if stat.foreign {
                 continue;
             }
-            if force || self.goes_along(&below, &stat) {
-                self.take_out(generation, &dir, &name, &below, &stat)?;
+            let inner = Spot { dir: &dir, node: Some(tree.node), name: &name, path: &below };
+            if tree.force || self.goes_along(&below, &stat) {
+                self.take_out(generation, inner, &stat)?;
                 continue;
             }
-            let Some(row) = self.row_in(node, &name, &below)? else { continue };
-            let inner = Parent { dir: dir.clone(), node, name };
+            let Some(row) = self.row_in(tree.node, &name, &below)? else { continue };
             match (stat.kind, row.entry.kind()) {
                 (Some(Kind::Dir), Kind::Dir) => {
-                    self.remove_tree(generation, &inner, &below, row.node, &stat, force)?;
+                    let tree = Tree { node: row.node, ..tree };
+                    unless_left(self.remove_tree(generation, inner, &stat, tree))?;
                 }
-                _ if self.is_as_recorded(&dir, &row, &stat, &below)? => {
-                    self.remove_one(generation, &inner, &below, &stat)?;
+                _ if self.is_as_recorded(inner, &row, &stat)? => {
+                    unless_left(self.remove_one(generation, inner, &stat))?;
                 }
                 _ => {}
             }
             self.touch(&below, &dir);
         }
-        if self.is_removed(&parent.dir, &parent.name, path)? {
-            return Ok(Placed::Done(None, None));
+        if self.is_removed(at)? {
+            return Ok(());
         }
-        self.dirty.insert(path.clone());
-        self.unscanned.insert(path.clone());
-        Ok(Placed::Refused(vec![path.clone()]))
+        self.look_and_scan(path);
+        Err(Stop::Refused)
     }
 
     /// Moves an object to the trash, whatever it is and holds.
-    fn take_out(
-        &mut self,
-        generation: Generation,
-        dir: &D::Dir,
-        name: &Name,
-        path: &RelPath,
-        stat: &Stat,
-    ) -> Result<(), ReplicaError> {
-        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
-        let staged = self.stage_name(generation)?;
-        match self.keeping(&[dir], || self.disk.rename((dir, name), (&stage, &staged))) {
+    fn take_out(&mut self, generation: Generation, at: Spot<D::Dir>, stat: &Stat) -> Result<(), ReplicaError> {
+        let Spot { dir, name, path, .. } = at;
+        let aside = self.aside(generation, path)?;
+        match self.move_out(at, &aside) {
             Ok(()) => {
                 self.touch(path, dir);
-                return self.move_to_trash(&staged, path, generation, "deleted").map(drop);
+                return self.move_to_trash(&aside.name, path, generation, "deleted").map(drop);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices && stat.kind == Some(Kind::Dir) => {}
@@ -83,20 +76,20 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             if let Ok(below) = path.join(&inner)
                 && !stat.foreign
             {
-                self.take_out(generation, &inside, &inner, &below, &stat)?;
+                self.take_out(generation, Spot::new(&inside, &inner, &below), &stat)?;
             }
         }
-        self.is_removed(dir, name, path).map(drop)
+        self.is_removed(at).map(drop)
     }
 
     /// Removes an empty directory; false if something is in it.
-    fn is_removed(&mut self, dir: &D::Dir, name: &Name, path: &RelPath) -> Result<bool, ReplicaError> {
-        match self.keeping(&[dir], || self.disk.remove_empty(dir, name)) {
+    fn is_removed(&mut self, at: Spot<D::Dir>) -> Result<bool, ReplicaError> {
+        match self.keeping(&[at.dir], || self.disk.remove_empty(at.dir, at.name)) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
             other => {
-                other.at(path, "remove the empty directory")?;
-                self.touch(path, dir);
+                other.at(at.path, "remove the empty directory")?;
+                self.touch(at.path, at.dir);
                 Ok(true)
             }
         }
@@ -107,99 +100,86 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// between, the next start carries on.
     pub(super) fn move_in_pieces(
         &mut self,
-        generation: Generation,
-        (from, old): (&RelPath, (&D::Dir, &Name)),
-        (to, new): (&RelPath, &Parent<D::Dir>),
+        action: &Action,
+        old: Spot<D::Dir>,
+        new: Spot<D::Dir>,
         before: &Stat,
-        node: NodeId,
     ) -> Result<bool, ReplicaError> {
-        let staged = self.stage_dir_like(generation, (from, old), to, before)?;
+        let Action { generation, node, .. } = *action;
+        let staged = self.stage_dir_like(generation, old, new.path, before)?;
         self.archive.intend(&Intent {
             generation,
             node,
-            path: to.clone(),
-            parent: Some(new.node),
+            path: new.path.clone(),
+            parent: new.node,
             stage: staged.name.clone(),
-            step: IntentStep::Pieces { from: from.clone(), object: (before.ino, before.btime), made: staged.object },
+            step: IntentStep::Pieces {
+                from: old.path.clone(),
+                object: (before.ino, before.btime),
+                made: staged.object,
+            },
         })?;
         self.commit()?;
-        if !self.give_name(&staged, to, (&new.dir, &new.name))? {
+        if !self.give_name(&staged, new)? {
             return Ok(false);
         }
-        self.go_over((from, old), (to, (&new.dir, &new.name)), generation, Some(node))?;
+        self.go_over(generation, old, new, Some(node))?;
         Ok(true)
-    }
-
-    /// Goes on with such a move after a crash, from one directory into the other, which is psync's own.
-    pub(in crate::replica) fn carry_on_in_pieces(
-        &mut self,
-        generation: Generation,
-        (from, old): (&RelPath, (&D::Dir, &Name)),
-        (to, new): (&RelPath, (&D::Dir, &Name)),
-        node: NodeId,
-    ) -> Result<(), ReplicaError> {
-        self.go_over((from, old), (to, new), generation, Some(node))
     }
 
     /// Makes an empty directory in the stage with the attributes of one that cannot be renamed.
     fn stage_dir_like(
         &mut self,
         generation: Generation,
-        (from, old): (&RelPath, (&D::Dir, &Name)),
+        old: Spot<D::Dir>,
         to: &RelPath,
         before: &Stat,
     ) -> Result<Staged<D::File>, ReplicaError> {
-        let attrs = self.live(old.0, from, old.1, *before, Kind::Dir)?.attrs;
+        let attrs = self.live(old, *before, Kind::Dir)?.attrs;
         self.stage_whole(generation, to, &Entry { content: Content::Dir, attrs }, &[])
     }
 
     /// Renames a staged directory into its place; false, and it is thrown away, if something lies there.
-    fn give_name(
-        &mut self,
-        staged: &Staged<D::File>,
-        to: &RelPath,
-        new: (&D::Dir, &Name),
-    ) -> Result<bool, ReplicaError> {
-        let stage = self.disk.own(Own::Stage).at(to, "open the stage")?;
-        match self.keeping(&[new.0], || self.disk.rename((&stage, &staged.name), new)) {
+    fn give_name(&mut self, staged: &Staged<D::File>, new: Spot<D::Dir>) -> Result<bool, ReplicaError> {
+        let stage = self.disk.own(Own::Stage).at(new.path, "open the stage")?;
+        match self.keeping(&[new.dir], || self.disk.rename((&stage, &staged.name), new.place())) {
             Ok(()) => {
-                self.touch(to, new.0);
+                self.touch(new.path, new.dir);
                 Ok(true)
             }
             Err(error) => {
                 self.unstage(&staged.name);
                 match error.kind() {
                     io::ErrorKind::AlreadyExists => Ok(false),
-                    _ => Err(error).at(to, "rename into place"),
+                    _ => Err(error).at(new.path, "rename into place"),
                 }
             }
         }
     }
 
-    /// Empties one directory into the other, and removes it.
-    fn go_over(
+    /// Empties one directory into the other, which is psync's own, and removes it. `node`: whose rows lie below it.
+    pub(in crate::replica) fn go_over(
         &mut self,
-        (from, old): (&RelPath, (&D::Dir, &Name)),
-        (to, new): (&RelPath, (&D::Dir, &Name)),
         generation: Generation,
+        old: Spot<D::Dir>,
+        new: Spot<D::Dir>,
         node: Option<NodeId>,
     ) -> Result<(), ReplicaError> {
-        let out = self.disk.open_child(old.0, old.1, from).at(from, "open the directory")?;
-        let into = self.disk.open_child(new.0, new.1, to).at(to, "open the directory")?;
+        let out = self.disk.open_child(old.dir, old.name, old.path).at(old.path, "open the directory")?;
+        let into = self.disk.open_child(new.dir, new.name, new.path).at(new.path, "open the directory")?;
         self.pass_dir_time(&out, &into);
         let mut gone = false;
         for _ in 0..ROUNDS {
-            self.empty_into(generation, (from, &out), (to, &into), node)?;
-            gone = self.is_removed(old.0, old.1, from)?;
+            self.empty_into(generation, (old.path, &out), (new.path, &into), node)?;
+            gone = self.is_removed(old)?;
             if gone {
                 break;
             }
         }
         if !gone {
-            self.dirty.insert(from.clone());
-            self.unscanned.insert(from.clone());
+            self.look_and_scan(old.path);
         }
-        self.unscanned.insert(to.clone());
+        self.unscanned.insert(new.path.clone());
         Ok(())
     }
 
@@ -214,6 +194,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<(), ReplicaError> {
         for (name, stat) in self.disk.list(out).at(from, "list the directory")? {
             let (Ok(was), Ok(goes)) = (from.join(&name), to.join(&name)) else { continue };
+            let (old, new) = (Spot::new(out, &name, &was), Spot::new(into, &name, &goes));
             let refused = match self.keeping(&[out, into], || self.disk.rename((out, &name), (into, &name))) {
                 Ok(()) => {
                     self.touch(&goes, into);
@@ -236,8 +217,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 continue;
             }
             if !there {
-                let staged = self.stage_dir_like(generation, (&was, (out, &name)), &goes, &stat)?;
-                if !self.give_name(&staged, &goes, (into, &name))? {
+                let staged = self.stage_dir_like(generation, old, &goes, &stat)?;
+                if !self.give_name(&staged, new)? {
                     continue;
                 }
             }
@@ -246,7 +227,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 None => None,
             };
             let inner = row.as_ref().map(|row| row.node);
-            self.go_over((&was, (out, &name)), (&goes, (into, &name)), generation, inner)?;
+            self.go_over(generation, old, new, inner)?;
             if let Some(row) = row {
                 self.sign_anew(into, &stat, row)?;
             }

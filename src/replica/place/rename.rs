@@ -3,185 +3,185 @@
 use std::io;
 
 use crate::model::acls::ACL_ACCESS;
-use crate::model::{Attrs, Entry, Generation, Kind, NodeId, RelPath, Time, merge};
-use crate::protocol::Expect;
+use crate::model::{Attrs, Entry, Kind, NodeId, RelPath, Time, merge};
 
 use super::super::Replica;
-use super::super::archive::{Archive, Row};
-use super::super::batch::Placed;
-use super::super::disk::{Disk, Own, Stat};
+use super::super::archive::{Archive, Row, Signature};
+use super::super::disk::{Disk, Stat};
 use super::super::error::{At, ReplicaError};
+use super::super::spot::Spot;
+use super::action::{Action, Done, Stop};
 use super::attrs::has_other_names;
-use super::{Met, Parent, Swapped, same_version};
+use super::displace::Ours;
+use super::{Parent, same_version};
+
+/// One end of a rename: a path, and the directory that it leads to.
+struct End<'a, Dir> {
+    path: &'a RelPath,
+    parent: Parent<Dir>,
+}
+
+impl<Dir> End<'_, Dir> {
+    fn spot(&self) -> Spot<'_, Dir> {
+        self.parent.spot(self.path)
+    }
+}
+
+/// What is renamed: its row, and how it lay under its old name.
+struct Mover {
+    row: Row,
+    before: Stat,
+}
 
 impl<D: Disk, A: Archive> Replica<D, A> {
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn rename(
-        &mut self,
-        generation: Generation,
-        path: &RelPath,
-        node: NodeId,
-        from: &RelPath,
-        entry: Entry,
-        expect: &Expect,
-    ) -> Result<Placed, ReplicaError> {
-        let refused = || Ok(Placed::Refused(vec![from.clone(), path.clone()]));
-        let Some(row) = self.archive.node(node)? else { return refused() };
-        let (Some(old), Some(new)) = (self.open_parent(from)?, self.open_parent(path)?) else { return refused() };
+    pub(super) fn rename(&mut self, action: &Action, from: &RelPath, entry: Entry) -> Result<Done, Stop> {
+        let row = self.archive.node(action.node)?.ok_or(Stop::Refused)?;
+        let (Some(old), Some(new)) = (self.open_parent(from)?, self.open_parent(action.path)?) else {
+            return Err(Stop::Refused);
+        };
+        let (old, new) = (End { path: from, parent: old }, End { path: action.path, parent: new });
         // What lies under the old name must be the node's object, edited or not: by its row, or as it was reported.
-        let before = match self.disk.stat(&old.dir, &old.name) {
+        let before = match self.disk.stat(&old.parent.dir, &old.parent.name) {
             Ok(stat) if row.signature.is_some_and(|s| s.same_object(&stat)) => stat,
             Ok(stat) if self.is_nodes(from, &row, &stat)? => stat,
-            _ => return refused(),
+            _ => return Err(Stop::Refused),
         };
-        let closed = match self.close_first(from, &old, &before, &row, entry.attrs.mode)? {
-            Closed::Refused => return refused(),
-            Closed::No => {
-                // It keeps the agreed mode; what its side says of that comes after the move.
-                let mut entry = entry;
-                entry.attrs.mode = row.entry.attrs.mode;
-                return self.rename_on(generation, (from, old), (path, new), row, before, entry, expect);
-            }
-            Closed::Yes(closed) => closed,
+        let mover = Mover { row, before };
+        let Some(taken) = self.close_first(old.spot(), &mover, entry.attrs.mode)? else {
+            // It keeps the agreed mode; what its side says of that comes after the move.
+            let mut entry = entry;
+            entry.attrs.mode = mover.row.entry.attrs.mode;
+            return self.rename_on(action, (old, new), mover, entry);
         };
         // What is missing now was not taken by a user.
-        let shut = Row { achieved: (closed.live != entry.attrs).then(|| closed.live.clone()), ..row };
-        let before = self.disk.stat(&old.dir, &old.name).at(from, "stat");
-        let placed = match before {
-            Ok(before) if same_version(&closed.after, &before) => {
-                self.rename_on(generation, (from, old), (path, new), shut, before, entry, expect)
-            }
-            Ok(_) => refused(),
-            Err(error) => Err(error),
-        };
-        if !matches!(placed, Ok(Placed::Done(..))) {
-            self.reopen(&closed.pin, closed.held, closed.after.mode);
+        let achieved = (taken.live != entry.attrs).then(|| taken.live.clone());
+        let row = Row { achieved, ..mover.row };
+        let before = self.disk.stat(&old.parent.dir, &old.parent.name).at(from, "stat");
+        let renamed = before.map_err(Stop::from).and_then(|before| match same_version(&taken.after, &before) {
+            true => self.rename_on(action, (old, new), Mover { row, before }, entry),
+            false => Err(Stop::Refused),
+        });
+        if renamed.is_err() {
+            self.reopen(&taken.pin, taken.held, taken.after.mode);
         }
-        placed
+        renamed
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn rename_on(
         &mut self,
-        generation: Generation,
-        (from, old): (&RelPath, Parent<D::Dir>),
-        (path, new): (&RelPath, Parent<D::Dir>),
-        mut row: Row,
-        before: Stat,
+        action: &Action,
+        (old, new): (End<D::Dir>, End<D::Dir>),
+        mut mover: Mover,
         entry: Entry,
-        expect: &Expect,
-    ) -> Result<Placed, ReplicaError> {
-        let node = row.node;
-        let refused = || Ok(Placed::Refused(vec![from.clone(), path.clone()]));
+    ) -> Result<Done, Stop> {
+        let (from, to) = (old.path, new.path);
         // Its own row still holds the name that it goes back to.
-        let back = (row.parent, &row.name) == (new.node, &new.name);
-        let met = match self.disk.stat(&new.dir, &new.name) {
-            Err(error) if back && error.kind() == io::ErrorKind::NotFound => Met::Nothing,
-            _ => self.meet(&new, path, expect)?,
+        let back = (mover.row.parent, &mover.row.name) == (new.parent.node, &new.parent.name);
+        let victim = match self.disk.stat(&new.parent.dir, &new.parent.name) {
+            Err(error) if back && error.kind() == io::ErrorKind::NotFound => None,
+            _ => self.meet(&new.parent, to, action.expect)?,
         };
-        let mut anew = false;
-        match met {
-            Met::Nothing => match self
-                .keeping(&[&old.dir, &new.dir], || self.disk.rename((&old.dir, &old.name), (&new.dir, &new.name)))
-            {
-                Err(error) if rename_refused(&error) => return refused(),
-                Err(error) if error.kind() == io::ErrorKind::CrossesDevices && before.kind == Some(Kind::Dir) => {
-                    let was = (from, (&old.dir, &old.name));
-                    if !self.move_in_pieces(generation, was, (path, &new), &before, node)? {
-                        return refused();
-                    }
-                    anew = true;
-                }
-                // After some more it is carried over as a new object.
-                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => return refused(),
-                other => other.at(path, "rename")?,
-            },
-            Met::Victim(victim) if victim.kind != Some(Kind::Dir) && before.kind != Some(Kind::Dir) => {
-                if !self.may_merge(&row, path, &victim)? {
-                    return Ok(Placed::Refused(vec![]));
-                }
-                let former = self.archive.child(new.node, &new.name)?;
-                if former.is_none() {
-                    row.since = row.since.after(self.made(&victim.btime));
-                }
-                match self.rename_over(generation, (from, &old), (path, &new), &before, &victim)? {
-                    Swapped::Done => {}
-                    Swapped::Busy => return Ok(Placed::Busy),
-                    Swapped::Refused => return refused(),
-                }
+        let anew = match victim {
+            None => self.rename_to_free(action, &old, &new, &mover.before)?,
+            Some(victim) => {
+                self.rename_over(action, (&old, &new), &mut mover, &victim)?;
+                false
             }
-            _ => return refused(),
-        }
-        self.touch(from, &old.dir);
-        self.touch(path, &new.dir);
-        // It has its new name by now: an error here must not make a failure of that.
-        let after = self.disk.stat(&new.dir, &new.name).ok();
-        // A directory's attributes may have changed without a trace but its ctime.
-        let settled = row.signature.is_some_and(|s| s.ctime == before.ctime);
-        let untouched = after.filter(|after| settled && self.still(&row, &before) && same_version(&before, after));
-        // So may any object's between the two looks, and the rename hides that in the ctime.
-        let found = self.disk.xattrs(&new.dir, &new.name, row.entry.kind());
-        let untouched = untouched.filter(|_| found.is_ok_and(|found| found == row.live_attrs().xattrs));
-        let signature = match anew {
-            true => after.and_then(|after| self.anew(&before, &after)),
-            false => untouched.map(|after| self.signature(&after)).or(row.signature),
         };
+        self.touch(from, &old.parent.dir);
+        self.touch(to, &new.parent.dir);
+        let (signature, untouched) = self.look_at_renamed(&mover, new.spot(), anew);
         self.forget_report(from);
-        self.forget_report(path);
+        self.forget_report(to);
         self.put_row(&mut Row {
-            parent: new.node,
-            name: new.name,
-            generation,
+            parent: new.parent.node,
+            name: new.parent.name,
+            generation: action.generation,
             entry: entry.clone(),
             signature,
-            ..row
+            ..mover.row
         })?;
         self.forget_orphaned_moves()?;
-        self.rebase_reports(from, path);
-        self.specials.moved(from, path);
-        if untouched.is_none() {
-            self.dirty.insert(path.clone());
+        self.rebase_reports(from, to);
+        self.specials.moved(from, to);
+        if !untouched {
+            self.dirty.insert(to.clone());
         }
-        Ok(Placed::Done(Some(entry), None))
+        Ok(Done { entry: Some(entry), kept: None })
+    }
+
+    /// Renames to a name that nobody has. True if that could not be done at once, and the directory was made anew there.
+    fn rename_to_free(
+        &mut self,
+        action: &Action,
+        old: &End<D::Dir>,
+        new: &End<D::Dir>,
+        before: &Stat,
+    ) -> Result<bool, Stop> {
+        let (was, goes) = (old.spot(), new.spot());
+        match self.keeping(&[was.dir, goes.dir], || self.disk.rename(was.place(), goes.place())) {
+            Err(error) if rename_refused(&error) => Err(Stop::Refused),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices && before.kind == Some(Kind::Dir) => {
+                match self.move_in_pieces(action, was, goes, before)? {
+                    true => Ok(true),
+                    false => Err(Stop::Refused),
+                }
+            }
+            // After some more it is carried over as a new object.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Err(Stop::Refused),
+            other => Ok(other.at(new.path, "rename").map(|()| false)?),
+        }
+    }
+
+    /// Looks at what has its new name by now: an error here must not make a failure of that. The answer is what the row may say
+    /// of it, and whether nobody touched it.
+    fn look_at_renamed(&self, mover: &Mover, at: Spot<D::Dir>, anew: bool) -> (Option<Signature>, bool) {
+        let Mover { row, before } = mover;
+        let after = self.disk.stat(at.dir, at.name).ok();
+        // A directory's attributes may have changed without a trace but its ctime.
+        let settled = row.signature.is_some_and(|s| s.ctime == before.ctime);
+        let untouched = after.filter(|after| settled && self.still(row, before) && same_version(before, after));
+        // So may any object's between the two looks, and the rename hides that in the ctime.
+        let found = self.disk.xattrs(at.dir, at.name, row.entry.kind());
+        let untouched = untouched.filter(|_| found.is_ok_and(|found| found == row.live_attrs().xattrs));
+        let signature = match anew {
+            true => after.and_then(|after| self.anew(before, &after)),
+            false => untouched.map(|after| self.signature(&after)).or(row.signature),
+        };
+        (signature, untouched.is_some())
     }
 
     /// Takes from an object that is to have another name what the move takes from its agreed mode: there it may be seen by more
     /// people, and what its side says of its rights comes after the move.
-    fn close_first(
-        &self,
-        from: &RelPath,
-        old: &Parent<D::Dir>,
-        before: &Stat,
-        row: &Row,
-        mode: u32,
-    ) -> Result<Closed<D::Pin>, ReplicaError> {
+    fn close_first(&self, at: Spot<D::Dir>, mover: &Mover, mode: u32) -> Result<Option<Taken<D::Pin>>, Stop> {
+        let Mover { row, before } = mover;
         let Some(kind) = before.kind.filter(|kind| *kind != Kind::Link && closes(row, mode)) else {
-            return Ok(Closed::No);
+            return Ok(None);
         };
-        let (pin, stat) = match self.pin_stat(&old.dir, &old.name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Closed::Refused),
-            pinned => pinned.at(from, "stat")?,
+        let (pin, stat) = match self.pin_stat(at.dir, at.name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Stop::Refused),
+            pinned => pinned.at(at.path, "stat")?,
         };
         if !same_version(before, &stat) {
-            return Ok(Closed::Refused);
+            return Err(Stop::Refused);
         }
         // Rights of a file with other names are set on a copy, which comes next.
         if kind == Kind::File && has_other_names(&stat) {
-            return Ok(Closed::No);
+            return Ok(None);
         }
         // The mode that both sides agreed on changes with the move. What a user of this side made of it would pass for that.
-        let held = self.pinned_attrs(&pin, &stat, kind).at(from, "read extended attributes")?;
+        let held = self.pinned_attrs(&pin, &stat, kind).at(at.path, "read extended attributes")?;
         if (Attrs { mtime: row.live_attrs().mtime, ..held }) != *row.live_attrs() {
-            return Ok(Closed::No);
+            return Ok(None);
         }
-        if !self.disk.set_pinned_mode(&pin, stat.mode & (mode | 0o7000)).at(from, "set the mode")? {
-            return Ok(Closed::No);
+        if !self.disk.set_pinned_mode(&pin, stat.mode & (mode | 0o7000)).at(at.path, "set the mode")? {
+            return Ok(None);
         }
-        let after = self.disk.stat_pin(&pin).at(from, "stat")?;
-        let live = self.pinned_attrs(&pin, &after, kind).at(from, "read extended attributes")?;
+        let after = self.disk.stat_pin(&pin).at(at.path, "stat")?;
+        let live = self.pinned_attrs(&pin, &after, kind).at(at.path, "read extended attributes")?;
         // A user may have written it meanwhile: its new time is his, and is found as that.
         let live = Attrs { mtime: row.live_attrs().mtime, ..live };
-        Ok(Closed::Yes(Taken { pin, held: stat.mode, after, live }))
+        Ok(Some(Taken { pin, held: stat.mode, after, live }))
     }
 
     /// Gives an object that stays where it is the mode that it had, if nobody has set another one since. What cannot be set is
@@ -230,31 +230,41 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     /// The object goes through the stage, where the one that it replaces ends.
-    pub(super) fn rename_over(
+    fn rename_over(
         &mut self,
-        generation: Generation,
-        (from, old): (&RelPath, &Parent<D::Dir>),
-        (to, new): (&RelPath, &Parent<D::Dir>),
-        mover: &Stat,
+        action: &Action,
+        (old, new): (&End<D::Dir>, &End<D::Dir>),
+        mover: &mut Mover,
         victim: &Stat,
-    ) -> Result<Swapped, ReplicaError> {
-        let stage = self.disk.own(Own::Stage).at(to, "open the stage")?;
-        let name = self.stage_name(generation)?;
-        let place = (&old.dir, &old.name);
-        match self.keeping(&[place.0], || self.disk.rename(place, (&stage, &name))) {
-            Err(error) if rename_refused(&error) => return Ok(Swapped::Refused),
-            other => other.at(from, "rename")?,
+    ) -> Result<(), Stop> {
+        if victim.kind == Some(Kind::Dir) || mover.before.kind == Some(Kind::Dir) {
+            return Err(Stop::Refused);
         }
-        let staged = self.disk.stat(&stage, &name).at(from, "stat")?;
-        let swapped = match same_version(mover, &staged) {
-            true => self.swap(to, (None, (&stage, &name)), (&new.dir, &new.name), victim, &staged)?,
-            false => Swapped::Refused,
+        if !self.may_merge(&mover.row, new.path, victim)? {
+            return Err(Stop::Barred);
+        }
+        let former = self.archive.child(new.parent.node, &new.parent.name)?;
+        if former.is_none() {
+            mover.row.since = mover.row.since.after(self.made(&victim.btime));
+        }
+        let aside = self.aside(action.generation, new.path)?;
+        match self.move_out(old.spot(), &aside) {
+            Err(error) if rename_refused(&error) => return Err(Stop::Refused),
+            other => other.at(old.path, "rename")?,
+        }
+        let staged = self.disk.stat(&aside.dir, &aside.name).at(old.path, "stat")?;
+        let ours = Ours { file: None, place: aside.place(), stat: &staged };
+        let swapped = match same_version(&mover.before, &staged) {
+            true => self.swap(new.spot(), &ours, victim),
+            false => Err(Stop::Refused),
         };
         match swapped {
-            Swapped::Done => drop(self.move_to_trash(&name, to, generation, "replaced")?),
-            _ => self.put_back((&stage, &name), place, from, &staged)?,
+            Ok(()) => drop(self.move_to_trash(&aside.name, new.path, action.generation, "replaced")?),
+            // It may lie under its new name by now, and what it replaced in the stage: the next start tells.
+            Err(Stop::Failed(_)) => {}
+            Err(_) => self.put_back(aside.place(), old.spot(), &staged)?,
         }
-        Ok(swapped)
+        swapped
     }
 
     /// Whether what lies at `from` continues the node's object: same name and kind, replaced by a user's save, and by nothing that
@@ -277,14 +287,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         }
     }
-}
-
-/// Whether something is taken from an object before its move.
-enum Closed<Pin> {
-    No,
-    Yes(Taken<Pin>),
-    /// It is to be told anew.
-    Refused,
 }
 
 /// An object from which something was taken: the mode that it had, and what is left of it.

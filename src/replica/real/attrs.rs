@@ -67,7 +67,7 @@ pub fn set_pinned(
     held: Option<&Xattrs>,
     rules: &Rules,
 ) -> io::Result<NotSet> {
-    set_on(pin, Some(beneath::proc_path(pin)), kind, wanted, held, rules)
+    set_on((pin, Some(beneath::proc_path(pin))), kind, wanted, held, rules)
 }
 
 /// Sets the mode alone. False if this process may not, or the file system has none.
@@ -80,12 +80,11 @@ pub fn set_pinned_mode(pin: BorrowedFd<'_>, mode: u32) -> io::Result<bool> {
 
 /// The same for a file that is open, and not by `O_PATH`.
 pub fn set_open(file: BorrowedFd<'_>, wanted: &Attrs, rules: &Rules) -> io::Result<NotSet> {
-    set_on(file, None, Kind::File, wanted, None, rules)
+    set_on((file, None), Kind::File, wanted, None, rules)
 }
 
 fn set_on(
-    fd: BorrowedFd<'_>,
-    path: Option<String>,
+    (fd, path): (BorrowedFd<'_>, Option<String>),
     kind: Kind,
     wanted: &Attrs,
     held: Option<&Xattrs>,

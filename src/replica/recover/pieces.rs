@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use crate::model::{Attrs, Content, Entry, Kind, Name, NodeId, RelPath, Time, Xattrs};
+use crate::model::{Content, Kind, Name, NodeId, RelPath, Time, Xattrs};
 
 use super::super::Replica;
 use super::super::archive::{Archive, Intent, IntentStep, Row, Signature};
 use super::super::disk::{ASIDE, Disk, Own, Stat};
 use super::super::error::{At, ReplicaError};
-use super::Object;
+use super::super::spot::Spot;
+use super::{New, Object, Victim};
 
 /// Whether this is the object: a directory by its inode alone, since one of an overlay's lower layer gets another birth time
 /// when something in it changes.
@@ -25,8 +26,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         strays: &BTreeMap<Object, RelPath>,
         intent: &Intent,
         from: &RelPath,
-        object: Object,
-        made: Object,
+        (object, made): (Object, Object),
     ) -> Result<(), ReplicaError> {
         // Still in the stage, which is cleared: nothing has moved.
         let to = match self.lies_here(&intent.path, made) {
@@ -40,8 +40,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let into = self.disk.open_dir(&above_new).at(&above_new, "open the directory")?;
         if self.object_at(from).is_some_and(|stat| is_same(&stat, object) && !to.is_within(from)) {
             let out = self.disk.open_dir(&above_old).at(&above_old, "open the directory")?;
-            let (was, goes) = ((from, (&out, &old)), (&to, (&into, &new)));
-            match self.carry_on_in_pieces(intent.generation, was, goes, intent.node) {
+            let (was, goes) = (Spot::new(&out, &old, from), Spot::new(&into, &new, &to));
+            match self.go_over(intent.generation, was, goes, Some(intent.node)) {
                 // Some of it stays under the old name, and is found there as new.
                 Err(ReplicaError::Path { error, .. }) => {
                     self.notes.push(format!("{from}: not all of it could go to {to}: {error}"));
@@ -88,14 +88,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// A link that was being made anew under a project's quota, while the one in the stage was still there: what it replaces gets
     /// its name back, if that is free; else the new one is there, and gets what it lacks.
-    pub(super) fn recover_link(
-        &mut self,
-        intent: &Intent,
-        entry: &Entry,
-        achieved: Option<Attrs>,
-        victim: Option<Signature>,
-        copy: Option<Name>,
-    ) -> Result<(), ReplicaError> {
+    pub(super) fn recover_link(&mut self, intent: &Intent, new: New, victim: Victim) -> Result<(), ReplicaError> {
+        let New { entry, achieved, .. } = new;
         let Content::Link { target } = &entry.content else { return Ok(()) };
         let Ok(aside) = Name::new(&[intent.stage.as_bytes(), ASIDE].concat()) else { return Ok(()) };
         let Some((above, name)) = intent.path.split() else { return Ok(()) };
@@ -106,24 +100,24 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let Some(out) = out else { return Ok(()) };
                 let stage = self.disk.own(Own::Stage).at(&intent.path, "open the stage")?;
-                self.put_back((&stage, &aside), (&dir, &name), &intent.path, &out)?;
+                self.put_back((&stage, &aside), Spot::new(&dir, &name, &intent.path), &out)?;
                 return self.sync_parent(&intent.path);
             }
             Err(error) => return Err(error).at(&intent.path, "stat"),
         };
         let is_made = there.kind == Some(Kind::Link)
-            && !victim.is_some_and(|victim| victim.same_object(&there))
+            && !victim.signature.is_some_and(|victim| victim.same_object(&there))
             && self.disk.read_link(&dir, &name).is_ok_and(|found| found == *target);
         let (true, Some((parent, row_name))) = (is_made, self.place_meant(intent)?) else { return Ok(()) };
         let pin = self.disk.pin(&dir, &name).at(&intent.path, "stat")?;
         let attrs = achieved.as_ref().unwrap_or(&entry.attrs);
         self.disk.set_pinned_attrs(&pin, Kind::Link, attrs, &Xattrs::new()).at(&intent.path, "set attributes")?;
         if let Some(out) = out {
-            self.recover_displaced(intent, &aside, &out, victim, copy)?;
+            self.recover_displaced(intent, &aside, &out, victim)?;
         }
         let stat = self.disk.stat_pin(&pin).at(&intent.path, "stat")?;
         let signature = Some(Signature { ctime: Time::default(), ..Signature::of(&stat) });
-        let (node, generation, entry) = (intent.node, intent.generation, entry.clone());
+        let (node, generation, entry, achieved) = (intent.node, intent.generation, entry.clone(), achieved.clone());
         let since = if node == generation { self.came() } else { self.since_of(node)? };
         self.put_row(&mut Row { node, parent, name: row_name, generation, entry, achieved, signature, since })?;
         self.sync_parent(&intent.path)
