@@ -47,7 +47,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             other.iter().filter(|(_, how)| **how == Differs::Left).map(|(path, _)| path.clone()).collect();
         let mut changed: BTreeSet<RelPath> = other.into_keys().collect();
         for path in &above {
-            if self.coalescer.take_now(path) | self.replica.dirty.remove(path) {
+            if self.coalescer.take_now(path) | self.replica.agenda_mut().take_look(path) {
                 changed.insert(path.clone());
             }
         }

@@ -12,7 +12,7 @@ use super::{Endpoint, SCAN_INLINE};
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// What this side says of itself first.
     pub(super) fn hello(&self) -> Result<Hello, ReplicaError> {
-        let identity = &self.replica.identity;
+        let identity = self.replica.identity();
         let root = self.replica.root()?;
         Ok(Hello {
             archive: identity.archive,
@@ -52,10 +52,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.dir_times.reopen(now);
         self.proofs.begin(now);
         self.begin_special();
-        self.replica.unscanned.append(&mut self.long.again());
+        self.long.again().into_iter().for_each(|path| self.replica.agenda_mut().scan(path));
         if scan || !self.covered {
             // The full scan comes by everywhere, and enters each directory from its parent, which is watched by then.
-            self.replica.unscanned.clear();
+            self.replica.agenda_mut().drop_scans();
             self.scans.clear();
             self.entered.clear();
             self.full_scan = Some(Scan::new(RelPath::root()).full().attaching(if whole { SCAN_INLINE } else { 0 }));

@@ -55,7 +55,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.free.clear();
         self.pings.clear();
         self.end_rsync();
-        self.replica.placed = Default::default();
+        self.replica.forget_batch();
         self.replica.release_dirs();
     }
 
@@ -75,7 +75,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         self.fresh = true;
         self.covered = false;
         let note = "the damaged archive is kept beside the new one, as archive.db.damaged-…, for whoever wants to look into it";
-        self.replica.notes.push(note.to_owned());
+        self.replica.news_mut().note(note.to_owned());
         Ok(())
     }
 }

@@ -153,7 +153,7 @@ impl DirTimes {
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Looks at the directories that are due, and tells what users made of them. True if there is more to do at once.
     pub(super) fn step_dir_times(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
-        if self.replica.settings.dry_run {
+        if self.replica.settings().dry_run {
             // Nothing is recorded that a time could be compared with.
             self.replica.take_dir_times();
             self.dir_times.clear();
@@ -162,7 +162,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.dir_times.note(path, now, 0);
         }
         if std::mem::take(&mut self.dir_times.crowded) {
-            self.replica.unscanned.insert(RelPath::root());
+            self.replica.agenda_mut().scan(RelPath::root());
         }
         let due = self.dir_times.take_due(now);
         let more = due.len() == LOOKS;

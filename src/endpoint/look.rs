@@ -25,7 +25,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             && let Some(dir) = self.replica.dir_at(path)
             && (self.settings.recurse || self.entered.get(path) != Some(&dir))
         {
-            self.replica.unscanned.insert(path.clone());
+            self.replica.agenda_mut().scan(path.clone());
         }
         Ok(())
     }
@@ -101,7 +101,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 if dir && (!how.again || how.as_copy || new) {
                     // Below a directory that is taken for a new one everything is to be looked at, also where it was told as
                     // one that had moved before.
-                    self.replica.unscanned.insert(path.clone());
+                    self.replica.agenda_mut().scan(path.clone());
                 }
                 self.coalescer.sent(path, now);
                 let left = match (&change.moved, &change.after) {
@@ -161,7 +161,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if fine && self.troubles.remove(path).is_some() {
             // If it is a directory, it may not have been listed, and what else is wrong with it is told again.
             self.long.is_over(path);
-            self.replica.unscanned.insert(path.clone());
+            self.replica.agenda_mut().scan(path.clone());
             out.push(Reply::Problem { path: path.clone(), problem: None });
         }
         Ok(())

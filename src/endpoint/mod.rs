@@ -195,7 +195,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Err(ReplicaError::Archive(error)) if error.damaged => Some(error.to_string()),
             begun => begun.map(|()| None)?,
         };
-        let fresh = replica.identity.peer == [0; 16];
+        let fresh = replica.identity().peer == [0; 16];
         Ok(Endpoint {
             replica,
             coalescer: Coalescer::new(settings.timing),
@@ -289,7 +289,9 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 for paths in [&mut self.appeared, &mut self.arrivals, &mut self.vanished] {
                     if paths.len() > 2 * coalesce::DEFAULT_LIMIT {
                         // The others lie within scopes that are scanned as a whole.
-                        paths.retain(|path| self.coalescer.is_dirty(path) || self.replica.dirty.contains(path));
+                        paths.retain(|path| {
+                            self.coalescer.is_dirty(path) || self.replica.agenda().is_to_be_looked_at(path)
+                        });
                     }
                 }
             }
@@ -297,7 +299,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.root.doubt(&scope);
                 self.entered.clear();
                 self.lost.push((scope.clone(), reason));
-                self.replica.unscanned.insert(scope);
+                self.replica.agenda_mut().scan(scope);
             }
         }
     }
@@ -314,7 +316,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// session is over. What takes long is done by [`Endpoint::step`].
     pub fn handle(&mut self, request: Request, now: Millis, out: &mut Vec<Reply>) -> Result<(), ReplicaError> {
         let own = Own {
-            generation: self.replica.identity.generation,
+            generation: self.replica.identity().generation,
             rows: if self.damaged.is_none() { self.replica.count_rows()? } else { 0 },
             seq: self.replica.last_seq(),
         };
@@ -344,6 +346,11 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Whether the archive can be used no more.
     pub fn damage(&self) -> Option<&str> {
         self.damaged.as_deref()
+    }
+
+    /// Whether what the replica knows of its reports holds together; the error says what does not. For tests.
+    pub fn check(&self) -> Result<(), String> {
+        self.replica.check()
     }
 
     /// Why the session is over, if the other side asked for what nobody may ask. Until the next one begins nothing more is
@@ -437,7 +444,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.replica.expire_soon();
                 self.next_expiry = 0;
             }
-            Request::Names { numbers } => self.replica.disk.learn_names(&numbers),
+            Request::Names { numbers } => self.replica.disk().learn_names(&numbers),
             Request::Stop => {
                 self.flush(out, now)?;
                 self.finish(out)?;
@@ -479,7 +486,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         };
         out.push(Reply::Hello(hello));
         // This session may be another agent's.
-        out.extend(names(&self.replica.disk.names_used(true)));
+        out.extend(names(&self.replica.disk().names_used(true)));
         Ok(())
     }
 
@@ -534,12 +541,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     /// Whether the root is still the directory that was opened, and lies where it lay.
     pub fn root_is_there(&self) -> bool {
-        self.replica.disk.root_is_there() && self.replica.disk.own_is_there().is_ok()
+        self.replica.disk().root_is_there() && self.replica.disk().own_is_there().is_ok()
     }
 
     /// Halts if psync's own directory was moved or replaced: what was to be done is dropped, as a crash would.
     fn is_astray(&mut self, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
-        let Err(reason) = self.replica.disk.own_is_there() else {
+        let Err(reason) = self.replica.disk().own_is_there() else {
             self.astray = false;
             return Ok(false);
         };
@@ -643,7 +650,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Why contents are not taken: this side's own settings decide, and what a file can have at all.
     fn too_large(&self, apply: &Apply) -> Option<Problem> {
         let size = transfers::size_of(apply);
-        let most = self.replica.settings.max_size.min(i64::MAX as u64);
+        let most = self.replica.settings().max_size.min(i64::MAX as u64);
         (size > most).then(|| self.replica.too_large(&apply.path, size))
     }
 }

@@ -42,7 +42,7 @@ pub type RealEndpoint = Endpoint<RealDisk, SqliteArchive>;
 impl RealEndpoint {
     /// psync's own directory, as this endpoint has it open; `None` in a dry run.
     pub fn own_dir(&self) -> Option<OwnDir> {
-        self.replica.disk.own_dir().ok().filter(|_| !self.replica.settings.dry_run)
+        self.replica.disk().own_dir().ok().filter(|_| !self.replica.settings().dry_run)
     }
 }
 

@@ -122,13 +122,13 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let meets = |scope: &RelPath| scope.is_within(top) || top.is_within(scope);
         self.full_scan.is_some()
             || self.scans.iter().any(|scan| meets(&scan.scope))
-            || self.replica.unscanned.iter().any(meets)
+            || self.replica.agenda().scans().iter().any(meets)
     }
 
     /// Whether something below is to be looked at.
     fn is_busy_below(&self, top: &RelPath) -> bool {
         let below = |path: &RelPath| path.is_below(top);
-        let mut dirty = self.replica.dirty.range(top.clone()..).take_while(|path| path.is_within(top));
+        let mut dirty = self.replica.agenda().looks_within(top);
         self.is_scanned_below(top)
             || self.coalescer.is_dirty_below(top)
             || dirty.any(below)

@@ -153,7 +153,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         let leisure = now >= self.proofs.read + LEISURE;
         let walked = self.proofs.walk.is_some();
-        let mut left = self.replica.settings.read_slice;
+        let mut left = self.replica.settings().read_slice;
         let mut worked = false;
         for _ in 0..FILES {
             let Some(proof) = self.next_proof(leisure, now)? else { break };
@@ -219,7 +219,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             };
             self.proofs.walk = Some(last);
             // Of what was taken for equal unread one side tells, and the other is asked.
-            let tells = self.replica.settings.side == Side::Left;
+            let tells = self.replica.settings().side == Side::Left;
             if let Some(suspect) = suspect.filter(|suspect| !suspect.unread || tells) {
                 return Ok(Some(Proof::of(suspect, self.proofs.owed)));
             }

@@ -35,7 +35,7 @@ impl Doubt {
 impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// Whether a session that goes on has no root any more.
     pub(super) fn has_lost_root(&mut self, now: Millis) -> bool {
-        self.root.is_due(now) && self.reporting && !self.replica.disk.root_is_there()
+        self.root.is_due(now) && self.reporting && !self.replica.disk().root_is_there()
     }
 }
 

@@ -144,16 +144,16 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let Some((teller, mover)) = self.rsync.teller(generation) else { return Err(unable()) };
         let words = mover.words.clone();
         let Some(going) = self.rsync.going.get_mut(&generation) else { return Ok(()) };
-        let file = self.replica.disk.file_fd(&going.file).ok_or_else(unable)?;
-        if !holds_still(&self.replica.disk, &going.file, &going.signature).unwrap_or(false) {
+        let file = self.replica.disk().file_fd(&going.file).ok_or_else(unable)?;
+        if !holds_still(self.replica.disk(), &going.file, &going.signature).unwrap_or(false) {
             // Nobody hears of it: the file is looked at again.
             return Err(unable());
         }
         let size = going.signature.size;
-        let first = self.replica.disk.next_data(&going.file, 0, size);
+        let first = self.replica.disk().next_data(&going.file, 0, size);
         let has_holes = size > 0 && !first.is_ok_and(|data| data == Some((0, size)));
         going.run = Some(Run::client(file, client_options(&words, has_holes), teller)?);
-        let room = if has_holes { data_in(&self.replica.disk, &going.file, size).unwrap_or(size) } else { size };
+        let room = if has_holes { data_in(self.replica.disk(), &going.file, size).unwrap_or(size) } else { size };
         out.push(Reply::Data { generation, data: Data::Room { bytes: room } });
         Ok(())
     }
@@ -231,7 +231,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let basis_path = basis.as_ref().map(|fd| OsString::from(format!("/proc/self/fd/{}", fd.as_raw_fd())));
         let arguments = server_arguments(arguments, basis_path.as_deref(), &name)
             .map_err(|what| Failure::of(format!("the rsync on the other side wants what is not allowed: {what}")))?;
-        let directory = self.replica.disk.dir_fd(directory).ok_or_else(unable)?;
+        let directory = self.replica.disk().dir_fd(directory).ok_or_else(unable)?;
         let (teller, _) = self.rsync.teller(generation).ok_or_else(unable)?;
         Run::server(directory, &name, basis, arguments, teller)
     }
@@ -239,7 +239,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// The directory in which the file lies that is to be replaced.
     fn basis_directory(&self, path: &RelPath) -> Option<OwnedFd> {
         let (above, name) = path.split()?;
-        let disk = &self.replica.disk;
+        let disk = self.replica.disk();
         let dir = disk.open_dir(&above).ok()?;
         let plain = disk.stat(&dir, &name).is_ok_and(|stat| stat.kind == Some(Kind::File));
         if plain && disk.followed(&dir, &name).is_none() { disk.dir_fd(&dir) } else { None }
@@ -284,7 +284,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         out: &mut Vec<Reply>,
     ) {
         let Some(going) = self.rsync.going.remove(&generation) else { return };
-        let still = holds_still(&self.replica.disk, &going.file, &going.signature).unwrap_or(false);
+        let still = holds_still(self.replica.disk(), &going.file, &going.signature).unwrap_or(false);
         let data = match ended {
             Ok(Contents { size, hash }) if still && size == going.signature.size => Data::End { size, hash },
             Err(failure) if still && !(failure.is_passing() && self.may_pass(&going.path)) => {
@@ -432,10 +432,10 @@ impl<D: Disk, A: Archive> crate::replica::Replica<D, A> {
     /// Makes an empty directory of psync's own for a program that makes a file.
     fn stage_directory(&mut self, generation: Generation, path: &RelPath) -> Result<(Name, D::Dir), ReplicaError> {
         self.require_room(path)?;
-        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        let stage = self.disk().own(Own::Stage).at(path, "open the stage")?;
         let name = self.stage_name(generation)?;
-        self.disk.make_dir(&stage, &name).at(path, "make a directory in the stage")?;
-        let opened = self.disk.open_child(&stage, &name, path).at(path, "open a directory of the stage");
+        self.disk().make_dir(&stage, &name).at(path, "make a directory in the stage")?;
+        let opened = self.disk().open_child(&stage, &name, path).at(path, "open a directory of the stage");
         if opened.is_err() {
             self.unstage(&name);
         }
@@ -461,11 +461,11 @@ impl<D: Disk, A: Archive> crate::replica::Replica<D, A> {
         path: &RelPath,
         directory: &D::Dir,
     ) -> Result<(Name, D::File), ReplicaError> {
-        let stage = self.disk.own(Own::Stage).at(path, "open the stage")?;
+        let stage = self.disk().own(Own::Stage).at(path, "open the stage")?;
         let (_, made) = path.split().ok_or_else(|| std::io::Error::other("the root")).at(path, "take")?;
-        let file = self.disk.open_file(directory, &made).at(path, "open what rsync made")?;
+        let file = self.disk().open_file(directory, &made).at(path, "open what rsync made")?;
         let name = self.stage_name(generation)?;
-        self.disk.rename((directory, &made), (&stage, &name)).at(path, "take what rsync made")?;
+        self.disk().rename((directory, &made), (&stage, &name)).at(path, "take what rsync made")?;
         Ok((name, file))
     }
 }

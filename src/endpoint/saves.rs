@@ -134,7 +134,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 continue;
             }
             let supply = entry.get_mut();
-            let taken = match supply.step(&self.replica.disk) {
+            let taken = match supply.step(self.replica.disk()) {
                 Ok(Supplied::Data(Data::Room { bytes })) => {
                     self.announce(generation, bytes, out)?;
                     continue;
@@ -144,7 +144,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                         continue;
                     }
                     let receive = self.incoming.get_mut(&generation).and_then(|incoming| incoming.receive.as_mut());
-                    receive.map_or(Ok(Received::Broken), |receive| receive.take(&self.replica.disk, &data))
+                    receive.map_or(Ok(Received::Broken), |receive| receive.take(self.replica.disk(), &data))
                 }
                 Ok(Supplied::Wait) => Ok(Received::Broken),
                 Err(error) => Err(error),

@@ -45,8 +45,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// What is wrong with an action that brings a FIFO, if this side was not told to take any.
     pub(super) fn no_fifo(&self, apply: &Apply) -> Option<Problem> {
         let (Step::Put { entry, .. } | Step::SetAttrs { entry, .. }) = &apply.step else { return None };
-        let refused = entry.kind() == Kind::Fifo && self.replica.filter.skips(Some(Kind::Fifo));
-        let word = self.replica.settings.side.word();
+        let refused = entry.kind() == Kind::Fifo && self.replica.filter().skips(Some(Kind::Fifo));
+        let word = self.replica.settings().side.word();
         let detail = format!("a FIFO, and the {word} side takes none (special = \"skip\")");
         refused.then(|| Problem { path: apply.path.clone(), kind: ProblemKind::Unsupported, detail })
     }

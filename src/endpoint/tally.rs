@@ -103,7 +103,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.tally.looked = 0;
             return;
         }
-        let dirty = self.coalescer.len() + self.replica.unscanned.len() + self.replica.dirty.len();
+        let dirty = self.coalescer.len() + self.replica.agenda().scans().len() + self.replica.agenda().looks();
         waiting.set(dirty as u64, self.replica.open_paths() as u64);
         if dirty == 0 || waiting.oldest().is_none() || now >= self.tally.looked + TELL {
             self.tally.looked = now;

@@ -49,7 +49,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.turn = generation;
             let Some((path, supply)) = self.supplies.get_mut(&generation) else { break };
             let path = path.clone();
-            match supply.step(&self.replica.disk) {
+            match supply.step(self.replica.disk()) {
                 Ok(Supplied::Wait) => {
                     waiting += 1;
                     continue;
@@ -95,7 +95,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         out: &mut Vec<Reply>,
     ) -> Result<(), ReplicaError> {
         let size = size_of(&apply);
-        if !delta && size < self.replica.settings.partial_min {
+        if !delta && size < self.replica.settings().partial_min {
             self.incoming.insert(generation, Incoming::new(apply, None));
             return Ok(());
         }
@@ -116,7 +116,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if self.whole.contains(path) {
             return (Vec::new(), None);
         }
-        let large = size >= self.replica.settings.partial_min;
+        let large = size >= self.replica.settings().partial_min;
         let partial = if large { self.replica.open_partial(path, &self.used(Some(own))) } else { None };
         let (mut files, name) = match partial {
             Some((name, file, size)) => (vec![(file, size)], Some((name, size))),
@@ -140,7 +140,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     pub(super) fn put_aside(&mut self, incoming: Incoming<D::File>) -> Result<(), ReplicaError> {
         let Incoming { receive: Some(receive), partial, .. } = incoming else { return Ok(()) };
         let size = receive.offset();
-        let worth = size >= self.replica.settings.partial_min && partial.as_ref().is_none_or(|(_, old)| size >= *old);
+        let worth = size >= self.replica.settings().partial_min && partial.as_ref().is_none_or(|(_, old)| size >= *old);
         match (worth, partial) {
             (true, Some((older, _))) => self.replica.unstage(&older),
             (true, None) => {}
@@ -182,7 +182,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             let Some(receive) = &mut incoming.receive else { continue };
             if receive.is_to_tell() {
                 done += 1;
-                let sums = receive.tell(&self.replica.disk).unwrap_or_else(|_| {
+                let sums = receive.tell(self.replica.disk()).unwrap_or_else(|_| {
                     // It can be read no more.
                     receive.drop_basis();
                     Some(Sums::End)
@@ -222,7 +222,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 }
             },
         };
-        let taken = receive.take(&self.replica.disk, data);
+        let taken = receive.take(self.replica.disk(), data);
         if let Ok(Received::More { credit }) = taken {
             if receive.is_to_tell() {
                 incoming.withheld += credit;

@@ -73,7 +73,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             more |= self.step_proofs(more, now, out)?;
             more |= self.step_dir_times(now, out)?;
         }
-        for path in std::mem::take(&mut self.replica.vanished) {
+        for path in self.replica.agenda_mut().take_vanished() {
             self.vanish(path, now);
         }
         self.tell_special(now, out);
@@ -90,12 +90,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         {
             // What a crash may still ask for must not be discarded.
             self.finish(out)?;
-            self.replica.disk.refill();
+            self.replica.disk().refill();
             self.next_expiry = self.replica.expire_trash(seconds, now)?;
         }
         let lost = self.lost.drain(..);
         out.extend(lost.map(|(scope, reason)| Reply::Lost { scope, reason: reason.to_owned() }));
-        out.extend(self.replica.notes.drain(..).map(|text| Reply::Note { text }));
+        out.extend(self.replica.news_mut().take_notes().into_iter().map(|text| Reply::Note { text }));
         if more || !self.jobs.is_empty() || !self.records.is_empty() || self.replica.is_unfinished() {
             return Ok(Next::Now);
         }
@@ -120,8 +120,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let busy = !self.jobs.is_empty()
             || self.replica.is_unfinished()
             || !self.records.is_empty()
-            || !self.replica.dirty.is_empty()
-            || !self.replica.unscanned.is_empty()
+            || !self.replica.agenda().is_empty()
             || !self.scans.is_empty()
             || !self.readings.is_empty()
             || !self.coalescer.is_empty()
@@ -133,7 +132,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         if !asked {
             self.replica.nobody_waits();
         }
-        if asked && let Some(counts) = self.replica.not_set.take_news() {
+        if asked && let Some(counts) = self.replica.news_mut().take_not_set() {
             out.push(Reply::NotSet { counts });
         }
         let opens = !self.openings.is_empty();
@@ -207,7 +206,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         }
         if !self.records.is_empty() {
             let records = std::mem::take(&mut self.records);
-            self.replica.disk.ease();
+            self.replica.disk().ease();
             self.replica.sync_sources(&records)?;
             for (generation, record) in &records {
                 self.replica.record(*generation, record)?;
@@ -234,7 +233,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     ) -> Result<(), ReplicaError> {
         let is_dir = |record: &Record| record.entry.as_ref().is_some_and(|entry| entry.kind() == Kind::Dir);
         for (_, record) in records.iter().filter(|(_, record)| is_dir(record)) {
-            if self.reports() && self.replica.dirty.remove(&record.path) {
+            if self.reports() && self.replica.agenda_mut().take_look(&record.path) {
                 self.look_at_dirty(&record.path, How::default(), now, out)?;
             }
         }
@@ -300,8 +299,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                 self.replica.weigh_report(&change.path, change.seq, change.weight());
             }
         }
-        out.extend(super::names(&self.replica.disk.names_used(false)));
-        let distrusts = self.replica.distrusts.drain(..);
+        out.extend(super::names(&self.replica.disk().names_used(false)));
+        let distrusts = self.replica.take_distrusts().into_iter();
         out.extend(distrusts.map(|(path, seq, why)| Reply::Distrust { path, seq, why }));
         let before = out.len();
         out.append(&mut self.free);
@@ -342,26 +341,26 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.openings.is_next(&path);
             match self.replica.has_read_enough() {
                 // Others have their turn first; then these are the first.
-                true => drop(self.replica.dirty.insert(path)),
+                true => self.replica.agenda_mut().look(path),
                 false => self.look_at_dirty(&path, how, now, out)?,
             }
         }
         saves::copies_first(&mut out[begun..]);
         for scope in self.coalescer.take_scopes() {
-            self.replica.unscanned.insert(scope);
+            self.replica.agenda_mut().scan(scope);
         }
-        if self.coalescer.is_empty() && self.replica.dirty.is_empty() {
+        if self.coalescer.is_empty() && self.replica.agenda().looks() == 0 {
             // What waits for another slice is still to be looked at as what it is.
             self.appeared.clear();
-            self.replica.told_again.clear();
-            if self.scans.is_empty() && self.full_scan.is_none() && self.replica.unscanned.is_empty() {
+            self.replica.agenda_mut().forget_first();
+            if self.scans.is_empty() && self.full_scan.is_none() && self.replica.agenda().scans().is_empty() {
                 self.entered.clear();
             }
             self.arrivals.clear();
             self.vanished.clear();
             self.leavers.clear();
         }
-        Ok(!self.replica.dirty.is_empty() || self.coalescer.next_due().is_some_and(|due| due <= now))
+        Ok(self.replica.agenda().looks() > 0 || self.coalescer.next_due().is_some_and(|due| due <= now))
     }
 
     /// The paths that are due, those first to which a directory came: then what lies under its old name now is no
@@ -369,14 +368,14 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     fn due(&mut self, now: Millis) -> Result<Vec<RelPath>, ReplicaError> {
         let mut due = Vec::new();
         while due.len() < LOOKS {
-            let next = self.replica.dirty.pop_first().or_else(|| self.coalescer.ready(now));
+            let next = self.replica.agenda_mut().next_look().or_else(|| self.coalescer.ready(now));
             let Some(path) = next else { break };
             due.push(path);
         }
         let mut movers = self.arrived(&due)?;
         if due.len() > 1 {
             for path in std::mem::take(&mut due) {
-                let worth = self.replica.told_again.remove(&path) || self.appeared.contains(&path);
+                let worth = self.replica.agenda_mut().comes_first(&path) || self.appeared.contains(&path);
                 let moved = worth && self.replica.is_moved_dir(&path)?;
                 if moved { movers.push(path) } else { due.push(path) }
             }
@@ -415,7 +414,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             self.troubles.iter().filter(|(_, t)| t.next <= now).map(|(path, _)| path.clone()).take(LOOKS).collect();
         for path in due {
             // A directory that could not be listed has told nothing of what lies in it.
-            self.replica.unscanned.insert(path.clone());
+            self.replica.agenda_mut().scan(path.clone());
             self.look(&path, How::default(), now, out)?;
         }
         Ok(())
@@ -423,8 +422,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     /// Goes on with the small scans, then with the full one.
     fn step_scans(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
-        if self.full_scan.is_none() || !self.replica.unscanned.contains(&RelPath::root()) {
-            while let Some(scope) = self.replica.unscanned.pop_first() {
+        if self.full_scan.is_none() || !self.replica.agenda().is_to_be_scanned(&RelPath::root()) {
+            while let Some(scope) = self.replica.agenda_mut().next_scan() {
                 if scope.is_root() {
                     // One that was asked for is begun again as it was meant.
                     let (checksum, full) = self.full_scan.as_ref().map_or((false, false), |s| (s.checksum, s.full));

@@ -123,8 +123,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 Ok(placed) => placed,
             };
             if matches!(placed, Placed::Done(..)) {
-                let lines = self.not_set.count_at(&path, &not_set);
-                self.notes.extend(lines);
+                self.news.count_not_set(&path, &not_set);
             }
             let one = self.finish_placed(generation, &path, placed)?;
             match stranded {
@@ -154,8 +153,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stage = self.stage_name(generation)?;
         let step = IntentStep::Stranded;
         self.archive.intend(&Intent { generation, node, path: path.clone(), parent: None, stage, step })?;
-        self.notes
-            .push(format!("{path}: what lay there could not be moved to the trash yet: the next start does that"));
+        self.news.note(format!("{path}: what lay there could not be moved to the trash yet: the next start does that"));
         Ok(())
     }
 
@@ -166,6 +164,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.unstage(&staged.name);
             }
         }
+    }
+
+    /// What is left of a batch is nobody's any more: its intents say what became of it.
+    pub fn forget_batch(&mut self) {
+        self.placed = Unfinished::default();
     }
 
     /// Whether a batch waits for its end.
@@ -319,7 +322,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// The signature of what should lie at a path: as reported, else as recorded.
     pub(crate) fn expected_signature(&self, path: &RelPath) -> Result<Option<Signature>, ReplicaError> {
-        if let Some(reported) = self.reported.get(path) {
+        if let Some(reported) = self.ledger.get(path) {
             return Ok(reported.seen.as_ref().map(|seen| seen.signature));
         }
         Ok(self.row_at(path)?.and_then(|row| row.signature))
@@ -332,7 +335,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             before: before.clone(),
             object: (signature.ino, signature.btime),
         };
-        if let Some(reported) = self.reported.get(path) {
+        if let Some(reported) = self.ledger.get(path) {
             return Ok(reported.seen.as_ref().map(|seen| step(&seen.signature, &seen.attrs)));
         }
         let row = self.row_at(path)?;
@@ -357,7 +360,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let mut outcome = Outcome::Refused;
                 for path in paths {
                     if let Some(parent) = path.parent().filter(|p| !p.is_root()) {
-                        self.dirty.insert(parent);
+                        self.agenda.look(parent);
                     }
                     match self.examine(&path, How { again: true, ..How::default() })? {
                         // Its directory is gone as well, perhaps only moved: where that went tells what became of it.
@@ -374,7 +377,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         // Whatever happened under this name, events that say so are worth a look.
         if !matches!(outcome, Outcome::Done { .. }) {
-            self.dirty.insert(path.clone());
+            self.agenda.look(path.clone());
         }
         Ok(Finished { generation, reports, outcome })
     }

@@ -227,7 +227,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// before it, so that a deep tree is not entered from its root for each of its levels.
     fn dir_of_node(&self, node: NodeId, last: &mut LastDir<D::Dir>) -> Result<Option<(RelPath, D::Dir)>, ReplicaError> {
         let Some(row) = self.archive.node(node)?.filter(|row| row.entry.kind() == Kind::Dir) else { return Ok(None) };
-        let inner = match last.take().filter(|(above, ..)| *above == row.parent && !self.moved.contains_key(&node)) {
+        let inner = match last.take().filter(|(above, ..)| *above == row.parent && self.ledger.moved_to(node).is_none())
+        {
             Some((_, path, dir)) => path.join(&row.name).ok().and_then(|path| {
                 let dir = self.disk.open_child(&dir, &row.name, &path).ok()?;
                 Some((path, dir))
@@ -275,8 +276,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 return Ok(DirTimeSet::Differs(now));
             }
             Err(error) if is_forbidden(&error) => {
-                let lines = self.not_set.count_at(&path, &NotSet { what: vec!["mtime"], refused: vec![] });
-                self.notes.extend(lines);
+                self.news.count_not_set(&path, &NotSet { what: vec!["mtime"], refused: vec![] });
                 stat.mtime
             }
             Err(_) => return Ok(DirTimeSet::Gone),

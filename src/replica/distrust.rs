@@ -1,9 +1,9 @@
 //! After a power failure: which of this side's own reports may be what the failure left, and whether what the other side
 //! found is a part of what lies here.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
-use crate::model::{Content, Entry, Hash, Hasher, Kind, Name, RelPath, Sameness, Seq};
+use crate::model::{Content, Entry, Hash, Hasher, Kind, Name, NodeId, RelPath, Sameness, Seq};
 use crate::protocol::{Distrust, Remains, Weight};
 
 use super::Replica;
@@ -20,6 +20,54 @@ const PIECE: usize = 64 * BLOCK;
 
 /// Questions about parts that may wait, in bytes: the other side keeps no more doubts than two thirds of that.
 const ASKED_MAX: usize = 96 << 20;
+
+/// What a power failure may have left, until that is settled.
+pub(super) struct Aftermath<F> {
+    /// The machine was booted since the tree was last known to be what the archive says.
+    rebooted: bool,
+    /// The whole tree was compared with the archive since this replica was opened.
+    compared: bool,
+    /// Nodes that the other side knew better, while this one is not proven after a boot, and what it had recorded of them.
+    learned: HashMap<NodeId, Option<Entry>>,
+    /// Reports that may be what the failure left, to be told before them.
+    told: Vec<(RelPath, Seq, Distrust)>,
+    questions: Comparisons<F>,
+}
+
+impl<F> Default for Aftermath<F> {
+    fn default() -> Self {
+        let questions = Comparisons::default();
+        Aftermath { rebooted: false, compared: false, learned: HashMap::new(), told: Vec::new(), questions }
+    }
+}
+
+impl<F> Aftermath<F> {
+    /// The archive was opened: whether the machine was booted since the tree was last proven.
+    pub fn begin(&mut self, rebooted: bool) {
+        self.rebooted = rebooted;
+    }
+
+    pub fn is_rebooted(&self) -> bool {
+        self.rebooted
+    }
+
+    /// The other side knew a node better. `own`: what was recorded of it here.
+    pub fn learn(&mut self, node: NodeId, own: Option<Entry>) {
+        if self.rebooted {
+            self.learned.insert(node, own);
+        }
+    }
+
+    pub fn forget_learned(&mut self) {
+        self.learned.clear();
+    }
+
+    /// Nothing of what the power took is left to be found.
+    fn settle(&mut self) {
+        self.rebooted = false;
+        self.learned.clear();
+    }
+}
 
 /// What the other side asks of parts of this side's files: one after another, each in slices.
 pub(super) struct Comparisons<F> {
@@ -79,30 +127,30 @@ type At<'a, Dir> = (&'a Dir, &'a Name);
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Whether this machine was booted since the tree was last known to be what the archive says.
     pub fn is_rebooted(&self) -> bool {
-        self.rebooted
+        self.aftermath.rebooted
     }
 
     /// Whether the other side recorded something here that this side has not compared since its power failed. What lies
     /// there may be what is left of that very object, whatever name the archive has it under: a move that it seems to
     /// have made would take the other side's away.
     pub(super) fn is_in_doubt(&self, row: &Row) -> bool {
-        self.rebooted && row.signature.is_none()
+        self.aftermath.rebooted && row.signature.is_none()
     }
 
     /// A scan has compared the whole tree with the archive.
     pub fn tree_was_compared(&mut self) {
-        self.compared = true;
+        self.aftermath.compared = true;
     }
 
     /// Before a commit: if all is compared and nothing is open, nothing of what the power took is left to be found.
     pub(super) fn prove(&mut self) -> Result<(), ReplicaError> {
         // Nor of the times of directories, which show nothing.
-        let settled = self.compared && self.reported.is_empty() && !self.doubts_dir_times();
-        if self.rebooted && (self.identity.peer == [0; 16] || settled && !self.is_any_uncompared()?) {
-            self.rebooted = false;
-            self.learned.clear();
+        let settled = self.aftermath.compared && self.ledger.is_empty() && !self.doubts_dir_times();
+        let rebooted = self.aftermath.rebooted;
+        if rebooted && (self.identity.peer == [0; 16] || settled && !self.is_any_uncompared()?) {
+            self.aftermath.settle();
         }
-        if !self.rebooted {
+        if !self.aftermath.rebooted {
             self.identity.proven = self.disk.boot_id();
         }
         Ok(())
@@ -111,7 +159,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Whether a row that the other side taught was not looked at yet: what lies in a directory that is just being made again
     /// is looked at later, and must not pass for deleted then.
     fn is_any_uncompared(&self) -> Result<bool, ReplicaError> {
-        for node in self.learned.keys() {
+        for node in self.aftermath.learned.keys() {
             if self.archive.node(*node)?.is_some_and(|row| row.signature.is_none()) {
                 return Ok(true);
             }
@@ -127,21 +175,26 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         found: Option<(At<'_, D::Dir>, &Entry)>,
         contents: bool,
     ) {
-        let Some(row) = row.filter(|_| self.rebooted) else { return };
+        let Some(row) = row.filter(|_| self.aftermath.rebooted) else { return };
         let why = match (row.signature, found) {
             (None, Some((at, found))) if contents => self.doubt_about(row, at, found),
             (None, _) => Distrust::Older,
-            (Some(_), Some((at, found))) if contents && !self.compared && self.is_emptied(row, at, found) => {
+            (Some(_), Some((at, found))) if contents && !self.aftermath.compared && self.is_emptied(row, at, found) => {
                 Distrust::Emptied
             }
             (Some(_), _) => return,
         };
-        self.distrusts.push((path.clone(), seq, why));
+        self.aftermath.told.push((path.clone(), seq, why));
+    }
+
+    /// What is to be told before the reports that came since this was asked last.
+    pub fn take_distrusts(&mut self) -> Vec<(RelPath, Seq, Distrust)> {
+        std::mem::take(&mut self.aftermath.told)
     }
 
     /// What lies where the other side has recorded something that this side had not before its power failed.
     fn doubt_about(&self, row: &Row, at: At<'_, D::Dir>, found: &Entry) -> Distrust {
-        let older = self.learned.get(&row.node).and_then(Option::as_ref).map(|entry| &entry.content);
+        let older = self.aftermath.learned.get(&row.node).and_then(Option::as_ref).map(|entry| &entry.content);
         if older.is_some_and(|older| older.compare(&found.content) == Sameness::Same) {
             return Distrust::Older;
         }
@@ -238,25 +291,25 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Takes the question whether what the other side found at a path is a part of the file that lies here as it was
     /// recorded: its beginning, with blocks of zeros where the contents did not reach the disk. False if too many wait.
     pub fn compare_later(&mut self, path: RelPath, remains: Remains) -> bool {
-        self.comparisons.push(path, remains)
+        self.aftermath.questions.push(path, remains)
     }
 
     /// Whether the other side waits for such an answer.
     pub fn compares(&self) -> bool {
-        !self.comparisons.is_empty()
+        !self.aftermath.questions.is_empty()
     }
 
     /// Nobody waits for an answer any more.
     pub(super) fn forget_comparisons(&mut self) {
-        self.comparisons = Comparisons::default();
+        self.aftermath.questions = Comparisons::default();
     }
 
     /// Reads one slice for such a question. The answer, once there is one.
     pub fn step_comparison(&mut self) -> Result<Option<(RelPath, bool)>, ReplicaError> {
-        let mut at = match self.comparisons.at.take() {
+        let mut at = match self.aftermath.questions.at.take() {
             Some(at) => at,
             None => {
-                let Some((path, remains)) = self.comparisons.pop() else { return Ok(None) };
+                let Some((path, remains)) = self.aftermath.questions.pop() else { return Ok(None) };
                 match self.begin_comparison(&path, &remains)? {
                     Some((row, file)) => Comparison { path, remains, row, file, hashed: Hashed::default() },
                     None => return Ok(Some((path, false))),
@@ -269,7 +322,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(Some((at.path, false)));
         }
         if at.hashed.offset < size {
-            self.comparisons.at = Some(at);
+            self.aftermath.questions.at = Some(at);
             return Ok(None);
         }
         let is_part = at.hashed.hasher.finish() == at.remains.hash && self.is_recorded(&at.row, &at.file, size);

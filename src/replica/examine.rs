@@ -87,10 +87,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let dir = match self.disk.open_dir(&parent) {
             Ok(dir) => dir,
             Err(error) if above_is_gone(&error) => {
-                self.specials.gone(path);
+                self.news.specials.gone(path);
                 self.stop_reading(path);
                 self.forget_move_to(path)?;
-                let told = self.reported.get(path).is_some_and(|r| r.seen.is_some());
+                let told = self.ledger.get(path).is_some_and(|r| r.seen.is_some());
                 return Ok(match how.again || told {
                     true => Examined::Changed(Box::new(self.report_nothing(path, None, None)?)),
                     false => self.gone_above(parent)?,
@@ -128,7 +128,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         }
         let topmost = upto(there);
-        let told = self.reported.get(&topmost).is_some_and(|reported| reported.seen.is_none());
+        let told = self.ledger.told_gone(&topmost);
         Ok(if told { Examined::Same } else { Examined::Above(topmost) })
     }
 
@@ -143,11 +143,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     fn examine_name(&mut self, at: Spot<D::Dir>, how: How) -> Result<Examined, ReplicaError> {
         let Spot { dir, node: parent, name, path } = at;
-        let mut reported_move = self.reported.get(path).and_then(|r| r.moved);
+        let mut reported_move = self.ledger.came_to(path);
         if let Some(node) = reported_move.filter(|_| how.as_copy) {
             // Its old name speaks for itself from now on: what the archive has there is gone.
             self.forget_report(path);
-            self.dirty.extend(self.path_of(node)?);
+            self.agenda.look_at_all(self.path_of(node)?);
             reported_move = None;
         }
         let under_name = match parent {
@@ -157,7 +157,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stat = match self.disk.stat(dir, name) {
             Ok(stat) => stat,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.specials.gone(path);
+                self.news.specials.gone(path);
                 return self.examine_nothing(path, parent, under_name, how);
             }
             Err(error) => return Ok(Examined::Problem(problem(path, "stat", &error))),
@@ -171,7 +171,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if self.passes_over(&stat) {
             return Ok(self.pass_over(at, under_name.is_some(), how));
         }
-        self.specials.forget(path);
+        self.news.specials.forget(path);
         if self.filter.skips(stat.kind) {
             return match under_name {
                 // What the archive has here was replaced by something that takes no part.
@@ -187,15 +187,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let Some(kind) = stat.kind else { return Ok(Examined::Problem(self.unsupported(at))) };
         let live = self.live(at, stat, kind)?;
         let object = (stat.ino, stat.btime);
-        if how.as_copy {
-            self.copies.insert(path.clone(), object);
-        } else if self.copies.get(path).is_some_and(|copy| *copy != object) {
-            self.copies.remove(path);
+        match how.as_copy {
+            true => self.ledger.copied(path, object),
+            false => self.ledger.meet(path, object),
         }
         let mover = match &under_name {
             Some(row) if row.signature.is_some_and(|s| s.same_object(&stat)) => None,
             Some(row) if self.is_in_doubt(row) => None,
-            _ if self.copies.contains_key(path) => None,
+            _ if self.ledger.is_copy(path) => None,
             _ => self.mover(&live, path, reported_move)?,
         };
         if reported_move.is_some() && reported_move != mover.as_ref().map(|(_, row)| row.node) {
@@ -205,7 +204,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if under_name.is_none()
             && mover.is_none()
             && !how.again
-            && !self.copies.contains_key(path)
+            && !self.ledger.is_copy(path)
             && self.is_reported_elsewhere(&live, path)
         {
             return Ok(Examined::Known);
@@ -215,7 +214,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 Ok(Examined::Left { from, made: row.generation == row.node })
             }
             Some((from, row)) => {
-                self.specials.moved(&from, path);
+                self.news.specials.moved(&from, path);
                 self.examine_moved(at, under_name, (from, row), (live, how))
             }
             None => self.examine_object(at, under_name, live, how),
@@ -256,8 +255,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     fn take_seq(&mut self) -> u64 {
-        self.next_seq += 1;
-        self.next_seq
+        self.ledger.number()
     }
 
     fn examine_nothing(
@@ -267,13 +265,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         under_name: Option<Row>,
         how: How,
     ) -> Result<Examined, ReplicaError> {
-        self.copies.remove(path);
+        self.ledger.forget_copy(path);
         self.forget_move_to(path)?;
         self.forget_moves_below(path)?;
-        let told = self.reported.get(path).is_some_and(|r| r.seen.is_none());
+        let told = self.ledger.told_gone(path);
         match under_name {
             None if how.again => Ok(Examined::Changed(Box::new(self.report_nothing(path, parent, None)?))),
-            None if self.reported.contains_key(path) && !told => {
+            None if self.ledger.holds(path) && !told => {
                 Ok(Examined::Changed(Box::new(self.report_nothing(path, parent, None)?)))
             }
             None => Ok(if told { Examined::Known } else { Examined::Same }),
@@ -284,16 +282,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// What had come here is gone again: its own row speaks for itself from now on.
     pub(crate) fn forget_move_to(&mut self, path: &RelPath) -> Result<(), ArchiveError> {
-        if let Some(node) = self.reported.get(path).and_then(|r| r.moved) {
+        if let Some(node) = self.ledger.came_to(path) {
             self.forget_report(path);
-            self.dirty.extend(self.path_of(node)?);
+            self.agenda.look_at_all(self.path_of(node)?);
         }
         Ok(())
     }
 
     /// The same for what had come into a directory that is gone. The others' reports fall with the directory.
     fn forget_moves_below(&mut self, top: &RelPath) -> Result<(), ArchiveError> {
-        let below: Vec<RelPath> = self.moved.values().filter(|path| path.is_below(top)).cloned().collect();
+        let moves = self.ledger.moves().map(|(_, path)| path);
+        let below: Vec<RelPath> = moves.filter(|path| path.is_below(top)).cloned().collect();
         below.iter().try_for_each(|path| self.forget_move_to(path))
     }
 
@@ -307,7 +306,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let below = self.replaced_below(row.as_ref(), None)?;
         self.distrust((path, seq), row.as_ref(), None, true);
         match row {
-            Some(_) => self.set_reported(path, Reported { seq, seen: None, moved: None, weight: 0 }),
+            Some(_) => self.set_reported(path, Reported::new(seq, None, None)),
             // Neither object nor row: there is nothing to record.
             None => self.forget_report(path),
         }
@@ -463,7 +462,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             // Touched, or learned from the other side, and equal: only the signature is new.
             if live.kind == Kind::Dir && row.signature.is_none_or(|s| !s.same_object(&live.stat)) {
                 // Another directory than before: whatever lies in it is to be looked at.
-                self.unscanned.insert(path.clone());
+                self.agenda.scan(path.clone());
             }
             // What was learned of the other archive after a crash was made here, else this side had known it.
             let since = match (row.signature, row.since) {
@@ -472,21 +471,21 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             };
             let fresh = Row { signature: Some(seen.proof()), entry: Entry { content, attrs }, since, ..row.clone() };
             if presumed {
-                self.unproven.owe(path);
+                self.reads.unproven.owe(path);
             }
             let moved_on = how.live && is_only_worked_in(row, &fresh);
             if fresh != *row && !moved_on {
                 if !presumed {
                     self.sync_adopted(at, live.kind)?;
                 }
-                self.unproven.note(&fresh);
+                self.reads.unproven.note(&fresh);
                 self.archive.put(&fresh)?;
             }
             self.compare_dir_time(path, &fresh, &live.stat)?;
             return self.same(at, &fresh, how, now_read);
         }
         let told = self
-            .reported
+            .ledger
             .get(path)
             .is_some_and(|r| r.moved.is_none() && r.seen.as_ref().is_some_and(|s| s.equals(&seen)));
         if told && !how.again {
@@ -497,14 +496,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let below = self.replaced_below(row.as_ref(), Some(live.kind))?;
         if let Some(words) = dropped {
-            self.notes.push(format!("{path}: {words} was agreed on for other contents, and does not go with these"));
+            self.news.note(format!("{path}: {words} was agreed on for other contents, and does not go with these"));
         }
         let seq = self.take_seq();
         let after = Entry { content, attrs };
         self.distrust((path, seq), row.as_ref(), Some((at.place(), &after)), contents);
-        self.set_reported(path, Reported { seq, seen: Some(seen), moved: None, weight: 0 });
+        self.set_reported(path, Reported::new(seq, Some(seen), None));
         if let Some(snapshot) = snapshot {
-            self.snapshots.insert(path.clone(), (seq, snapshot));
+            self.ledger.keep_snapshot(path, seq, snapshot);
         }
         Ok(Examined::Changed(Box::new(Change {
             seq,
@@ -532,18 +531,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// The hash that was reported of the very same file.
     fn hash_told(&self, path: &RelPath, live: &Live) -> Option<Hash> {
-        let seen = self.reported.get(path)?.seen.as_ref()?;
+        let seen = self.ledger.seen(path)?;
         let Content::File { hash, .. } = seen.content else { return None };
         hash.filter(|_| seen.settled && !seen.presumed && seen.signature == Signature::of(&live.stat))
     }
 
     /// Hard links travel as files of their own; the kernel tells only of the name that a write came through.
     fn look_at_links(&mut self, stat: &Stat, path: &RelPath) -> Result<(), ReplicaError> {
-        let mut links: Vec<RelPath> = self.reported_objects.get(&(stat.ino, stat.btime)).cloned().into_iter().collect();
+        let mut links: Vec<RelPath> = self.ledger.object_at((stat.ino, stat.btime)).cloned().into_iter().collect();
         for row in self.archive.by_object(stat.ino, stat.btime)? {
             links.extend(self.path_of(row.node)?);
         }
-        self.dirty.extend(links.into_iter().filter(|link| link != path));
+        self.agenda.look_at_all(links.into_iter().filter(|link| link != path));
         Ok(())
     }
 

@@ -43,23 +43,23 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Discards some of what has been in the trash for longer than `seconds`, and of the oldest what is beyond
     /// `trash_max` or is in the way on a full disk. The answer: when to come back.
     pub fn expire_trash(&mut self, seconds: u64, now: Millis) -> Result<Millis, ReplicaError> {
-        if now >= self.expiry.next_ages {
+        if now >= self.bin.expiry.next_ages {
             let before = self.disk.wall_clock().saturating_sub_unsigned(seconds);
             let more = self.discard_oldest(|item, _| item.since <= before)?.1;
             // Zero days: gone as soon as nobody can write into it any more.
-            self.expiry.next_ages = now + if more { SLICE } else { if seconds == 0 { 1_000 } else { AGES } };
+            self.bin.expiry.next_ages = now + if more { SLICE } else { if seconds == 0 { 1_000 } else { AGES } };
         }
-        if now >= self.expiry.next_bound {
+        if now >= self.bin.expiry.next_bound {
             self.drop_old_kept();
             let more = self.bound_trash()?;
-            self.expiry.next_bound = now + if more { SLICE } else { LOOK };
+            self.bin.expiry.next_bound = now + if more { SLICE } else { LOOK };
         }
-        Ok(self.expiry.next_ages.min(self.expiry.next_bound))
+        Ok(self.bin.expiry.next_ages.min(self.bin.expiry.next_bound))
     }
 
     /// Looks at ages and room with the next [`Replica::expire_trash`].
     pub fn expire_soon(&mut self) {
-        (self.expiry.next_ages, self.expiry.next_bound) = (0, 0);
+        (self.bin.expiry.next_ages, self.bin.expiry.next_bound) = (0, 0);
     }
 
     /// What was taken out of the trash by hand, or by `psync trash`, counts no more.
@@ -71,7 +71,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         for item in self.archive.trash()?.into_iter().filter(|item| !there.contains(&item.id)) {
             self.archive.trash_remove(&item.id)?;
         }
-        (self.expiry.size, self.expiry.counted) = (None, true);
+        (self.bin.expiry.size, self.bin.expiry.counted) = (None, true);
         self.commit()
     }
 
@@ -86,8 +86,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         };
         let mut size = self.trash_size()?;
         if size <= max {
-            self.expiry.counted = false;
-        } else if !self.expiry.counted {
+            self.bin.expiry.counted = false;
+        } else if !self.bin.expiry.counted {
             self.forget_taken()?;
             size = self.trash_size()?;
         }
@@ -96,11 +96,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(false);
         }
         let (gone, more) = self.discard_oldest(|_, replica| {
-            replica.expiry.size.is_some_and(|size| size > max) || is_short(replica.disk.space())
+            replica.bin.expiry.size.is_some_and(|size| size > max) || is_short(replica.disk.space())
         })?;
         if gone > 0 {
             let why = if size > max { "it holds more than trash_max" } else { "the disk is nearly full" };
-            self.notes.push(format!("trash: {gone} objects discarded before their time: {why}"));
+            self.news.note(format!("trash: {gone} objects discarded before their time: {why}"));
         }
         Ok(more && gone > 0)
     }
@@ -144,7 +144,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 _ => {}
             }
             self.archive.trash_remove(&item.id)?;
-            self.expiry.size = self.expiry.size.map(|size| size.saturating_sub(item.size));
+            self.bin.expiry.size = self.bin.expiry.size.map(|size| size.saturating_sub(item.size));
             gone += 1;
         }
         if gone > 0 {
@@ -156,19 +156,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// What cannot be removed is tried again and again, and told once an hour.
     fn tell_stuck(&mut self, item: &TrashItem, error: &io::Error) {
         let now = self.disk.wall_clock();
-        self.expiry.stuck.retain(|_, told| (0..STUCK).contains(&(now - *told)));
-        if self.expiry.stuck.len() < STUCK_MAX && !self.expiry.stuck.contains_key(&item.id) {
-            self.expiry.stuck.insert(item.id.clone(), now);
-            self.notes.push(format!("trash: {} ({}) cannot be removed: {error}", item.id, item.path));
+        self.bin.expiry.stuck.retain(|_, told| (0..STUCK).contains(&(now - *told)));
+        if self.bin.expiry.stuck.len() < STUCK_MAX && !self.bin.expiry.stuck.contains_key(&item.id) {
+            self.bin.expiry.stuck.insert(item.id.clone(), now);
+            self.news.note(format!("trash: {} ({}) cannot be removed: {error}", item.id, item.path));
         }
     }
 
     pub(super) fn trash_size(&mut self) -> Result<u64, ReplicaError> {
-        if let Some(size) = self.expiry.size {
+        if let Some(size) = self.bin.expiry.size {
             return Ok(size);
         }
         let size = self.archive.trash()?.iter().map(|item| item.size).sum();
-        self.expiry.size = Some(size);
+        self.bin.expiry.size = Some(size);
         Ok(size)
     }
 

@@ -158,7 +158,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if self.settings.durable {
             self.disk.sync_dirs(&[above]).at(path, "sync the directory")?;
         }
-        self.look_and_scan(path);
+        self.agenda.look_and_scan(path);
         Ok(self.disk.open_dir(path).ok())
     }
 

@@ -66,7 +66,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         contents: Option<(u64, Hash)>,
     ) -> bool {
         let Some((size, hash)) = contents.filter(|(size, _)| *size > Data::WHOLE_MAX) else { return false };
-        if self.kept.shown.is_some() || self.disk.is_short() {
+        if self.stage.kept.shown.is_some() || self.disk.is_short() {
             return false;
         }
         let stat = self.disk.own(Own::Stage).and_then(|stage| self.disk.stat(&stage, name));
@@ -75,13 +75,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return false;
         }
         self.drop_kept(|whole, _| whole.path == *path);
-        if self.kept.files.len() >= MOST
-            && let Some(oldest) = self.kept.files.pop_front()
+        if self.stage.kept.files.len() >= MOST
+            && let Some(oldest) = self.stage.kept.files.pop_front()
         {
             self.put_down(&oldest.name);
         }
         let (since, path, name) = (self.disk.wall_clock(), path.clone(), name.clone());
-        self.kept.files.push_back(Whole { path, name, object, mtime: stat.mtime, size, hash, since });
+        self.stage.kept.files.push_back(Whole { path, name, object, mtime: stat.mtime, size, hash, since });
         true
     }
 
@@ -95,7 +95,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> bool {
         let Some((file, hash)) = file.zip(hash) else { return false };
         let Ok(stat) = self.disk.stat_file(file) else { return false };
-        self.kept.begin();
+        self.stage.kept.begin();
         self.keep_whole(path, name, (stat.ino, stat.btime), Some((stat.size, hash)))
     }
 
@@ -106,8 +106,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         path: &RelPath,
         entry: &Entry,
     ) -> Option<(Name, D::File, Hash)> {
-        let at = self.kept.files.iter().position(|whole| whole.path == *path)?;
-        let whole = self.kept.files.remove(at)?;
+        let at = self.stage.kept.files.iter().position(|whole| whole.path == *path)?;
+        let whole = self.stage.kept.files.remove(at)?;
         let Content::File { size, hash: Some(hash) } = entry.content else {
             self.put_down(&whole.name);
             return None;
@@ -136,7 +136,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// The path has come to something else: what was kept for it is of no use.
     pub(crate) fn forget_kept(&mut self, path: &RelPath) {
-        if !self.kept.files.is_empty() {
+        if !self.stage.kept.files.is_empty() {
             self.drop_kept(|whole, _| whole.path == *path);
         }
     }
@@ -153,8 +153,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     fn drop_kept(&mut self, which: impl Fn(&Whole, i64) -> bool) {
         let now = self.disk.wall_clock();
-        let (gone, kept) = std::mem::take(&mut self.kept.files).into_iter().partition(|whole| which(whole, now));
-        self.kept.files = kept;
+        let (gone, kept) = std::mem::take(&mut self.stage.kept.files).into_iter().partition(|whole| which(whole, now));
+        self.stage.kept.files = kept;
         let gone: VecDeque<Whole> = gone;
         for whole in gone {
             self.unstage(&whole.name);

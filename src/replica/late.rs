@@ -75,7 +75,7 @@ struct Level<Dir> {
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// What waited for its look when psync ended waits again.
     pub(super) fn resume_looks(&mut self) -> Result<(), ReplicaError> {
-        self.looks = Looks::default();
+        self.bin.looks = Looks::default();
         for item in self.archive.trash()?.into_iter().filter(|item| item.look) {
             self.look_later(item);
         }
@@ -86,25 +86,25 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if !item.look {
             return;
         }
-        if self.looks.waiting.len() < MAX {
-            self.looks.waiting.push_back(Waiting { item, due: None, delay: AFTER });
+        if self.bin.looks.waiting.len() < MAX {
+            self.bin.looks.waiting.push_back(Waiting { item, due: None, delay: AFTER });
         } else {
-            self.looks.more = true;
+            self.bin.looks.more = true;
         }
     }
 
     /// Looks again at what came into the trash a second ago, and gives back what was written into it meanwhile.
     pub fn look_for_late_writes(&mut self, now: Millis) -> Result<(), ReplicaError> {
-        if self.looks.waiting.is_empty() && self.looks.more {
+        if self.bin.looks.waiting.is_empty() && self.bin.looks.more {
             self.resume_looks()?;
         }
-        for _ in 0..self.looks.waiting.len().min(SLICE) {
-            let Some(mut waiting) = self.looks.waiting.pop_front() else { break };
+        for _ in 0..self.bin.looks.waiting.len().min(SLICE) {
+            let Some(mut waiting) = self.bin.looks.waiting.pop_front() else { break };
             match waiting.due {
                 None => waiting.due = Some(now + AFTER),
                 Some(due) if due > now => {
                     // Those behind it were put there later, but for the ones that are looked at less and less often.
-                    self.looks.waiting.push_back(waiting);
+                    self.bin.looks.waiting.push_back(waiting);
                     continue;
                 }
                 Some(_) => {
@@ -112,7 +112,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                         Ok(late) => late,
                         Err(error @ ReplicaError::Archive(_)) => return Err(error),
                         Err(error) => {
-                            self.notes.push(format!("trash: {error}"));
+                            self.news.note(format!("trash: {error}"));
                             Late::StillOpen
                         }
                     };
@@ -121,7 +121,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                             let item = TrashItem { look: false, ..waiting.item };
                             self.archive.trash_add(&item)?;
                             // From now on it can give way.
-                            self.room.trashed();
+                            self.stage.room.trashed();
                             continue;
                         }
                         // A rescued file is in the trash no more.
@@ -135,14 +135,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     waiting.due = Some(now + waiting.delay);
                 }
             }
-            self.looks.waiting.push_back(waiting);
+            self.bin.looks.waiting.push_back(waiting);
         }
         Ok(())
     }
 
     /// When the next look is due; `None` without any.
     pub fn next_look(&self) -> Option<Millis> {
-        self.looks.waiting.iter().map(|waiting| waiting.due.unwrap_or(0)).min()
+        self.bin.looks.waiting.iter().map(|waiting| waiting.due.unwrap_or(0)).min()
     }
 
     fn trashed(&self, id: &Name) -> Option<Stat> {
@@ -173,7 +173,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     let version = Version { since: Some(item.since), ..Version::of(&stat, "late write") };
                     self.keep_beside((&trash, &item.id), &item.path, version)?;
                     self.archive.trash_remove(&item.id)?;
-                    self.expiry.size = None;
+                    self.bin.expiry.size = None;
                 }
                 Ok(late)
             }
@@ -199,7 +199,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let top = Level { dir: at.dir.clone(), name: at.name.clone(), path: at.path.clone(), stat, above: None };
         let late = self.look_into(top, known)?;
         if late == Late::Written {
-            self.expiry.size = None;
+            self.bin.expiry.size = None;
         }
         Ok(late)
     }
@@ -289,9 +289,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     if self.settings.durable {
                         self.disk.sync_dirs(&[&home.dir]).at(path, "sync the directory")?;
                     }
-                    self.notes
-                        .push(format!("late write: {path} was made or changed in a deleted directory: it is back"));
-                    self.look_and_scan(path);
+                    self.news
+                        .note(format!("late write: {path} was made or changed in a deleted directory: it is back"));
+                    self.agenda.look_and_scan(path);
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -30,7 +30,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// The same of what is to be recorded. If this side has told something newer since, the row gets no signature, and what
     /// lies there goes over it: then the record's own ACLs may be those of the older report.
     pub fn own_acls_of_record(&mut self, generation: Generation, record: &mut Record) -> Result<(), ReplicaError> {
-        if self.reported.get(&record.path).is_none_or(|reported| reported.seq != record.seq) {
+        if self.ledger.get(&record.path).is_none_or(|reported| reported.seq != record.seq) {
             return Ok(());
         }
         match &mut record.entry {
@@ -55,7 +55,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             row => row,
         };
         let row = row.filter(|row| row.entry.kind() == entry.kind());
-        let seen = self.reported.get(path).and_then(|reported| reported.seen.as_ref());
+        let seen = self.ledger.seen(path);
         let seen = seen
             .filter(|seen| Entry { content: seen.content.clone(), attrs: seen.attrs.clone() }.kind() == entry.kind());
         let agreed = row.as_ref().map(|row| &row.entry.attrs.xattrs);
@@ -76,10 +76,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 Some(own) => entry.attrs.xattrs.insert(name.into(), own.clone()),
                 None => entry.attrs.xattrs.remove(name),
             };
-            self.foreign_acls += 1;
-            if self.foreign_acls <= TOLD {
+            self.news.foreign_acls += 1;
+            if self.news.foreign_acls <= TOLD {
                 let name = readable(name);
-                self.notes.push(format!(
+                self.news.note(format!(
                     "{path}: the other side changed {name}: left out, since ACLs travel from left to right only \
                      (acl_from_left_only)"
                 ));

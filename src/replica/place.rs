@@ -125,8 +125,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Ok(stat) if (stat.ino, stat.btime) != ours => {
                 self.keep_beside((&stage, name), path, Version::of(&stat, "replaced")).map(Some)
             }
-            Ok(stat) if stat.kind == Some(Kind::File) && self.kept.shown().is_some() => {
-                let before = self.kept.shown();
+            Ok(stat) if stat.kind == Some(Kind::File) && self.stage.kept.shown().is_some() => {
+                let before = self.stage.kept.shown();
                 self.move_tree_to_trash(name, path, generation, ("taken back", before)).map(|_| None)
             }
             _ => {
@@ -171,7 +171,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// What was reported, if an action expects that.
     pub(super) fn expected_report(&self, path: &RelPath, expect: &Expect) -> Option<&Seen> {
         let Expect::Report(seq) = expect else { return None };
-        self.reported.get(path).filter(|reported| reported.seq == *seq)?.seen.as_ref()
+        self.ledger.get(path).filter(|reported| reported.seq == *seq)?.seen.as_ref()
     }
 
     /// The same for what was found there.
@@ -184,7 +184,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<Option<Stat>, Stop> {
         // A row whose object moved away, not yet recorded, still holds the name.
         let row = self.archive.child(parent.node, &parent.name)?;
-        let held = row.as_ref().is_some_and(|row| self.moved.get(&row.node).is_some_and(|now| now != path));
+        let held = row.as_ref().is_some_and(|row| self.ledger.is_elsewhere(row.node, path));
         if held || stat.is_some_and(|s| s.foreign || s.kind.is_none()) {
             return Err(Stop::Refused);
         }
@@ -194,7 +194,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 row.is_some_and(|row| row.generation == *generation && self.still(&row, stat))
             }
             (Expect::Row(_), None) => false,
-            (Expect::Report(seq), stat) => match (self.reported.get(path).filter(|r| r.seq == *seq), stat) {
+            (Expect::Report(seq), stat) => match (self.ledger.numbered(path, *seq), stat) {
                 (Some(reported), Some(stat)) => reported.seen.as_ref().is_some_and(|seen| still_seen(seen, stat)),
                 (Some(reported), None) => reported.seen.is_none(),
                 (None, _) => false,
@@ -224,7 +224,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<Done, Stop> {
         let (path, name, object) = (action.path, staged.name.clone(), staged.object);
         let contents = staged.hash.filter(|_| !staged.links).map(|hash| (entry.size(), hash));
-        self.kept.begin();
+        self.stage.kept.begin();
         let placed = self.put(action, entry, displaced, staged);
         if placed.is_err() && !self.keep_whole(path, &name, object, contents) {
             self.clear_staged(&name, object, path, action.generation)?;
@@ -271,7 +271,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.forget_report(path);
         let (entry, former) = self.put_placed(action, &parent, entry, (given, victim.as_ref()))?;
         if doubtful {
-            self.dirty.insert(path.clone());
+            self.agenda.look(path.clone());
         }
         let Some(victim) = victim else { return Ok(Done { entry: Some(entry), kept: None }) };
         if staged.links && self.drop_linked(&staged.name, &victim, path)? {
@@ -361,7 +361,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.doubt_old_place(known.as_ref(), &row)?;
         }
         if action.is_first() && victim.is_none() && row.since == Since::Always {
-            self.removals.find();
+            self.bin.removals.find();
         }
         self.put_row(&mut row)?;
         if let Some(after) = &after {

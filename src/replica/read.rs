@@ -20,9 +20,6 @@ use super::spot::Spot;
 /// granted to it (see [`crate::protocol::Change::read`]).
 pub(super) const READ_TO_COMPARE: u64 = 64 * 1024 * 1024;
 
-/// Snapshots that are kept at a time; beyond that files are read themselves.
-const SNAPSHOTS: usize = 256;
-
 /// What a look at a file's contents gave.
 pub(super) enum Contents<F> {
     Found(Looked<F>),
@@ -85,7 +82,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         how: How,
     ) -> Result<Contents<D::File>, ReplicaError> {
         let path = at.path;
-        if let Some(open) = self.readings.take(path) {
+        if let Some(open) = self.reads.files.take(path) {
             return self.read_on(path, stat, open);
         }
         let wait = self.settings.wait_for_writers && !how.despite_writers;
@@ -143,7 +140,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             hash => hash.at(path, "read")?,
         };
         let Some(hash) = hash else {
-            self.readings.keep(path, open);
+            self.reads.files.keep(path, open);
             return Ok(Contents::Reading);
         };
         let read = Some((hash, None));
@@ -159,26 +156,26 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// A slice of work begins: so much is read in it, and what is being read then.
     pub fn begin_slice(&self) {
-        self.budget.set(self.settings.read_slice);
+        self.reads.files.begin_slice(self.settings.read_slice);
     }
 
     /// Whether so much was read in this slice of work that others are to have their turn.
     pub fn has_read_enough(&self) -> bool {
-        self.budget.get() == 0
+        self.reads.files.is_spent()
     }
 
     fn has_read(&self, bytes: u64) {
-        self.budget.set(self.budget.get().saturating_sub(bytes));
+        self.reads.files.has_read(bytes);
     }
 
     /// Nothing of this file will be read any more.
     pub(super) fn stop_reading(&mut self, path: &RelPath) {
-        drop(self.readings.take(path));
+        drop(self.reads.files.take(path));
     }
 
     /// No file that is being read is wanted any more.
     pub fn stop_readings(&mut self) {
-        self.readings.clear();
+        self.reads.files.clear();
         self.forget_comparisons();
     }
 
@@ -192,7 +189,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     fn snapshot(&self, file: &D::File) -> Option<D::File> {
-        if self.snapshots.len() >= SNAPSHOTS || self.disk.is_short() {
+        if !self.ledger.takes_snapshots() || self.disk.is_short() {
             return None;
         }
         self.disk.snapshot(file)

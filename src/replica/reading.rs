@@ -1,5 +1,6 @@
 //! Reading: a file's contents, hashed in slices. Holes are no work, and a large file keeps nobody waiting.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 
@@ -107,30 +108,49 @@ pub(super) struct Open<F> {
 }
 
 /// The files that are being read, by their paths.
-pub(super) struct Readings<F>(BTreeMap<RelPath, Open<F>>);
+pub(super) struct Readings<F> {
+    open: BTreeMap<RelPath, Open<F>>,
+    /// Bytes that may still be read in this slice of work.
+    budget: Cell<u64>,
+}
 
 impl<F> Default for Readings<F> {
     fn default() -> Self {
-        Readings(BTreeMap::new())
+        Readings { open: BTreeMap::new(), budget: Cell::new(u64::MAX) }
     }
 }
 
 impl<F> Readings<F> {
+    /// A slice of work begins, in which so many bytes may be read.
+    pub fn begin_slice(&self, budget: u64) {
+        self.budget.set(budget);
+    }
+
+    /// So much was read.
+    pub fn has_read(&self, bytes: u64) {
+        self.budget.set(self.budget.get().saturating_sub(bytes));
+    }
+
+    /// Whether others are to have their turn.
+    pub fn is_spent(&self) -> bool {
+        self.budget.get() == 0
+    }
+
     /// Takes out what is being read at this path.
     pub fn take(&mut self, path: &RelPath) -> Option<Open<F>> {
-        if self.0.is_empty() { None } else { self.0.remove(path) }
+        if self.open.is_empty() { None } else { self.open.remove(path) }
     }
 
     /// Keeps it for the next slice. Beyond what may be open the last path begins anew at its next turn.
     pub fn keep(&mut self, path: &RelPath, open: Open<F>) {
-        self.0.insert(path.clone(), open);
-        if self.0.len() > MOST {
-            self.0.pop_last();
+        self.open.insert(path.clone(), open);
+        if self.open.len() > MOST {
+            self.open.pop_last();
         }
     }
 
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.open.clear();
     }
 }
 

@@ -36,7 +36,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                         }
                     },
                 };
-                let seen = self.reported.get(path).filter(|r| r.seq == record.seq).and_then(|r| r.seen.as_ref());
+                let seen = self.ledger.numbered(path, record.seq).and_then(|r| r.seen.as_ref());
                 let Some(seen) = seen else { continue };
                 if !self.disk.stat(dir, &name).is_ok_and(|stat| seen.signature.same_object(&stat)) {
                     self.withdraw_report(path)?;
@@ -66,12 +66,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Takes an agreed state into the archive.
     pub fn record(&mut self, generation: Generation, record: &Record) -> Result<(), ReplicaError> {
         self.identity.generation = self.identity.generation.max(generation);
-        let reported = self.reported.get(&record.path).filter(|r| r.seq == record.seq).cloned();
+        let reported = self.ledger.numbered(&record.path, record.seq).cloned();
         let Some(entry) = &record.entry else {
             if let Some(elsewhere) = self.path_of(record.node)?.filter(|at| *at != record.path) {
                 // It lies under another name here, and that is not what both sides agreed to forget.
-                self.dirty.insert(elsewhere.clone());
-                self.unscanned.insert(elsewhere);
+                self.agenda.look_and_scan(&elsewhere);
             }
             self.bury(generation, record.node)?;
             self.forget_reports_below(&record.path);
@@ -103,7 +102,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             (None, _) => Since::Always,
         };
         if old.is_none() && seen.is_some() && since == Since::Always {
-            self.removals.find();
+            self.bin.removals.find();
         }
         let (entry_here, achieved, signature) = (entry.clone(), None, None);
         let mut row =
@@ -129,17 +128,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if let Some(seen) = seen.filter(|seen| seen.content == Content::Dir) {
             self.look_below_another(old.as_ref(), (seen.signature.ino, seen.signature.btime), &record.path);
         }
-        if self.moved.contains_key(&record.node) {
-            self.way.get_mut().forget();
-        }
-        if let Some(further) = self.moved.remove(&record.node).filter(|at| *at != record.path) {
+        if let Some(further) = self.ledger.settle_move(record.node).filter(|at| *at != record.path) {
             // It moved on meanwhile: that is a move from its new row.
             self.forget_report(&further);
-            self.dirty.insert(further);
+            self.agenda.look(further);
         }
         match record.from {
             // The directory that it came from may have another name by now, and all may lie there once more.
-            Some(_) => self.dirty.extend(self.path_of(record.node)?.filter(|was| *was != record.path)),
+            Some(_) => self.agenda.look_at_all(self.path_of(record.node)?.filter(|was| *was != record.path)),
             None => self.doubt_old_place(old.as_ref(), &row)?,
         }
         match (record.exchanged, &old) {
@@ -150,19 +146,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.look_at_dir_time(&record.path);
         }
         if seen.is_some_and(|seen| seen.presumed) && row.is_unproven() {
-            self.unproven.owe(&record.path);
+            self.reads.unproven.owe(&record.path);
         }
         // In a directory that was renamed meanwhile it was looked for before it had a row.
         if self.node_of(&above)? != Some(row.parent) {
             let here = self.path_of(row.parent)?.and_then(|above| above.join(&row.name).ok());
-            self.dirty.extend(here.filter(|here| *here != record.path));
+            self.agenda.look_at_all(here.filter(|here| *here != record.path));
         }
-        self.copies.remove(&record.path);
+        self.ledger.forget_copy(&record.path);
         self.forget_orphaned_moves()?;
         if let Some(from) = &record.from {
             // What had come there in its place may be there no more, and its own old name speaks for itself then.
             self.withdraw_report(from)?;
-            self.dirty.insert(from.clone());
+            self.agenda.look(from.clone());
         }
         // An object that was edited as well as moved does not match its row: it is reported once more.
         let settled = seen.is_some_and(|seen| row.signature == Some(seen.proof()));
@@ -208,13 +204,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         (two.parent, two.name, two.generation) = (old.parent, old.name.clone(), row.generation);
         let home = self.recorded_path(old)?;
-        if let Some(at) = self.moved.get(&other).filter(|at| home.as_ref() == Some(at))
-            && let Some(seen) = self.reported.get(at).and_then(|reported| reported.seen.clone())
+        if let Some(at) = self.ledger.moved_to(other).filter(|at| home.as_ref() == Some(at))
+            && let Some(seen) = self.ledger.seen(at).cloned()
         {
             two.signature = self.seen_as_moved(&two, &seen, &two);
         }
         self.tell_again(other);
-        self.dirty.extend(home);
+        self.agenda.look_at_all(home);
         self.put_exchanged(vec![row.clone(), two])
     }
 
@@ -227,7 +223,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             // To replace and then to remove is to remove.
             row.since = row.since.after(former.since);
         }
-        self.unproven.note(row);
+        self.reads.unproven.note(row);
         // Its old place, and what had its new one, lead to it no more.
         self.leave_way(row.node);
         if let Some(node) = self.archive.put(row)? {
@@ -242,8 +238,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(crate) fn look_below_another(&mut self, old: Option<&Row>, object: (u64, Time), path: &RelPath) {
         let Some((old, signature)) = old.and_then(|old| Some((old, old.signature?))) else { return };
         if (signature.ino, signature.btime) != object {
-            self.unscanned.insert(path.clone());
-            self.unscanned.extend(self.moved.get(&old.node).cloned());
+            self.agenda.scan(path.clone());
+            if let Some(at) = self.ledger.moved_to(old.node).cloned() {
+                self.agenda.scan(at);
+            }
         }
     }
 
@@ -253,8 +251,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if old.is_some_and(|old| (old.parent, &old.name) != (row.parent, &row.name))
             && let Some(path) = self.path_of(row.node)?
         {
-            self.dirty.insert(path.clone());
-            self.unscanned.insert(path);
+            self.agenda.look_and_scan(&path);
         }
         Ok(())
     }
@@ -263,7 +260,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     fn settle_report(&mut self, path: &RelPath, settled: bool) {
         self.forget_report(path);
         if !settled {
-            self.dirty.insert(path.clone());
+            self.agenda.look(path.clone());
         }
     }
 
@@ -316,15 +313,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             self.identity.generation = self.identity.generation.max(learned.generation);
             if let Some(old) = self.path_of(node)? {
-                self.dirty.insert(old);
+                self.agenda.look(old);
             }
             let since = own.as_ref().map_or(Since::Always, |own| own.since);
             // What a power failure left here is told by other rules.
-            let former = own.as_ref().filter(|_| learned.joint && !self.rebooted).cloned();
-            if self.rebooted {
-                self.learned.insert(node, own.map(|own| own.entry));
-            }
-            self.dirty.insert(learned.path.clone());
+            let former = own.as_ref().filter(|_| learned.joint && !self.aftermath.is_rebooted()).cloned();
+            self.aftermath.learn(node, own.map(|own| own.entry));
+            self.agenda.look(learned.path.clone());
             let (Some(entry), Some(name)) = (&learned.entry, learned.path.name()) else {
                 self.bury(learned.generation, node)?;
                 break;

@@ -104,7 +104,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.archive.settle(intent.generation)?;
         }
         if !intents.is_empty() {
-            self.notes.push(format!("recovery: {} interrupted actions settled", intents.len()));
+            self.news.note(format!("recovery: {} interrupted actions settled", intents.len()));
         }
         if self.settings.durable {
             let trash = self.disk.own(Own::Trash).at(&RelPath::root(), "open the trash")?;

@@ -60,7 +60,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// A session begins. What was removed in an earlier one counts on, unless the administrator accepts what comes.
     pub fn begin_removals(&mut self, accepted: bool) -> Result<(), ReplicaError> {
         let entries = self.archive.count()?;
-        let removals = &mut self.removals;
+        let removals = &mut self.bin.removals;
         (removals.accepted, removals.halt, removals.told) = (accepted, None, false);
         if accepted || !std::mem::replace(&mut removals.begun, true) {
             removals.begun = true;
@@ -72,7 +72,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Both sides are equal: what the administrator accepted has been dealt with, and a first sync is over.
     pub fn settle_removals(&mut self) -> Result<(), ReplicaError> {
-        self.removals.accepted = false;
+        self.bin.removals.accepted = false;
         if self.identity.met < 0 {
             self.identity.met = self.identity.met.saturating_neg();
             self.commit()?;
@@ -82,19 +82,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Time goes by.
     pub fn set_now(&mut self, now: Millis) {
-        self.removals.now = self.removals.now.max(now);
+        self.bin.removals.now = self.bin.removals.now.max(now);
     }
 
     /// Another limit, from now on; and whether directories may be removed whatever they hold.
     pub fn set_removals(&mut self, limit: Limit, force: bool) {
-        self.removals.guard.set_limit(limit);
+        self.bin.removals.guard.set_limit(limit);
         self.settings.force = force;
     }
 
     /// Why nothing more is removed, once.
     pub fn take_halt(&mut self) -> Option<String> {
-        let told = std::mem::replace(&mut self.removals.told, self.removals.halt.is_some());
-        self.removals.halt.clone().filter(|_| !told)
+        let told = std::mem::replace(&mut self.bin.removals.told, self.bin.removals.halt.is_some());
+        self.bin.removals.halt.clone().filter(|_| !told)
     }
 
     /// Whether what lies at `path` may be removed with all below it.
@@ -120,7 +120,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// What was let go on did not happen.
     pub(crate) fn give_back_removal(&mut self, count: u64) {
-        self.removals.guard.give_back(count, 0);
+        self.bin.removals.guard.give_back(count, 0);
     }
 
     /// Whether an object may take the place of `victim` by leaving its own name: of the two one is left.
@@ -131,12 +131,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     fn admit_removal(&mut self, path: &RelPath, count: u64) -> Result<bool, ReplicaError> {
-        if self.removals.halt.is_some() {
+        if self.bin.removals.halt.is_some() {
             return Ok(false);
         }
         // Objects come without a word to the guard: what the archive holds is what there is.
         let entries = self.archive.count()?;
-        let removals = &mut self.removals;
+        let removals = &mut self.bin.removals;
         removals.guard.holds(entries);
         if removals.accepted {
             removals.guard.gone(count);

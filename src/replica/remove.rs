@@ -101,14 +101,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// What had moved out of a tree whose rows are gone is a new object now.
     pub(crate) fn forget_orphaned_moves(&mut self) -> Result<(), ReplicaError> {
         let mut orphans = Vec::new();
-        for (node, path) in &self.moved {
-            if self.archive.node(*node)?.is_none() {
+        for (node, path) in self.ledger.moves() {
+            if self.archive.node(node)?.is_none() {
                 orphans.push(path.clone());
             }
         }
         for path in orphans {
             self.forget_report(&path);
-            self.look_and_scan(&path);
+            self.agenda.look_and_scan(&path);
         }
         Ok(())
     }
@@ -165,7 +165,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         });
         if let Err(Stop::Refused | Stop::Busy) = looked {
             // It had no name for a moment: what its watchers saw must be looked at again.
-            self.look_and_scan(path);
+            self.agenda.look_and_scan(path);
         }
         let out = looked?;
         let stamp = if newest < out.ctime { before(out.ctime) } else { newest };
@@ -196,7 +196,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     (Some(node), Some(below)) => self.row_in(node, &name, below)?,
                     // A move has made its path too long. Its row knows no path.
                     (Some(node), None) => self.archive.child(node, &name)?.filter(|row| {
-                        !self.moved.contains_key(&row.node)
+                        self.ledger.moved_to(row.node).is_none()
                             && (stat.kind == Some(Kind::Dir) || self.unchanged(row, &stat))
                     }),
                     (None, _) => None,
@@ -262,14 +262,14 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Ok(Examined::Same) => Ok(Below::Known),
             Ok(Examined::Reading) => {
                 self.stop_reading(path);
-                self.unproven.owe(path);
+                self.reads.unproven.owe(path);
                 Ok(Below::Busy)
             }
             Err(error @ ReplicaError::Archive(_)) => Err(error),
             _ => {
                 // Nobody is told from here: it is looked at again.
                 self.forget_report(path);
-                self.dirty.insert(path.clone());
+                self.agenda.look(path.clone());
                 Ok(Below::Survivors)
             }
         }
@@ -323,7 +323,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             unless_left(self.remove_tree(generation, Spot::new(&place.0, &place.1, path), &stat, empty))?
         };
         if !gone {
-            self.look_and_scan(path);
+            self.agenda.look_and_scan(path);
         }
         Ok(())
     }

@@ -1,7 +1,5 @@
 //! From paths to rows and back, with the moves in mind that are reported but not yet recorded.
 
-use std::ops::Bound;
-
 use crate::model::{Name, NodeId, ROOT_NODE, RelPath};
 
 use super::Replica;
@@ -25,7 +23,7 @@ pub(crate) struct Way {
 
 impl Way {
     /// How far this way goes towards a path.
-    fn towards(&mut self, path: &RelPath, start: (NodeId, usize)) -> (NodeId, usize) {
+    pub(super) fn towards(&mut self, path: &RelPath, start: (NodeId, usize)) -> (NodeId, usize) {
         let shared = match &self.path {
             Some(old) if self.start == start => path.shared_length(old),
             _ => 0,
@@ -39,12 +37,12 @@ impl Way {
         known
     }
 
-    fn go_on(&mut self, end: usize, node: NodeId) {
+    pub(super) fn go_on(&mut self, end: usize, node: NodeId) {
         self.steps.push((end, node));
     }
 
     /// What leads to this node does so no more, nor to what lies below it.
-    fn leave(&mut self, node: NodeId) {
+    pub(super) fn leave(&mut self, node: NodeId) {
         if self.start.0 == node {
             self.forget();
         } else if let Some(at) = self.steps.iter().position(|(_, step)| *step == node) {
@@ -62,18 +60,19 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(crate) fn node_of(&self, dir: &RelPath) -> Result<Option<NodeId>, ArchiveError> {
         let bytes = dir.as_bytes();
         // From what moved there, or from the root, name by name: nothing is made of the paths in between.
-        let start = match self.moved_above(dir) {
+        let start = match self.ledger.moved_above(dir) {
             Some((node, top)) => (node, top.as_bytes().len()),
             None => (ROOT_NODE, 0),
         };
-        let mut way = self.way.borrow_mut();
+        let mut way = self.ledger.way();
         let (mut node, mut at) = way.towards(dir, start);
         while at < bytes.len() {
             let from = if at == 0 { 0 } else { at + 1 };
             let end = bytes[from..].iter().position(|b| *b == b'/').map_or(bytes.len(), |length| from + length);
             let Ok(name) = Name::new(&bytes[from..end]) else { return Ok(None) };
             let Some(child) = self.archive.child_node(node, &name)? else { return Ok(None) };
-            if !self.moved.is_empty() && self.moved.get(&child).is_some_and(|now| now.as_bytes() != &bytes[..end]) {
+            let now = if self.ledger.has_moves() { self.ledger.moved_to(child) } else { None };
+            if now.is_some_and(|now| now.as_bytes() != &bytes[..end]) {
                 return Ok(None);
             }
             (node, at) = (child, end);
@@ -84,35 +83,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// A row is gone with all below it, or gets another place.
     pub(crate) fn leave_way(&mut self, node: NodeId) {
-        self.way.get_mut().leave(node);
-    }
-
-    /// The deepest of this directory and those above it that came here from another path, as was reported.
-    fn moved_above(&self, dir: &RelPath) -> Option<(NodeId, &RelPath)> {
-        /// So many are looked through one by one.
-        const FEW: usize = 64;
-        if self.moved.len() <= FEW {
-            let within = self.moved.iter().filter(|(_, path)| dir.is_within(path));
-            return within.map(|(node, path)| (*node, path)).max_by_key(|(_, path)| path.as_bytes().len());
-        }
-        let moved = |path: &RelPath| {
-            let (path, reported) = self.reported.get_key_value(path)?;
-            Some((reported.moved?, path))
-        };
-        let mut at = Some(dir);
-        while let Some(path) = at {
-            if let Some(found) = moved(path) {
-                return Some(found);
-            }
-            at = path.nearest_above(|to| self.reported.range((Bound::Unbounded, to)).next_back().map(|(path, _)| path));
-        }
-        None
+        self.ledger.leave_way(node);
     }
 
     /// The row under `name` in the directory of node `parent`, unless its object was reported to have moved away.
     pub(crate) fn row_in(&self, parent: NodeId, name: &Name, path: &RelPath) -> Result<Option<Row>, ArchiveError> {
         let row = self.archive.child(parent, name)?;
-        Ok(row.filter(|row| self.moved.get(&row.node).is_none_or(|now| now == path)))
+        Ok(row.filter(|row| !self.ledger.is_elsewhere(row.node, path)))
     }
 
     /// The row at a path as users see it now.
@@ -132,7 +109,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             if at == ROOT_NODE {
                 return Ok(RelPath::of_names(names.iter().rev()).ok());
             }
-            if let Some(path) = self.moved.get(&at) {
+            if let Some(path) = self.ledger.moved_to(at) {
                 let above: Vec<Name> = path.names().collect();
                 names.extend(above.into_iter().rev());
                 at = ROOT_NODE;

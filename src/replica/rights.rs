@@ -61,7 +61,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     continue;
                 }
             };
-            let reported = self.reported.get(path);
+            let reported = self.ledger.get(path);
             let row = match parent {
                 Some(parent) => self.row_in(parent, &name, path)?,
                 None => None,

@@ -82,11 +82,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if self.disk.is_short() {
             return false;
         }
-        if self.room.take(size) {
+        if self.stage.room.take(size) {
             return true;
         }
         let Some(space) = self.disk.space() else { return true };
-        self.room.learn(&space);
+        self.stage.room.learn(&space);
         space.fits(size.saturating_add(OVERHEAD))
     }
 
@@ -107,7 +107,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// # Errors
     /// `QuotaExceeded`, with what is needed.
     pub fn may_be_written(&mut self, path: &RelPath, size: u64) -> Result<(), ReplicaError> {
-        let refused = self.room.shortage.and_then(|shortage| shortage.unwritten);
+        let refused = self.stage.room.shortage.and_then(|shortage| shortage.unwritten);
         if refused.is_none_or(|least| size < least) || self.disk.takes(size) {
             return Ok(());
         }
@@ -121,8 +121,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// `StorageFull`, with what is needed and what there is.
     pub fn make_room(&mut self, path: &RelPath, size: u64, whole: u64) -> Result<(), ReplicaError> {
         // Nothing has changed since the trash gave all that it could: to look through it for every object is in vain.
-        let now = (self.disk.space(), self.room.trashed);
-        let in_vain = self.room.in_vain.is_some_and(|(space, trashed)| (Some(space), trashed) == now);
+        let now = (self.disk.space(), self.stage.room.trashed);
+        let in_vain = self.stage.room.in_vain.is_some_and(|(space, trashed)| (Some(space), trashed) == now);
         if !in_vain && self.could_fit(size)? {
             for _ in 0..SLICES {
                 let wanted = |replica: &Self| {
@@ -137,10 +137,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         }
         if self.has_room(size) {
-            self.room.in_vain = None;
+            self.stage.room.in_vain = None;
             return Ok(());
         }
-        self.room.in_vain = self.disk.space().map(|space| (space, self.room.trashed));
+        self.stage.room.in_vain = self.disk.space().map(|space| (space, self.stage.room.trashed));
         self.refuse(path, whole)
     }
 
@@ -162,7 +162,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if needed.is_none() {
             self.disk.doubt_room();
         }
-        self.room.refused(needed, None);
+        self.stage.room.refused(needed, None);
     }
 
     /// Contents of so many bytes could not be written. If that was for want of room, they are worth another try once so much
@@ -172,13 +172,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             && matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         {
             self.disk.doubt_room();
-            self.room.refused(None, Some(bytes));
+            self.stage.room.refused(None, Some(bytes));
         }
     }
 
     /// Whether the file system says itself that there is no room.
     pub fn sees_shortage(&self) -> bool {
-        self.room.shortage.is_some_and(|shortage| shortage.needed.is_some())
+        self.stage.room.shortage.is_some_and(|shortage| shortage.needed.is_some())
     }
 
     pub fn shares_blocks(&self) -> bool {
@@ -186,17 +186,17 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     pub fn has_shortage(&self) -> bool {
-        self.room.shortage.is_some()
+        self.stage.room.shortage.is_some()
     }
 
     pub fn forget_shortage(&mut self) {
-        self.room.shortage = None;
+        self.stage.room.shortage = None;
     }
 
     /// Whether what was refused last is worth another try: it fits by now, or what came into the trash since can make room.
     /// True once.
     pub fn has_room_again(&mut self) -> Result<bool, ReplicaError> {
-        let Some(Shortage { needed, unwritten, trashed }) = self.room.shortage else { return Ok(false) };
+        let Some(Shortage { needed, unwritten, trashed }) = self.stage.room.shortage else { return Ok(false) };
         self.disk.refill();
         let fits = match (needed, self.disk.space()) {
             _ if self.disk.is_short() => false,
@@ -204,9 +204,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             (Some(needed), Some(space)) => space.fits(needed.saturating_add(OVERHEAD)),
             (None, Some(_)) => unwritten.is_none_or(|bytes| self.disk.takes(bytes)),
         };
-        let again = fits || (self.room.trashed > trashed && self.could_fit(needed.unwrap_or(0))?);
+        let again = fits || (self.stage.room.trashed > trashed && self.could_fit(needed.unwrap_or(0))?);
         if again {
-            self.room.shortage = None;
+            self.stage.room.shortage = None;
         }
         Ok(again)
     }

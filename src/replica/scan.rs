@@ -13,9 +13,6 @@ use super::error::{ReplicaError, problem};
 use super::examine::{Examined, How, above_is_gone};
 use super::spot::Spot;
 
-/// Owners that are known to have been met.
-const OWNERS_MAX: usize = 65_536;
-
 /// A scan under way.
 pub struct Scan<Dir> {
     pub scope: RelPath,
@@ -124,7 +121,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if !scan.started {
             scan.started = true;
             if scan.scope.is_root() {
-                self.specials.begin();
+                self.news.specials.begin();
             }
             let scope = scan.scope.clone();
             let node = self.node_of(&scope)?;
@@ -159,10 +156,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let row = level.rows.remove(&name);
             let (dir, node) = (level.dir.clone(), level.node);
             scan.cursor = path.clone();
-            if self.owners_met.insert((stat.uid, stat.gid)) {
-                if self.owners_met.len() > OWNERS_MAX {
-                    self.owners_met.clear();
-                }
+            if self.news.meets_owner(stat.uid, stat.gid) {
                 // Its names are told to the other side, which may have to know whose files these are.
                 self.disk.principals(stat.uid, stat.gid);
             }
@@ -175,7 +169,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let read = scan.checksum && stat.kind == Some(Kind::File);
             let unchanged = !read && row.as_ref().is_some_and(|row| self.unchanged(row, &stat));
             let mut descend = stat.kind == Some(Kind::Dir) && !stat.foreign;
-            if !left_out && (!unchanged || self.reported.contains_key(&path)) {
+            if !left_out && (!unchanged || self.ledger.holds(&path)) {
                 // Deletions wait for the end of a scan of the whole tree: all moves must be told by then.
                 let patient = !scan.scope.is_root();
                 let how = How { hash: read, verify: read, patient, inline: scan.inline, ..How::default() };
@@ -192,7 +186,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                     }
                 }
             }
-            if scan.full && self.settings.keeps_acls && !self.reported.contains_key(&path) {
+            if scan.full && self.settings.keeps_acls && !self.ledger.holds(&path) {
                 // What was looked at has a new signature.
                 let row = if unchanged { row } else { self.row_at(&path)? };
                 if let Some(row) = row.filter(|row| self.unchanged(row, &stat))
@@ -237,7 +231,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Ok(Examined::Problem(problem)) => found.problems.push(problem),
             Ok(_) => {}
             Err(ReplicaError::Path { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => {
-                self.dirty.insert(path.clone());
+                self.agenda.look(path.clone());
             }
             Err(error) => found.problems.push(error.into_problem()?),
         }
@@ -295,7 +289,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             for row in self.archive.children(node)? {
                 let below = path.join(&row.name);
-                if below.is_ok_and(|below| self.moved.get(&row.node).is_none_or(|now| *now == below)) {
+                if below.is_ok_and(|below| self.ledger.moved_to(row.node).is_none_or(|now| *now == below)) {
                     rows.insert(row.name.clone(), row);
                 }
             }
@@ -313,11 +307,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         for _ in 0..budget {
             let Some(path) = scan.gone.pop() else {
                 if scan.scope.is_root() {
-                    self.specials.end();
+                    self.news.specials.end();
                 }
                 if scan.put_back > 0 {
                     let count = scan.put_back;
-                    self.notes.push(format!("full sync: {count} objects had other ACLs: the left's are back"));
+                    self.news.note(format!("full sync: {count} objects had other ACLs: the left's are back"));
                 }
                 return Ok(true);
             };
@@ -331,7 +325,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 Examined::Busy | Examined::Reading => found.busy.push(path),
                 Examined::Problem(problem) => found.problems.push(problem),
                 Examined::Above(above) => {
-                    self.dirty.insert(above);
+                    self.agenda.look(above);
                 }
                 Examined::Same | Examined::Known | Examined::Excluded | Examined::Left { .. } => {}
             }

@@ -42,7 +42,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// that was taught absurd numbers has a way on.
     pub fn forget_ancestors(&mut self) -> Result<(), ReplicaError> {
         self.reopen_reports()?;
-        self.way.get_mut().forget();
+        self.ledger.way().forget();
         self.archive.drop_tree(ROOT_NODE)?;
         self.archive.forget_tombstones(Generation::MAX >> 1)?;
         self.identity.archive = self.another_identity();
@@ -64,7 +64,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// The number of the last report.
     pub fn last_seq(&self) -> Seq {
-        self.next_seq
+        self.ledger.last()
     }
 
     /// From now on this archive belongs to that one.
@@ -142,27 +142,25 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// What was reported below a directory and is not recorded.
     pub fn reported_below(&self, top: &RelPath) -> Vec<RelPath> {
-        let within = self.reported.range(top.clone()..).map(|(path, _)| path).take_while(|path| path.is_within(top));
-        within.filter(|path| *path != top).cloned().collect()
+        let mut within = self.ledger.within(top);
+        within.retain(|path| path != top);
+        within
     }
 
     /// The number of paths that were reported and not recorded.
     pub fn open_paths(&self) -> usize {
-        self.reported.len()
+        self.ledger.len()
     }
 
     /// A new session knows nothing of what was reported before: all open paths are looked at again.
     pub fn reopen_reports(&mut self) -> Result<(), ReplicaError> {
+        let reopened = self.ledger.reopen();
         // The old name of what had moved as well: under the new one something else may lie by now.
-        self.way.get_mut().forget();
-        for node in std::mem::take(&mut self.moved).into_keys() {
-            self.dirty.extend(self.path_of(node)?);
+        for node in reopened.nodes {
+            let old = self.path_of(node)?;
+            self.agenda.look_at_all(old);
         }
-        self.reported_objects.clear();
-        self.snapshots.clear();
-        self.dirty.extend(std::mem::take(&mut self.waiting).into_values().flatten());
-        self.open_weight = 0;
-        self.dirty.extend(std::mem::take(&mut self.reported).into_keys());
+        self.agenda.look_at_all(reopened.paths);
         Ok(())
     }
 
@@ -170,7 +168,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub fn unreported_above(&self, path: &RelPath) -> Result<Option<RelPath>, ReplicaError> {
         let mut found = None;
         for above in path.ancestors() {
-            if above.is_root() || self.reported.contains_key(&above) || self.node_of(&above)?.is_some() {
+            if above.is_root() || self.ledger.holds(&above) || self.node_of(&above)?.is_some() {
                 break;
             }
             found = Some(above);
@@ -181,16 +179,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Opens a file in the very state that was reported under this number.
     pub fn open_reported(&self, path: &RelPath, seq: Seq) -> Result<Option<(D::File, Signature)>, ReplicaError> {
         let Some((above, name)) = path.split() else { return Ok(None) };
-        if let Some((_, snapshot)) = self.snapshots.get(path).filter(|(of, _)| *of == seq) {
+        if let Some(snapshot) = self.ledger.snapshot(path, seq) {
             // It may be asked for again: it is not given away.
             let Some(copy) = self.disk.snapshot(snapshot) else { return Ok(None) };
             let signature = Signature::of(&self.disk.stat_file(&copy).at(path, "stat the snapshot")?);
             return Ok(Some((copy, signature)));
         }
-        let signature = match self.reported.get(path).filter(|r| r.seq == seq) {
+        let signature = match self.ledger.numbered(path, seq) {
             Some(reported) => reported.seen.as_ref().map(|seen| seen.signature),
             // Nothing is reported, be it that the last look found what is recorded: the object as it was recorded.
-            None if seq == 0 || !self.reported.contains_key(path) => self.row_at(path)?.and_then(|row| row.signature),
+            None if seq == 0 || !self.ledger.holds(path) => self.row_at(path)?.and_then(|row| row.signature),
             None => None,
         };
         let Some(signature) = signature else { return Ok(None) };

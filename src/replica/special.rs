@@ -94,11 +94,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// other side wants to put something there. That must not get lost without a word.
     pub(super) fn pass_over(&mut self, at: Spot<D::Dir>, known: bool, how: How) -> Examined {
         let path = at.path;
-        self.specials.note(path);
-        if how.again && !known && self.specials.in_the_way.len() < MOST {
-            self.specials.in_the_way.insert(path.clone());
+        self.news.specials.note(path);
+        if how.again && !known && self.news.specials.in_the_way.len() < MOST {
+            self.news.specials.in_the_way.insert(path.clone());
         }
-        match known || how.again || self.specials.in_the_way.contains(path) {
+        match known || how.again || self.news.specials.in_the_way.contains(path) {
             true => Examined::Problem(self.unsupported(at)),
             false => Examined::Excluded,
         }
@@ -113,7 +113,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// How many special files lie here that do not travel.
     pub fn count_special(&self) -> u64 {
-        self.specials.count()
+        self.news.specials.count()
     }
 }
 

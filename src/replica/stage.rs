@@ -54,8 +54,8 @@ struct Dressed {
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// A stage name that no other object of this run has; recovery reads the generation from it.
     pub(crate) fn stage_name(&mut self, generation: Generation) -> Result<Name, ReplicaError> {
-        self.stage_counter += 1;
-        let text = format!("{generation:x}.{:x}", self.stage_counter);
+        self.stage.counter += 1;
+        let text = format!("{generation:x}.{:x}", self.stage.counter);
         Name::new(text.as_bytes())
             .map_err(|e| std::io::Error::other(e.to_string()))
             .at(&RelPath::root(), "name an object of the stage")
@@ -247,7 +247,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if let Err(error) = gone
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            self.notes.push(format!("stage: cannot remove {name}: {error}"));
+            self.news.note(format!("stage: cannot remove {name}: {error}"));
         }
     }
 }

@@ -50,7 +50,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let stat = self.disk.stat(&stage, stage_name).at(path, "stat the displaced object")?;
         let is_tree = self.settings.trash_max.is_some() && stat.kind == Some(Kind::Dir);
         let size = if is_tree { self.tree_size(&stage, stage_name) } else { stat.size };
-        self.expiry.size = self.expiry.size.map(|all| all + size);
+        self.bin.expiry.size = self.bin.expiry.size.map(|all| all + size);
         let id = self.free_trash_id(Spot::new(&stage, stage_name, path), &trash, since, generation)?;
         let stamp = stamp.or_else(|| stamp_of(&stat));
         let item = TrashItem {
@@ -63,7 +63,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             stamp,
         };
         self.archive.trash_add(&item)?;
-        self.room.trashed();
+        self.stage.room.trashed();
         self.look_later(item);
         Ok(id)
     }
@@ -71,15 +71,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Remembers for a while which file of the trash was a row's: somebody may have kept it under another name.
     pub(crate) fn remember_former(&mut self, row: &Row, id: Name) {
         let attrs = row.live_attrs().clone();
-        self.formers.push_back(Former {
+        self.bin.formers.push_back(Former {
             node: row.node,
             generation: row.generation,
             id,
             signature: row.signature,
             attrs,
         });
-        if self.formers.len() > FORMERS_MAX {
-            self.formers.pop_front();
+        if self.bin.formers.len() > FORMERS_MAX {
+            self.bin.formers.pop_front();
         }
     }
 
@@ -91,7 +91,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         generation: Generation,
         wanted: &Entry,
     ) -> Option<(D::File, Signature)> {
-        let former = self.formers.iter().rev().find(|f| (f.node, f.generation) == (node, generation))?;
+        let former = self.bin.formers.iter().rev().find(|f| (f.node, f.generation) == (node, generation))?;
         if self.grants_unproven(wanted, &former.attrs) {
             return None;
         }
@@ -112,8 +112,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         generation: Generation,
     ) -> Result<Name, ReplicaError> {
         loop {
-            self.stage_counter += 1;
-            let text = format!("{since:x}-{generation:x}-{:x}", self.stage_counter);
+            self.stage.counter += 1;
+            let text = format!("{since:x}-{generation:x}-{:x}", self.stage.counter);
             let id = Name::new(text.as_bytes())
                 .map_err(|e| io::Error::other(e.to_string()))
                 .at(object.path, "name in the trash")?;

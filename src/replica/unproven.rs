@@ -82,32 +82,32 @@ pub struct Suspect {
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// Whether a file may hold something that nobody was told of.
     pub fn owes(&self) -> bool {
-        self.unproven.owes()
+        self.reads.unproven.owes()
     }
 
     /// The same but for files, `at` among them, whose ctimes move again and again.
     pub fn owes_what_rests(&self, at: Option<&RelPath>) -> bool {
-        self.unproven.owes_what_rests(at)
+        self.reads.unproven.owes_what_rests(at)
     }
 
     /// Nobody waits for what is owed.
     pub fn nobody_waits(&mut self) {
-        self.unproven.came.clear();
+        self.reads.unproven.came.clear();
     }
 
     /// The next file of which that is known.
     pub fn pop_owed(&mut self) -> Option<RelPath> {
-        self.unproven.pop()
+        self.reads.unproven.pop()
     }
 
     /// Whether there were more of them than are kept: whoever asks looks at all that is unproven.
     pub fn owes_more(&mut self) -> bool {
-        self.unproven.take_more()
+        self.reads.unproven.take_more()
     }
 
     /// Whether, since the last question, rows came that prove nothing.
     pub fn take_unproven(&mut self) -> bool {
-        std::mem::take(&mut self.unproven.fresh)
+        std::mem::take(&mut self.reads.unproven.fresh)
     }
 
     /// The file at this path, if its row does not prove what it holds, and if it was not reported.
@@ -127,7 +127,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     }
 
     fn suspect(&self, row: &Row) -> Result<Option<Suspect>, ArchiveError> {
-        let Some(path) = self.path_of(row.node)?.filter(|path| !self.reported.contains_key(path)) else {
+        let Some(path) = self.path_of(row.node)?.filter(|path| !self.ledger.holds(path)) else {
             return Ok(None);
         };
         Ok(Some(Suspect { path, size: row.entry.size(), unread: row.entry.hash().is_none() }))

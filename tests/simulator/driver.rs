@@ -257,6 +257,8 @@ impl RealPair {
         let result = work(endpoint, &mut out);
         // A brain that keeps the protocol is never refused.
         assert_eq!(endpoint.take_refusal(), None, "{} side", side.word());
+        // What is known of reports holds together after each step, whatever it met.
+        assert_eq!(endpoint.check(), Ok(()), "{} side", side.word());
         if disk.is_dead() {
             return;
         }

@@ -24,7 +24,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             if row.entry.kind() != live.kind {
                 continue;
             }
-            let moved_to = self.moved.get(&row.node);
+            let moved_to = self.ledger.moved_to(row.node);
             if moved_to.is_some_and(|to| to != path) && self.lies_at(moved_to, live)? {
                 continue;
             }
@@ -45,17 +45,16 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// turns out to be a move. The path is looked at again then.
     pub(super) fn is_reported_elsewhere(&mut self, live: &Live, path: &RelPath) -> bool {
         let object = (live.stat.ino, live.stat.btime);
-        let Some(other) = self.reported_objects.get(&object).filter(|other| *other != path).cloned() else {
+        let Some(other) = self.ledger.object_at(object).filter(|other| *other != path).cloned() else {
             return false;
         };
-        if self.reported.get(&other).is_none_or(|r| r.moved.is_some())
-            || self.lies_at(Some(&other), live).unwrap_or(true)
+        if self.ledger.get(&other).is_none_or(|r| r.moved.is_some()) || self.lies_at(Some(&other), live).unwrap_or(true)
         {
             return false;
         }
         // No event tells of that if a directory above it was renamed.
-        self.vanished.insert(other.clone());
-        self.waiting.entry(other).or_default().push(path.clone());
+        self.agenda.vanish(other.clone());
+        self.ledger.wait_for(&other, path);
         true
     }
 
@@ -84,7 +83,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             match homes.as_slice() {
                 [home] if *home == *path => return Ok(false),
-                [home] if *home != at && !self.copies.contains_key(&at) => at = home.clone(),
+                [home] if *home != at && !self.ledger.is_copy(&at) => at = home.clone(),
                 // New there, or the one that was always there, or one with several names.
                 _ => return Ok(true),
             }
@@ -145,7 +144,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             open: false,
         };
         let told = self
-            .reported
+            .ledger
             .get(path)
             .is_some_and(|r| r.moved == Some(row.node) && r.seen.as_ref().is_some_and(|s| s.equals(&seen)));
         if told && !how.again {
@@ -153,7 +152,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let below = self.replaced_below(over.as_ref(), None)?;
         let seq = self.take_seq();
-        self.set_reported(path, Reported { seq, seen: Some(seen), moved: Some(row.node), weight: 0 });
+        self.set_reported(path, Reported::new(seq, Some(seen), Some(row.node)));
         Ok(Examined::Changed(Box::new(Change {
             seq,
             path: path.clone(),
@@ -178,7 +177,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         for row in self.archive.by_object(stat.ino, stat.btime)? {
             let same = row.signature.is_some_and(|s| (s.size, s.mtime) == (stat.size, stat.mtime));
-            if !same || row.entry.kind() != Kind::File || self.moved.contains_key(&row.node) {
+            if !same || row.entry.kind() != Kind::File || self.ledger.moved_to(row.node).is_some() {
                 continue;
             }
             if let Some(from) = self.path_of(row.node)?.filter(|from| from != path) {

@@ -94,8 +94,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let presumed = self.expected_report(path, action.expect).is_some_and(|seen| seen.presumed);
         let achieved = (differs && !intervened).then_some(live);
         let entry = self.put_set(action, parent, entry, Set { after, proven, presumed, achieved })?;
-        let lines = self.not_set.count_at(path, &not_set);
-        self.notes.extend(lines);
+        self.news.count_not_set(path, &not_set);
         Ok(Done { entry: Some(entry), kept: None })
     }
 
@@ -130,9 +129,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.doubt_old_place(known.as_ref(), &row)?;
         self.put_row(&mut row)?;
         if row.signature.is_none() {
-            self.dirty.insert(path.clone());
+            self.agenda.look(path.clone());
         } else if set.presumed && row.is_unproven() {
-            self.unproven.owe(path);
+            self.reads.unproven.owe(path);
         }
         Ok(row.entry)
     }
@@ -140,7 +139,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// What an object that is as expected was seen to have.
     fn held(&self, parent: &Parent<D::Dir>, path: &RelPath, expect: &Expect) -> Result<Held, ReplicaError> {
         let held = match expect {
-            Expect::Report(_) => self.reported.get(path).and_then(|reported| reported.seen.as_ref()).map(|seen| {
+            Expect::Report(_) => self.ledger.seen(path).map(|seen| {
                 let ctime = seen.proof().ctime;
                 Held { ctime, xattrs: seen.attrs.xattrs.clone() }
             }),
@@ -234,7 +233,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.unstage(staged);
             // Its other names in the tree have another ctime now.
             for row in self.archive.by_object(was.ino, was.btime)? {
-                self.dirty.extend(self.path_of(row.node)?);
+                self.agenda.look_at_all(self.path_of(row.node)?);
             }
         }
         Ok(linked)

@@ -59,8 +59,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.disk.sync_dirs(&[&home.dir]).at(path, "sync the directory")?;
             }
             let Ok(kept) = home.path.join(&candidate) else { return Ok(Kept::Untold) };
-            self.notes.push(format!("{reason}: {path}: the other version is kept as {kept}"));
-            self.look_and_scan(&kept);
+            self.news.note(format!("{reason}: {path}: the other version is kept as {kept}"));
+            self.agenda.look_and_scan(&kept);
             return Ok(Kept::Beside(kept));
         }
         Err(io::Error::other("a thousand conflict copies of one second")).at(path, "keep a version")
@@ -90,7 +90,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if stat.kind == Some(Kind::File) && stat.nlink > 1 && stat.size > COPIED_MAX {
             let live = self.live(Spot::new(&stage, stage_name, path), stat, Kind::File)?.attrs;
             if rights::bare(Kind::File, &live).1.any() {
-                self.notes.push(format!(
+                self.news.note(format!(
                     "{CONFLICT}: {path}: the other version has setuid, setgid or capabilities, other names, and is large: it is \
                      kept in the trash"
                 ));

@@ -146,7 +146,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Err(error) => {
                 // Else it would pass for gone, and whatever users make there for the object.
                 if self.put_back(aside.place(), at, was).is_ok() {
-                    self.look_and_scan(at.path);
+                    self.agenda.look_and_scan(at.path);
                 }
                 return Err(error);
             }
@@ -186,7 +186,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Stop::Refused),
             other => other.at(at.path, "exchange")?,
         }
-        self.kept.show(ours.stat.mtime);
+        self.stage.kept.show(ours.stat.mtime);
         let broken = hold.is_broken(&self.disk);
         let out = self.disk.stat(ours.place.0, ours.place.1).at(at.path, "stat the displaced object");
         if !broken && out.as_ref().is_ok_and(|out| same_version(victim, out)) {
@@ -252,7 +252,7 @@ mod tests {
             (NOTHING, NOTHING, false, "refused", &["file: mine"]),
             (WRITES, NOTHING, true, "busy", &["file: mine"]),
             (NOTHING, MAKES, true, "goes on", &["file: another"]),
-            (NOTHING, MAKES, false, "refused", &["file: another", "file.sync-conflict: mine"]),
+            (NOTHING, MAKES, false, "refused", &["file.sync-conflict: mine", "file: another"]),
         ];
         for (before, after, meant, end, left) in cases {
             let top = tempfile::tempdir().expect("a directory");

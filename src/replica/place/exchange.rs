@@ -74,7 +74,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.forget_report(at);
             }
             match self.as_renamed(member, place) {
-                None => drop(self.dirty.insert(to.clone())),
+                None => self.agenda.look(to.clone()),
                 signature => row.signature = signature,
             }
         }
@@ -86,7 +86,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if let Some(two) = &two {
             self.rebase_reports(&two.at, home);
         }
-        renames.iter().for_each(|(from, to)| self.specials.moved(from, to));
+        renames.iter().for_each(|(from, to)| self.news.specials.moved(from, to));
         Ok(Done { entry: Some(one.row.entry), kept: None })
     }
 
@@ -128,10 +128,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Where a node was reported speaks of its old row: it is told anew.
     pub(in crate::replica) fn tell_again(&mut self, node: NodeId) {
-        if let Some(at) = self.moved.get(&node).cloned() {
+        if let Some(at) = self.ledger.moved_to(node).cloned() {
             self.forget_report(&at);
-            self.told_again.insert(at.clone());
-            self.dirty.insert(at);
+            self.agenda.look_first(at);
         }
     }
 

@@ -54,7 +54,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if self.is_removed(at)? {
             return Ok(());
         }
-        self.look_and_scan(path);
+        self.agenda.look_and_scan(path);
         Err(Stop::Refused)
     }
 
@@ -177,9 +177,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
         }
         if !gone {
-            self.look_and_scan(old.path);
+            self.agenda.look_and_scan(old.path);
         }
-        self.unscanned.insert(new.path.clone());
+        self.agenda.scan(new.path.clone());
         Ok(())
     }
 

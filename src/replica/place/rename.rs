@@ -103,9 +103,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         })?;
         self.forget_orphaned_moves()?;
         self.rebase_reports(from, to);
-        self.specials.moved(from, to);
+        self.news.specials.moved(from, to);
         if !untouched {
-            self.dirty.insert(to.clone());
+            self.agenda.look(to.clone());
         }
         Ok(Done { entry: Some(entry), kept: None })
     }
@@ -278,12 +278,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// Reports below a directory that was renamed now speak of its new name: they are looked at again there.
     pub(crate) fn rebase_reports(&mut self, from: &RelPath, to: &RelPath) {
-        let below: Vec<RelPath> =
-            self.reported.range(from.clone()..).map(|(p, _)| p).take_while(|p| p.is_within(from)).cloned().collect();
-        for path in below {
+        for path in self.ledger.within(from) {
             self.forget_report(&path);
             if let Some(path) = path.rebase(from, to) {
-                self.dirty.insert(path);
+                self.agenda.look(path);
             }
         }
     }

@@ -44,7 +44,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             match self.go_over(intent.generation, was, goes, Some(intent.node)) {
                 // Some of it stays under the old name, and is found there as new.
                 Err(ReplicaError::Path { error, .. }) => {
-                    self.notes.push(format!("{from}: not all of it could go to {to}: {error}"));
+                    self.news.note(format!("{from}: not all of it could go to {to}: {error}"));
                 }
                 other => other?,
             }
