@@ -2,19 +2,23 @@
 
 use std::io;
 
-use crate::model::{Attrs, Content, Entry, Hash, Kind, NodeId, Problem, ProblemKind, RelPath, Sameness, Time};
-use crate::protocol::{Change, Known};
+use crate::model::{Attrs, Content, Hash, Kind, NodeId, Problem, ProblemKind, RelPath, Time};
+use crate::protocol::Change;
 
-use super::archive::{Archive, ArchiveError, Row, Signature, Since};
+use super::archive::{Archive, ArchiveError, Row, Signature};
 use super::disk::{Disk, Stat};
 use super::error::{At, ReplicaError, problem};
 use super::metadata::CAPABILITY;
-use super::read::{Contents, Doubt, Looked};
 use super::spot::Spot;
-use super::{Replica, Reported, Seen};
+use super::{Replica, Seen};
 
 mod carried;
+mod contents;
 mod moved;
+mod tell;
+
+use contents::Held;
+use tell::Found;
 
 /// How a path is to be examined.
 #[derive(Debug, Clone, Copy, Default)]
@@ -227,37 +231,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         stat.kind == Some(row.entry.kind()) && *signature == Signature::of(stat) && !stat.foreign
     }
 
-    fn same(&mut self, at: Spot<D::Dir>, row: &Row, how: How, read: bool) -> Result<Examined, ReplicaError> {
-        let Spot { path, node: parent, .. } = at;
-        self.forget_move_to(path)?;
-        if !how.again {
-            self.forget_report(path);
-            return Ok(Examined::Same);
-        }
-        // Nothing that would have to be recorded: what is expected of it is its row.
-        self.forget_report(path);
-        let seq = self.take_seq();
-        Ok(Examined::Changed(Box::new(Change {
-            seq,
-            path: path.clone(),
-            parent,
-            known: Some(known(row)),
-            moved: None,
-            after: Some(row.entry.clone()),
-            contents: false,
-            touched: false,
-            read,
-            inline: None,
-            like: None,
-            below: 0,
-            young: 0,
-        })))
-    }
-
-    fn take_seq(&mut self) -> u64 {
-        self.ledger.number()
-    }
-
     fn examine_nothing(
         &mut self,
         path: &RelPath,
@@ -296,37 +269,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         below.iter().try_for_each(|path| self.forget_move_to(path))
     }
 
-    fn report_nothing(
-        &mut self,
-        path: &RelPath,
-        parent: Option<NodeId>,
-        row: Option<Row>,
-    ) -> Result<Change, ArchiveError> {
-        let seq = self.take_seq();
-        let below = self.replaced_below(row.as_ref(), None)?;
-        self.distrust((path, seq), row.as_ref(), None, true);
-        match row {
-            Some(_) => self.set_reported(path, Reported::new(seq, None, None)),
-            // Neither object nor row: there is nothing to record.
-            None => self.forget_report(path),
-        }
-        Ok(Change {
-            seq,
-            path: path.clone(),
-            parent,
-            known: row.as_ref().map(known),
-            moved: None,
-            after: None,
-            contents: true,
-            touched: false,
-            read: false,
-            inline: None,
-            like: None,
-            below: below.all,
-            young: below.young,
-        })
-    }
-
     /// Reads the attributes that travel, and a link's target.
     pub(crate) fn live(&self, at: Spot<D::Dir>, stat: Stat, kind: Kind) -> Result<Live, ReplicaError> {
         let Spot { dir, name, path, .. } = at;
@@ -362,6 +304,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(Live { stat, kind, attrs, target, settled })
     }
 
+    /// See, compare, tell: an object under a name at which no other object's row is continued.
     fn examine_object(
         &mut self,
         at: Spot<D::Dir>,
@@ -369,157 +312,48 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         live: Live,
         how: How,
     ) -> Result<Examined, ReplicaError> {
-        let Spot { node: parent, path, .. } = at;
-        let mut bytes = None;
-        let mut snapshot = None;
-        let (mut now_read, mut open, mut presumed) = (false, false, false);
-        let (mut touched, mut unread) = (false, false);
-        let (content, contents) = match live.kind {
-            Kind::Dir => (Content::Dir, row.as_ref().is_none_or(|r| r.entry.kind() != Kind::Dir)),
-            Kind::Fifo => (Content::Fifo, row.as_ref().is_none_or(|r| r.entry.kind() != Kind::Fifo)),
-            Kind::Link => {
-                let content = Content::Link { target: live.target.clone().unwrap_or_default() };
-                let differs = row.as_ref().is_none_or(|r| r.entry.content != content);
-                (content, differs)
-            }
-            Kind::File => {
-                let doubt = self.doubt(row.as_ref(), &live.stat);
-                touched = doubt == Doubt::Touched;
-                let small = live.stat.size <= self.settings.inline_max.min(how.inline);
-                let wants_inline = how.inline > 0 && small && doubt != Doubt::Unchanged;
-                let verify = how.verify && doubt == Doubt::Unchanged;
-                // What was read once and told is not taken for what was agreed on again.
-                let later = self.is_proven_later(row.as_ref(), live.stat.size, how);
-                presumed = touched && later && self.hash_told(path, &live).is_none();
-                unread = presumed;
-                let read = how.hash || wants_inline || matches!(doubt, Doubt::Read | Doubt::Touched) || verify;
-                let too_large = live.stat.size > self.settings.max_size;
-                if too_large && matches!(doubt, Doubt::Read | Doubt::Changed) {
-                    return Ok(Examined::Problem(self.too_large(path, live.stat.size)));
-                }
-                if (doubt != Doubt::Unchanged || read) && !presumed {
-                    match self.read_for_report(at, &live.stat, (read, wants_inline), how)? {
-                        Contents::Busy => return Ok(Examined::Busy),
-                        Contents::Reading => return Ok(Examined::Reading),
-                        Contents::Found(Looked { size, read: None, snapshot: copy, open: written }) => {
-                            open = written;
-                            let hash = if copy.is_none() { self.hash_told(path, &live) } else { None };
-                            now_read = hash.is_some();
-                            snapshot = copy;
-                            (Content::File { size, hash }, true)
-                        }
-                        Contents::Found(Looked { size, read: Some((hash, kept)), snapshot: copy, open: written }) => {
-                            open = written;
-                            // A snapshot tells nothing of what the file holds by now.
-                            now_read = copy.is_none();
-                            (bytes, snapshot) = (kept, copy);
-                            let content = Content::File { size, hash: Some(hash) };
-                            let same = row.as_ref().map(|r| r.entry.content.compare(&content));
-                            // A row without a hash, of a file that looks unchanged, takes this one. But a scan that reads
-                            // everything tells of it: the other side's file, taken for equal unread, may be another.
-                            let scanned = how.hash && how.verify;
-                            let adopted = same == Some(Sameness::Unknown) && doubt == Doubt::Unchanged && !scanned;
-                            let differs = same != Some(Sameness::Same) && !adopted;
-                            if too_large && differs {
-                                return Ok(Examined::Problem(self.too_large(path, live.stat.size)));
-                            }
-                            (content, differs)
-                        }
-                    }
-                } else {
-                    let known = row.as_ref().map(|r| r.entry.content.clone());
-                    (known.unwrap_or(Content::File { size: live.stat.size, hash: None }), false)
-                }
-            }
+        let held = match self.see_contents(at, row.as_ref(), &live, how)? {
+            Ok(held) => held,
+            Err(end) => return Ok(end),
         };
-        let (attrs_differ, attrs) = match &row {
+        let found = self.compare(at, row.as_ref(), live, held)?;
+        match row.as_ref().filter(|_| !found.held.new && !found.new_attrs) {
+            Some(row) => self.adopt(at, row, found, how),
+            None => self.tell(at, row.as_ref(), found, how),
+        }
+    }
+
+    /// Compares an object whose contents are seen with its row.
+    fn compare(
+        &self,
+        at: Spot<D::Dir>,
+        row: Option<&Row>,
+        live: Live,
+        mut held: Held<D::File>,
+    ) -> Result<Found<D::File>, ReplicaError> {
+        let (new_attrs, attrs) = match row {
             Some(row) if row.entry.kind() == live.kind => self.carried(row, &live),
             _ => (true, self.brought(&live.attrs)),
         };
-        let agreed = row.as_ref().filter(|_| !contents).map(|row| &row.entry.attrs);
+        let agreed = row.filter(|_| !held.new).map(|row| &row.entry.attrs);
         let (attrs, dropped) = self.entitled(live.kind, attrs, &live.attrs, agreed);
-        let inline = bytes.filter(|_| contents);
-        let like = match contents && inline.is_none() {
-            true => self.like(&live.stat, path)?,
+        held.bytes = held.bytes.filter(|_| held.new);
+        let like = match held.new && held.bytes.is_none() {
+            true => self.like(&live.stat, at.path)?,
             false => None,
         };
-        // What looks like another name's contents was not compared with them.
-        presumed |= like.is_some() && content.is_unread();
         let seen = Seen {
             signature: Signature::of(&live.stat),
-            content: content.clone(),
+            content: held.content.clone(),
             attrs: live.attrs,
             settled: live.settled,
-            snapshot: snapshot.is_some(),
-            presumed,
-            touched: unread,
-            open,
+            snapshot: held.snapshot.is_some(),
+            // What looks like another name's contents was not compared with them.
+            presumed: held.presumed || like.is_some() && held.content.is_unread(),
+            touched: held.presumed,
+            open: held.open,
         };
-        if let Some(row) = row.as_ref().filter(|_| !contents && !attrs_differ) {
-            if how.verify && row.signature == Some(seen.signature) && row.entry.content == content {
-                return self.same(at, &row.clone(), how, now_read);
-            }
-            // Touched, or learned from the other side, and equal: only the signature is new.
-            if live.kind == Kind::Dir && row.signature.is_none_or(|s| !s.same_object(&live.stat)) {
-                // Another directory than before: whatever lies in it is to be looked at.
-                self.agenda.scan(path.clone());
-            }
-            // What was learned of the other archive after a crash was made here, else this side had known it.
-            let since = match (row.signature, row.since) {
-                (None, Since::Always) if row.node == row.generation => self.made(&live.stat.btime),
-                _ => row.since,
-            };
-            let fresh = Row { signature: Some(seen.proof()), entry: Entry { content, attrs }, since, ..row.clone() };
-            if presumed {
-                self.reads.unproven.owe(path);
-            }
-            let moved_on = how.live && is_only_worked_in(row, &fresh);
-            if fresh != *row && !moved_on {
-                if !presumed {
-                    self.sync_adopted(at, live.kind)?;
-                }
-                self.reads.unproven.note(&fresh);
-                self.archive.put(&fresh)?;
-            }
-            self.compare_dir_time(path, &fresh, &live.stat)?;
-            return self.same(at, &fresh, how, now_read);
-        }
-        let told = self
-            .ledger
-            .get(path)
-            .is_some_and(|r| r.moved.is_none() && r.seen.as_ref().is_some_and(|s| s.equals(&seen)));
-        if told && !how.again {
-            return Ok(Examined::Known);
-        }
-        if live.stat.nlink > 1 && live.kind == Kind::File {
-            self.look_at_links(&live.stat, path)?;
-        }
-        let below = self.replaced_below(row.as_ref(), Some(live.kind))?;
-        if let Some(words) = dropped {
-            self.news.note(format!("{path}: {words} was agreed on for other contents, and does not go with these"));
-        }
-        let seq = self.take_seq();
-        let after = Entry { content, attrs };
-        self.distrust((path, seq), row.as_ref(), Some((at.place(), &after)), contents);
-        self.set_reported(path, Reported::new(seq, Some(seen), None));
-        if let Some(snapshot) = snapshot {
-            self.ledger.keep_snapshot(path, seq, snapshot);
-        }
-        Ok(Examined::Changed(Box::new(Change {
-            seq,
-            path: path.clone(),
-            parent,
-            known: row.as_ref().map(known),
-            moved: None,
-            after: Some(after),
-            contents,
-            touched,
-            read: now_read,
-            inline,
-            like,
-            below: below.all,
-            young: below.young,
-        })))
+        Ok(Found { stat: live.stat, held, attrs, new_attrs, dropped, like, seen })
     }
 
     /// Whether the contents of a file of which only the ctime moved are compared later: what else changed need not wait for
@@ -557,17 +391,6 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.disk.sync_dirs(&[at.dir]).at(at.path, "sync the directory")
     }
-}
-
-/// Whether a row differs only by what goes on in its directory.
-fn is_only_worked_in(row: &Row, fresh: &Row) -> bool {
-    let Some((old, new)) = row.signature.zip(fresh.signature) else { return false };
-    let still = Signature { size: new.size, mtime: new.mtime, ctime: new.ctime, ..old };
-    row.entry.kind() == Kind::Dir && still == new && Row { signature: fresh.signature, ..row.clone() } == *fresh
-}
-
-fn known(row: &Row) -> Known {
-    Known { node: row.node, generation: row.generation, entry: row.entry.clone() }
 }
 
 /// Whether an error of opening a directory says that there is none.

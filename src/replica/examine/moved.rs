@@ -10,7 +10,8 @@ use super::super::disk::{Disk, Stat};
 use super::super::error::ReplicaError;
 use super::super::spot::Spot;
 use super::super::{Replica, Reported, Seen};
-use super::{Examined, How, Live, known};
+use super::tell::{known, word};
+use super::{Examined, How, Live};
 
 impl<D: Disk, A: Archive> Replica<D, A> {
     /// The row of an object that lies under another name than this, if that name is its no more.
@@ -151,23 +152,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(Examined::Known);
         }
         let below = self.replaced_below(over.as_ref(), None)?;
-        let seq = self.take_seq();
+        let seq = self.ledger.number();
         self.set_reported(path, Reported::new(seq, Some(seen), Some(row.node)));
-        Ok(Examined::Changed(Box::new(Change {
-            seq,
-            path: path.clone(),
-            parent,
-            known: over.as_ref().map(known),
-            after: Some(after),
-            moved: Some(Moved { from, known: known(&row), edited }),
-            contents: false,
-            touched: false,
-            read: false,
-            inline: None,
-            like: None,
-            below: below.all,
-            young: below.young,
-        })))
+        let moved = Some(Moved { from, known: known(&row), edited });
+        let word = word(seq, (path, parent), over.as_ref(), Some(after));
+        Ok(Examined::Changed(Box::new(Change { moved, below: below.all, young: below.young, ..word })))
     }
 
     /// The ancestor whose contents a file has that came from another name, which is taken by now, or still has it.
