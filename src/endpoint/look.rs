@@ -5,6 +5,7 @@ use crate::protocol::{Change, Reply};
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
+use crate::replica::examine::how::Why;
 use crate::replica::examine::{Examined, How};
 use crate::watch::Hint;
 
@@ -98,7 +99,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             Examined::Changed(change) => {
                 let new = change.known.is_none() && change.moved.is_none();
                 let dir = change.after.as_ref().is_some_and(|e| e.kind() == Kind::Dir);
-                if dir && (!how.again || how.as_copy || new) {
+                if dir && (!how.again || how.why == Why::Copy || new) {
                     // Below a directory that is taken for a new one everything is to be looked at, also where it was told as
                     // one that had moved before.
                     self.replica.agenda_mut().scan(path.clone());
@@ -121,7 +122,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     self.take_back(path, now, out)?;
                 }
             }
-            Examined::Busy if how.idle => {
+            Examined::Busy if how.why == Why::Proof => {
                 self.proofs.is_written(now);
                 if self.replica.shows_a_change(path)? {
                     // No event told of it: the file had no name, or another, when it was opened.
@@ -135,12 +136,12 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
                     self.take_back(path, now, out)?;
                 }
             }
-            Examined::Reading if how.idle => self.proofs.go_on(),
+            Examined::Reading if how.why == Why::Proof => self.proofs.go_on(),
             Examined::Reading => self.read_later(path, how),
             // The directory may turn up under another name: its own deletion waits as every other.
             Examined::Above(above) => self.vanish(above, now),
             // It was taken for what it should be before this look; if that is wrong, another one tells.
-            Examined::Problem(_) if how.idle => {}
+            Examined::Problem(_) if how.why == Why::Proof => {}
             Examined::Problem(problem) => {
                 if how.again {
                     self.take_back(path, now, out)?;
@@ -170,11 +171,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
     /// There is more to read of a large file: its look goes on when others have had their turn.
     pub(super) fn read_later(&mut self, path: &RelPath, how: How) {
         match self.readings.iter_mut().find(|(waiting, _)| waiting == path) {
-            Some((_, waiting)) => {
-                waiting.again |= how.again;
-                waiting.hash |= how.hash;
-                waiting.verify |= how.verify;
-            }
+            Some((_, waiting)) => waiting.join(how),
             None => self.readings.push_back((path.clone(), how)),
         }
     }

@@ -381,10 +381,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
             }
             Request::Examine { path, as_copy } => {
                 self.flush(out, now)?;
-                self.look(&path, How { again: true, as_copy, inline: u64::MAX, ..How::default() }, now, out)?;
+                self.look(&path, How::asked(as_copy), now, out)?;
             }
             Request::Hash { path } => {
-                self.look(&path, How { again: true, hash: true, ..How::default() }, now, out)?;
+                self.look(&path, How::asked_for_hash(), now, out)?;
             }
             Request::Holds { path, remains } => {
                 if !self.replica.compare_later(path, remains) {

@@ -68,8 +68,7 @@ struct Proof {
 impl Proof {
     fn of(suspect: Suspect, owed: bool) -> Proof {
         let Suspect { path, size, unread, .. } = suspect;
-        let how = How { now: true, idle: true, hash: unread, verify: unread, inline: u64::MAX, ..How::default() };
-        Proof { path, how, size, owed }
+        Proof { path, how: How::proof(unread), size, owed }
     }
 }
 

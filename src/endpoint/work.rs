@@ -333,7 +333,7 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     fn step_dirty(&mut self, now: Millis, out: &mut Vec<Reply>) -> Result<bool, ReplicaError> {
         let verify = self.settings.style == Style::Verified;
-        let how = How { inline: u64::MAX, verify, live: true, ..How::default() };
+        let how = How::event(verify);
         let begun = out.len();
         let due = self.due(now)?;
         self.openings.are_due(&due);

@@ -14,36 +14,15 @@ use super::{Replica, Seen};
 
 mod carried;
 mod contents;
+pub mod how;
 mod moved;
 mod tell;
 
-use contents::Held;
-use tell::Found;
+pub use how::How;
 
-/// How a path is to be examined.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct How {
-    /// Report even what was reported before, or equals the ancestor.
-    pub again: bool,
-    /// Take the object for a new one even if the archive knows it under another name.
-    pub as_copy: bool,
-    /// Attach the contents of files of up to so many bytes, as far as small files are attached at all.
-    pub inline: u64,
-    /// Do not wait for those who have the file open for writing.
-    pub despite_writers: bool,
-    /// Read the whole file for its hash, whatever its size.
-    pub hash: bool,
-    /// Believe no stat: a file that looks unchanged is compared by its hash.
-    pub verify: bool,
-    /// Compare contents now, also large ones of which only the ctime moved.
-    pub now: bool,
-    /// The look is nobody's hurry: a file that somebody is writing is left alone, whatever the settings say.
-    pub idle: bool,
-    /// Tell no move of a file that has only now left its old name empty: it may be there again in a moment.
-    pub patient: bool,
-    /// An event told of it. Of a directory whose times alone moved nothing is written: that goes on all the time.
-    pub live: bool,
-}
+use contents::Held;
+use how::{Compare, Why};
+use tell::Found;
 
 /// What a look at a path found.
 #[derive(Debug)]
@@ -148,7 +127,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     fn examine_name(&mut self, at: Spot<D::Dir>, how: How) -> Result<Examined, ReplicaError> {
         let Spot { dir, node: parent, name, path } = at;
         let mut reported_move = self.ledger.came_to(path);
-        if let Some(node) = reported_move.filter(|_| how.as_copy) {
+        if let Some(node) = reported_move.filter(|_| how.why == Why::Copy) {
             // Its old name speaks for itself from now on: what the archive has there is gone.
             self.forget_report(path);
             self.agenda.look_at_all(self.path_of(node)?);
@@ -166,7 +145,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             Err(error) => return Ok(Examined::Problem(problem(path, "stat", &error))),
         };
-        let speaks = |row: &Row| !(how.verify || how.hash) && self.unchanged(row, &stat);
+        let speaks = |row: &Row| !(how.compare.verifies() || how.compare.hashes()) && self.unchanged(row, &stat);
         if let Some(unchanged) = under_name.as_ref().filter(|row| speaks(row)) {
             let row = unchanged.clone();
             self.compare_dir_time(path, &row, &stat)?;
@@ -191,7 +170,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let Some(kind) = stat.kind else { return Ok(Examined::Problem(self.unsupported(at))) };
         let live = self.live(at, stat, kind)?;
         let object = (stat.ino, stat.btime);
-        match how.as_copy {
+        match how.why == Why::Copy {
             true => self.ledger.copied(path, object),
             false => self.ledger.meet(path, object),
         }
@@ -359,7 +338,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Whether the contents of a file of which only the ctime moved are compared later: what else changed need not wait for
     /// that. Rights that its row stands for are nobody's before.
     fn is_proven_later(&self, row: Option<&Row>, size: u64, how: How) -> bool {
-        let asked = how.again || how.hash || how.verify || how.now;
+        let asked = how.again || how.compare != Compare::Later;
         !asked && size > self.settings.prove_later && row.is_some_and(|row| !self.stands_for_rights(row))
     }
 

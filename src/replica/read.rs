@@ -12,6 +12,7 @@ use super::archive::{Archive, Row, Signature};
 use super::disk::{Disk, Stat};
 use super::error::{At, ReplicaError};
 use super::examine::How;
+use super::examine::how::Why;
 use super::reading::{Open, Reading};
 use super::spot::Spot;
 
@@ -90,7 +91,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let in_slices = |size: u64| read && size > self.settings.read_slice;
         let written = self.has_writer(&file, path)?;
         if written {
-            if wait || how.idle {
+            if wait || how.why == Why::Proof {
                 return Ok(Contents::Busy);
             }
             let first = self.disk.stat_file(&file).at(path, "stat")?;

@@ -9,6 +9,7 @@ use super::Replica;
 use super::archive::{Archive, Row, Tombstone};
 use super::disk::{Disk, Stat};
 use super::error::{At, ReplicaError};
+use super::examine::how::Compare;
 use super::examine::{Examined, How};
 use super::place::action::{Action, Done, Stop, unless_left};
 use super::place::displace::Hold;
@@ -258,7 +259,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let path = at.path;
         let at = Spot { node: Some(row.parent), name: &row.name, ..at };
-        match self.examine_in(at, How { now: true, ..How::default() }) {
+        match self.examine_in(at, How { compare: Compare::Now, ..How::default() }) {
             Ok(Examined::Same) => Ok(Below::Known),
             Ok(Examined::Reading) => {
                 self.stop_reading(path);

@@ -172,7 +172,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             if !left_out && (!unchanged || self.ledger.holds(&path)) {
                 // Deletions wait for the end of a scan of the whole tree: all moves must be told by then.
                 let patient = !scan.scope.is_root();
-                let how = How { hash: read, verify: read, patient, inline: scan.inline, ..How::default() };
+                let how = How { patient, ..How::scanned(read, scan.inline) };
                 let at = Spot { dir: &dir, node, name: &name, path: &path };
                 match self.examine_found(at, how, found)? {
                     Next::Descend => {}

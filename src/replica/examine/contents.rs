@@ -126,7 +126,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let later = self.is_proven_later(row, size, how) && self.hash_told(at.path, live).is_none();
         let bytes = how.inline > 0 && size <= self.settings.inline_max.min(how.inline);
         let too_large = size > self.settings.max_size;
-        let wish = Wish { hash: how.hash, verify: how.verify, bytes, later, too_large };
+        let wish = Wish { hash: how.compare.hashes(), verify: how.compare.verifies(), bytes, later, too_large };
         let known = row.map(|row| &row.entry.content);
         let touched = doubt == Doubt::Touched;
         let (read, keep) = match need(doubt, wish) {

@@ -9,6 +9,7 @@ use super::super::error::ReplicaError;
 use super::super::spot::Spot;
 use super::super::{Replica, Reported, Seen};
 use super::contents::Held;
+use super::how::Why;
 use super::{Examined, How};
 
 /// An object as a look found it, compared with its row.
@@ -99,7 +100,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<Examined, ReplicaError> {
         let (path, Found { stat, held, attrs, seen, .. }) = (at.path, found);
         let kind = row.entry.kind();
-        if how.verify && row.signature == Some(seen.signature) && row.entry.content == held.content {
+        if how.compare.verifies() && row.signature == Some(seen.signature) && row.entry.content == held.content {
             return self.same(at, row, how, held.read);
         }
         if kind == Kind::Dir && row.signature.is_none_or(|s| !s.same_object(&stat)) {
@@ -116,7 +117,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if seen.presumed {
             self.reads.unproven.owe(path);
         }
-        let moved_on = how.live && is_only_worked_in(row, &fresh);
+        let moved_on = how.why == Why::Event && is_only_worked_in(row, &fresh);
         if fresh != *row && !moved_on {
             if !seen.presumed {
                 self.sync_adopted(at, kind)?;
