@@ -90,6 +90,11 @@ impl View {
     }
 }
 
+/// The mode that an object has from the beginning: each its own, so that none can pass for another's.
+fn mode(id: Id) -> u32 {
+    [0, 0o755, 0o2750, 0o711, 0o640, 0o600, 0o755, 0o644, 0o664, 0o666, 0o2775][id]
+}
+
 /// What users do to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deed {
@@ -349,6 +354,13 @@ impl Case {
         };
         self.wanted.places.keys().copied().filter(move |id| stays(*id) && !touched(*id))
     }
+
+    /// Objects that have their first mode.
+    fn modes(&self) -> impl Iterator<Item = Id> + '_ {
+        let replaced = |id: Id| self.deeds.values().flatten().any(|(at, deed)| *at == id && *deed == Deed::Replace);
+        let all = self.wanted.places.keys().copied().filter(|_| !self.open);
+        all.filter(move |id| self.base.places.contains_key(id) && !replaced(*id))
+    }
 }
 
 fn user(stage: &Stage, side: Side, calls: &[Call]) {
@@ -412,6 +424,7 @@ fn play_on(stage: &Rc<Stage>, history: &History, case: &Case) -> Result<(), Stri
                 user(stage, Side::Left, &[open, Call::WriteAt { offset: 0, bytes }, Call::Close]);
             }
         }
+        user(stage, Side::Left, &[Call::Chmod(case.base.path(id), mode(id))]);
     }
     begin(stage);
     let mut pair = RealPair::new(stage.clone());
@@ -476,6 +489,13 @@ fn check(stage: &Stage, case: &Case, kept: &[(Id, Side, Option<u64>)]) -> Result
         let needless: Vec<_> = found.iter().filter(|(path, text)| wanted.get(*path) != Some(*text)).collect();
         if !missing.is_empty() || !needless.is_empty() {
             return Err(format!("{}: not there {missing:?}, there instead {needless:?}", side.word()));
+        }
+    }
+    for (id, side) in case.modes().flat_map(|id| Side::BOTH.map(|side| (id, side))) {
+        let path = case.wanted.path(id);
+        let found = tree(stage.disk(side)).get(&path).map_or(0, |view| view.mode);
+        if found != mode(id) {
+            return Err(format!("{path} has the mode {found:04o} on the {}, and not {:04o}", side.word(), mode(id)));
         }
     }
     if case.open {
