@@ -319,6 +319,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.dirty.insert(old);
             }
             let since = own.as_ref().map_or(Since::Always, |own| own.since);
+            // Its users may have moved the object on: it is known by what it was. After a boot that may be another version.
+            let kind = learned.entry.as_ref().map(Entry::kind);
+            let same = own.as_ref().filter(|own| !self.rebooted && Some(own.entry.kind()) == kind);
+            let signature = same.and_then(|own| own.signature).map(Signature::name_only);
             // What a power failure left here is told by other rules.
             let former = own.as_ref().filter(|_| learned.joint && !self.rebooted).cloned();
             if self.rebooted {
@@ -336,7 +340,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.set_aside(holder)?;
             }
             let (parent, generation, entry) = (learned.parent, learned.generation, entry.clone());
-            let row = Row { node, parent, name, generation, entry, achieved: None, signature: None, since };
+            let row = Row { node, parent, name, generation, entry, achieved: None, signature, since };
             waiting.push(match former {
                 Some(former) => half_learned(row, &former),
                 None => row,
