@@ -39,6 +39,8 @@ impl Engine {
             Occupant::Unknown => return self.stall_at(path),
             Occupant::Left(leaver) => match self.way_out(path, &changes, mover, &moved, &leaver) {
                 WayOut::None => {}
+                WayOut::Close(at) if self.close_first(&at, mover) => return,
+                WayOut::Close(_) => {}
                 WayOut::Move if self.has_waited(mover, path, now) => return self.as_copy(mover, path),
                 WayOut::Move => return self.wait_for_move(path),
                 WayOut::Exchange => {

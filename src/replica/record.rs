@@ -87,7 +87,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             // Whatever the directory is called by now; it may be gone with all that was in it.
             Some(parent) if parent == ROOT_NODE || self.archive.node(parent)?.is_some() => Some(parent),
             Some(_) => None,
-            None => self.node_of(&above)?,
+            // Where nothing was moved the row stays in its directory, whatever the way to that is called here by now.
+            None => {
+                let stays = old.as_ref().filter(|old| record.from.is_none() && old.name == name);
+                self.node_of(&above)?.or(stays.map(|old| old.parent))
+            }
         };
         let Some(parent) = parent else {
             // The directory above is not known here any more; the path is reported anew.
@@ -121,8 +125,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             (Some(old), None) if old.entry.content.compare(&entry.content) == Sameness::Same => {
                 row.achieved = self.held_of(old, entry);
-                // Attributes of another report: the signature would claim that the object has them.
-                row.signature = old.signature.filter(|_| old.entry.attrs == entry.attrs);
+                // Attributes of another report: the signature would claim that the object has them. It is still the object.
+                let same = old.entry.attrs == entry.attrs;
+                row.signature = old.signature.map(|old| if same { old } else { old.name_only() });
             }
             _ => {}
         }
