@@ -121,15 +121,7 @@ impl Engine {
             return if stuck { WayOut::None } else { WayOut::Move };
         }
         // What is taken from either mode goes before the object has another name.
-        let narrows = |change: &Change| {
-            let agreed = change.moved.as_ref().map(|moved| moved.known.entry.attrs.mode);
-            change.after.as_ref().map(|after| after.attrs.mode) != agreed
-        };
-        // What both moved has the left's name.
-        let goes = |node| mover == Side::Left || self.places.of(mover.other(), node).is_none();
-        let closes = [(path, moved.known.node), (&leaver.at, leaver.known.node)].into_iter().find(|(at, node)| {
-            goes(*node) && self.sides[mover].pending.get(at).is_some_and(|pending| narrows(&pending.change))
-        });
+        let closes = [path, &leaver.at].into_iter().find(|at| self.closes(mover, at));
         // Where the one that leaves can go first it is never seen in a directory where its users have not put it.
         let near = leaver.at == moved.from || home.parent() == path.parent();
         // The one that came may itself be where the one that leaves is to go, on the other side.
@@ -137,7 +129,7 @@ impl Engine {
         let circle = || theirs || self.leads_to(mover, &leaver.at, &moved.from);
         match closes {
             None if near || stuck || circle() => WayOut::Exchange,
-            Some((at, _)) if stuck || circle() => WayOut::Close(at.clone()),
+            Some(at) if stuck || circle() => WayOut::Close(at.clone()),
             _ => WayOut::Move,
         }
     }
@@ -146,6 +138,18 @@ impl Engine {
     fn leads_to(&self, mover: Side, at: &RelPath, home: &RelPath) -> bool {
         let next = |at: &RelPath| self.places.away_from(mover, at).next().map(|place| place.path.clone());
         std::iter::successors(Some(at.clone()), next).take(CIRCLE).any(|at| at == *home)
+    }
+
+    /// Whether a move takes something from its object's mode. Of what the other side's users changed as well nothing is taken: it
+    /// may be seen on its way. Nor of what they moved where their name holds.
+    fn closes(&self, mover: Side, at: &RelPath) -> bool {
+        let Some(change) = self.sides[mover].pending.get(at).map(|pending| &pending.change) else { return false };
+        let (Some(moved), Some(after)) = (&change.moved, &change.after) else { return false };
+        let target = mover.other();
+        let home = self.places.agreed(mover, &moved.from);
+        let changed = self.sides[target].pending.get(&home).is_some_and(|pending| pending.change.after.is_some());
+        let goes = mover == Side::Left || self.places.of(target, moved.known.node).is_none();
+        after.attrs.mode != moved.known.entry.attrs.mode && goes && !changed
     }
 
     /// What a move takes from its object's mode is taken where the other side has it, before it changes places with another.
@@ -159,10 +163,9 @@ impl Engine {
         let (node, known) = (moved.known.node, moved.known.generation);
         let home = self.places.agreed(mover, &moved.from);
         let theirs = self.places.of(target, node).cloned();
-        // That it is gone from there goes without saying if its users have moved it.
-        let said = |change: &Change| theirs.is_none() || change.after.is_some();
-        let other = self.sides[target].pending.get(&home).is_some_and(|pending| said(&pending.change));
-        if other || self.is_hopeless(&home) {
+        // It is gone from there: its users have moved it, or deleted it.
+        let gone = theirs.is_none() && self.sides[target].pending.contains_key(&home);
+        if gone || self.is_hopeless(&home) {
             return false;
         }
         let mut entry = moved.known.entry.clone();

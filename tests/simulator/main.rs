@@ -243,7 +243,9 @@ fn when_the_sides_change_places_so_does_the_result() {
 #[test]
 fn what_both_sides_move_is_there_once() {
     let from = number("PSYNC_SIM_SEED").or(number("PSYNC_SIM_FROM")).unwrap_or(0);
-    let count = number("PSYNC_SIM_SEED").map(|_| 1).or(number("PSYNC_SIM_HISTORIES")).unwrap_or(40_000);
+    let chosen = number("PSYNC_SIM_SEED").map(|_| 1).or(number("PSYNC_SIM_HISTORIES"));
+    let (plain, modes) = chosen.map_or((40_000, 10_000), |chosen| (chosen, 0));
+    let count = plain + modes;
     let first = number("PSYNC_SIM_FIRST").is_some();
     let (next, failed) = (AtomicU64::new(from), Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
@@ -255,6 +257,7 @@ fn what_both_sides_move_is_there_once() {
                     if seed >= from + count || first && !failed.lock().unwrap().is_empty() {
                         return;
                     }
+                    let seed = if seed < from + plain { seed } else { moves::MODES + seed - plain };
                     if let (Some(wrong), _) = moves::play(seed, false) {
                         failed.lock().unwrap().insert(seed, wrong);
                     }

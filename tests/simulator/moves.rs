@@ -19,6 +19,9 @@ use crate::users::{Call, Running, Task, Text};
 /// The pair comes to rest within this time, in milliseconds.
 const REST: u64 = 5 * 60 * 1000;
 
+/// From this seed on users set modes as well.
+pub const MODES: u64 = 1 << 40;
+
 type Id = usize;
 
 /// Where an object lies: its directory and its name there.
@@ -33,6 +36,8 @@ struct Place {
 struct View {
     places: BTreeMap<Id, Place>,
     contents: BTreeMap<Id, String>,
+    /// The modes that users gave.
+    modes: BTreeMap<Id, u32>,
     /// Whose removal an object that is gone went with.
     gone: BTreeMap<Id, Id>,
     /// Names that were taken by another object.
@@ -101,6 +106,7 @@ enum Deed {
     Rename,
     MoveInto(Id),
     Edit,
+    Chmod,
     Replace,
     Delete,
     Fill,
@@ -138,6 +144,12 @@ fn act(view: &mut View, id: Id, deed: Deed, tag: &str, next: &mut Id) -> Option<
             view.contents.insert(id, fresh.clone());
             Some(write(&path, &fresh))
         }
+        Deed::Chmod if view.replaced.contains(&id) => None,
+        Deed::Chmod => {
+            let mode = mode(id) ^ if view.is_dir(id) { 0o001 } else { 0o111 } ^ (*next as u32 % 2) << 1;
+            view.modes.insert(id, mode);
+            Some(vec![Call::Chmod(path, mode)])
+        }
         // Of what it moved as well it has made another object.
         Deed::Replace if View::base().places.get(&id) != Some(&place) => None,
         Deed::Replace => {
@@ -151,6 +163,7 @@ fn act(view: &mut View, id: Id, deed: Deed, tag: &str, next: &mut Id) -> Option<
             let within: Vec<Id> = view.places.keys().copied().filter(|other| view.is_within(*other, id)).collect();
             for other in within {
                 view.places.remove(&other);
+                view.modes.remove(&other);
                 view.gone.insert(other, id);
             }
             Some(vec![Call::RemoveAll(path)])
@@ -200,6 +213,10 @@ fn agreed(base: &View, sides: &Sides<View>) -> Option<View> {
                 let other = if here[Side::Left].is_some() { Side::Left } else { Side::Right };
                 let restored =
                     |above: &Id| moved(other, *above).is_some() && sides[other.other()].gone.contains_key(above);
+                // Whether another mode is reason enough is no matter of moves.
+                if sides[other].modes.contains_key(&id) {
+                    return None;
+                }
                 edited(other, id).is_some() || sides[other].above(id)?.iter().any(restored)
             }
         };
@@ -214,6 +231,10 @@ fn agreed(base: &View, sides: &Sides<View>) -> Option<View> {
         }
         if let Some(text) = texts.0.or(texts.1).or(base.contents.get(&id)) {
             all.contents.insert(id, text.clone());
+        }
+        match sides.as_ref().map(|view| view.modes.get(&id)).split() {
+            (Some(_), Some(_)) => return None,
+            (left, right) => all.modes.extend(left.or(right).map(|mode| (id, *mode))),
         }
     }
     // Directories that were moved into each other: the right's move is undone.
@@ -283,6 +304,7 @@ fn case(seed: u64) -> Option<Case> {
     let base = View::base();
     let objects: Vec<Id> = base.places.keys().copied().collect();
     let focus = *choices.pick(&objects);
+    let kinds = if seed < MODES { 12 } else { 14 };
     let when = match choices.below(4) {
         0 => When::Apart,
         1 => When::Live { delay: 0, later: 0 },
@@ -297,7 +319,7 @@ fn case(seed: u64) -> Option<Case> {
         for turn in 0..1 + choices.below(3) {
             let id = if turn == 0 || choices.one_in(3) { focus } else { *choices.pick(&objects) };
             let other = *choices.pick(&objects);
-            let deed = match choices.below(if turn == 0 { 9 } else { 12 }) {
+            let deed = match choices.below(if turn == 0 { 9 } else { kinds }) {
                 0..=3 => Deed::Rename,
                 4 | 5 => Deed::MoveInto(*choices.pick(&[0, 1, 2, 3, 10])),
                 6 => Deed::Edit,
@@ -305,6 +327,7 @@ fn case(seed: u64) -> Option<Case> {
                 8 => Deed::Delete,
                 9 => Deed::Replace,
                 10 => Deed::Swap(other),
+                12 | 13 => Deed::Chmod,
                 _ => Deed::Rename,
             };
             let tag = if side == Side::Left { "l" } else { "r" };
@@ -494,8 +517,9 @@ fn check(stage: &Stage, case: &Case, kept: &[(Id, Side, Option<u64>)]) -> Result
     for (id, side) in case.modes().flat_map(|id| Side::BOTH.map(|side| (id, side))) {
         let path = case.wanted.path(id);
         let found = tree(stage.disk(side)).get(&path).map_or(0, |view| view.mode);
-        if found != mode(id) {
-            return Err(format!("{path} has the mode {found:04o} on the {}, and not {:04o}", side.word(), mode(id)));
+        let wanted = case.wanted.modes.get(&id).copied().unwrap_or(mode(id));
+        if found != wanted {
+            return Err(format!("{path} has the mode {found:04o} on the {}, and not {wanted:04o}", side.word()));
         }
     }
     if case.open {
