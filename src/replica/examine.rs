@@ -159,7 +159,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if let Some(node) = reported_move.filter(|_| how.as_copy) {
             // Its old name speaks for itself from now on: what the archive has there is gone.
             self.forget_report(path);
-            self.dirty.extend(self.path_of(node)?);
+            self.speak_for_itself(node)?;
             reported_move = None;
         }
         let under_name = match parent {
@@ -304,8 +304,20 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(crate) fn forget_move_to(&mut self, path: &RelPath) -> Result<(), ArchiveError> {
         if let Some(node) = self.reported.get(path).and_then(|r| r.moved) {
             self.forget_report(path);
-            self.dirty.extend(self.path_of(node)?);
+            self.speak_for_itself(node)?;
         }
+        Ok(())
+    }
+
+    /// The old name of a node that is reported as moved no more is looked at again. What was told to have come there was told
+    /// without the node's row, as something new: it is told anew, or the other side would not hear what it took the place of.
+    fn speak_for_itself(&mut self, node: NodeId) -> Result<(), ArchiveError> {
+        let Some(home) = self.path_of(node)? else { return Ok(()) };
+        if self.reported.get(&home).is_some_and(|reported| reported.moved.is_some()) {
+            self.told_again.insert(home.clone());
+        }
+        self.forget_report(&home);
+        self.dirty.insert(home);
         Ok(())
     }
 

@@ -90,7 +90,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 76] = [
+const FOUND: [(u64, &str); 78] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -191,6 +191,11 @@ const FOUND: [(u64, &str); 76] = [
     ),
     (240301, "an endpoint whose reports waited for room on the other side woke each millisecond"),
     (312503, "the same, of one that had been moved into the new one"),
+    (
+        67629,
+        "what came to the name of one that was moved and came back was told without its row, and its old contents stayed",
+    ),
+    (172313, "of two files that were swapped, one of them with another name, one was told as moved and one as saved"),
 ];
 
 #[test]
