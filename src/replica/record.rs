@@ -185,7 +185,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     fn seen_as_moved(&self, old: &Row, seen: &Seen, row: &Row) -> Option<Signature> {
         let file = |s: &Signature| (s.size, s.mtime);
         let pure = seen.attrs == *row.live_attrs()
-            && old.signature.is_some_and(|s| {
+            && old.compared().is_some_and(|s| {
                 s.ino == seen.signature.ino && (old.entry.kind() != Kind::File || file(&s) == file(&seen.signature))
             });
         match self.stands_for_rights(old) {
@@ -193,7 +193,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             true => None,
             false if pure => Some(seen.proof()),
             // It may have been told with a mode that is not the object's: that shows against it, and comes now.
-            false if row.entry.kind() == Kind::Link => old.signature,
+            false if row.entry.kind() == Kind::Link || old.compared().is_none() => old.signature,
             false => old.signature.map(|old| Signature { mode: row.live_attrs().mode, ..old }),
         }
     }
@@ -319,6 +319,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.dirty.insert(old);
             }
             let since = own.as_ref().map_or(Since::Always, |own| own.since);
+            // Its users may have moved the object on: it is known by what it was. After a boot that may be another version.
+            let kind = learned.entry.as_ref().map(Entry::kind);
+            let same = own.as_ref().filter(|own| !self.rebooted && Some(own.entry.kind()) == kind);
+            let signature = same.and_then(|own| own.signature).map(Signature::name_only);
             // What a power failure left here is told by other rules.
             let former = own.as_ref().filter(|_| learned.joint && !self.rebooted).cloned();
             if self.rebooted {
@@ -336,7 +340,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.set_aside(holder)?;
             }
             let (parent, generation, entry) = (learned.parent, learned.generation, entry.clone());
-            let row = Row { node, parent, name, generation, entry, achieved: None, signature: None, since };
+            let row = Row { node, parent, name, generation, entry, achieved: None, signature, since };
             waiting.push(match former {
                 Some(former) => half_learned(row, &former),
                 None => row,

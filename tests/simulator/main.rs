@@ -241,6 +241,17 @@ fn when_the_sides_change_places_so_does_the_result() {
 }
 
 #[test]
+fn a_circle_of_names_is_moved_once_though_the_line_is_cut() {
+    let from = number("PSYNC_SIM_SEED").unwrap_or(0);
+    for seed in from..from + number("PSYNC_SIM_SEED").map_or(3_000, |_| 1) {
+        if let (Some(wrong), _) = moves::play_circle(seed, false) {
+            moves::play_circle(seed, true).1.iter().for_each(|line| println!("{line}"));
+            panic!("seed {seed} (circles): {wrong}");
+        }
+    }
+}
+
+#[test]
 fn what_both_sides_move_is_there_once() {
     let from = number("PSYNC_SIM_SEED").or(number("PSYNC_SIM_FROM")).unwrap_or(0);
     let count = number("PSYNC_SIM_SEED").map(|_| 1).or(number("PSYNC_SIM_HISTORIES")).unwrap_or(40_000);

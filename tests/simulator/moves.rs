@@ -256,6 +256,8 @@ enum When {
     Apart,
     /// So many milliseconds after each other, each message being so many on its way.
     Live { delay: u64, later: u64 },
+    /// The first side acts, and so many milliseconds later the line is cut.
+    Cut { delay: u64, later: u64 },
 }
 
 /// What happens in the history of a seed.
@@ -386,6 +388,30 @@ fn inode(stage: &Stage, side: Side, path: &RelPath) -> Option<u64> {
 /// Plays the pair of moves of a seed; what is wrong afterwards.
 pub fn play(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
     let Some(case) = case(seed) else { return (None, Vec::new()) };
+    play_case(seed, &case, keep_trace)
+}
+
+/// Plays a circle of three files, each of which gets the next one's name on one side, where the line is cut at a moment that the
+/// seed says.
+pub fn play_circle(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
+    let choices = Choices::seeded(seed);
+    let when = When::Cut { delay: choices.below(40), later: choices.below(600) };
+    let first = if choices.one_in(2) { Side::Left } else { Side::Right };
+    let base = View::base();
+    let ids = if choices.one_in(2) { [4, 5, 6] } else { [6, 4, 8] };
+    let (mut wanted, mut calls) = (base.clone(), Sides::<Vec<Call>>::default());
+    let spare = RelPath::new(b"spare").expect("a name");
+    let [a, b, c] = ids.map(|id| base.path(id));
+    let renames = [(&a, &spare), (&c, &a), (&b, &c), (&spare, &b)];
+    calls[first].extend(renames.map(|(from, to)| Call::Rename(from.clone(), to.clone())));
+    for (id, to) in [(ids[0], ids[1]), (ids[1], ids[2]), (ids[2], ids[0])] {
+        wanted.places.insert(id, base.places[&to].clone());
+    }
+    let (deeds, deleted) = Default::default();
+    play_case(seed, &Case { when, first, deeds, calls, deleted, base, wanted, open: false }, keep_trace)
+}
+
+fn play_case(seed: u64, case: &Case, keep_trace: bool) -> (Option<String>, Vec<String>) {
     let history = History {
         schedule: seed ^ 0x6d6f7665,
         profile: Profile::default(),
@@ -394,7 +420,7 @@ pub fn play(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
         phases: Vec::new(),
     };
     let stage = stage(&history, keep_trace);
-    let wrong = play_on(&stage, &history, &case).err().map(|wrong| format!("{wrong}\n{}", case.describe()));
+    let wrong = play_on(&stage, &history, case).err().map(|wrong| format!("{wrong}\n{}", case.describe()));
     stage.world.set_hook(None);
     (wrong, stage.trace.take())
 }
@@ -436,6 +462,13 @@ fn play_on(stage: &Rc<Stage>, history: &History, case: &Case) -> Result<(), Stri
             let due = stage.world.now() + later;
             until(stage, &mut pair, due)?;
             user(stage, second, &case.calls[second]);
+        }
+        When::Cut { delay, later } => {
+            stage.controls.delay.set(delay);
+            user(stage, first, &case.calls[first]);
+            let due = stage.world.now() + later;
+            until(stage, &mut pair, due)?;
+            stage.controls.cut.set(true);
         }
     }
     let end = stage.world.now() + REST;
