@@ -249,6 +249,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         read: bool,
     ) -> Result<Examined, ReplicaError> {
         self.forget_move_to(path)?;
+        self.given.remove(&row.node);
         if !how.again {
             self.forget_report(path);
             return Ok(Examined::Same);

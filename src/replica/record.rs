@@ -215,7 +215,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.tell_again(other);
         self.dirty.extend(home);
-        self.put_exchanged(vec![row.clone(), two])
+        self.put_exchanged(vec![row.clone(), two])?;
+        self.give(other)
     }
 
     /// Writes the row of an action. Another node that had the name is gone with it, and leaves a tombstone: else the other
@@ -230,6 +231,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.unproven.note(row);
         // Its old place, and what had its new one, lead to it no more.
         self.leave_way(row.node);
+        self.given.remove(&row.node);
         if let Some(node) = self.archive.put(row)? {
             self.leave_way(node);
             let (parent, name, generation) = (row.parent, row.name.clone(), row.generation);
@@ -300,7 +302,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Takes over newer ancestors from the other side's archive.
     pub fn learn(&mut self, rows: &[AncestorRow]) -> Result<(), ReplicaError> {
         let mut all: BTreeMap<NodeId, &AncestorRow> = rows.iter().map(|row| (row.node, row)).collect();
-        rows.iter().try_for_each(|row| self.learn_node(row.node, &mut all))
+        rows.iter().try_for_each(|row| self.learn_node(row.node, &mut all))?;
+        // Two rows of one action: of nodes that have changed places.
+        let mut actions: BTreeMap<Generation, Vec<NodeId>> = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.entry.is_some()) {
+            actions.entry(row.generation).or_default().push(row.node);
+        }
+        actions.into_values().filter(|nodes| nodes.len() > 1).flatten().try_for_each(|node| self.give(node))
     }
 
     /// Learns one node of those that are left; first the one that has its name here, if that has left it since, and so on: as

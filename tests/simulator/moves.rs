@@ -258,6 +258,8 @@ enum When {
     Live { delay: u64, later: u64 },
     /// The first side acts, and so many milliseconds later the line is cut.
     Cut { delay: u64, later: u64 },
+    /// Both act at once, and so many milliseconds later the other one makes something new.
+    Late { delay: u64, later: u64 },
 }
 
 /// What happens in the history of a seed.
@@ -267,6 +269,7 @@ struct Case {
     first: Side,
     deeds: Sides<Vec<(Id, Deed)>>,
     calls: Sides<Vec<Call>>,
+    late: Vec<Call>,
     /// What each side deleted.
     deleted: Sides<BTreeMap<Id, Id>>,
     base: View,
@@ -314,7 +317,8 @@ fn case(seed: u64) -> Option<Case> {
     let wanted = agreed(&base, &sides)?;
     let open = is_open(&base, &sides);
     let deleted = sides.map(|side| side.gone);
-    Some(Case { when, first, deeds, calls, deleted, base, wanted, open })
+    let late = Vec::new();
+    Some(Case { when, first, deeds, calls, late, deleted, base, wanted, open })
 }
 
 impl Case {
@@ -407,8 +411,43 @@ pub fn play_circle(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>)
     for (id, to) in [(ids[0], ids[1]), (ids[1], ids[2]), (ids[2], ids[0])] {
         wanted.places.insert(id, base.places[&to].clone());
     }
-    let (deeds, deleted) = Default::default();
-    play_case(seed, &Case { when, first, deeds, calls, deleted, base, wanted, open: false }, keep_trace)
+    let (deeds, deleted, late) = Default::default();
+    play_case(seed, &Case { when, first, deeds, calls, late, deleted, base, wanted, open: false }, keep_trace)
+}
+
+/// Plays a name that one side gave to another object, whose own old name a new file gets on the other side while the two change
+/// places: that file is none of them.
+pub fn play_stranger(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
+    let choices = Choices::seeded(seed);
+    let when = When::Late { delay: choices.below(40), later: choices.below(500) };
+    let base = View::base();
+    let (f, g) = (base.path(4), base.path(5));
+    let path = |name: &str| RelPath::new(name.as_bytes()).expect("a name");
+    let mut wanted = base.clone();
+    let mut calls = Sides::<Vec<Call>>::default();
+    let first = if choices.one_in(2) { Side::Left } else { Side::Right };
+    let there = if first == Side::Left { "c" } else { "r" };
+    calls[first] = vec![Call::Rename(g.clone(), path("c")), Call::Rename(f.clone(), g.clone())];
+    // The other side moves it as well, and the left's name counts; or it puts the one in the other's place.
+    let stays = choices.one_in(2);
+    calls[first.other()] = match stays {
+        true => vec![Call::Rename(g.clone(), path("r"))],
+        false => vec![Call::Rename(f.clone(), g.clone())],
+    };
+    let there = if stays { there } else { "c" };
+    wanted.places.insert(4, Place { dir: 0, name: "g".to_owned() });
+    wanted.places.insert(5, Place { dir: 0, name: there.to_owned() });
+    wanted.places.insert(100, Place { dir: 0, name: "f".to_owned() });
+    wanted.contents.insert(100, "stranger".to_owned());
+    let bytes = Text(b"stranger".to_vec());
+    let late =
+        vec![Call::Open { path: f, create: true, truncate: true }, Call::WriteAt { offset: 0, bytes }, Call::Close];
+    let deleted = Sides::from_fn(|side| match stays || side == first {
+        true => BTreeMap::new(),
+        false => BTreeMap::from([(5, 5)]),
+    });
+    let deeds = Default::default();
+    play_case(seed, &Case { when, first, deeds, calls, late, deleted, base, wanted, open: false }, keep_trace)
 }
 
 fn play_case(seed: u64, case: &Case, keep_trace: bool) -> (Option<String>, Vec<String>) {
@@ -469,6 +508,19 @@ fn play_on(stage: &Rc<Stage>, history: &History, case: &Case) -> Result<(), Stri
             let due = stage.world.now() + later;
             until(stage, &mut pair, due)?;
             stage.controls.cut.set(true);
+        }
+        When::Late { delay, later } => {
+            stage.controls.delay.set(delay);
+            for side in [first, second] {
+                user(stage, side, &case.calls[side]);
+            }
+            let due = stage.world.now() + later;
+            until(stage, &mut pair, due)?;
+            if inode(stage, second, &case.base.path(4)).is_some() {
+                // The name is not free yet.
+                return Ok(());
+            }
+            user(stage, second, &case.late);
         }
     }
     let end = stage.world.now() + REST;
