@@ -90,7 +90,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 78] = [
+const FOUND: [(u64, &str); 80] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -195,6 +195,8 @@ const FOUND: [(u64, &str); 78] = [
         67629,
         "what came to the name of one that was moved and came back was told without its row, and its old contents stayed",
     ),
+    (225555, "a default ACL that a user set while other attributes were being set was taken away"),
+    (263555, "the same"),
     (172313, "of two files that were swapped, one of them with another name, one was told as moved and one as saved"),
 ];
 
