@@ -522,6 +522,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.unproven.note(&fresh);
                 self.archive.put(&fresh)?;
             }
+            self.copies.remove(path);
             self.compare_dir_time(path, &fresh, &live.stat)?;
             return self.same(path, parent, &fresh, how, now_read);
         }

@@ -157,7 +157,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let here = self.path_of(row.parent)?.and_then(|above| above.join(&row.name).ok());
             self.dirty.extend(here.filter(|here| *here != record.path));
         }
-        self.copies.remove(&record.path);
+        // A row of an older report does not name its object: at the next look it must not pass for one that has moved.
+        if row.signature.is_some() {
+            self.copies.remove(&record.path);
+        }
         self.forget_orphaned_moves()?;
         if let Some(from) = &record.from {
             // What had come there in its place may be there no more, and its own old name speaks for itself then.
