@@ -249,6 +249,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         read: bool,
     ) -> Result<Examined, ReplicaError> {
         self.forget_move_to(path)?;
+        self.given.remove(&row.node);
         if !how.again {
             self.forget_report(path);
             return Ok(Examined::Same);
@@ -521,6 +522,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.unproven.note(&fresh);
                 self.archive.put(&fresh)?;
             }
+            self.copies.remove(path);
             self.compare_dir_time(path, &fresh, &live.stat)?;
             return self.same(path, parent, &fresh, how, now_read);
         }

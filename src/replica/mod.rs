@@ -193,6 +193,8 @@ pub struct Replica<D: Disk, A: Archive> {
     pub(crate) dirty: BTreeSet<RelPath>,
     /// Those of them where a node lies that has changed places: looked at first, or another object in its place would pass for it.
     pub(crate) told_again: BTreeSet<RelPath>,
+    /// Nodes that got their place in the archive by another's move, while their objects lie elsewhere.
+    pub(crate) given: BTreeSet<NodeId>,
     /// Paths that were reported, and whose objects turned up under other names.
     pub(crate) vanished: BTreeSet<RelPath>,
     /// Directories that must be scanned (they are new, or their events were lost).
@@ -259,6 +261,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             waiting: HashMap::new(),
             dirty: BTreeSet::new(),
             told_again: BTreeSet::new(),
+            given: BTreeSet::new(),
             vanished: BTreeSet::new(),
             unscanned: BTreeSet::new(),
             rebooted: false,

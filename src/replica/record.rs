@@ -162,7 +162,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let here = self.path_of(row.parent)?.and_then(|above| above.join(&row.name).ok());
             self.dirty.extend(here.filter(|here| *here != record.path));
         }
-        self.copies.remove(&record.path);
+        // A row of an older report does not name its object: at the next look it must not pass for one that has moved.
+        if row.signature.is_some() {
+            self.copies.remove(&record.path);
+        }
         self.forget_orphaned_moves()?;
         if let Some(from) = &record.from {
             // What had come there in its place may be there no more, and its own old name speaks for itself then.
@@ -190,7 +193,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     fn seen_as_moved(&self, old: &Row, seen: &Seen, row: &Row) -> Option<Signature> {
         let file = |s: &Signature| (s.size, s.mtime);
         let pure = seen.attrs == *row.live_attrs()
-            && old.signature.is_some_and(|s| {
+            && old.compared().is_some_and(|s| {
                 s.ino == seen.signature.ino && (old.entry.kind() != Kind::File || file(&s) == file(&seen.signature))
             });
         match self.stands_for_rights(old) {
@@ -198,7 +201,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             true => None,
             false if pure => Some(seen.proof()),
             // It may have been told with a mode that is not the object's: that shows against it, and comes now.
-            false if row.entry.kind() == Kind::Link => old.signature,
+            false if row.entry.kind() == Kind::Link || old.compared().is_none() => old.signature,
             false => old.signature.map(|old| Signature { mode: row.live_attrs().mode, ..old }),
         }
     }
@@ -220,7 +223,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.tell_again(other);
         self.dirty.extend(home);
-        self.put_exchanged(vec![row.clone(), two])
+        self.put_exchanged(vec![row.clone(), two])?;
+        self.give(other)
     }
 
     /// Writes the row of an action. Another node that had the name is gone with it, and leaves a tombstone: else the other
@@ -235,6 +239,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.unproven.note(row);
         // Its old place, and what had its new one, lead to it no more.
         self.leave_way(row.node);
+        self.given.remove(&row.node);
         if let Some(node) = self.archive.put(row)? {
             self.leave_way(node);
             let (parent, name, generation) = (row.parent, row.name.clone(), row.generation);
@@ -305,7 +310,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Takes over newer ancestors from the other side's archive.
     pub fn learn(&mut self, rows: &[AncestorRow]) -> Result<(), ReplicaError> {
         let mut all: BTreeMap<NodeId, &AncestorRow> = rows.iter().map(|row| (row.node, row)).collect();
-        rows.iter().try_for_each(|row| self.learn_node(row.node, &mut all))
+        rows.iter().try_for_each(|row| self.learn_node(row.node, &mut all))?;
+        // Two rows of one action: of nodes that have changed places.
+        let mut actions: BTreeMap<Generation, Vec<NodeId>> = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.entry.is_some()) {
+            actions.entry(row.generation).or_default().push(row.node);
+        }
+        actions.into_values().filter(|nodes| nodes.len() > 1).flatten().try_for_each(|node| self.give(node))
     }
 
     /// Learns one node of those that are left; first the one that has its name here, if that has left it since, and so on: as

@@ -101,6 +101,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(crate) fn bury(&mut self, generation: Generation, node: NodeId) -> Result<(), ReplicaError> {
         let Some(row) = self.archive.node(node)? else { return Ok(()) };
         self.leave_way(node);
+        self.given.remove(&node);
         self.archive.drop_tree(node)?;
         self.archive.bury(&Tombstone { node, parent: row.parent, name: row.name, generation })?;
         self.forget_orphaned_moves()?;

@@ -155,8 +155,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub fn reopen_reports(&mut self) -> Result<(), ReplicaError> {
         // The old name of what had moved as well: under the new one something else may lie by now.
         self.way.get_mut().forget();
-        for node in std::mem::take(&mut self.moved).into_keys() {
+        for (node, at) in std::mem::take(&mut self.moved) {
             self.dirty.extend(self.path_of(node)?);
+            self.told_again.insert(at);
         }
         self.reported_objects.clear();
         self.snapshots.clear();

@@ -20,7 +20,7 @@ use crate::users::{Call, Running, Task, Text};
 const REST: u64 = 5 * 60 * 1000;
 
 /// From this seed on users set modes as well.
-pub const MODES: u64 = 1 << 40;
+const MODES: u64 = 1 << 40;
 
 type Id = usize;
 
@@ -282,6 +282,10 @@ enum When {
     Apart,
     /// So many milliseconds after each other, each message being so many on its way.
     Live { delay: u64, later: u64 },
+    /// The first side acts, and so many milliseconds later the line is cut.
+    Cut { delay: u64, later: u64 },
+    /// Both act at once, and so many milliseconds later the other one makes something new.
+    Late { delay: u64, later: u64 },
 }
 
 /// What happens in the history of a seed.
@@ -291,6 +295,7 @@ struct Case {
     first: Side,
     deeds: Sides<Vec<(Id, Deed)>>,
     calls: Sides<Vec<Call>>,
+    late: Vec<Call>,
     /// What each side deleted.
     deleted: Sides<BTreeMap<Id, Id>>,
     base: View,
@@ -340,7 +345,8 @@ fn case(seed: u64) -> Option<Case> {
     let wanted = agreed(&base, &sides)?;
     let open = is_open(&base, &sides);
     let deleted = sides.map(|side| side.gone);
-    Some(Case { when, first, deeds, calls, deleted, base, wanted, open })
+    let late = Vec::new();
+    Some(Case { when, first, deeds, calls, late, deleted, base, wanted, open })
 }
 
 impl Case {
@@ -421,6 +427,65 @@ fn inode(stage: &Stage, side: Side, path: &RelPath) -> Option<u64> {
 /// Plays the pair of moves of a seed; what is wrong afterwards.
 pub fn play(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
     let Some(case) = case(seed) else { return (None, Vec::new()) };
+    play_case(seed, &case, keep_trace)
+}
+
+/// Plays a circle of three files, each of which gets the next one's name on one side, where the line is cut at a moment that the
+/// seed says.
+pub fn play_circle(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
+    let choices = Choices::seeded(seed);
+    let when = When::Cut { delay: choices.below(40), later: choices.below(600) };
+    let first = if choices.one_in(2) { Side::Left } else { Side::Right };
+    let base = View::base();
+    let ids = if choices.one_in(2) { [4, 5, 6] } else { [6, 4, 8] };
+    let (mut wanted, mut calls) = (base.clone(), Sides::<Vec<Call>>::default());
+    let spare = RelPath::new(b"spare").expect("a name");
+    let [a, b, c] = ids.map(|id| base.path(id));
+    let renames = [(&a, &spare), (&c, &a), (&b, &c), (&spare, &b)];
+    calls[first].extend(renames.map(|(from, to)| Call::Rename(from.clone(), to.clone())));
+    for (id, to) in [(ids[0], ids[1]), (ids[1], ids[2]), (ids[2], ids[0])] {
+        wanted.places.insert(id, base.places[&to].clone());
+    }
+    let (deeds, deleted, late) = Default::default();
+    play_case(seed, &Case { when, first, deeds, calls, late, deleted, base, wanted, open: false }, keep_trace)
+}
+
+/// Plays a name that one side gave to another object, whose own old name a new file gets on the other side while the two change
+/// places: that file is none of them.
+pub fn play_stranger(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
+    let choices = Choices::seeded(seed);
+    let when = When::Late { delay: choices.below(40), later: choices.below(500) };
+    let base = View::base();
+    let (f, g) = (base.path(4), base.path(5));
+    let path = |name: &str| RelPath::new(name.as_bytes()).expect("a name");
+    let mut wanted = base.clone();
+    let mut calls = Sides::<Vec<Call>>::default();
+    let first = if choices.one_in(2) { Side::Left } else { Side::Right };
+    let there = if first == Side::Left { "c" } else { "r" };
+    calls[first] = vec![Call::Rename(g.clone(), path("c")), Call::Rename(f.clone(), g.clone())];
+    // The other side moves it as well, and the left's name counts; or it puts the one in the other's place.
+    let stays = choices.one_in(2);
+    calls[first.other()] = match stays {
+        true => vec![Call::Rename(g.clone(), path("r"))],
+        false => vec![Call::Rename(f.clone(), g.clone())],
+    };
+    let there = if stays { there } else { "c" };
+    wanted.places.insert(4, Place { dir: 0, name: "g".to_owned() });
+    wanted.places.insert(5, Place { dir: 0, name: there.to_owned() });
+    wanted.places.insert(100, Place { dir: 0, name: "f".to_owned() });
+    wanted.contents.insert(100, "stranger".to_owned());
+    let bytes = Text(b"stranger".to_vec());
+    let late =
+        vec![Call::Open { path: f, create: true, truncate: true }, Call::WriteAt { offset: 0, bytes }, Call::Close];
+    let deleted = Sides::from_fn(|side| match stays || side == first {
+        true => BTreeMap::new(),
+        false => BTreeMap::from([(5, 5)]),
+    });
+    let deeds = Default::default();
+    play_case(seed, &Case { when, first, deeds, calls, late, deleted, base, wanted, open: false }, keep_trace)
+}
+
+fn play_case(seed: u64, case: &Case, keep_trace: bool) -> (Option<String>, Vec<String>) {
     let history = History {
         schedule: seed ^ 0x6d6f7665,
         profile: Profile::default(),
@@ -429,9 +494,14 @@ pub fn play(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
         phases: Vec::new(),
     };
     let stage = stage(&history, keep_trace);
-    let wrong = play_on(&stage, &history, &case).err().map(|wrong| format!("{wrong}\n{}", case.describe()));
+    let wrong = play_on(&stage, &history, case).err().map(|wrong| format!("{wrong}\n{}", case.describe()));
     stage.world.set_hook(None);
     (wrong, stage.trace.take())
+}
+
+/// The same of users who set modes as well.
+pub fn play_with_modes(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
+    play(MODES + seed, keep_trace)
 }
 
 fn play_on(stage: &Rc<Stage>, history: &History, case: &Case) -> Result<(), String> {
@@ -472,6 +542,26 @@ fn play_on(stage: &Rc<Stage>, history: &History, case: &Case) -> Result<(), Stri
             let due = stage.world.now() + later;
             until(stage, &mut pair, due)?;
             user(stage, second, &case.calls[second]);
+        }
+        When::Cut { delay, later } => {
+            stage.controls.delay.set(delay);
+            user(stage, first, &case.calls[first]);
+            let due = stage.world.now() + later;
+            until(stage, &mut pair, due)?;
+            stage.controls.cut.set(true);
+        }
+        When::Late { delay, later } => {
+            stage.controls.delay.set(delay);
+            for side in [first, second] {
+                user(stage, side, &case.calls[side]);
+            }
+            let due = stage.world.now() + later;
+            until(stage, &mut pair, due)?;
+            if inode(stage, second, &case.base.path(4)).is_some() {
+                // The name is not free yet.
+                return Ok(());
+            }
+            user(stage, second, &case.late);
         }
     }
     let end = stage.world.now() + REST;

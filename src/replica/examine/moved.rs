@@ -28,7 +28,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 continue;
             }
             let Some(from) = self.recorded_path(&row)? else { continue };
-            if live.kind == Kind::File && from != *path && self.was_saved(&from, path, live)? {
+            let left = live.kind == Kind::File && from != *path && !self.given.contains(&row.node);
+            if left && self.was_saved(&from, path, live)? {
                 // Renamed away and written anew. The old name must never be without a file on the other side, so this
                 // one is a copy, and the old name's is new contents.
                 continue;
