@@ -95,7 +95,7 @@ fn the_alert_command_of_the_example_sends_a_mail() {
     let mut command = Command::new("/bin/sh");
     command
         .arg("-c")
-        .arg(settings.alert_command.unwrap())
+        .arg(settings.alerts.command.unwrap())
         .env("PATH", format!("{}:/usr/bin:/bin", dir.path().display()));
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"pair p: psync-brain@p.service failed\n").unwrap();

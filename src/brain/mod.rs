@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use slog::Logger;
 
-use crate::config::{AgentSettings, RightCommand, Settings, pair_command};
+use crate::config::{RightCommand, Run, Settings, SharedSettings, pair_command};
 use crate::endpoint::heartbeat::Heartbeat;
 use crate::endpoint::serve::clock;
 use crate::engine::guard::Guard;
@@ -236,7 +236,7 @@ impl Brain<'_> {
             let given_up = match self.teller.synced {
                 _ if self.job.persistent => None,
                 false => Some(Exit::InitialSyncFailed),
-                true => (since.elapsed() >= self.job.settings.maxtimeout).then_some(Exit::RightLost),
+                true => (since.elapsed() >= self.job.settings.absence.maxtimeout).then_some(Exit::RightLost),
             };
             let retry = given_up.is_none().then_some(pause.as_secs());
             self.link(&LinkState::Down { reason, retry });
@@ -310,7 +310,7 @@ impl Brain<'_> {
         let (queue, oldest) = self.waiting(left);
         let lag = oldest.map_or(0, |since| clock().saturating_sub(since));
         let stats = left.stats();
-        let held = left.waiting().files().filter(|_| !self.job.settings.dryrun);
+        let held = left.waiting().files().filter(|_| !self.job.settings.shared.run.dryrun);
         self.desk.update(|status| {
             if let Some((files, bytes)) = held {
                 (status.left.files, status.left.bytes) = (files, bytes);
@@ -324,7 +324,7 @@ impl Brain<'_> {
 
     /// Tells an administrator what he should hear of.
     fn look_for_alerts(&mut self) {
-        let (alarm, after) = (&mut self.alarm, self.job.settings.alert_after);
+        let (alarm, after) = (&mut self.alarm, self.job.settings.alerts.after);
         let alerts = self.desk.read(|status| alarm.look(status, after, clock()));
         alerts.iter().for_each(|alert| self.monitor.alert(alert));
     }
@@ -345,7 +345,10 @@ impl Brain<'_> {
     fn take_settings(&mut self, settings: Settings) -> bool {
         // How much it logs is nothing to interrupt it for.
         // An agent of another host has a file of its own.
-        let shared = |settings: &Settings| AgentSettings { debug: 0, ..AgentSettings::from(settings) };
+        let shared = |settings: &Settings| SharedSettings {
+            run: Run { debug: 0, ..settings.shared.run },
+            ..settings.shared.clone()
+        };
         let differs = shared(&self.job.settings) != shared(&settings);
         if !matches!(self.job.right, RightCommand::Line(_)) {
             self.job.right = pair_command(&settings, &self.job.pair, false);

@@ -8,10 +8,9 @@ use super::desk::{Answer, Mandate, Order, Slip};
 use super::monitor::{Exit, LinkState};
 use super::sides::{Heard, Left, Right, filter_digest};
 use super::{Brain, IDLE, Job};
-use crate::config::{ConflictCopies, ConflictRule, Settings};
-use crate::endpoint::max_delete;
+use crate::config::{ConflictCopies, Settings};
 use crate::endpoint::serve::clock;
-use crate::engine::{self, Effect, Engine, Input, News, Prefer};
+use crate::engine::{self, Effect, Engine, Input, News};
 use crate::link::LinkError;
 use crate::link::channel::Incoming;
 use crate::model::Side;
@@ -116,7 +115,7 @@ impl<'s, 'b> Session<'s, 'b> {
             if self.stopping.is_some_and(|since| since.elapsed() > STOP_WAIT) {
                 return Ended::Exit(self.done());
             }
-            let itimeout = self.brain.job.settings.itimeout;
+            let itimeout = self.brain.job.settings.absence.itimeout;
             if !self.met && begun.elapsed() > itimeout {
                 return Ended::RightLost(LinkError::Silent(itimeout));
             }
@@ -257,7 +256,7 @@ impl<'s, 'b> Session<'s, 'b> {
                 }
             }
         }
-        let once = self.brain.job.settings.first_sync_only || self.brain.job.settings.dryrun;
+        let once = self.brain.job.settings.program.first_sync_only || self.brain.job.settings.shared.run.dryrun;
         if self.halted && once {
             return Some(Ended::Exit(Exit::Halted));
         }
@@ -270,7 +269,7 @@ impl<'s, 'b> Session<'s, 'b> {
 
     /// How a run ends that has come to its end.
     fn done(&self) -> Exit {
-        let once = self.brain.job.settings.first_sync_only || self.brain.job.settings.dryrun;
+        let once = self.brain.job.settings.program.first_sync_only || self.brain.job.settings.shared.run.dryrun;
         match once && self.brain.teller.synced && self.brain.teller.has_problems() {
             true => Exit::ProblemsLeft,
             false => Exit::Done,
@@ -384,21 +383,18 @@ const DELTA_MIN: u64 = 1024 * 1024;
 
 fn rules(job: &Job) -> engine::Settings {
     let settings = &job.settings;
+    let shared = &settings.shared;
     engine::Settings {
         pair: job.pair.clone(),
-        prefer: match settings.conflict {
-            ConflictRule::Newest => Prefer::Newest,
-            ConflictRule::Left => Prefer::Left,
-            ConflictRule::Right => Prefer::Right,
-        },
-        copies: settings.conflict_copies == ConflictCopies::Visible,
-        force: settings.force,
-        skip_initial: settings.skip_initial_sync,
-        max_delete: max_delete(settings.max_delete),
-        delta_min: if settings.extra().whole_file { u64::MAX } else { DELTA_MIN },
-        rsync: settings.uses_rsync(),
-        dry_run: settings.dryrun,
-        once: settings.first_sync_only || settings.dryrun,
+        prefer: settings.conflicts.rule,
+        copies: settings.conflicts.copies == ConflictCopies::Visible,
+        force: shared.removal.force,
+        skip_initial: shared.run.skip_initial_sync,
+        max_delete: shared.removal.limit(),
+        delta_min: if shared.transport.extra().whole_file { u64::MAX } else { DELTA_MIN },
+        rsync: shared.transport.uses_rsync(),
+        dry_run: shared.run.dryrun,
+        once: settings.program.first_sync_only || shared.run.dryrun,
         filters: filter_digest(settings),
         right_root: match settings.is_local() {
             true => Vec::new(),

@@ -17,7 +17,7 @@ use super::rates::Meter;
 use super::status::{ConflictStatus, FullSync, Halt, ProblemStatus, Rates, wall};
 use crate::config::Settings;
 use crate::engine::News;
-use crate::model::{Generation, Millis, RelPath, Side};
+use crate::model::{Generation, Millis, RelPath, Side, millis};
 use crate::protocol::{Kept, Reply, Request};
 use crate::replica::disk::{CAPABILITY_REFUSED, GROUP_REFUSED, OWNER_REFUSED, SETUID_REFUSED};
 use crate::replica::real::OwnDir;
@@ -87,10 +87,10 @@ impl<'a> Teller<'a> {
             log: job.logger.clone(),
             pair: job.pair.clone(),
             host: job.settings.right.host.clone(),
-            dry_run: job.settings.dryrun,
+            dry_run: job.settings.shared.run.dryrun,
             persistent: job.persistent,
             passes: false,
-            once: job.settings.first_sync_only || job.settings.dryrun,
+            once: job.settings.program.first_sync_only || job.settings.shared.run.dryrun,
             synced: false,
             told_equal: false,
             count: None,
@@ -107,7 +107,7 @@ impl<'a> Teller<'a> {
             meter: Meter::default(),
             begun: BTreeMap::new(),
             losing: Losing::default(),
-            events: (!job.settings.dryrun).then(Events::default),
+            events: (!job.settings.shared.run.dryrun).then(Events::default),
         }
     }
 
@@ -536,7 +536,7 @@ impl<'a> Teller<'a> {
 }
 
 fn etimeout(settings: &Settings) -> Millis {
-    u64::try_from(settings.etimeout.as_millis()).unwrap_or(u64::MAX)
+    millis(settings.shared.patience.etimeout)
 }
 
 /// How long something lasts.

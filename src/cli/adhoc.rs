@@ -61,10 +61,10 @@ fn start(options: &AdHoc, console: &Console, run: Run) -> Result<u8, UsageError>
         settings.right.root.clone_from(&right.path);
     }
     let pair = pair_name(options, &settings)?;
-    if !settings.dryrun {
+    if !settings.shared.run.dryrun {
         neighbours::check(&neighbours::of_pair(&pair, &settings), Which::Used)?;
     }
-    if let Some(name) = &settings.banned
+    if let Some(name) = &settings.program.banned
         && banned::running(name)
             .map_err(|e| UsageError(format!("-b, --banned: /proc cannot be read: {}", words(&e))))?
     {
@@ -72,13 +72,13 @@ fn start(options: &AdHoc, console: &Console, run: Run) -> Result<u8, UsageError>
         return Ok(exit::code(Exit::Banned));
     }
 
-    let target = Target::of(&settings.log);
+    let target = Target::of(&settings.program.log);
     if let Target::File(path) = &target {
         let local: Vec<&Root> = std::iter::once(&roots.left).chain(&roots.right).collect();
         roots::check_log_apart(path, &local)?;
     }
-    let log = Log::start(&target, settings.debug, &pair, console.writer())
-        .map_err(|e| UsageError(format!("--log: {}: {}", settings.log, words(&e))))?;
+    let log = Log::start(&target, settings.shared.run.debug, &pair, console.writer())
+        .map_err(|e| UsageError(format!("--log: {}: {}", settings.program.log, words(&e))))?;
     roots::create("left root", &roots.left)?;
     if let Some(right) = &roots.right {
         roots::create("right root", right)?;
@@ -120,7 +120,7 @@ fn supervised(job: &Job, monitor: Arc<dyn Monitor>, console: &Console, run: Run)
         // Whoever is stuck may hold anything: what was recorded is durable, and the next start settles the rest.
         std::process::exit(exit::code(Exit::Internal).into());
     })?;
-    let banned = match &job.settings.banned {
+    let banned = match &job.settings.program.banned {
         Some(name) => banned::watch(name, BANNED_EVERY, &stop)?,
         None => Arc::new(AtomicBool::new(false)),
     };
@@ -134,7 +134,7 @@ fn supervised(job: &Job, monitor: Arc<dyn Monitor>, console: &Console, run: Run)
 
 /// After how long a silence a thread counts as stuck: it may meet a disk that takes several actions' time for one.
 pub fn stuck_after(settings: &Settings) -> Duration {
-    settings.etimeout * 4
+    settings.shared.patience.etimeout * 4
 }
 
 /// The file's settings under the command line's, checked.
@@ -184,7 +184,7 @@ pub struct Roots {
 
 /// `create`: whether missing ones are created; `None`: a service, which has no option for that.
 pub fn check_roots(settings: &Settings, create: Option<bool>) -> Result<Roots, UsageError> {
-    let allowed = Allowed { create: create == Some(true), dry: settings.dryrun, option: create.is_some() };
+    let allowed = Allowed { create: create == Some(true), dry: settings.shared.run.dryrun, option: create.is_some() };
     let left = roots::check("left root", &settings.left.root, allowed)?;
     let right = match settings.is_local() {
         true => Some(roots::check("right root", &settings.right.root, allowed)?),

@@ -78,7 +78,7 @@ fn told_lately(unit: &str, text: &str) -> bool {
 
 fn tell(pair: &PairFile, text: &str) {
     // An unreadable configuration may be what the alert is about.
-    let command = config::load_unsettled(&pair.path).ok().and_then(|(settings, _)| settings.alert_command);
+    let command = config::load_unsettled(&pair.path).ok().and_then(|(settings, _)| settings.alerts.command);
     alert(command.as_deref(), &pair.name, text);
 }
 

@@ -67,19 +67,19 @@ fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
         settings.right.root.clone_from(&right.path);
     }
     neighbours::check(&neighbours::of_pair(&pair.name, &settings), Which::Used)?;
-    if let Some(name) = &settings.banned
+    if let Some(name) = &settings.program.banned
         && banned::running(name).map_err(|e| UsageError(format!("banned: /proc cannot be read: {}", words(&e))))?
     {
         console.line(&format!("{PSYNC_BRAIN}: {name} is running: nothing is done"));
         return Ok(exit::code(Exit::Banned));
     }
-    let target = Target::of(&settings.log);
+    let target = Target::of(&settings.program.log);
     if let Target::File(path) = &target {
         let local: Vec<_> = std::iter::once(&left).chain(&right).collect();
         roots::check_log_apart(path, &local)?;
     }
-    let log = Log::start(&target, settings.debug, &pair.name, console.writer())
-        .map_err(|e| UsageError(format!("log: {}: {}", settings.log, words(&e))))?;
+    let log = Log::start(&target, settings.shared.run.debug, &pair.name, console.writer())
+        .map_err(|e| UsageError(format!("log: {}: {}", settings.program.log, words(&e))))?;
     let logger = log.logger.clone();
     settings.moot().iter().for_each(|line| info!(logger, "{line}"));
     // The pair can work without them. What other units run may be forbidden in this one's sandbox, and is the doctor's to judge.
@@ -146,7 +146,7 @@ fn supervised(desk: &Arc<Desk>, job: &Job, reload: Reload, stop: &Stop) -> io::R
     let reload = Arc::new(reload);
     let again = reload.clone();
     on_hangup(move || again.run())?;
-    let banned = match &job.settings.banned {
+    let banned = match &job.settings.program.banned {
         Some(name) => banned::watch(name, BANNED_EVERY, stop)?,
         None => Arc::new(AtomicBool::new(false)),
     };
@@ -163,10 +163,10 @@ fn supervised(desk: &Arc<Desk>, job: &Job, reload: Reload, stop: &Stop) -> io::R
 fn read(pair: &PairFile, options: &Brain) -> Result<Settings, UsageError> {
     let (mut settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
     if let Some(level) = options.debug {
-        settings.debug = level;
+        settings.shared.run.debug = level;
     }
     if let Some(target) = &options.log {
-        settings.log.clone_from(target);
+        settings.program.log.clone_from(target);
     }
     settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     Ok(settings)
@@ -225,7 +225,7 @@ impl Reload {
             Err(RecvTimeoutError::Timeout) => return Err("the brain does not answer".to_owned()),
             Err(RecvTimeoutError::Disconnected) => return Err("the brain has ended".to_owned()),
         };
-        self.log.set_debug(new.debug);
+        self.log.set_debug(new.shared.run.debug);
         self.desk.set_settings(&new);
         *in_force = new;
         Ok(changes.keys.join(", "))

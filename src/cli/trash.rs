@@ -251,7 +251,7 @@ impl Trash<'_> {
     /// Until nothing is overdue, or what is overdue stays: somebody has it open.
     fn wait_for_expiry(&self) {
         let begun = Instant::now();
-        let days = i64::from(self.settings.trash_days) * 86_400;
+        let days = i64::from(self.settings.shared.trash.days) * 86_400;
         let before = i64::try_from(wall()).unwrap_or(i64::MAX).saturating_sub(days);
         let mut last = usize::MAX;
         while begun.elapsed() < PATIENCE {

@@ -59,7 +59,7 @@ pub fn missing(settings: &Settings) -> Option<Missing> {
 /// Waits; true if the root has come, or the file is to be read again.
 pub fn wait(pair: &PairFile, settings: &Settings, first: &Missing, console: &Console) -> Result<bool, UsageError> {
     // Not to a file: it may lie where the mount is missing.
-    let log = Log::start(&Target::of("journal"), settings.debug, &pair.name, console.writer())
+    let log = Log::start(&Target::of("journal"), settings.shared.run.debug, &pair.name, console.writer())
         .map_err(|e| UsageError(format!("log: journal: {}", words(&e))))?;
     let logger = log.logger.clone();
     let cannot = |e: std::io::Error| UsageError(format!("cannot start: {}", words(&e)));

@@ -144,7 +144,7 @@ fn a_good_run_gets_checked_settings_and_tells_what_it_is_told() {
     fn run(job: &Job, monitor: Arc<dyn Monitor>, stop: Stop) -> Exit {
         assert!(job.settings.left.root.is_absolute() && job.settings.left.root.ends_with("a"));
         assert!(job.settings.right.root.is_dir());
-        assert!(job.settings.first_sync_only && !stop.is_set());
+        assert!(job.settings.program.first_sync_only && !stop.is_set());
         let RightCommand::Child(args) = &job.right else { panic!("not local") };
         assert_eq!(args[3], job.settings.right.root);
         monitor.in_sync(3, 12_897_485);
@@ -160,7 +160,7 @@ fn a_good_run_gets_checked_settings_and_tells_what_it_is_told() {
 fn the_roots_may_come_from_the_file() {
     fn run(job: &Job, _: Arc<dyn Monitor>, _: Stop) -> Exit {
         assert!(job.settings.left.root.ends_with("a") && job.settings.right.root.ends_with("b"));
-        assert_eq!((job.settings.debug, job.settings.conflict), (1, config::ConflictRule::Left));
+        assert_eq!((job.settings.shared.run.debug, job.settings.conflicts.rule), (1, config::ConflictRule::Left));
         assert_eq!(job.pair, "p");
         Exit::Done
     }
