@@ -55,8 +55,7 @@ pub enum Heard {
 
 /// The left endpoint's thread.
 pub struct Left {
-    /// Which one it is: one that was ended may still have something to say.
-    pub number: u64,
+    number: u64,
     inbox: Sender<Inbound>,
     thread: JoinHandle<()>,
     watcher: Arc<InotifyTree>,
@@ -88,6 +87,11 @@ impl Left {
         };
         let thread = thread::Builder::new().name("left".into()).spawn(run).map_err(|e| e.to_string())?;
         Ok(Left { number, inbox, thread, watcher, own, waiting })
+    }
+
+    /// Which one it is: one that was ended may still have something to say.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Its sign of life. A dry run makes no file, and has none.
@@ -249,14 +253,10 @@ pub fn call<O: Says>(
     deliver: impl FnMut(Incoming<O::Hears>) -> bool + Send + 'static,
 ) -> Result<(Proxy, Channel<O>), LinkError> {
     let (proxy, pipes) = match right {
-        RightCommand::Child(args) => {
-            let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
-            proxy::spawn_self(&program, args, log)?
-        }
+        RightCommand::Child(args) => proxy::spawn_self(args, log)?,
         RightCommand::Proxy(command) => proxy::spawn(&String::from_utf8_lossy(command.as_bytes()), log)?,
         RightCommand::Line(socket) => {
-            let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
-            proxy::spawn_self(&program, &["--agent-mode".into(), "line".into(), socket.clone().into()], log)?
+            proxy::spawn_self(&["--agent-mode".into(), "line".into(), socket.clone().into()], log)?
         }
     };
     let channel = Channel::start(pipes, Hello::new(O::ROLE, pair), limits, deliver)?;

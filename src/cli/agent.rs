@@ -7,14 +7,13 @@ mod serve;
 mod tunnel;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use slog::{Logger, debug};
 
 use super::UsageError;
-use super::console::Console;
+use super::console::{Console, print};
 use super::exit;
 use super::human::words;
 use super::neighbours::{self, Tree, Which};
@@ -80,7 +79,7 @@ fn parsed<T: clap::Parser>(
     match options::parse::<T>(args)? {
         Parsed::Run(options) => run(&options),
         Parsed::Show(text) => {
-            let _ = io::stdout().write_all(text.as_bytes());
+            print(text);
             Ok(0)
         }
     }
@@ -115,7 +114,7 @@ fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError>
     }
     // What goes to stderr goes to the brain's log, which tells of both sides.
     let tells = target != Target::Stderr;
-    let (pair, logger) = (options.pair.clone(), log.logger.clone());
+    let (pair, logger) = (options.pair.clone(), log.logger().clone());
     let job = Job { root: root.path, pair, settings, logger, pipe: options.pipe, tells };
     let ended = run(&job, stop);
     drop(job);

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::UsageError;
-use super::commands::{print, told};
-use super::console::Console;
+use super::ask::told;
+use super::console::{Console, print};
 use super::human;
 use super::pair::PairFile;
 use crate::brain::check::compare::{Closely, Difference, What};

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::UsageError;
 use super::absent::right_side;
-use super::commands::print;
+use super::console::print;
 use super::human::words;
 use super::pair::PairFile;
 use crate::config::{self, Settings};

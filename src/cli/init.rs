@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::UsageError;
-use super::commands::print;
+use super::console::print;
 use super::human::words;
 use super::neighbours::{self, Which};
 use super::pair::PairFile;

@@ -7,8 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::adhoc;
-use super::commands;
+use super::given;
 use super::mounts::{Location, locate};
 use super::options::{self, AdHoc, Agent, Brain, Parsed, Serve};
 use super::pair::PairFile;
@@ -185,10 +184,10 @@ fn of_process(args: Vec<OsString>, cwd: Option<&Path>) -> Vec<Tree> {
         (Some("psync"), Some("--agent-mode")) => of_agent([&args[..1], &args[2..]].concat(), cwd),
         (Some("psync-agent"), _) => of_agent(args, cwd),
         // `psync check data` names no roots.
-        (Some("psync"), _) if commands::is_one(&args) => Vec::new(),
+        (Some("psync"), _) if options::is_subcommand(&args) => Vec::new(),
         (Some("psync"), _) => match (options::parse::<AdHoc>(args), cwd) {
             (Ok(Parsed::Run(options)), Some(cwd)) => {
-                adhoc::of_options(&options, cwd).map(|(pair, settings)| of_pair(&pair, &settings)).unwrap_or_default()
+                given::of_options(&options, cwd).map(|(pair, settings)| of_pair(&pair, &settings)).unwrap_or_default()
             }
             _ => Vec::new(),
         },

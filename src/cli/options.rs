@@ -22,6 +22,27 @@ Commands of pairs that have a file, /etc/psync/PAIR.toml (`psync COMMAND --help`
   events PAIR, conflicts PAIR        What was propagated, what met
   config check|show|import           A pair's settings";
 
+/// The words that are subcommands of psync, those included that no help names; `commands.rs` tests that they are all.
+pub const SUBCOMMANDS: [&str; 12] = [
+    "status",
+    "fullsync",
+    "pause",
+    "resume",
+    "check",
+    "trash",
+    "events",
+    "conflicts",
+    "init",
+    "doctor",
+    "config",
+    "alert",
+];
+
+/// Whether the first word is a subcommand. A directory of that name is `./NAME`.
+pub fn is_subcommand(args: &[OsString]) -> bool {
+    args.get(1).is_some_and(|word| SUBCOMMANDS.iter().any(|name| word == name))
+}
+
 /// Keep two directories equal, both ways, in real time.
 #[derive(Debug, Parser)]
 #[command(name = "psync", version, disable_help_subcommand = true, args_override_self = false, after_help = COMMANDS)]

@@ -14,8 +14,9 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::UsageError;
-use super::commands::{look, print, told};
+use super::ask::{look, told};
 use super::console::Console;
+use super::console::print;
 use super::human;
 use super::pair::PairFile;
 use crate::brain::control::Request;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::super::console::tests::Written;
 use super::*;
 use crate::config::RightCommand;
+use crate::service::banned;
 
 /// Directories `a`, `b`, `a/in`, a file `f`, a link `to-a`, and files of configuration.
 struct Stage {
@@ -197,7 +198,7 @@ fn a_banned_program_ends_it_before_anything_is_done() {
     use std::os::unix::process::CommandExt;
     let name = format!("psync-banned-run-{}", std::process::id());
     let mut child = std::process::Command::new("/bin/sleep").arg0(&name).arg("600").spawn().expect("sleep");
-    let end = std::time::Instant::now() + Duration::from_secs(20);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while !banned::running(&name).expect("proc") && std::time::Instant::now() < end {
         std::thread::yield_now();
     }

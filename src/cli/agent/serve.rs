@@ -10,13 +10,13 @@ use listenfd::ListenFd;
 use slog::Logger;
 
 use super::super::UsageError;
-use super::super::adhoc::stuck_after;
 use super::super::console::Console;
 use super::super::exit;
 use super::super::human::words;
 use super::super::mount_units;
 use super::super::options::Serve;
 use super::super::pair::PairFile;
+use super::super::prepare::stuck_after;
 use super::done;
 use crate::brain::monitor::Exit;
 use crate::config::{self, Settings, SharedSettings};
@@ -57,13 +57,13 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
         // Whoever reaches the socket has not the rights of this process.
         accept: shared.grants.accept(false),
         dry_run: shared.run.dryrun,
-        done: Some(done(&log.logger)),
+        done: Some(done(log.logger())),
     };
     let service = Service {
         opening,
         admission: Admission { user: settings.right.user.clone() },
         limits: Limits::of(shared),
-        tell: teller(log.logger.clone()),
+        tell: teller(log.logger().clone()),
         mounted: usable(&pair, &settings.right.root, shared),
         elsewhere: elsewhere(file.clone(), &settings.right.root),
     };
@@ -75,7 +75,7 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
         heart: move || watched.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         started: || true,
         patience: stuck_after(&settings),
-        logger: log.logger.clone(),
+        logger: log.logger().clone(),
     };
     watch.start(&stop, |_| std::process::exit(exit::code(Exit::Internal).into())).map_err(cannot)?;
     let ended = service.run(listener, &beating, |end| stop.on_stop(end));
