@@ -606,15 +606,13 @@ impl Drop for WriteEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Links, Owner};
+    use crate::config::SharedSettings;
     use crate::link::channel::Incoming;
     use crate::link::codec::Says;
 
     fn door(root: &std::path::Path, told: Sender<String>) -> Door {
         let (endpoint, _) = channel();
-        let filter = crate::filter::FilterSettings::default();
-        let scope =
-            Scope { filter, owner: Owner::Names, links: Links::Preserve, acls: false, samba_acls: false, rsync: false };
+        let scope = Scope::of(&SharedSettings::default());
         Door {
             tenure: Arc::new(Tenure::new(endpoint)),
             admission: Admission::default(),
