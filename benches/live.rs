@@ -16,12 +16,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use inotify::{Inotify, WatchMask};
+use psync::config::{Accept, SharedSettings};
 use psync::endpoint::open::{Opening, open};
 use psync::endpoint::serve::clock;
-use psync::filter::FilterSettings;
 use psync::model::Side;
 use psync::protocol::{Reply, Request, Start};
-use psync::watch::coalesce::Timing;
 use support::line::Line;
 use support::service::Service;
 use support::users::{mkdir, mkdirs, noise, remove, remove_tree, rename, write};
@@ -313,34 +312,9 @@ fn scan() {
 
 /// Seconds from `Go` to the end of the scan, in this process.
 fn scan_alone(root: &Path, pair: &str) -> f64 {
-    let timing = Timing { event_interval: 1000, delete_delay: 300, open_wait: 60_000 };
-    let opening = Opening {
-        root,
-        pair,
-        side: Side::Left,
-        filter: FilterSettings::default(),
-        timing,
-        durable: true,
-        translate: None,
-        trash_days: 7,
-        trash_max: psync::config::Share::Percent(10),
-        max_delete: psync::endpoint::max_delete(psync::config::Share::Percent(50)),
-        max_size: None,
-        force: false,
-        accept: psync::config::Accept::default(),
-        wait_for_writers: true,
-        owner: psync::config::Owner::Names,
-        links: psync::config::Links::Preserve,
-        samba_acls: false,
-        unwatched: Vec::new(),
-        style: psync::endpoint::Style::Continuous,
-        recurse: false,
-        rsync: None,
-        acls_from_left: true,
-        skip_initial: false,
-        dry_run: false,
-        done: None,
-    };
+    let shared = SharedSettings::default();
+    let (side, accept) = (Side::Left, Accept::default());
+    let opening = Opening { root, pair, side, shared: &shared, accept, dry_run: false, done: None };
     let (mut endpoint, watcher) = open(&opening, clock(), drop).expect("the root opens");
     let start = Start {
         pair: pair.to_owned(),

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -218,6 +218,44 @@ fn mentions(line: &str, word: &str) -> bool {
         let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
         !part(before) && (word.ends_with(':') || word.ends_with('!') || !part(after))
     })
+}
+
+/// Which other files of `cli` each of its files uses, its own parts among itself.
+fn cli() -> BTreeMap<String, BTreeSet<String>> {
+    let sources = sources();
+    let within: Vec<(Vec<&str>, &Source)> = sources
+        .iter()
+        .filter_map(|s| Some((s.path.strip_prefix("cli/")?.trim_end_matches(".rs").split('/').collect(), s)))
+        .filter(|(path, _): &(Vec<&str>, _)| path != &["mod"])
+        .collect();
+    let names: BTreeSet<&str> = within.iter().map(|(path, _)| path[0]).collect();
+    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, source) in &within {
+        // From a part of a file, cli is as many steps up as it lies deep.
+        let up = "super::".repeat(path.len());
+        let text = source.code.join("\n");
+        let used = text.match_indices(&up).filter(|(at, _)| !text[..*at].ends_with("super::"));
+        let used = used.flat_map(|(at, _)| match text[at + up.len()..].strip_prefix('{') {
+            Some(group) => members(group),
+            None => vec![first_two(&text[at + up.len()..])],
+        });
+        let used = used.map(|used| used.split("::").next().unwrap().to_owned());
+        let used = used.filter(|used| names.contains(used.as_str()) && used != path[0]);
+        graph.entry(path[0].to_owned()).or_default().extend(used);
+    }
+    graph
+}
+
+#[test]
+fn the_commands_import_each_other_in_no_circle() {
+    let mut graph = cli();
+    assert!(graph["commands"].contains("status") && graph["agent"].contains("options"), "nothing was read: {graph:?}");
+    // Again and again what uses nothing more that is left; in the end circles are left, and what leads into one.
+    while let Some(free) = graph.iter().find(|(_, used)| used.is_empty()).map(|(file, _)| file.clone()) {
+        graph.remove(&free);
+        graph.values_mut().for_each(|used| _ = used.remove(&free));
+    }
+    assert!(graph.is_empty(), "in circles, or above one: {graph:#?}");
 }
 
 #[test]

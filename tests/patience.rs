@@ -140,7 +140,8 @@ fn a_right_side_that_is_away_for_hours_costs_nothing_and_gets_everything() {
         there.display(),
         right.display()
     );
-    let mut settings = Settings { alert_command: Some("false".to_owned()), ..Settings::default() };
+    let mut settings = Settings::default();
+    settings.alerts.command = Some("false".to_owned());
     settings.left.root.clone_from(&left);
     settings.right.root.clone_from(&right);
     settings.right.host = Some("files2".to_owned());

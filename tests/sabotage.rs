@@ -17,8 +17,12 @@ use std::time::Instant;
 /// What the simulator plays by default: a fault must show within these.
 const BUDGET: u64 = 40_000;
 /// What the simulator plays: a fault must show in one of them.
-const TESTS: [&str; 3] =
-    ["random_histories", "what_both_sides_move_is_there_once", "a_directory_has_the_time_that_its_users_gave_it"];
+const TESTS: [&str; 4] = [
+    "random_histories",
+    "what_both_sides_move_is_there_once",
+    "a_directory_has_the_time_that_its_users_gave_it",
+    "what_is_made_where_two_change_places_is_neither_of_them",
+];
 /// It plays these as well: histories that failed once. All of them are one part.
 const FOUND: &str = "histories_that_failed_once";
 /// Histories that the copy must pass when no fault is in force.

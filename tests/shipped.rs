@@ -95,7 +95,7 @@ fn the_alert_command_of_the_example_sends_a_mail() {
     let mut command = Command::new("/bin/sh");
     command
         .arg("-c")
-        .arg(settings.alert_command.unwrap())
+        .arg(settings.alerts.command.unwrap())
         .env("PATH", format!("{}:/usr/bin:/bin", dir.path().display()));
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"pair p: psync-brain@p.service failed\n").unwrap();
@@ -148,6 +148,49 @@ fn journalctl_reads_the_catalog() {
     let listed = run(&["--list-catalog"]);
     for (name, id) in message_id::ALL {
         assert!(listed.contains(id), "{name} is not in:\n{listed}");
+    }
+}
+
+/// One executable has all the names, and knows each of them.
+#[test]
+fn the_package_links_every_program_to_the_one_executable() {
+    let links = file("debian/psync.links");
+    let mut names = vec!["psync"];
+    for line in links.lines() {
+        let (target, link) = line.split_once(' ').unwrap();
+        assert_eq!(target, "usr/bin/psync");
+        names.push(link.rsplit('/').next().unwrap());
+    }
+    names.sort();
+    let mut known: Vec<&str> = psync::cli::programs::PROGRAMS.iter().map(|(name, _)| *name).collect();
+    known.sort();
+    assert_eq!(names, known);
+    for unit in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("units")).unwrap().flatten() {
+        let text = fs::read_to_string(unit.path()).unwrap();
+        for run in text.lines().filter_map(|line| line.strip_prefix("ExecStart=/usr/bin/")) {
+            assert!(known.contains(&run.split(' ').next().unwrap()), "{}: {run}", unit.path().display());
+        }
+    }
+}
+
+/// Called by each of its names, through a link as the package makes it, it is that program.
+#[test]
+fn the_one_executable_acts_by_its_name() {
+    let bin = tempfile::tempdir().unwrap();
+    for (name, word, want) in [
+        ("psync", "--version", "psync 0.1.0"),
+        ("psync-brain", "--version", "psync-brain 0.1.0"),
+        ("psync-agent", "--version", "psync-agent 0.1.0"),
+        ("psync-link", "--version", "psync-link 0.1.0"),
+        ("psync-generator", "", "usage: psync-generator DIRECTORY"),
+        ("something-else", "--version", "psync 0.1.0"),
+    ] {
+        let link = bin.path().join(name);
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_psync"), &link).unwrap();
+        let output = Command::new(&link).args(Some(word).filter(|word| !word.is_empty())).output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let want = want.replace("0.1.0", env!("CARGO_PKG_VERSION"));
+        assert!(said.starts_with(&want), "{name}: {said}");
     }
 }
 

@@ -1,5 +1,7 @@
+//! `psync-agent` by itself, for tests; the package links it to `psync`.
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    psync::cli::main(psync::brain::run, psync::cli::agent::serve)
+    psync::cli::programs::psync_agent()
 }

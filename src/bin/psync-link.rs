@@ -1,5 +1,7 @@
+//! `psync-link` by itself, for tests; the package links it to `psync`.
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    psync::cli::link::main()
+    psync::cli::programs::psync_link()
 }

@@ -1,5 +1,7 @@
+//! `psync`, and whatever program it is called as: what the package installs.
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    psync::cli::main(psync::brain::run, psync::cli::agent::serve)
+    psync::cli::programs::main()
 }

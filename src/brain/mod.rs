@@ -6,6 +6,7 @@ pub mod control;
 pub mod desk;
 pub mod doctor;
 mod lasting;
+mod ledger;
 mod losing;
 pub mod monitor;
 mod patience;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use slog::Logger;
 
-use crate::config::{AgentSettings, RightCommand, Settings, pair_command};
+use crate::config::{RightCommand, Run, Settings, SharedSettings, pair_command};
 use crate::endpoint::heartbeat::Heartbeat;
 use crate::endpoint::serve::clock;
 use crate::engine::guard::Guard;
@@ -91,15 +92,12 @@ pub fn run_at(desk: &Desk, job: &Job, monitor: Arc<dyn Monitor>, stop: Stop) -> 
         stop: &stop,
         teller: Teller::new(&*monitor, desk, job),
         job: job.clone(),
-        heard_in,
-        heard,
+        queue: Queue { ends: heard_in, heard },
         incarnation: started_at(),
         paused: pause::Pause::default(),
         rest: job.pauses.0,
-        mandate: job.mandate,
+        left_over: LeftOver { mandate: job.mandate, ..LeftOver::default() },
         alarm: Alarm::default(),
-        owed_since: None,
-        guard: None,
         words: Words::default(),
     };
     let exit = brain.run();
@@ -116,21 +114,33 @@ struct Brain<'a> {
     stop: &'a Stop,
     teller: Teller<'a>,
     job: Job,
-    heard_in: SyncSender<Heard>,
-    heard: Receiver<Heard>,
+    queue: Queue,
     incarnation: u64,
     paused: pause::Pause,
     /// How long a side that cannot serve for now is left alone.
     rest: Duration,
-    /// What an administrator accepts, for the next session.
-    mandate: Mandate,
+    left_over: LeftOver,
     alarm: Alarm,
-    /// When the oldest change came that was reported in the last session, and is not recorded on both sides.
-    owed_since: Option<Millis>,
-    /// What the last session knew of deletions.
-    guard: Option<Guard>,
     /// What the process says that leads to the right side.
     words: Words,
+}
+
+/// The brain's one queue: what both sides and others say to it.
+struct Queue {
+    /// For whoever speaks.
+    ends: SyncSender<Heard>,
+    heard: Receiver<Heard>,
+}
+
+/// What a session leaves to the next one.
+#[derive(Default)]
+struct LeftOver {
+    /// What an administrator accepts.
+    mandate: Mandate,
+    /// When the oldest change came that was reported, and is not recorded on both sides.
+    owed_since: Option<Millis>,
+    /// What was known of deletions.
+    guard: Option<Guard>,
 }
 
 impl Brain<'_> {
@@ -150,15 +160,15 @@ impl Brain<'_> {
                     let ended = self.serve(&left);
                     self.desk.know(|facts, _| facts.opened = false);
                     self.desk.set_heart(None);
-                    left.end(&self.heard);
+                    left.end(&self.queue.heard);
                     match ended {
                         Ended::Exit(exit) => return exit,
                         Ended::Resumed(next) => {
-                            self.mandate = next;
+                            self.left_over.mandate = next;
                             continue;
                         }
                         Ended::LeftFailed(reason) => {
-                            pause = if self.teller.synced { shortest } else { pause };
+                            pause = if self.teller.synced() { shortest } else { pause };
                             reason
                         }
                         Ended::RightLost(_) | Ended::Reconnect => continue,
@@ -169,7 +179,7 @@ impl Brain<'_> {
             // What cannot even be opened is a failed start.
             if !self.job.persistent || !opened {
                 self.monitor.halted(&format!("left side: {reason}"), "");
-                return if self.teller.synced { Exit::Internal } else { Exit::InitialSyncFailed };
+                return if self.teller.synced() { Exit::Internal } else { Exit::InitialSyncFailed };
             }
             self.link(&LinkState::Down { reason: format!("left side: {reason}"), retry: Some(pause.as_secs()) });
             if let Some(Ended::Exit(exit)) = self.wait(pause, None) {
@@ -180,12 +190,12 @@ impl Brain<'_> {
     }
 
     fn open_left(&mut self, number: u64) -> Result<Left, String> {
-        let left = Left::start(&self.job, number, self.heard_in.clone())?;
+        let left = Left::start(&self.job, number, self.queue.ends.clone())?;
         self.teller.keep_events_in(left.own_dir());
         match left.heartbeat(&self.job) {
             Ok(heart) => self.desk.set_heart(heart),
             Err(reason) => {
-                left.end(&self.heard);
+                left.end(&self.queue.heard);
                 return Err(reason);
             }
         }
@@ -200,18 +210,18 @@ impl Brain<'_> {
         loop {
             self.incarnation += 1;
             self.link(&LinkState::Connecting);
-            let ended = match Right::start(&self.job, self.incarnation, self.heard_in.clone(), &self.words) {
+            let ended = match Right::start(&self.job, self.incarnation, self.queue.ends.clone(), &self.words) {
                 Ok(right) => {
-                    let mandate = self.mandate;
+                    let mandate = self.left_over.mandate;
                     let mut session = Session::new(self, left, &right, mandate);
                     let ended = session.run();
-                    let (greeted, settled) = (session.greeted, session.settled);
+                    let (greeted, settled) = (session.greeted(), session.settled());
                     if greeted {
                         (lost_since, pause) = (None, shortest);
                     }
                     if settled {
                         // What was accepted counts until both sides are equal.
-                        self.mandate = Mandate::default();
+                        self.left_over.mandate = Mandate::default();
                         self.rest = shortest;
                     }
                     // The process at the other end gets some seconds.
@@ -233,10 +243,10 @@ impl Brain<'_> {
                 return Ended::Exit(Exit::Done);
             }
             let since = *lost_since.get_or_insert_with(Instant::now);
-            let given_up = match self.teller.synced {
+            let given_up = match self.teller.synced() {
                 _ if self.job.persistent => None,
                 false => Some(Exit::InitialSyncFailed),
-                true => (since.elapsed() >= self.job.settings.maxtimeout).then_some(Exit::RightLost),
+                true => (since.elapsed() >= self.job.settings.absence.maxtimeout).then_some(Exit::RightLost),
             };
             let retry = given_up.is_none().then_some(pause.as_secs());
             self.link(&LinkState::Down { reason, retry });
@@ -260,10 +270,10 @@ impl Brain<'_> {
             self.show_waiting(left);
             self.look_for_alerts();
             let rest = until.saturating_duration_since(Instant::now()).min(IDLE);
-            match pulse::rest(rest, || self.heard.recv_timeout(rest)) {
+            match pulse::rest(rest, || self.queue.heard.recv_timeout(rest)) {
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) if Instant::now() >= until => return None,
-                Ok(Heard::LeftEnded(number, served)) if left.is_some_and(|left| left.number == number) => {
+                Ok(Heard::LeftEnded(number, served)) if left.is_some_and(|left| left.number() == number) => {
                     return Some(Ended::LeftFailed(served.err().unwrap_or_else(|| "its thread has ended".to_owned())));
                 }
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
@@ -284,7 +294,7 @@ impl Brain<'_> {
             Order::Resume(mandate) if self.desk.facts().halted => {
                 drop(self.pause(false, left));
                 self.teller.resumed();
-                self.mandate = mandate;
+                self.left_over.mandate = mandate;
                 Ok("going on once both sides can be reached".to_owned())
             }
             Order::Resume(mandate) if mandate.accept => Err("not halted: there is nothing to accept".to_owned()),
@@ -300,7 +310,7 @@ impl Brain<'_> {
     /// What waits on this side while no session takes it, and since when.
     fn waiting(&self, left: &Left) -> (u64, Option<Millis>) {
         let waiting = left.waiting();
-        let owed = self.owed_since.filter(|_| waiting.open() > 0);
+        let owed = self.left_over.owed_since.filter(|_| waiting.open() > 0);
         (waiting.dirty() + waiting.open(), waiting.oldest().into_iter().chain(owed).min())
     }
 
@@ -310,7 +320,7 @@ impl Brain<'_> {
         let (queue, oldest) = self.waiting(left);
         let lag = oldest.map_or(0, |since| clock().saturating_sub(since));
         let stats = left.stats();
-        let held = left.waiting().files().filter(|_| !self.job.settings.dryrun);
+        let held = left.waiting().files().filter(|_| !self.job.settings.shared.run.dryrun);
         self.desk.update(|status| {
             if let Some((files, bytes)) = held {
                 (status.left.files, status.left.bytes) = (files, bytes);
@@ -324,7 +334,7 @@ impl Brain<'_> {
 
     /// Tells an administrator what he should hear of.
     fn look_for_alerts(&mut self) {
-        let (alarm, after) = (&mut self.alarm, self.job.settings.alert_after);
+        let (alarm, after) = (&mut self.alarm, self.job.settings.alerts.after);
         let alerts = self.desk.read(|status| alarm.look(status, after, clock()));
         alerts.iter().for_each(|alert| self.monitor.alert(alert));
     }
@@ -345,7 +355,10 @@ impl Brain<'_> {
     fn take_settings(&mut self, settings: Settings) -> bool {
         // How much it logs is nothing to interrupt it for.
         // An agent of another host has a file of its own.
-        let shared = |settings: &Settings| AgentSettings { debug: 0, ..AgentSettings::from(settings) };
+        let shared = |settings: &Settings| SharedSettings {
+            run: Run { debug: 0, ..settings.shared.run },
+            ..settings.shared.clone()
+        };
         let differs = shared(&self.job.settings) != shared(&settings);
         if !matches!(self.job.right, RightCommand::Line(_)) {
             self.job.right = pair_command(&settings, &self.job.pair, false);

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use slog::{Logger, debug, info};
 
 use super::Job;
-use crate::config::{Compress, Durability, Links, OpenFiles, RightCommand, Settings, Special, host_key};
+use crate::config::{RightCommand, Settings, SharedSettings, host_key};
+use crate::endpoint::Waiting;
 use crate::endpoint::backlog::{Backlog, Place};
 use crate::endpoint::heartbeat::Heartbeat;
 use crate::endpoint::open::{Opening, open};
 use crate::endpoint::serve::{Inbound, Over, Tuning, clock, serve};
-use crate::endpoint::{Waiting, max_delete, style};
-use crate::filter::FilterSettings;
+use crate::filter::Filter;
 use crate::link::channel::{Channel, Incoming};
 use crate::link::codec::Says;
 use crate::link::failure::Explanation;
@@ -30,7 +30,6 @@ use crate::protocol::{Reply, Request, Weight};
 use crate::pulse;
 use crate::replica::real::OwnDir;
 use crate::service::repeats::{Repeats, without_figures};
-use crate::watch::coalesce::Timing;
 use crate::watch::inotify::{InotifyTree, Stats};
 
 /// However quiet it is, a thread shows so often that it lives.
@@ -56,8 +55,7 @@ pub enum Heard {
 
 /// The left endpoint's thread.
 pub struct Left {
-    /// Which one it is: one that was ended may still have something to say.
-    pub number: u64,
+    number: u64,
     inbox: Sender<Inbound>,
     thread: JoinHandle<()>,
     watcher: Arc<InotifyTree>,
@@ -91,6 +89,11 @@ impl Left {
         Ok(Left { number, inbox, thread, watcher, own, waiting })
     }
 
+    /// Which one it is: one that was ended may still have something to say.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Its sign of life. A dry run makes no file, and has none.
     pub fn heartbeat(&self, job: &Job) -> Result<Option<Heartbeat>, String> {
         let Some(own) = self.own.clone() else { return Ok(None) };
@@ -115,9 +118,8 @@ impl Left {
 
     /// Other delays and days of the trash.
     pub fn tune(&self, settings: &Settings) {
-        let max_delete = max_delete(settings.max_delete);
-        let tuning =
-            Tuning { timing: timing(settings), trash_days: settings.trash_days, max_delete, force: settings.force };
+        let SharedSettings { timing, trash, removal, .. } = settings.shared;
+        let tuning = Tuning { timing, trash, removal };
         drop(self.inbox.send(Inbound::Tune(tuning)));
     }
 
@@ -233,28 +235,10 @@ pub fn opening<'a>(settings: &'a Settings, pair: &'a str, side: Side) -> Opening
         root: if side == Side::Left { &settings.left.root } else { &settings.right.root },
         pair,
         side,
-        filter: filter(settings),
-        timing: timing(settings),
-        durable: settings.durability == Durability::Full,
-        max_delete: max_delete(settings.max_delete),
-        force: settings.force,
-        wait_for_writers: settings.open_files == OpenFiles::Wait,
-        translate: settings.translate.as_ref().map(ToString::to_string),
-        trash_days: settings.trash_days,
-        trash_max: settings.trash_max,
-        max_size: settings.max_size,
-        owner: settings.owner,
-        links: settings.links,
-        samba_acls: settings.samba_acls,
+        shared: &settings.shared,
         // What comes from another host has not the rights of this process.
-        accept: settings.accept(settings.is_local()),
-        unwatched: settings.unwatched().unwrap_or_default(),
-        style: style(settings.rsync_style),
-        recurse: settings.rsync_event_recurse,
-        rsync: settings.uses_rsync().then(|| settings.extra().words),
-        acls_from_left: settings.acl_from_left_only,
-        skip_initial: settings.skip_initial_sync,
-        dry_run: settings.dryrun,
+        accept: settings.shared.grants.accept(settings.is_local()),
+        dry_run: settings.shared.run.dryrun,
         // The brain tells of both sides.
         done: None,
     }
@@ -269,14 +253,10 @@ pub fn call<O: Says>(
     deliver: impl FnMut(Incoming<O::Hears>) -> bool + Send + 'static,
 ) -> Result<(Proxy, Channel<O>), LinkError> {
     let (proxy, pipes) = match right {
-        RightCommand::Child(args) => {
-            let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
-            proxy::spawn_self(&program, args, log)?
-        }
+        RightCommand::Child(args) => proxy::spawn_self(args, log)?,
         RightCommand::Proxy(command) => proxy::spawn(&String::from_utf8_lossy(command.as_bytes()), log)?,
         RightCommand::Line(socket) => {
-            let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
-            proxy::spawn_self(&program, &["--agent-mode".into(), "line".into(), socket.clone().into()], log)?
+            proxy::spawn_self(&["--agent-mode".into(), "line".into(), socket.clone().into()], log)?
         }
     };
     let channel = Channel::start(pipes, Hello::new(O::ROLE, pair), limits, deliver)?;
@@ -285,15 +265,11 @@ pub fn call<O: Says>(
 
 /// The limits of the link to the right side.
 pub fn limits(settings: &Settings, right: &RightCommand) -> Limits {
-    let limits = Limits::after_silence(settings.timeout);
     match right {
-        RightCommand::Proxy(_) => {
-            let shared = crate::config::AgentSettings::from(settings);
-            Limits { compress: shared.compress, bandwidth: shared.bandwidth_limit, ..limits }
-        }
-        RightCommand::Child(_) => Limits { compress: Compress::None, ..limits },
+        RightCommand::Proxy(_) => Limits::of(&settings.shared),
+        RightCommand::Child(_) => Limits::of_pipe(&settings.shared),
         // Whose process packs, unpacks and keeps to the bandwidth.
-        RightCommand::Line(_) => Limits { compress: Compress::None, unpack: false, ..limits },
+        RightCommand::Line(_) => Limits { unpack: false, ..Limits::of_pipe(&settings.shared) },
     }
 }
 
@@ -365,27 +341,7 @@ fn words_of(line: &str) -> String {
     without_figures(line).collect()
 }
 
-pub fn filter(settings: &Settings) -> FilterSettings {
-    FilterSettings {
-        excludes: settings.excludes.clone(),
-        tempfiles: settings.tempfiles.clone(),
-        safesuffix: settings.safesuffix.clone(),
-        skip_links: settings.links == Links::Skip,
-        skip_fifos: settings.special == Special::Skip,
-        rsync_excludes: settings.rsync_excludes.clone(),
-    }
-}
-
 /// The digest of the filters in force, as both sides compute it.
 pub fn filter_digest(settings: &Settings) -> [u8; 32] {
-    crate::filter::Filter::new(&filter(settings)).map(|f| f.digest()).unwrap_or_default()
-}
-
-fn timing(settings: &Settings) -> Timing {
-    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-    Timing {
-        event_interval: millis(settings.event_interval),
-        delete_delay: millis(settings.delete_delay),
-        open_wait: millis(settings.open_wait),
-    }
+    Filter::new(&settings.shared.filters).map(|filter| filter.digest()).unwrap_or_default()
 }

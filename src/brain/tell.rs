@@ -9,7 +9,7 @@ use slog::{Logger, debug, info, warn};
 use super::Job;
 use super::desk::Desk;
 use super::lasting::Lasting;
-use super::losing::Losing;
+use super::ledger::Ledger;
 use super::monitor::Monitor;
 use super::patience::{Patience, Verdict};
 use super::progress::Count;
@@ -17,11 +17,11 @@ use super::rates::Meter;
 use super::status::{ConflictStatus, FullSync, Halt, ProblemStatus, Rates, wall};
 use crate::config::Settings;
 use crate::engine::News;
-use crate::model::{Generation, Millis, RelPath, Side};
+use crate::model::{Generation, Millis, RelPath, Side, millis};
 use crate::protocol::{Kept, Reply, Request};
 use crate::replica::disk::{CAPABILITY_REFUSED, GROUP_REFUSED, OWNER_REFUSED, SETUID_REFUSED};
 use crate::replica::real::OwnDir;
-use crate::service::events::{Event, Events};
+use crate::service::events::Event;
 use crate::service::log::{EVENT_ID, MESSAGE_ID, METHOD, PATH, SIDE, event_id, message_id, method, side_letter};
 use crate::service::repeats::{Repeats, without_figures};
 
@@ -36,88 +36,110 @@ pub struct Teller<'a> {
     monitor: &'a dyn Monitor,
     desk: &'a Desk,
     log: Logger,
+    about: About,
+    /// The halt ends by itself once both sides exchange what they know; another one only when they are equal, since it may be
+    /// found again before.
+    passes: bool,
+    syncs: Syncs,
+    patience: Patience,
+    problems: Lasting,
+    /// When the problems that last are looked through again.
+    next_look: Instant,
+    once: Once,
+    meter: Meter,
+    ledger: Ledger,
+}
+
+/// Which run is told of.
+struct About {
     pair: String,
     /// The right side's host, if it has one of its own.
     host: Option<String>,
     dry_run: bool,
     /// A halt is waited out.
     persistent: bool,
-    /// The halt ends by itself once both sides exchange what they know; another one only when they are equal, since it may be
-    /// found again before.
-    passes: bool,
     /// The run ends when what its scans found is dealt with.
-    once: bool,
-    /// Both sides were equal at some time in this run, or what they differed in at its beginning is dealt with.
-    pub synced: bool,
-    /// That both sides are equal was told in this run.
-    told_equal: bool,
-    /// How far the initial sync is, in a session before its end.
+    one_time: bool,
+}
+
+impl About {
+    fn of(job: &Job) -> About {
+        let dry_run = job.settings.shared.run.dryrun;
+        About {
+            pair: job.pair.clone(),
+            host: job.settings.right.host.clone(),
+            dry_run,
+            persistent: job.persistent,
+            one_time: job.settings.program.first_sync_only || dry_run,
+        }
+    }
+}
+
+/// How far the run's full syncs are.
+#[derive(Default)]
+struct Syncs {
+    /// How many were asked for.
+    number: u64,
+    /// How far the initial one is, in a session before its end.
     count: Option<Count>,
-    patience: Patience,
-    /// Attributes that could not be set, by side and kind.
-    not_set: BTreeMap<(Side, String), u64>,
-    /// What is told once in a run, over all its sessions.
-    told_once: BTreeSet<String>,
-    /// Actions told of in a dry run.
-    planned: u64,
-    problems: Lasting,
     /// Sides that scan, or have in this session.
     scanned: BTreeSet<Side>,
+    /// Both sides were equal at some time in this run, or what they differed in at its beginning is dealt with.
+    synced: bool,
+    /// That both sides are equal was told in this run.
+    told_equal: bool,
+    /// Actions told of in a dry run.
+    planned: u64,
+}
+
+/// What is told once, however often it is heard.
+struct Once {
+    /// In a run, over all its sessions.
+    told: BTreeSet<String>,
     /// What endpoints note.
     notes: Repeats,
     halts: Repeats,
-    next_look: Instant,
-    full_syncs: u64,
-    meter: Meter,
-    /// What is under way, to be written down once it is done.
-    begun: BTreeMap<(Generation, RelPath), Event>,
-    losing: Losing,
-    /// `None`: a dry run.
-    events: Option<Events>,
+    /// Attributes that could not be set, by side and kind.
+    not_set: BTreeMap<(Side, String), u64>,
 }
-
-/// Actions under way that are known by their number; of more the oldest are forgotten.
-const BEGUN: usize = 16_384;
 
 impl<'a> Teller<'a> {
     pub fn new(monitor: &'a dyn Monitor, desk: &'a Desk, job: &Job) -> Teller<'a> {
+        let about = About::of(job);
+        let once = Once {
+            told: BTreeSet::new(),
+            notes: Repeats::of(NOTES),
+            halts: Repeats::default(),
+            not_set: BTreeMap::new(),
+        };
         Teller {
             monitor,
             desk,
             log: job.logger.clone(),
-            pair: job.pair.clone(),
-            host: job.settings.right.host.clone(),
-            dry_run: job.settings.dryrun,
-            persistent: job.persistent,
             passes: false,
-            once: job.settings.first_sync_only || job.settings.dryrun,
-            synced: false,
-            told_equal: false,
-            count: None,
+            syncs: Syncs::default(),
             patience: Patience::new(etimeout(&job.settings)),
-            not_set: BTreeMap::new(),
-            told_once: BTreeSet::new(),
-            planned: 0,
             problems: Lasting::default(),
-            scanned: BTreeSet::new(),
-            notes: Repeats::of(NOTES),
-            halts: Repeats::default(),
             next_look: Instant::now(),
-            full_syncs: 0,
+            once,
             meter: Meter::default(),
-            begun: BTreeMap::new(),
-            losing: Losing::default(),
-            events: (!job.settings.dryrun).then(Events::default),
+            ledger: Ledger::new(about.dry_run),
+            about,
         }
+    }
+
+    /// Whether both sides were equal at some time in this run, or what they differed in at its beginning is dealt with.
+    pub fn synced(&self) -> bool {
+        self.syncs.synced
     }
 
     /// A session begins: both sides tell their problems anew, and those that both scan are a full sync.
     pub fn begin(&mut self, settings: &Settings) {
-        self.count = (!self.synced).then(Count::default);
+        self.syncs.count = (!self.syncs.synced).then(Count::default);
         self.patience = Patience::new(etimeout(settings));
-        self.not_set.clear();
+        self.once.not_set.clear();
         self.problems.begin();
-        self.scanned.clear();
+        self.syncs.scanned.clear();
         self.show_problems();
         self.desk.update(|status| {
             let first = FullSync { number: 0, begun: wall(), ended: None, checksum: false };
@@ -128,7 +150,7 @@ impl<'a> Teller<'a> {
     /// An administrator says to go on after a halt.
     pub fn resumed(&mut self) {
         info!(self.log, "going on after the halt");
-        self.halts.forget();
+        self.once.halts.forget();
         self.end_halt();
     }
 
@@ -146,7 +168,7 @@ impl<'a> Teller<'a> {
 
     /// Whose words follow: a host has a name.
     fn who(&self, side: Side) -> String {
-        match (&self.host, side) {
+        match (&self.about.host, side) {
             (Some(host), Side::Right) => host.clone(),
             _ => format!("{} side", side.word()),
         }
@@ -154,15 +176,15 @@ impl<'a> Teller<'a> {
 
     /// The same for what the engine said, which knows no names.
     fn named(&self, text: &str) -> String {
-        match (&self.host, text.strip_prefix("right side")) {
+        match (&self.about.host, text.strip_prefix("right side")) {
             (Some(host), Some(rest)) => format!("{host}{rest}"),
             _ => text.to_owned(),
         }
     }
 
     pub fn next_full_sync(&mut self) -> u64 {
-        self.full_syncs += 1;
-        self.full_syncs
+        self.syncs.number += 1;
+        self.syncs.number
     }
 
     /// A side said something.
@@ -170,10 +192,10 @@ impl<'a> Teller<'a> {
         if let Some(verdict) = self.patience.heard(side, reply, now) {
             self.verdict(verdict);
         }
-        if let Some(count) = &mut self.count {
+        if let Some(count) = &mut self.syncs.count {
             count.heard(side, reply);
         }
-        for (generation, path) in self.losing.heard(side, reply) {
+        for (generation, path) in self.ledger.heard(side, reply) {
             self.conflict(generation, &path, side, &Kept::Untold);
         }
     }
@@ -185,21 +207,21 @@ impl<'a> Teller<'a> {
             debug!(self.log, "session: the {} side {what}", side.word(); SIDE => side_letter(side));
         }
         if matches!(request, Request::Go { scan: true, .. } | Request::Scan { .. }) {
-            self.scanned.insert(side);
+            self.syncs.scanned.insert(side);
             self.desk.update(|status| status.side(side).scans += 1);
         }
         if let Request::Data { generation, data } = request {
             self.meter.passed(*generation, data, Instant::now());
         }
         self.patience.asked(side, request, now);
-        if let Some(count) = &mut self.count {
+        if let Some(count) = &mut self.syncs.count {
             count.asked(request);
         }
     }
 
     /// Shows how far the initial sync is, and looks for a side that has not moved for too long.
     pub fn look(&mut self, now: Millis) {
-        if let Some(count) = &self.count {
+        if let Some(count) = &self.syncs.count {
             self.monitor.progress(&count.progress());
         }
         for verdict in self.patience.check(now) {
@@ -220,7 +242,7 @@ impl<'a> Teller<'a> {
     }
 
     pub fn news(&mut self, news: &News) {
-        if let Some(count) = &mut self.count {
+        if let Some(count) = &mut self.syncs.count {
             count.news(news);
         }
         match news {
@@ -230,11 +252,8 @@ impl<'a> Teller<'a> {
             News::Begun { .. } => self.begun(news),
             News::Completed { generation, path, bytes } => {
                 self.completed(*generation, *bytes);
-                let of = (*generation, RelPath::root())..(generation.saturating_add(1), RelPath::root());
-                let done: Vec<_> = self.begun.range(of).map(|(key, _)| key.clone()).collect();
-                for event in done.iter().filter_map(|key| self.begun.remove(key)).collect::<Vec<_>>() {
-                    self.write_down(Event { bytes: *bytes, ..event });
-                }
+                let written = self.ledger.completed(*generation, *bytes);
+                self.written(written);
                 slog::trace!(self.log, "recorded {path}"; PATH => path.to_string(), EVENT_ID => event_id(*generation));
             }
             News::Conflict { generation, path, loser, kept } => self.conflict(*generation, path, *loser, kept),
@@ -252,7 +271,7 @@ impl<'a> Teller<'a> {
                 self.problem(*side, path, text);
             }
             News::NotSet { side, counts } => {
-                self.not_set.extend(counts.iter().map(|(what, count)| ((*side, what.clone()), *count)));
+                self.once.not_set.extend(counts.iter().map(|(what, count)| ((*side, what.clone()), *count)));
             }
             News::Unproven { side, files } => self.desk.update(|status| status.side(*side).unproven = *files),
             News::Special { side, files } => self.desk.update(|status| status.side(*side).special = *files),
@@ -260,7 +279,7 @@ impl<'a> Teller<'a> {
             News::Halted { reason, advice, away } => {
                 let reason = self.named(reason);
                 self.passes = away.is_some();
-                let advice = match away.filter(|_| self.persistent && advice.is_empty()) {
+                let advice = match away.filter(|_| self.about.persistent && advice.is_empty()) {
                     Some(_) => "it goes on by itself once that is mended",
                     None => advice,
                 };
@@ -274,7 +293,7 @@ impl<'a> Teller<'a> {
                 });
                 // A side that cannot go on says the same at each call.
                 let words: String = without_figures(&reason).collect();
-                if self.halts.worth(&words, Instant::now()).is_some() {
+                if self.once.halts.worth(&words, Instant::now()).is_some() {
                     self.monitor.halted(&reason, advice);
                 }
             }
@@ -287,7 +306,7 @@ impl<'a> Teller<'a> {
             }),
             News::Note { side, text } => {
                 let key = format!("{} {text}", side.word());
-                match self.notes.worth(&key, Instant::now()) {
+                match self.once.notes.worth(&key, Instant::now()) {
                     None => {}
                     Some(0) => info!(self.log, "{text}"; SIDE => side_letter(*side)),
                     Some(more) => {
@@ -299,7 +318,7 @@ impl<'a> Teller<'a> {
                 warn!(self.log, "events below {scope} were lost ({reason}): scanning it again";
                     MESSAGE_ID => message_id::OVERFLOW, SIDE => side_letter(*side), PATH => scope.to_string());
             }
-            News::Stopped if self.dry_run => {}
+            News::Stopped if self.about.dry_run => {}
             News::Stopped => info!(self.log, "stopped; everything is recorded"),
         }
     }
@@ -330,8 +349,8 @@ impl<'a> Teller<'a> {
             (status.files, status.bytes, status.last_in_sync) = (files, bytes, Some(now));
         });
         self.end_full_sync(files);
-        if !std::mem::replace(&mut self.told_equal, true) {
-            match self.dry_run {
+        if !std::mem::replace(&mut self.syncs.told_equal, true) {
+            match self.about.dry_run {
                 true => self.tell_planned(),
                 false => self.monitor.in_sync(files, bytes),
             }
@@ -342,15 +361,18 @@ impl<'a> Teller<'a> {
     fn round_over(&mut self, left: u64, files: u64, bytes: u64) {
         self.desk.update(|status| (status.files, status.bytes) = (files, bytes));
         if self.end_full_sync(files) {
-            self.monitor.round_over(left, files, self.once);
+            self.monitor.round_over(left, files, self.about.one_time);
             self.tell_planned();
         }
     }
 
     /// Of a dry run what it would have done.
     fn tell_planned(&self) {
-        if self.dry_run {
-            let text = format!("{} dry run: {} actions would be done; nothing was changed", self.pair, self.planned);
+        if self.about.dry_run {
+            let text = format!(
+                "{} dry run: {} actions would be done; nothing was changed",
+                self.about.pair, self.syncs.planned
+            );
             self.monitor.note(&text);
         }
     }
@@ -371,43 +393,37 @@ impl<'a> Teller<'a> {
                 ended = Some(sync.clone());
             }
         });
-        if let Some(sync) = ended.filter(|_| !self.dry_run) {
+        if let Some(sync) = ended.filter(|_| !self.about.dry_run) {
             let how = if sync.checksum { ", with checksums" } else { "" };
             info!(self.log, "full sync done{how}: {files} files, {} s", now.saturating_sub(sync.begun);
                 MESSAGE_ID => message_id::FULL_SYNC, SIDE => "B");
         }
         self.tell_not_set();
         self.end_halt();
-        self.halts.forget();
-        for side in std::mem::take(&mut self.scanned) {
+        self.once.halts.forget();
+        for side in std::mem::take(&mut self.syncs.scanned) {
             for path in self.problems.settle(side, Instant::now()) {
                 self.monitor.solved(&path);
             }
         }
-        self.count = None;
-        !std::mem::replace(&mut self.synced, true)
+        self.syncs.count = None;
+        !std::mem::replace(&mut self.syncs.synced, true)
     }
 
     /// The left side is open: the pair's events go into its directory.
     pub fn keep_events_in(&mut self, own: Option<OwnDir>) {
-        if let Some(events) = &mut self.events {
-            events.write_to(own);
-        }
+        self.ledger.keep_in(own);
     }
 
-    /// Adds to the pair's events. That it cannot be done is told once.
-    fn write_down(&mut self, event: Event) {
-        let added: io::Result<()> = self.events.as_mut().map_or(Ok(()), |events| events.add(&event));
-        if let Err(error) = added {
+    /// Tells once that the pair's events cannot be written.
+    fn written(&mut self, written: io::Result<()>) {
+        if let Err(error) = written {
             self.warn_once("events".to_owned(), &format!("the pair's events cannot be written: {error}"));
         }
     }
 
     fn begun(&mut self, news: &News) {
         let News::Begun { generation, side, what, path, from, loses, .. } = news else { return };
-        if self.begun.len() >= BEGUN {
-            self.begun.pop_first();
-        }
         let event = Event {
             when: wall(),
             side: side_letter(side.other()).to_owned(),
@@ -419,16 +435,11 @@ impl<'a> Teller<'a> {
             untold: false,
             bytes: 0,
         };
-        if !self.dry_run {
-            self.begun.insert((*generation, path.clone()), event);
-            if *loses {
-                self.losing.begins(*generation, *side, path);
-            }
-        }
+        self.ledger.begins(*generation, path, event, loses.then_some(*side));
         let from = from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
         let word = side.word();
-        if self.dry_run {
-            self.planned += 1;
+        if self.about.dry_run {
+            self.syncs.planned += 1;
             info!(self.log, "would be done: action {what} on the {word} side: {path}{from}";
                 METHOD => method(what), PATH => path.to_string(), SIDE => side_letter(*side),
                 EVENT_ID => event_id(*generation));
@@ -445,7 +456,6 @@ impl<'a> Teller<'a> {
 
     /// A version has lost its name, and is kept on its side.
     fn conflict(&mut self, generation: Generation, path: &RelPath, loser: Side, kept: &Kept) {
-        self.losing.is_told(generation);
         let (copy, untold) = match kept {
             Kept::Beside(copy) => (Some(copy.to_string()), false),
             Kept::Trash => (None, false),
@@ -462,7 +472,9 @@ impl<'a> Teller<'a> {
         let loser = loser.word().to_owned();
         let conflict = ConflictStatus { when, path: path.clone(), loser, copy: copy.clone(), untold };
         let (side, method) = (side.to_owned(), "CONFLICT".to_owned());
-        self.write_down(Event { when, side, method, id, path, from: None, copy, untold, bytes: 0 });
+        let event = Event { when, side, method, id, path, from: None, copy, untold, bytes: 0 };
+        let written = self.ledger.conflict(generation, event);
+        self.written(written);
         self.desk.update(|status| {
             status.totals.conflicts += 1;
             status.conflicts.push(conflict);
@@ -518,7 +530,7 @@ impl<'a> Teller<'a> {
 
     /// As rsync does: once for each kind, with the count, and never for each file.
     fn tell_not_set(&mut self) {
-        for ((side, what), count) in std::mem::take(&mut self.not_set) {
+        for ((side, what), count) in std::mem::take(&mut self.once.not_set) {
             let key = format!("not set: {} {what}", side.word());
             let who = self.who(side);
             let objects = if count == 1 { "1 object".to_owned() } else { format!("{count} objects") };
@@ -529,14 +541,14 @@ impl<'a> Teller<'a> {
     }
 
     fn warn_once(&mut self, key: String, text: &str) {
-        if self.told_once.insert(key) {
+        if self.once.told.insert(key) {
             self.monitor.warning(text);
         }
     }
 }
 
 fn etimeout(settings: &Settings) -> Millis {
-    u64::try_from(settings.etimeout.as_millis()).unwrap_or(u64::MAX)
+    millis(settings.shared.patience.etimeout)
 }
 
 /// How long something lasts.

@@ -1,8 +1,10 @@
 //! A pair of this host whose brain does not answer: why, and what this host is for it.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use super::pair::PairFile;
+use crate::brain::status::Status;
 use crate::config;
 use crate::service::control::agent_socket;
 
@@ -21,6 +23,9 @@ pub enum Absent {
         serves: bool,
     },
 }
+
+/// Pairs by their names, each with its status, or why it has none.
+pub type Pairs = BTreeMap<String, Result<Status, Absent>>;
 
 impl Absent {
     /// Looks at what is known of the pair on this host.

@@ -7,30 +7,28 @@ mod serve;
 mod tunnel;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use slog::{Logger, debug};
 
 use super::UsageError;
-use super::console::Console;
+use super::console::{Console, print};
 use super::exit;
 use super::human::words;
 use super::neighbours::{self, Tree, Which};
 use super::options::{self, Agent, Parsed, Serve};
 use super::roots::{self, Allowed};
 use crate::brain::monitor::Exit;
-use crate::config::{AgentSettings, Durability, Links, OpenFiles, Special, valid_pair};
+use crate::config::{SharedSettings, valid_pair};
 use crate::endpoint::agent::Served;
 use crate::endpoint::open::Opening;
 use crate::endpoint::service::End;
-use crate::endpoint::{self, Done, max_delete, style};
-use crate::filter::FilterSettings;
+use crate::endpoint::{self, Done};
+use crate::link::Limits;
 use crate::model::Side;
 use crate::service::log::{EVENT_ID, Log, METHOD, PATH, SIDE, Target, event_id, method, side_letter};
 use crate::service::signals::{Stop, stop_on_term};
-use crate::watch::coalesce::Timing;
 
 /// What an agent needs to serve.
 #[derive(Debug, Clone)]
@@ -39,8 +37,10 @@ pub struct Job {
     pub root: PathBuf,
     /// The only pair that may be served; `None`: the one that the brain names.
     pub pair: Option<String>,
-    pub settings: AgentSettings,
+    pub settings: SharedSettings,
     pub logger: Logger,
+    /// The brain is on this host, at the other end of a pipe.
+    pub pipe: bool,
     /// Each action goes to the log as well.
     pub tells: bool,
 }
@@ -79,7 +79,7 @@ fn parsed<T: clap::Parser>(
     match options::parse::<T>(args)? {
         Parsed::Run(options) => run(&options),
         Parsed::Show(text) => {
-            let _ = io::stdout().write_all(text.as_bytes());
+            print(text);
             Ok(0)
         }
     }
@@ -87,8 +87,8 @@ fn parsed<T: clap::Parser>(
 
 fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError> {
     let settings = match &options.settings {
-        Some(json) => serde_json::from_str(json).map_err(|e| UsageError(format!("--settings: {e}")))?,
-        None => AgentSettings::default(),
+        Some(json) => SharedSettings::from_json(json).map_err(|e| UsageError(format!("--settings: {e}")))?,
+        None => SharedSettings::default(),
     };
     settings.check().map_err(|e| UsageError(format!("--settings: {e}")))?;
     if let Some(pair) = &options.pair
@@ -97,13 +97,13 @@ fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError>
         return Err(UsageError(format!("--pair: `{pair}` is no name of a pair")));
     }
     let path = std::path::absolute(&options.root).map_err(|e| UsageError(format!("--root: {e}")))?;
-    let allowed = Allowed { create: options.create_roots, dry: settings.dryrun, option: true };
+    let allowed = Allowed { create: options.create_roots, dry: settings.run.dryrun, option: true };
     let root = roots::check("root", &path, allowed)?;
-    if let Some(pair) = options.pair.as_ref().filter(|_| !settings.dryrun) {
+    if let Some(pair) = options.pair.as_ref().filter(|_| !settings.run.dryrun) {
         apart(pair, &settings, &root.path)?;
     }
     let target = Target::of(&options.log);
-    let log = Log::start(&target, settings.debug, options.pair.as_deref().unwrap_or_default(), console.writer())
+    let log = Log::start(&target, settings.run.debug, options.pair.as_deref().unwrap_or_default(), console.writer())
         .map_err(|e| UsageError(format!("--log: {}: {}", options.log, words(&e))))?;
     roots::create("root", &root)?;
 
@@ -114,7 +114,8 @@ fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError>
     }
     // What goes to stderr goes to the brain's log, which tells of both sides.
     let tells = target != Target::Stderr;
-    let job = Job { root: root.path, pair: options.pair.clone(), settings, logger: log.logger.clone(), tells };
+    let (pair, logger) = (options.pair.clone(), log.logger().clone());
+    let job = Job { root: root.path, pair, settings, logger, pipe: options.pipe, tells };
     let ended = run(&job, stop);
     drop(job);
     drop(log);
@@ -122,64 +123,25 @@ fn start(options: &Agent, console: &Console, run: Run) -> Result<u8, UsageError>
 }
 
 /// Refuses a root that overlaps one of another pair on this host.
-fn apart(pair: &str, settings: &AgentSettings, root: &Path) -> Result<(), UsageError> {
-    let filter = filter(settings);
-    let own = Tree { pair: pair.to_owned(), root: root.to_owned(), filter, whole: None };
+fn apart(pair: &str, settings: &SharedSettings, root: &Path) -> Result<(), UsageError> {
+    let filters = settings.filters.clone();
+    let own = Tree { pair: pair.to_owned(), root: root.to_owned(), filters, whole: None };
     neighbours::check(&[own], Which::Used)
-}
-
-fn filter(settings: &AgentSettings) -> FilterSettings {
-    FilterSettings {
-        excludes: settings.excludes.clone(),
-        tempfiles: settings.tempfiles.clone(),
-        safesuffix: settings.safesuffix.clone(),
-        skip_links: settings.links == Links::Skip,
-        skip_fifos: settings.special == Special::Skip,
-        rsync_excludes: settings.rsync_excludes.clone(),
-    }
-}
-
-/// How an agent with these settings opens its root.
-fn opening<'a>(root: &'a Path, pair: &'a str, settings: &AgentSettings, done: Option<Done>) -> Opening<'a> {
-    Opening {
-        root,
-        pair,
-        side: Side::Right,
-        filter: filter(settings),
-        timing: Timing {
-            event_interval: settings.event_interval,
-            delete_delay: settings.delete_delay,
-            open_wait: settings.open_wait,
-        },
-        durable: settings.durability == Durability::Full,
-        max_delete: max_delete(settings.max_delete),
-        force: settings.force,
-        wait_for_writers: settings.open_files == OpenFiles::Wait,
-        translate: settings.translate.as_ref().map(ToString::to_string),
-        trash_days: settings.trash_days,
-        trash_max: settings.trash_max,
-        max_size: settings.max_size,
-        owner: settings.owner,
-        links: settings.links,
-        samba_acls: settings.samba_acls,
-        accept: settings.accept.clone(),
-        unwatched: settings.unwatched.clone(),
-        style: style(settings.rsync_style),
-        recurse: settings.rsync_event_recurse,
-        rsync: settings.rsync.then(|| settings.rsync_words.clone()),
-        acls_from_left: settings.acl_from_left_only,
-        skip_initial: settings.skip_initial_sync,
-        dry_run: settings.dryrun,
-        done,
-    }
 }
 
 /// Serves the root of the job on stdin and stdout.
 pub fn serve(job: &Job, stop: Stop) -> Exit {
-    let settings = &job.settings;
-    let done = job.tells.then(|| done(&job.logger));
-    let opening = opening(&job.root, job.pair.as_deref().unwrap_or_default(), settings, done);
-    let limits = serve::limits(settings);
+    let opening = Opening {
+        root: &job.root,
+        pair: job.pair.as_deref().unwrap_or_default(),
+        side: Side::Right,
+        shared: &job.settings,
+        // An agent that a brain starts has no more rights than whoever started that.
+        accept: job.settings.grants.accept(true),
+        dry_run: job.settings.run.dryrun,
+        done: job.tells.then(|| done(&job.logger)),
+    };
+    let limits = if job.pipe { Limits::of_pipe(&job.settings) } else { Limits::of(&job.settings) };
     let on_stop = |end: End| stop.on_stop(end);
     match endpoint::agent::serve_stdio(&opening, job.pair.as_deref(), limits, on_stop) {
         Served::Done => Exit::Done,
@@ -219,7 +181,7 @@ mod tests {
         fn unreached(_: &Job, _: Stop) -> Exit {
             panic!("nothing should run")
         }
-        let unknown = serde_json::to_string(&AgentSettings::default()).expect("JSON").replacen('{', "{\"new\":1,", 1);
+        let unknown = serde_json::to_string(&SharedSettings::default()).expect("JSON").replacen('{', "{\"new\":1,", 1);
         for (words, want) in [
             (vec![], "the following required arguments were not provided: --stdio --root <DIR> (see --help)"),
             (vec!["--stdio", "--root", "/no/such"], "root /no/such: does not exist (--create-roots creates it)"),
@@ -231,7 +193,8 @@ mod tests {
             assert!(code == 1 && said.starts_with(&format!("psync-agent: {want}")), "{words:?}: {said}");
             assert_eq!(said.lines().count(), 1);
         }
-        let bad = AgentSettings { excludes: "(".into(), ..AgentSettings::default() };
+        let mut bad = SharedSettings::default();
+        bad.filters.excludes = "(".into();
         let json = serde_json::to_string(&bad).expect("JSON");
         let (code, said) = agent(&["--stdio", "--root", "/", "--settings", &json], unreached);
         let want = "psync-agent: --settings: excludes: bad regular expression `(` at position 1: unclosed group\n";
@@ -241,12 +204,13 @@ mod tests {
     #[test]
     fn a_child_of_the_brain_understands_its_words() {
         fn run(job: &Job, _: Stop) -> Exit {
-            assert_eq!((job.pair.as_deref(), job.settings.debug), (Some("p"), 2));
+            assert_eq!((job.pair.as_deref(), job.settings.run.debug), (Some("p"), 2));
             assert!(job.root.is_dir());
             Exit::Done
         }
         let temp = tempfile::tempdir().expect("dir");
-        let mut settings = crate::config::Settings { debug: 2, ..Default::default() };
+        let mut settings = crate::config::Settings::default();
+        settings.shared.run.debug = 2;
         settings.right.root = temp.path().join("new");
         let crate::config::RightCommand::Child(args) = crate::config::right_command(&settings, "p", true) else {
             panic!("no child")

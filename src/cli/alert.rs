@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use slog::{Logger, debug, error};
 
 use super::UsageError;
-use super::commands::look;
+use super::ask::look;
 use super::human::words;
 use super::log_monitor::{LogMonitor, link_words};
 use super::pair::PairFile;
@@ -78,7 +78,7 @@ fn told_lately(unit: &str, text: &str) -> bool {
 
 fn tell(pair: &PairFile, text: &str) {
     // An unreadable configuration may be what the alert is about.
-    let command = config::load_unsettled(&pair.path).ok().and_then(|(settings, _)| settings.alert_command);
+    let command = config::load_unsettled(&pair.path).ok().and_then(|(settings, _)| settings.alerts.command);
     alert(command.as_deref(), &pair.name, text);
 }
 
@@ -122,7 +122,7 @@ pub struct ServiceMonitor {
 
 impl ServiceMonitor {
     pub fn new(pair: &PairFile, logger: Logger) -> ServiceMonitor {
-        ServiceMonitor { log: LogMonitor { logger }, pair: pair.clone(), calls: Mutex::default() }
+        ServiceMonitor { log: LogMonitor::new(logger), pair: pair.clone(), calls: Mutex::default() }
     }
 
     /// The pair cannot even begin; it goes on by itself.
@@ -146,7 +146,7 @@ impl ServiceMonitor {
             let _ = std::thread::Builder::new().name("alert".into()).spawn(move || tell(&pair, &text));
         } else if let Err(e) = leave(&message_of(&self.pair.name), &text) {
             let name = &self.pair.name;
-            error!(self.log.logger, "the alert: {}: {}", message_of(name).display(), words(&e));
+            error!(self.log.logger(), "the alert: {}: {}", message_of(name).display(), words(&e));
             alert(None, name, &text);
         }
     }
@@ -200,7 +200,7 @@ impl Monitor for ServiceMonitor {
                 self.log.link(state);
             }
             LinkState::Down { reason, .. } => match calls.worth(reason, Instant::now()) {
-                None => debug!(self.log.logger, "{}", link_words(state)),
+                None => debug!(self.log.logger(), "{}", link_words(state)),
                 Some(0) => self.log.link(state),
                 Some(others) => self.log.link_down(&format!("{}, after {others} others in vain", link_words(state))),
             },

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::UsageError;
-use super::commands::{print, told};
-use super::console::Console;
+use super::ask::told;
+use super::console::{Console, print};
 use super::human;
 use super::pair::PairFile;
 use crate::brain::check::compare::{Closely, Difference, What};
@@ -69,7 +69,7 @@ pub fn main(options: &CheckOptions, console: &Console) -> Result<u8, UsageError>
     let (settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
     settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     let found = compared(&settings, &pair, &wanted(options, &settings));
-    let verdict = found.as_ref().map_or(Verdict::Failed, |found| judge(found, settings.alert_threshold));
+    let verdict = found.as_ref().map_or(Verdict::Failed, |found| judge(found, settings.alerts.threshold));
     if let Some(refused) = note(&pair, verdict, &found) {
         console.line(&format!("psync: {refused}"));
     }
@@ -121,7 +121,7 @@ fn wanted(options: &CheckOptions, settings: &Settings) -> Wanted {
         lite: options.lite,
         modified_only: options.modified_only,
         no_links: options.nolinks,
-        no_owners: settings.owner == Owner::Ignore,
+        no_owners: settings.shared.attributes.owner == Owner::Ignore,
         dir_times: options.times,
     };
     let checksum = match (options.checksum, options.all) {

@@ -1,26 +1,21 @@
-//! `psync SUBCOMMAND`: one dispatch for all; here too what is asked of a running brain.
+//! `psync SUBCOMMAND`: one dispatch for all.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use super::check::CheckOptions;
-use super::console::Console;
+use super::console::{Console, print};
 use super::doctor::DoctorOptions;
 use super::events::{self, ConflictOptions, EventOptions};
-use super::human::words;
 use super::init::InitOptions;
 use super::options::{self, Parsed};
+use super::orders::{full_sync, order, resume};
 use super::pair::PairFile;
+use super::status::StatusOptions;
 use super::trash::TrashOptions;
 use super::{UsageError, adhoc, alert, check, config, doctor, exit, init, status, trash};
-use crate::brain::control::{Reply, Request};
-use crate::brain::monitor::Exit;
-use crate::brain::status::{State, Status};
-use crate::service::control::{ask, socket_of};
+use crate::brain::control::Request;
 
 /// A subcommand of psync.
 #[derive(Debug, Parser)]
@@ -100,33 +95,6 @@ enum Command {
     Alert { unit: String },
 }
 
-#[derive(Debug, clap::Args)]
-pub struct StatusOptions {
-    /// The pair's name, or the path of its file; without it all pairs of this host
-    pub pair: Option<String>,
-    /// As JSON, an object for each pair
-    #[arg(long, conflicts_with = "openmetrics")]
-    pub json: bool,
-    /// For Prometheus and node_exporter, in the text format
-    #[arg(long)]
-    pub openmetrics: bool,
-    /// Show it again whenever it changes, until interrupted
-    #[arg(long, conflicts_with = "openmetrics")]
-    pub watch: bool,
-}
-
-/// Between two looks at a full sync that runs.
-const LOOK: Duration = Duration::from_millis(300);
-/// How long whoever resumed a pair waits to hear what is left.
-const SOON: Duration = Duration::from_secs(10);
-/// Paths that are named in one line.
-const NAMED: usize = 5;
-
-/// Whether the first word is a subcommand. A directory of that name is `./NAME`.
-pub fn is_one(args: &[OsString]) -> bool {
-    args.get(1).is_some_and(|word| Psync::command().get_subcommands().any(|command| word == command.get_name()))
-}
-
 /// The whole command; the exit code.
 pub fn main(args: Vec<OsString>, run: adhoc::Run) -> u8 {
     let console = Console::stderr();
@@ -163,140 +131,10 @@ fn carry_out(command: Command, console: &Console, run: adhoc::Run) -> Result<u8,
     }
 }
 
-/// An order that is done when it is answered.
-fn order(pair: &PairFile, request: Request, json: bool) -> Result<u8, UsageError> {
-    let text = told(pair, request)?;
-    tell(pair, &text, json, true);
-    Ok(0)
-}
-
-/// Goes on, and says what cannot be synchronised all the same, if that is known soon.
-fn resume(pair: &PairFile, request: Request, json: bool) -> Result<u8, UsageError> {
-    let text = told(pair, request)?;
-    let begun = Instant::now();
-    loop {
-        thread::sleep(LOOK);
-        let status = look(pair)?;
-        let waits = |status: &Status| matches!(status.state, State::InSync | State::Halted | State::Disconnected);
-        if status.as_ref().is_none_or(waits) || begun.elapsed() > SOON {
-            let (left, code) = status.as_ref().map_or((String::new(), 0), left);
-            tell(pair, &format!("{text}{left}"), json, code == 0);
-            return Ok(code);
-        }
-    }
-}
-
-/// What is not synchronised, for the end of a line; and the exit code.
-fn left(status: &Status) -> (String, u8) {
-    let named: Vec<String> = status.problems.iter().take(NAMED).map(|p| format!("{}: {}", p.path, p.text)).collect();
-    let more = status.problems_now.saturating_sub(named.len() as u64);
-    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    let code = exit::code(Exit::ProblemsLeft);
-    match status.problems_now {
-        0 => (String::new(), 0),
-        1 => (format!("; 1 path is not synchronised: {}", named.join("; ")), code),
-        many => (format!("; {many} paths are not synchronised: {}{more}", named.join("; ")), code),
-    }
-}
-
-/// Asks for a full sync and waits for its end; without a brain it is done here.
-fn full_sync(pair: &PairFile, checksum: bool, json: bool, run: adhoc::Run) -> Result<u8, UsageError> {
-    let before = match look(pair)? {
-        Some(status) => status,
-        None => return Ok(alone(pair, checksum, run)),
-    };
-    told(pair, Request::FullSync { checksum })?;
-    let earlier = before.full_sync.map_or(0, |sync| sync.number);
-    let begun = Instant::now();
-    loop {
-        thread::sleep(LOOK);
-        let Some(status) = look(pair)? else {
-            return Err(UsageError(format!("{}: the brain has ended before the full sync did", pair.name)));
-        };
-        let done = status.full_sync.as_ref().is_some_and(|sync| sync.number > earlier && sync.ended.is_some());
-        if done {
-            let (left, code) = left(&status);
-            let text = format!("full sync done: {} files in {} s{left}", status.files, begun.elapsed().as_secs());
-            tell(pair, &text, json, code == 0);
-            return Ok(code);
-        }
-        if matches!(status.state, State::Halted | State::Disconnected | State::Paused) {
-            tell(pair, &format!("the full sync does not end: {}", status.line()), json, false);
-            return Ok(status::LOST);
-        }
-    }
-}
-
-/// `psync -s` on the pair's file.
-fn alone(pair: &PairFile, checksum: bool, run: adhoc::Run) -> u8 {
-    let mut args: Vec<OsString> = ["psync", "-s", "--as-service", "--pair", &pair.name].map(OsString::from).to_vec();
-    if checksum {
-        args.push("--checksum".into());
-    }
-    args.extend(["--config".into(), pair.path.clone().into()]);
-    adhoc::main(args, run)
-}
-
-/// What the brain says to a request; its refusal is an error.
-pub fn told(pair: &PairFile, request: Request) -> Result<String, UsageError> {
-    match talk(pair, request)? {
-        Some(Reply::Ok(text)) => Ok(text),
-        Some(Reply::Error(text)) => Err(UsageError(format!("{}: {text}", pair.name))),
-        Some(Reply::Status(_) | Reply::Settings(_)) => {
-            Err(UsageError(format!("{}: the answer makes no sense", pair.name)))
-        }
-        None => {
-            Err(UsageError(format!("{}: not running (no answer at {})", pair.name, socket_of(&pair.name).display())))
-        }
-    }
-}
-
-/// The status of a pair's brain; `None` if none runs.
-pub fn look(pair: &PairFile) -> Result<Option<Status>, UsageError> {
-    match talk(pair, Request::Status {})? {
-        Some(Reply::Status(status)) => Ok(Some(*status)),
-        Some(Reply::Error(text)) => Err(UsageError(format!("{}: {text}", pair.name))),
-        Some(Reply::Ok(_) | Reply::Settings(_)) => Err(UsageError(format!("{}: the answer makes no sense", pair.name))),
-        None => Ok(None),
-    }
-}
-
-/// The settings that a pair's brain has in force; `None` if none runs, or it does not tell.
-pub fn in_force(pair: &PairFile) -> Option<serde_json::Value> {
-    match talk(pair, Request::Settings {}) {
-        Ok(Some(Reply::Settings(settings))) => Some(settings),
-        _ => None,
-    }
-}
-
-fn talk(pair: &PairFile, request: Request) -> Result<Option<Reply>, UsageError> {
-    let named = |what: String| UsageError(format!("{}: {what}", pair.name));
-    let line = serde_json::to_string(&request).map_err(|e| named(e.to_string()))?;
-    let lines = match ask(&socket_of(&pair.name), &line) {
-        Ok(lines) => lines,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
-        Err(e) => return Err(named(format!("{}: {}", socket_of(&pair.name).display(), words(&e)))),
-    };
-    let reply = lines.first().and_then(|line| serde_json::from_str(line).ok());
-    reply.map(Some).ok_or_else(|| named("the answer makes no sense".to_owned()))
-}
-
-fn tell(pair: &PairFile, text: &str, json: bool, ok: bool) {
-    let line = match json {
-        true => serde_json::json!({ "pair": pair.name, "ok": ok, "text": text }).to_string(),
-        false => format!("{}: {text}", pair.name),
-    };
-    print(format!("{line}\n"));
-}
-
-/// Writes to stdout; a closed pipe is no matter.
-pub fn print(text: impl AsRef<[u8]>) -> bool {
-    let mut out = io::stdout();
-    out.write_all(text.as_ref()).and_then(|()| out.flush()).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
@@ -313,9 +151,12 @@ mod tests {
     }
 
     #[test]
-    fn subcommands_are_told_by_the_first_word() {
+    fn every_subcommand_is_told_by_its_word() {
+        let names: Vec<String> = Psync::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        assert_eq!(names, options::SUBCOMMANDS);
         let args = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-        assert!(is_one(&args(&["psync", "status"])) && is_one(&args(&["psync", "resume", "p", "--accept"])));
-        assert!(!is_one(&args(&["psync", "./status", "b"])) && !is_one(&args(&["psync"])));
+        let is_one = |words: &[&str]| options::is_subcommand(&args(words));
+        assert!(is_one(&["psync", "status"]) && is_one(&["psync", "resume", "p", "--accept"]));
+        assert!(!is_one(&["psync", "./status", "b"]) && !is_one(&["psync"]));
     }
 }

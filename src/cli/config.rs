@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::UsageError;
-use super::commands::{in_force, print};
-use super::console::Console;
+use super::ask::in_force;
+use super::console::{Console, print};
 use super::exit;
 use super::human::words;
 use super::outside;

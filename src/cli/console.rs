@@ -98,6 +98,12 @@ impl Write for Lines {
     }
 }
 
+/// Writes to stdout; a closed pipe is no matter.
+pub fn print(text: impl AsRef<[u8]>) -> bool {
+    let mut out = io::stdout();
+    out.write_all(text.as_ref()).and_then(|()| out.flush()).is_ok()
+}
+
 #[cfg(test)]
 pub mod tests {
     use super::*;

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::UsageError;
 use super::absent::right_side;
-use super::commands::{look, print};
+use super::ask::look;
+use super::console::print;
 use super::neighbours::{self, Which};
 use super::outside;
 use super::pair::PairFile;

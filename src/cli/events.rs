@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::UsageError;
 use super::absent::right_side;
-use super::commands::print;
+use super::console::print;
 use super::human::words;
 use super::pair::PairFile;
 use crate::config::{self, Settings};
@@ -48,7 +48,8 @@ pub struct ConflictOptions {
 pub fn events(options: &EventOptions) -> Result<u8, UsageError> {
     let (settings, kept, mut reader) = open(&options.pair)?;
     let shown = |events: &[Event]| {
-        let line = |event: &Event| if options.json { as_json(event) } else { as_line(event, &settings.separator) };
+        let line =
+            |event: &Event| if options.json { as_json(event) } else { as_line(event, &settings.program.separator) };
         print(events.iter().map(line).collect::<String>())
     };
     let mut heard = shown(&kept);
@@ -65,7 +66,7 @@ pub fn conflicts(options: &ConflictOptions) -> Result<u8, UsageError> {
     let (settings, kept, _) = open(&options.pair)?;
     let mut found: Vec<(u64, String)> = Vec::new();
     for event in kept.iter().filter(|event| event.method == "CONFLICT") {
-        let line = if options.json { as_json(event) } else { as_line(event, &settings.separator) };
+        let line = if options.json { as_json(event) } else { as_line(event, &settings.program.separator) };
         found.push((event.when, line));
     }
     for (earlier, event) in double_edits(&kept, options.gap) {
@@ -79,8 +80,8 @@ pub fn conflicts(options: &ConflictOptions) -> Result<u8, UsageError> {
             false => {
                 let seconds = event.when.abs_diff(earlier.when);
                 let double = Event { method: "DOUBLE".into(), from: None, copy: None, untold: false, ..event.clone() };
-                let line = as_line(&double, &settings.separator);
-                format!("{}{}{} s after {}\n", line.trim_end(), settings.separator, seconds, earlier.side)
+                let line = as_line(&double, &settings.program.separator);
+                format!("{}{}{} s after {}\n", line.trim_end(), settings.program.separator, seconds, earlier.side)
             }
         };
         found.push((event.when, line));

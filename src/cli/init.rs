@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::UsageError;
-use super::commands::print;
+use super::console::print;
 use super::human::words;
 use super::neighbours::{self, Which};
 use super::pair::PairFile;
@@ -133,8 +133,8 @@ impl Wanted {
                     return Err(UsageError(format!("{path}: is there, and says {what}: nothing was done")));
                 }
                 let key = self.key.to_string_lossy();
-                let named =
-                    there.right.proxy_command.is_some() || there.ssh_options.iter().any(|word| word.contains(&*key));
+                let named = there.right.proxy_command.is_some()
+                    || there.program.ssh_options.iter().any(|word| word.contains(&*key));
                 let missing = format!("; LOOK AT THIS: its ssh_options do not name the key: {}", self.ssh_options());
                 let missing = if named { "" } else { &missing };
                 Ok(format!("{}: is there, and stays as it is{missing}", path.display()))

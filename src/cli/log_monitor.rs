@@ -9,7 +9,17 @@ use crate::service::log::{MESSAGE_ID, PATH, SIDE, message_id};
 
 /// The monitor of a service; that of a terminal logs by it as well.
 pub struct LogMonitor {
-    pub logger: Logger,
+    logger: Logger,
+}
+
+impl LogMonitor {
+    pub fn new(logger: Logger) -> LogMonitor {
+        LogMonitor { logger }
+    }
+
+    pub fn logger(&self) -> &Logger {
+        &self.logger
+    }
 }
 
 impl Monitor for LogMonitor {

@@ -41,7 +41,7 @@ impl TerminalMonitor {
         TerminalMonitor {
             pair: pair.to_string(),
             console,
-            log: LogMonitor { logger },
+            log: LogMonitor::new(logger),
             log_on_stderr: *target == Target::Stderr,
             start: Instant::now(),
             meter: Mutex::new(Meter::new(every)),

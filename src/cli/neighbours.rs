@@ -7,14 +7,13 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::adhoc;
-use super::commands;
+use super::given;
 use super::mounts::{Location, locate};
 use super::options::{self, AdHoc, Agent, Brain, Parsed, Serve};
 use super::pair::PairFile;
 use super::{UsageError, roots};
-use crate::config::{self, CONFIGURATION, Settings};
-use crate::filter::{Filter, FilterSettings};
+use crate::config::{self, CONFIGURATION, Settings, SharedSettings};
+use crate::filter::{Filter, Filters};
 use crate::model::RelPath;
 
 /// What one pair does with one directory of this host.
@@ -23,7 +22,7 @@ pub struct Tree {
     pub pair: String,
     /// Canonical, or what it will be once it is made.
     pub root: PathBuf,
-    pub filter: FilterSettings,
+    pub filters: Filters,
     /// Left root, how the right side is reached, right root; `None`: not known, as of an agent that a brain started.
     pub whole: Option<Whole>,
 }
@@ -58,19 +57,8 @@ pub fn tree(pair: &str, settings: &Settings, root: &Path) -> Tree {
     Tree {
         pair: pair.to_owned(),
         root: canonical(root),
-        filter: filter(settings),
+        filters: settings.shared.filters.clone(),
         whole: Some((canonical(&settings.left.root), reached, settings.right.root.clone())),
-    }
-}
-
-fn filter(settings: &Settings) -> FilterSettings {
-    FilterSettings {
-        excludes: settings.excludes.clone(),
-        tempfiles: settings.tempfiles.clone(),
-        safesuffix: settings.safesuffix.clone(),
-        skip_links: false,
-        skip_fifos: false,
-        rsync_excludes: settings.rsync_excludes.clone(),
     }
 }
 
@@ -104,11 +92,11 @@ fn overlap(own: &Tree, other: &Tree) -> Option<String> {
         });
     }
     if let Some(below) = below(&other.root, &own.root) {
-        return (!excludes(&other.filter, &below))
+        return (!excludes(&other.filters, &below))
             .then(|| format!("root {root} lies in {there} of pair {pair}: exclude it there or use another"));
     }
     let below = below(&own.root, &other.root)?;
-    (!excludes(&own.filter, &below))
+    (!excludes(&own.filters, &below))
         .then(|| format!("root {root} holds {there} of pair {pair}: exclude that directory here or use another root"))
 }
 
@@ -124,9 +112,11 @@ fn below(outer: &Path, inner: &Path) -> Option<PathBuf> {
     }
 }
 
-fn excludes(filter: &FilterSettings, path: &Path) -> bool {
+fn excludes(filters: &Filters, path: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
-    let (Ok(filter), Ok(path)) = (Filter::new(filter), RelPath::new(path.as_os_str().as_bytes())) else { return false };
+    let (Ok(filter), Ok(path)) = (Filter::new(filters), RelPath::new(path.as_os_str().as_bytes())) else {
+        return false;
+    };
     filter.excluded(&path)
 }
 
@@ -194,10 +184,10 @@ fn of_process(args: Vec<OsString>, cwd: Option<&Path>) -> Vec<Tree> {
         (Some("psync"), Some("--agent-mode")) => of_agent([&args[..1], &args[2..]].concat(), cwd),
         (Some("psync-agent"), _) => of_agent(args, cwd),
         // `psync check data` names no roots.
-        (Some("psync"), _) if commands::is_one(&args) => Vec::new(),
+        (Some("psync"), _) if options::is_subcommand(&args) => Vec::new(),
         (Some("psync"), _) => match (options::parse::<AdHoc>(args), cwd) {
             (Ok(Parsed::Run(options)), Some(cwd)) => {
-                adhoc::of_options(&options, cwd).map(|(pair, settings)| of_pair(&pair, &settings)).unwrap_or_default()
+                given::of_options(&options, cwd).map(|(pair, settings)| of_pair(&pair, &settings)).unwrap_or_default()
             }
             _ => Vec::new(),
         },
@@ -207,22 +197,14 @@ fn of_process(args: Vec<OsString>, cwd: Option<&Path>) -> Vec<Tree> {
 
 fn of_agent(args: Vec<OsString>, cwd: Option<&Path>) -> Vec<Tree> {
     let Ok(Parsed::Run(agent)) = options::parse::<Agent>(args) else { return Vec::new() };
-    let given = agent.settings.as_deref().and_then(|json| serde_json::from_str::<config::AgentSettings>(json).ok());
+    let given = agent.settings.as_deref().and_then(|json| SharedSettings::from_json(json).ok());
     let root = match cwd {
         _ if agent.root.is_absolute() => agent.root.clone(),
         Some(cwd) => cwd.join(&agent.root),
         None => return Vec::new(),
     };
-    let settings = given.unwrap_or_default();
-    let filter = FilterSettings {
-        excludes: settings.excludes,
-        tempfiles: settings.tempfiles,
-        safesuffix: settings.safesuffix,
-        skip_links: false,
-        skip_fifos: false,
-        rsync_excludes: settings.rsync_excludes,
-    };
-    let tree = |pair| Tree { pair, root: canonical(&root), filter, whole: None };
+    let filters = given.unwrap_or_default().filters;
+    let tree = |pair| Tree { pair, root: canonical(&root), filters, whole: None };
     agent.pair.map(tree).into_iter().collect()
 }
 
@@ -235,7 +217,8 @@ mod tests {
     const NONE: [PathBuf; 0] = [];
 
     fn of(pair: &str, root: &Path, excludes: &str, right: (&str, &str)) -> Tree {
-        let mut settings = Settings { excludes: excludes.to_owned(), ..Settings::default() };
+        let mut settings = Settings::default();
+        settings.shared.filters.excludes = excludes.to_owned();
         settings.left.root = root.to_owned();
         settings.right.root = right.1.into();
         settings.right.host = Some(right.0.to_owned());

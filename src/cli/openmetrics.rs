@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::absent::Absent;
-use super::status::Pairs;
+use super::absent::{Absent, Pairs};
 use crate::brain::status::{CheckStatus, LinkWord, SideStatus, State, Status, Verdict};
 
 /// What a metric is.

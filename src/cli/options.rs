@@ -22,6 +22,27 @@ Commands of pairs that have a file, /etc/psync/PAIR.toml (`psync COMMAND --help`
   events PAIR, conflicts PAIR        What was propagated, what met
   config check|show|import           A pair's settings";
 
+/// The words that are subcommands of psync, those included that no help names; `commands.rs` tests that they are all.
+pub const SUBCOMMANDS: [&str; 12] = [
+    "status",
+    "fullsync",
+    "pause",
+    "resume",
+    "check",
+    "trash",
+    "events",
+    "conflicts",
+    "init",
+    "doctor",
+    "config",
+    "alert",
+];
+
+/// Whether the first word is a subcommand. A directory of that name is `./NAME`.
+pub fn is_subcommand(args: &[OsString]) -> bool {
+    args.get(1).is_some_and(|word| SUBCOMMANDS.iter().any(|name| word == name))
+}
+
 /// Keep two directories equal, both ways, in real time.
 #[derive(Debug, Parser)]
 #[command(name = "psync", version, disable_help_subcommand = true, args_override_self = false, after_help = COMMANDS)]
@@ -164,6 +185,10 @@ pub struct Agent {
     #[arg(long, value_name = "JSON")]
     pub settings: Option<String>,
 
+    /// Told by psync when the brain is on this host: stdin and stdout are no line, and nothing is packed
+    #[arg(long, hide = true)]
+    pub pipe: bool,
+
     /// Where to log: auto, journal, stderr, or a file
     #[arg(long, value_name = "TARGET", default_value = "stderr")]
     pub log: String,
@@ -246,12 +271,12 @@ impl AdHoc {
             said("right.root", "DSTROOT");
         }
         if let Some(level) = self.debug {
-            settings.debug = level;
+            settings.shared.run.debug = level;
             said("debug", "-d, --debug");
         }
         for (value, target, key, option) in [
-            (&self.tempfiles, &mut settings.tempfiles, "tempfiles", "-t, --tempfiles"),
-            (&self.excludes, &mut settings.excludes, "excludes", "-e, --excludes"),
+            (&self.tempfiles, &mut settings.shared.filters.tempfiles, "tempfiles", "-t, --tempfiles"),
+            (&self.excludes, &mut settings.shared.filters.excludes, "excludes", "-e, --excludes"),
         ] {
             if let Some(value) = value {
                 target.clone_from(value);
@@ -259,8 +284,8 @@ impl AdHoc {
             }
         }
         for (values, target, key, option) in [
-            (&self.rsync_excludes, &mut settings.rsync_excludes, "rsync_excludes", "--rsync-excludes"),
-            (&self.extra, &mut settings.rsync_extra, "rsync_extra", "-x, --extra"),
+            (&self.rsync_excludes, &mut settings.shared.filters.rsync_excludes, "rsync_excludes", "--rsync-excludes"),
+            (&self.extra, &mut settings.shared.transport.rsync_extra, "rsync_extra", "-x, --extra"),
         ] {
             if !values.is_empty() {
                 target.clone_from(values);
@@ -268,10 +293,15 @@ impl AdHoc {
             }
         }
         for (given, target, key, option) in [
-            (self.dry_run, &mut settings.dryrun, "dryrun", "-n, --dry-run"),
-            (self.sync_only, &mut settings.first_sync_only, "first_sync_only", "-s, --sync-only"),
-            (self.skip_initial_sync, &mut settings.skip_initial_sync, "skip_initial_sync", "-k, --skip-initial-sync"),
-            (self.force, &mut settings.force, "force", "-f, --force"),
+            (self.dry_run, &mut settings.shared.run.dryrun, "dryrun", "-n, --dry-run"),
+            (self.sync_only, &mut settings.program.first_sync_only, "first_sync_only", "-s, --sync-only"),
+            (
+                self.skip_initial_sync,
+                &mut settings.shared.run.skip_initial_sync,
+                "skip_initial_sync",
+                "-k, --skip-initial-sync",
+            ),
+            (self.force, &mut settings.shared.removal.force, "force", "-f, --force"),
         ] {
             if given {
                 *target = true;
@@ -279,12 +309,12 @@ impl AdHoc {
             }
         }
         if let Some(name) = &self.banned {
-            settings.banned = Some(name.clone());
+            settings.program.banned = Some(name.clone());
             said("banned", "-b, --banned");
         }
         if let Some(target) = &self.log {
             said("log", "--log");
-            settings.log = match target.as_str() {
+            settings.program.log = match target.as_str() {
                 "auto" | "journal" | "stderr" | "file" | "" => target.clone(),
                 file => here
                     .join(file)
@@ -295,7 +325,8 @@ impl AdHoc {
         }
         if let Some(text) = &self.translate {
             said("translate", "-T, --translate");
-            settings.translate = Some(text.parse().map_err(|message: String| Invalid::new("translate", message))?);
+            settings.shared.looks.translate =
+                Some(text.parse().map_err(|message: String| Invalid::new("translate", message))?);
         }
         Ok(())
     }
@@ -324,11 +355,14 @@ mod tests {
             panic!("help")
         };
         options.apply(Path::new("/here"), &mut settings, &mut origins).expect("applied");
-        assert_eq!((settings.debug, settings.force, settings.excludes.as_str()), (3, true, "x"));
+        assert_eq!(
+            (settings.shared.run.debug, settings.shared.removal.force, settings.shared.filters.excludes.as_str()),
+            (3, true, "x")
+        );
         assert_eq!((settings.right.host.as_deref(), settings.right.user.as_deref()), (Some("h"), Some("me")));
-        assert_eq!(settings.rsync_extra, ["--bwlimit=5m", "-L"]);
+        assert_eq!(settings.shared.transport.rsync_extra, ["--bwlimit=5m", "-L"]);
         assert_eq!(settings.left.root, Path::new("/here/rel"));
-        assert_eq!(settings.translate.expect("set").to_string(), "a:None");
+        assert_eq!(settings.shared.looks.translate.expect("set").to_string(), "a:None");
         assert_eq!(origins.of("debug"), Some(&Origin::Option("-d, --debug")));
         assert_eq!(origins.of("force").expect("told").to_string(), "p.toml:2: force");
     }
@@ -340,7 +374,7 @@ mod tests {
             let args = ["psync", "-x", extra, "a", "b"].map(OsString::from).to_vec();
             let Parsed::Run(options) = parse::<AdHoc>(args).expect("parsed") else { panic!("help") };
             options.apply(Path::new("/here"), &mut settings, &mut origins).expect("applied");
-            settings.settle(&mut origins).map_err(|e| origins.explain(&e)).map(|()| settings.links)
+            settings.settle(&mut origins).map_err(|e| origins.explain(&e)).map(|()| settings.shared.filters.links)
         };
         // The option takes the place of the file's options.
         assert_eq!(given("rsync_extra = ['-L']\n", "-v"), Ok(Links::Preserve));

@@ -11,15 +11,15 @@ use crate::config::{Calendar, Invalid, Settings, Timers, Transfer};
 /// What cannot be used on this host, and why.
 pub fn findings(settings: &Settings) -> Vec<Invalid> {
     let mut found = Vec::new();
-    for due in &settings.fullsync {
+    for due in &settings.schedule.fullsync {
         if let Err(why) = on_calendar(due) {
             found.push(Invalid::new("fullsync", why));
         }
     }
     let usual = Timers::default();
     for (key, text, usual) in [
-        ("timers.check", &settings.timers.check, &usual.check),
-        ("timers.checksum", &settings.timers.checksum, &usual.checksum),
+        ("timers.check", &settings.schedule.timers.check, &usual.check),
+        ("timers.checksum", &settings.schedule.timers.checksum, &usual.checksum),
     ] {
         if text != usual
             && let Err(why) = on_calendar(&Calendar::Expression(text.clone()))
@@ -27,9 +27,9 @@ pub fn findings(settings: &Settings) -> Vec<Invalid> {
             found.push(Invalid::new(key, why));
         }
     }
-    let mut programs = vec![("alert_command", settings.alert_command.as_deref())];
+    let mut programs = vec![("alert_command", settings.alerts.command.as_deref())];
     programs.push(("right.proxy_command", settings.right.proxy_command.as_deref()));
-    if settings.transfer == Transfer::Rsync {
+    if settings.shared.transport.transfer == Transfer::Rsync {
         programs.push(("transfer", Some("rsync")));
     }
     for (key, command) in programs {
@@ -133,9 +133,10 @@ mod tests {
 
     #[test]
     fn every_key_is_named() {
-        let mut settings = Settings { alert_command: Some("nosuch".into()), ..Settings::default() };
-        settings.fullsync = vec![Calendar::Hour(25), Calendar::Expression("%n".into())];
-        settings.timers.check = "*:0\nOnBootSec=1".into();
+        let mut settings = Settings::default();
+        settings.alerts.command = Some("nosuch".into());
+        settings.schedule.fullsync = vec![Calendar::Hour(25), Calendar::Expression("%n".into())];
+        settings.schedule.timers.check = "*:0\nOnBootSec=1".into();
         settings.right.proxy_command = Some("/no/ssh %h".into());
         let keys: Vec<&str> = findings(&settings).iter().map(|found| found.key).collect();
         assert_eq!(keys, ["fullsync", "timers.check", "alert_command", "right.proxy_command"]);

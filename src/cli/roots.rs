@@ -10,6 +10,7 @@ use rustix::fs::Access;
 use super::UsageError;
 use super::human::words;
 use super::mounts::locate;
+use crate::config::Settings;
 
 /// A root that can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,27 @@ pub fn check(which: &str, path: &Path, allowed: Allowed) -> Result<Root, UsageEr
         Err(e) if e.kind() == io::ErrorKind::NotADirectory => Err(named("is not a directory".into())),
         Err(e) => Err(named(format!("cannot be read: {}", words(&e)))),
     }
+}
+
+/// The roots of this host.
+pub struct Roots {
+    pub left: Root,
+    /// `None`: on another host, whose agent looks.
+    pub right: Option<Root>,
+}
+
+/// Checks the roots of this host. `create`: whether missing ones are created; `None`: a service, which has no option for that.
+pub fn of_settings(settings: &Settings, create: Option<bool>) -> Result<Roots, UsageError> {
+    let allowed = Allowed { create: create == Some(true), dry: settings.shared.run.dryrun, option: create.is_some() };
+    let left = check("left root", &settings.left.root, allowed)?;
+    let right = match settings.is_local() {
+        true => Some(check("right root", &settings.right.root, allowed)?),
+        false => None,
+    };
+    if let Some(right) = &right {
+        check_apart(&left, right)?;
+    }
+    Ok(Roots { left, right })
 }
 
 /// Refuses two roots of this host that are one directory, or one of which holds the other.

@@ -1,24 +1,21 @@
 //! `psync-brain PAIR`: a pair as a service, in the foreground.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use slog::{Logger, error, info, warn};
 
-use super::adhoc::{BANNED_EVERY, Roots, check_roots, stuck_after};
 use super::alert::ServiceMonitor;
-use super::console::Console;
+use super::console::{Console, print};
 use super::exit;
 use super::human::words;
-use super::neighbours::{self, Which};
 use super::options::{self, Brain, Parsed};
 use super::outside;
 use super::pair::PairFile;
-use super::roots;
+use super::prepare::{Banned, Caller, Prepared, prepare, stuck_after};
 use super::{PSYNC_BRAIN, UsageError, waiting};
 use crate::brain::desk::{Desk, Mandate, Order};
 use crate::brain::monitor::Exit;
@@ -26,10 +23,10 @@ use crate::brain::status::State;
 use crate::brain::{self, Job, control};
 use crate::config::{self, RightCommand, Settings};
 use crate::service::control::{Server, socket_of};
-use crate::service::log::{Log, Target};
+use crate::service::log::Log;
+use crate::service::notify;
 use crate::service::signals::{Stop, on_hangup, stop_on_signals};
 use crate::service::watchdog::Watch;
-use crate::service::{banned, notify};
 
 /// How long the brain's thread may take to apply other settings.
 const RELOAD: Duration = Duration::from_secs(20);
@@ -39,7 +36,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
     let console = Console::stderr();
     let result = match options::parse::<Brain>(args) {
         Ok(Parsed::Show(text)) => {
-            let _ = io::stdout().write_all(text.as_bytes());
+            print(text);
             return 0;
         }
         Ok(Parsed::Run(options)) => start(&options, &console),
@@ -60,27 +57,11 @@ fn start(options: &Brain, console: &Console) -> Result<u8, UsageError> {
         let over = waiting::wait(&pair, &written, &missing, console)?;
         return Ok(exit::code(if over { Exit::InitialSyncFailed } else { Exit::Done }));
     }
-    let mut settings = written.clone();
-    let Roots { left, right } = check_roots(&settings, None)?;
-    settings.left.root.clone_from(&left.path);
-    if let Some(right) = &right {
-        settings.right.root.clone_from(&right.path);
-    }
-    neighbours::check(&neighbours::of_pair(&pair.name, &settings), Which::Used)?;
-    if let Some(name) = &settings.banned
-        && banned::running(name).map_err(|e| UsageError(format!("banned: /proc cannot be read: {}", words(&e))))?
-    {
-        console.line(&format!("{PSYNC_BRAIN}: {name} is running: nothing is done"));
+    let name = |_: &Settings| Ok(pair.name.clone());
+    let Some(Prepared { settings, log, .. }) = prepare(written.clone(), name, Caller::Service, console)? else {
         return Ok(exit::code(Exit::Banned));
-    }
-    let target = Target::of(&settings.log);
-    if let Target::File(path) = &target {
-        let local: Vec<_> = std::iter::once(&left).chain(&right).collect();
-        roots::check_log_apart(path, &local)?;
-    }
-    let log = Log::start(&target, settings.debug, &pair.name, console.writer())
-        .map_err(|e| UsageError(format!("log: {}: {}", settings.log, words(&e))))?;
-    let logger = log.logger.clone();
+    };
+    let logger = log.logger().clone();
     settings.moot().iter().for_each(|line| info!(logger, "{line}"));
     // The pair can work without them. What other units run may be forbidden in this one's sandbox, and is the doctor's to judge.
     let others = ["alert_command", "right.proxy_command"];
@@ -146,15 +127,12 @@ fn supervised(desk: &Arc<Desk>, job: &Job, reload: Reload, stop: &Stop) -> io::R
     let reload = Arc::new(reload);
     let again = reload.clone();
     on_hangup(move || again.run())?;
-    let banned = match &job.settings.banned {
-        Some(name) => banned::watch(name, BANNED_EVERY, stop)?,
-        None => Arc::new(AtomicBool::new(false)),
-    };
+    let banned = Banned::watch(&job.settings, stop)?;
     let monitor = Arc::new(ServiceMonitor::new(&reload.pair, job.logger.clone()));
     let ended = brain::run_at(desk, job, monitor, stop.clone());
     // All that waits for it ends with the run.
     stop.set();
-    let ended = if ended == Exit::Done && banned.load(Ordering::Acquire) { Exit::Banned } else { ended };
+    let ended = banned.verdict(ended);
     reload.end();
     Ok(ended)
 }
@@ -163,10 +141,10 @@ fn supervised(desk: &Arc<Desk>, job: &Job, reload: Reload, stop: &Stop) -> io::R
 fn read(pair: &PairFile, options: &Brain) -> Result<Settings, UsageError> {
     let (mut settings, origins) = config::load(&pair.path).map_err(|e| UsageError(e.to_string()))?;
     if let Some(level) = options.debug {
-        settings.debug = level;
+        settings.shared.run.debug = level;
     }
     if let Some(target) = &options.log {
-        settings.log.clone_from(target);
+        settings.program.log.clone_from(target);
     }
     settings.check().map_err(|e| UsageError(origins.explain(&e)))?;
     Ok(settings)
@@ -186,7 +164,7 @@ impl Reload {
     /// Applies what has changed, or nothing at all.
     fn run(&self) {
         notify::reloading();
-        let logger = &self.log.logger;
+        let logger = self.log.logger();
         if let Err(e) = self.log.reopen() {
             error!(logger, "the log cannot be opened anew: {}", words(&e));
         }
@@ -225,7 +203,7 @@ impl Reload {
             Err(RecvTimeoutError::Timeout) => return Err("the brain does not answer".to_owned()),
             Err(RecvTimeoutError::Disconnected) => return Err("the brain has ended".to_owned()),
         };
-        self.log.set_debug(new.debug);
+        self.log.set_debug(new.shared.run.debug);
         self.desk.set_settings(&new);
         *in_force = new;
         Ok(changes.keys.join(", "))

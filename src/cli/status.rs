@@ -5,8 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::UsageError;
-use super::absent::Absent;
-use super::commands::{StatusOptions, look, print};
+use super::absent::{Absent, Pairs};
+use super::ask::look;
+use super::console::print;
+use super::exit::LOST;
 use super::human;
 use super::openmetrics;
 use super::pair::{PairFile, names};
@@ -15,15 +17,25 @@ use crate::service::log::{escape, utc};
 
 /// A pair is not running.
 const DOWN: u8 = 1;
-/// A pair is halted or has lost a side.
-pub const LOST: u8 = 2;
 /// Paths are not synchronised.
 pub const PROBLEMS: u8 = 3;
 /// Between two looks with `--watch`.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The pairs that were asked for, or why one has no status.
-pub type Pairs = BTreeMap<String, Result<Status, Absent>>;
+#[derive(Debug, clap::Args)]
+pub struct StatusOptions {
+    /// The pair's name, or the path of its file; without it all pairs of this host
+    pub pair: Option<String>,
+    /// As JSON, an object for each pair
+    #[arg(long, conflicts_with = "openmetrics")]
+    pub json: bool,
+    /// For Prometheus and node_exporter, in the text format
+    #[arg(long)]
+    pub openmetrics: bool,
+    /// Show it again whenever it changes, until interrupted
+    #[arg(long, conflicts_with = "openmetrics")]
+    pub watch: bool,
+}
 
 pub fn main(options: &StatusOptions) -> Result<u8, UsageError> {
     let mut last = String::new();

@@ -14,8 +14,9 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::UsageError;
-use super::commands::{look, print, told};
+use super::ask::{look, told};
 use super::console::Console;
+use super::console::print;
 use super::human;
 use super::pair::PairFile;
 use crate::brain::control::Request;
@@ -251,7 +252,7 @@ impl Trash<'_> {
     /// Until nothing is overdue, or what is overdue stays: somebody has it open.
     fn wait_for_expiry(&self) {
         let begun = Instant::now();
-        let days = i64::from(self.settings.trash_days) * 86_400;
+        let days = i64::from(self.settings.shared.trash.days) * 86_400;
         let before = i64::try_from(wall()).unwrap_or(i64::MAX).saturating_sub(days);
         let mut last = usize::MAX;
         while begun.elapsed() < PATIENCE {

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use slog::{Logger, info, warn};
 
 use super::UsageError;
-use super::adhoc::stuck_after;
 use super::alert::ServiceMonitor;
 use super::console::Console;
 use super::human::words;
 use super::mount_units;
 use super::pair::PairFile;
+use super::prepare::stuck_after;
 use crate::brain::desk::Desk;
 use crate::brain::status::State;
 use crate::brain::{control, waiting};
@@ -59,9 +59,9 @@ pub fn missing(settings: &Settings) -> Option<Missing> {
 /// Waits; true if the root has come, or the file is to be read again.
 pub fn wait(pair: &PairFile, settings: &Settings, first: &Missing, console: &Console) -> Result<bool, UsageError> {
     // Not to a file: it may lie where the mount is missing.
-    let log = Log::start(&Target::of("journal"), settings.debug, &pair.name, console.writer())
+    let log = Log::start(&Target::of("journal"), settings.shared.run.debug, &pair.name, console.writer())
         .map_err(|e| UsageError(format!("log: journal: {}", words(&e))))?;
-    let logger = log.logger.clone();
+    let logger = log.logger().clone();
     let cannot = |e: std::io::Error| UsageError(format!("cannot start: {}", words(&e)));
     let desk = Arc::new(Desk::new(&pair.name, settings, notify::status));
     let stop = Stop::new();

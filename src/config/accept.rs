@@ -2,11 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Settings};
+use super::Invalid;
 
 /// What one side takes from the other. Plain data, checked when it was made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accept {
     /// Files may get the setuid and setgid bits. Directories always may.
     pub setuid: bool,
@@ -24,7 +23,7 @@ impl Default for Accept {
 }
 
 /// One line of `accept_owners`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accepted {
     User(String),
     Group(String),
@@ -79,22 +78,38 @@ impl Accept {
     }
 }
 
-impl Settings {
-    /// What this pair takes from the other side. `trusted` holds where the file says nothing of rights: the other side has
-    /// the rights of this process anyway.
+/// What a pair's file says of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Grants {
+    /// Whether the other side may give files the setuid and setgid bits here. `None`, the default: only where both roots
+    /// are on this host.
+    #[serde(rename = "accept_setuid")]
+    pub setuid: Option<bool>,
+    /// The same of capabilities.
+    #[serde(rename = "accept_capabilities")]
+    pub capabilities: Option<bool>,
+    /// Whom the other side may give objects here: names, `@GROUP`, numbers and ranges. `None`, the default: anybody.
+    #[serde(rename = "accept_owners")]
+    pub owners: Option<Vec<String>>,
+}
+
+impl Grants {
+    /// What a side takes from the other one. `trusted` holds where the file says nothing of rights: the other side has the
+    /// rights of this process anyway.
     pub fn accept(&self, trusted: bool) -> Accept {
-        let owners = self.accept_owners.as_ref();
+        let owners = self.owners.as_ref();
         Accept {
-            setuid: self.accept_setuid.unwrap_or(trusted),
-            capabilities: self.accept_capabilities.unwrap_or(trusted),
+            setuid: self.setuid.unwrap_or(trusted),
+            capabilities: self.capabilities.unwrap_or(trusted),
             // Checked: none is lost here.
             owners: owners.map(|owners| owners.iter().filter_map(|owner| owner.parse().ok()).collect()),
         }
     }
 
-    pub(super) fn check_accept(&self) -> Result<(), Invalid> {
+    pub(super) fn check(&self) -> Result<(), Invalid> {
         let wrong = |message: String| Invalid::new("accept_owners", message);
-        let owners = self.accept_owners.iter().flatten();
+        let owners = self.owners.iter().flatten();
         owners.into_iter().try_for_each(|owner| owner.parse::<Accepted>().map(drop).map_err(wrong))
     }
 }

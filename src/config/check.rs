@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Links, Owner, Settings};
+use super::{Filters, Links, Looks, Owner, Settings};
 
 /// A setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,23 +24,24 @@ impl Settings {
     pub fn check(&self) -> Result<(), Invalid> {
         check_root("left.root", &self.left.root)?;
         check_root("right.root", &self.right.root)?;
-        check_filters(&self.tempfiles, &self.excludes, &self.safesuffix)?;
-        check_patterns(&self.rsync_excludes)?;
-        self.check_transfer()?;
+        let shared = &self.shared;
+        check_filters(&shared.filters)?;
+        check_patterns(&shared.filters.rsync_excludes)?;
+        shared.transport.check()?;
         self.check_numbers()?;
-        if self.links == Links::Follow && self.owner == Owner::Ignore {
+        if shared.filters.links == Links::Follow && shared.attributes.owner == Owner::Ignore {
             let why = "follow and owner = \"ignore\" together would give files to whoever makes a link to them";
             return Err(Invalid::new("links", why));
         }
-        self.check_accept()?;
+        shared.grants.check()?;
         self.check_link()?;
-        check_log(&self.log)?;
-        if let Some(name) = &self.banned
+        check_log(&self.program.log)?;
+        if let Some(name) = &self.program.banned
             && (name.is_empty() || name.contains(['/', '\0']))
         {
             return Err(Invalid::new("banned", format!("`{name}` is no name of a program")));
         }
-        self.unwatched().map(drop)
+        shared.looks.unwatched().map(drop)
     }
 
     /// Whether both roots are on this host.
@@ -48,34 +49,16 @@ impl Settings {
         self.right.host.is_none() && self.right.proxy_command.is_none()
     }
 
-    /// Names of directories that are not watched, from `inotify_extra`: `-E NAME` or `-ENAME`.
-    pub fn unwatched(&self) -> Result<Vec<String>, Invalid> {
-        let mut words = self.inotify_extra.iter().flat_map(|option| match option.strip_prefix("-E") {
-            Some(name) if !name.trim().is_empty() => vec!["-E", name.trim()],
-            _ => vec![option.trim()],
-        });
-        let mut names = Vec::new();
-        while let Some(word) = words.next() {
-            match (word, words.next()) {
-                ("-E", Some(name)) if !name.is_empty() && !name.contains('/') => names.push(name.to_string()),
-                _ => return Err(Invalid::new("inotify_extra", format!("`{word}`: only `-E NAME` is known here"))),
-            }
-        }
-        Ok(names)
-    }
-
     fn check_numbers(&self) -> Result<(), Invalid> {
-        if self.debug > 3 {
-            return Err(Invalid::new("debug", format!("{} is not in 0 to 3", self.debug)));
+        if self.shared.run.debug > 3 {
+            return Err(Invalid::new("debug", format!("{} is not in 0 to 3", self.shared.run.debug)));
         }
-        if !(1..=3).contains(&self.rsync_style) {
-            return Err(Invalid::new("rsync_style", format!("{} is not in 1 to 3", self.rsync_style)));
-        }
+        check_style(self.shared.looks.style)?;
         for (key, value) in [
-            ("timeout", self.timeout),
-            ("itimeout", self.itimeout),
-            ("etimeout", self.etimeout),
-            ("maxtimeout", self.maxtimeout),
+            ("timeout", self.shared.patience.timeout),
+            ("itimeout", self.absence.itimeout),
+            ("etimeout", self.shared.patience.etimeout),
+            ("maxtimeout", self.absence.maxtimeout),
         ] {
             if value.is_zero() {
                 return Err(Invalid::new(key, "must be more than 0 seconds"));
@@ -101,6 +84,24 @@ impl Settings {
     }
 }
 
+impl Looks {
+    /// Names of directories that are not watched, from `inotify_extra`: `-E NAME` or `-ENAME`.
+    pub fn unwatched(&self) -> Result<Vec<String>, Invalid> {
+        let mut words = self.inotify_extra.iter().flat_map(|option| match option.strip_prefix("-E") {
+            Some(name) if !name.trim().is_empty() => vec!["-E", name.trim()],
+            _ => vec![option.trim()],
+        });
+        let mut names = Vec::new();
+        while let Some(word) = words.next() {
+            match (word, words.next()) {
+                ("-E", Some(name)) if !name.is_empty() && !name.contains('/') => names.push(name.to_string()),
+                _ => return Err(Invalid::new("inotify_extra", format!("`{word}`: only `-E NAME` is known here"))),
+            }
+        }
+        Ok(names)
+    }
+}
+
 fn check_root(key: &'static str, root: &Path) -> Result<(), Invalid> {
     if root.as_os_str().is_empty() {
         Err(Invalid::new(key, "is not set"))
@@ -111,10 +112,17 @@ fn check_root(key: &'static str, root: &Path) -> Result<(), Invalid> {
     }
 }
 
-pub(super) fn check_filters(tempfiles: &str, excludes: &str, safesuffix: &str) -> Result<(), Invalid> {
-    check_regex("tempfiles", tempfiles)?;
-    check_regex("excludes", excludes)?;
-    check_suffix(safesuffix)
+pub(super) fn check_filters(filters: &Filters) -> Result<(), Invalid> {
+    check_regex("tempfiles", &filters.tempfiles)?;
+    check_regex("excludes", &filters.excludes)?;
+    check_suffix(&filters.safesuffix)
+}
+
+pub(super) fn check_style(style: u8) -> Result<(), Invalid> {
+    match style {
+        1..=3 => Ok(()),
+        other => Err(Invalid::new("rsync_style", format!("{other} is not in 1 to 3"))),
+    }
 }
 
 pub(super) fn check_patterns(patterns: &[String]) -> Result<(), Invalid> {
@@ -205,21 +213,24 @@ mod tests {
         let table: &[(Spoil, &str)] = &[
             (|s| s.left.root = "".into(), "left.root: is not set"),
             (|s| s.right.root = "b/c".into(), "right.root: b/c is not absolute"),
-            (|s| s.excludes = "a(b".into(), "excludes: bad regular expression `a(b` at position 2: unclosed group"),
             (
-                |s| s.excludes = "é[b".into(),
+                |s| s.shared.filters.excludes = "a(b".into(),
+                "excludes: bad regular expression `a(b` at position 2: unclosed group",
+            ),
+            (
+                |s| s.shared.filters.excludes = "é[b".into(),
                 "excludes: bad regular expression `é[b` at position 2: unclosed character class",
             ),
             (
-                |s| s.tempfiles = r"(?=x)".into(),
+                |s| s.shared.filters.tempfiles = r"(?=x)".into(),
                 "tempfiles: bad regular expression `(?=x)` at position 1: look-around, including look-ahead and look-behind, is not supported",
             ),
-            (|s| s.tempfiles = "x|".into(), "tempfiles: `x|` matches every path"),
-            (|s| s.safesuffix = String::new(), "safesuffix: must not be empty"),
-            (|s| s.safesuffix = "a/b".into(), "safesuffix: must be part of a name"),
-            (|s| s.debug = 4, "debug: 4 is not in 0 to 3"),
-            (|s| s.rsync_style = 0, "rsync_style: 0 is not in 1 to 3"),
-            (|s| s.etimeout = Duration::ZERO, "etimeout: must be more than 0 seconds"),
+            (|s| s.shared.filters.tempfiles = "x|".into(), "tempfiles: `x|` matches every path"),
+            (|s| s.shared.filters.safesuffix = String::new(), "safesuffix: must not be empty"),
+            (|s| s.shared.filters.safesuffix = "a/b".into(), "safesuffix: must be part of a name"),
+            (|s| s.shared.run.debug = 4, "debug: 4 is not in 0 to 3"),
+            (|s| s.shared.looks.style = 0, "rsync_style: 0 is not in 1 to 3"),
+            (|s| s.shared.patience.etimeout = Duration::ZERO, "etimeout: must be more than 0 seconds"),
             (|s| s.right.host = Some("-oProxyCommand=x".into()), "right.host: `-oProxyCommand=x` begins with a dash"),
             (|s| s.right.user = Some("a b".into()), "right.user: `a b` contains a blank"),
             (
@@ -227,16 +238,16 @@ mod tests {
                 "right.proxy_command: `%x` is none of %h %u %p %i %o %%",
             ),
             (
-                |s| (s.links, s.owner) = (Links::Follow, Owner::Ignore),
+                |s| (s.shared.filters.links, s.shared.attributes.owner) = (Links::Follow, Owner::Ignore),
                 "links: follow and owner = \"ignore\" together would give files to whoever makes a link to them",
             ),
             (
-                |s| s.log = "here".into(),
+                |s| s.program.log = "here".into(),
                 "log: `here` is neither auto, journal, stderr, file nor an absolute path of a file",
             ),
-            (|s| s.accept_owners = Some(vec!["alice".into(), "6-5".into()]), "accept_owners: `6-5` is empty"),
-            (|s| s.banned = Some("/bin/x".into()), "banned: `/bin/x` is no name of a program"),
-            (|s| s.inotify_extra = vec!["-x".into()], "inotify_extra: `-x`: only `-E NAME` is known here"),
+            (|s| s.shared.grants.owners = Some(vec!["alice".into(), "6-5".into()]), "accept_owners: `6-5` is empty"),
+            (|s| s.program.banned = Some("/bin/x".into()), "banned: `/bin/x` is no name of a program"),
+            (|s| s.shared.looks.inotify_extra = vec!["-x".into()], "inotify_extra: `-x`: only `-E NAME` is known here"),
         ];
         for (spoil, want) in table {
             let mut settings = good();
@@ -254,9 +265,9 @@ mod tests {
             (vec!["-E"], None),
             (vec!["-E", "a/b"], None),
         ] {
-            let settings = Settings { inotify_extra: given.iter().map(|s| s.to_string()).collect(), ..good() };
+            let looks = Looks { inotify_extra: given.iter().map(|s| s.to_string()).collect(), ..Looks::default() };
             let want = want.map(|names| names.iter().map(|s| s.to_string()).collect::<Vec<_>>());
-            assert_eq!(settings.unwatched().ok(), want, "{given:?}");
+            assert_eq!(looks.unwatched().ok(), want, "{given:?}");
         }
     }
 }

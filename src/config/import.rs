@@ -273,13 +273,17 @@ acl_from_left_only = True
 
         let path = std::path::Path::new("p.toml");
         let (settings, _) = parse(path, &toml).expect("a pair's file");
-        assert_eq!(settings.tempfiles, r"\.tmp$|/~\$");
-        assert_eq!(settings.excludes, r"/\..*\.......$|/Thumbs\.db$");
-        assert_eq!(settings.itimeout.as_secs(), 300);
-        assert_eq!(settings.maxtimeout, Settings::default().maxtimeout, "the default where nothing was understood");
-        assert_eq!(settings.rsync_excludes, ["*.iso", "/cache"]);
-        assert_eq!(settings.pending_events, ["CLOSE_WRITE", "MOVED_TO"]);
-        assert_eq!(settings.ssh_options, ["-o", "ConnectTimeout=10"]);
+        assert_eq!(settings.shared.filters.tempfiles, r"\.tmp$|/~\$");
+        assert_eq!(settings.shared.filters.excludes, r"/\..*\.......$|/Thumbs\.db$");
+        assert_eq!(settings.absence.itimeout.as_secs(), 300);
+        assert_eq!(
+            settings.absence.maxtimeout,
+            Settings::default().absence.maxtimeout,
+            "the default where nothing was understood"
+        );
+        assert_eq!(settings.shared.filters.rsync_excludes, ["*.iso", "/cache"]);
+        assert_eq!(settings.pending.events, ["CLOSE_WRITE", "MOVED_TO"]);
+        assert_eq!(settings.program.ssh_options, ["-o", "ConnectTimeout=10"]);
         assert!(toml.contains("# config.py:25: rsync_style: 7 is not in 1 to 3\n# rsync_style = 7\n"), "{toml}");
     }
 

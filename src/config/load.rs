@@ -6,7 +6,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
@@ -63,12 +62,12 @@ pub fn parse(path: &Path, text: &str) -> Result<(Settings, Origins), LoadError> 
     }
     // Each key by itself, so that the error is that key's.
     for (key, alone) in single_keys(&table) {
-        if let Err(e) = Settings::deserialize(Value::Table(alone)) {
+        if let Err(e) = Settings::of(&Value::Table(alone)) {
             let line = lines.get(&key).copied().unwrap_or(1);
             return Err(LoadError::Value { path: path.to_path_buf(), line, key, message: in_plain_words(e.message()) });
         }
     }
-    let settings = Settings::deserialize(Value::Table(table)).map_err(syntax)?;
+    let settings = Settings::of(&Value::Table(table)).map_err(syntax)?;
 
     let mut origins = Origins::of_file(path);
     let shared: Arc<Path> = path.into();

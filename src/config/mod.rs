@@ -5,8 +5,8 @@
 //! names the file, the line and the key, or the option.
 
 mod accept;
-mod agent;
 mod check;
+mod groups;
 mod import;
 mod load;
 mod moot;
@@ -17,12 +17,16 @@ mod peer;
 mod reload;
 mod rsync;
 mod settings;
+mod shared;
 mod ssh_files;
 mod values;
 
-pub use accept::{Accept, Accepted};
-pub use agent::AgentSettings;
+pub use accept::{Accept, Accepted, Grants};
 pub use check::Invalid;
+pub use groups::{
+    Absence, Alerts, Attributes, Conflicts, Looks, Patience, Pending, Program, Removal, Run, Schedule, Timers, Timing,
+    Transport, Trash,
+};
 pub use import::{Finding, Imported, Outcome, import};
 pub use load::{LoadError, load, load_unsettled, parse};
 pub use nearest::nearest;
@@ -31,9 +35,9 @@ pub use pair::{CONFIGURATION, default_pair, pair_file, valid_pair, why_no_pair};
 pub use peer::{RightCommand, pair_command, quote, right_command};
 pub use reload::Changes;
 pub use rsync::{Extra, is_plain};
-pub use settings::{Left, Right, Settings, Timers};
+pub use settings::{Left, Right, Settings};
+pub use shared::SharedSettings;
 pub use ssh_files::{HostKey, KNOWN_HOSTS, credential, host_key, ssh_files, with_ssh_files};
-pub use values::{
-    Calendar, Compress, ConflictCopies, ConflictRule, Durability, Links, OpenFiles, Owner, Share, Special, Transfer,
-    Translate,
-};
+pub use values::{Calendar, Compress, ConflictCopies, ConflictRule, Durability, OpenFiles, Owner, Share, Transfer};
+
+pub use crate::filter::{Filters, Links, Special, Translate};

@@ -7,13 +7,13 @@ impl Settings {
     pub fn moot(&self) -> Vec<String> {
         let echoes = |key: &str| format!("{key} has no effect: echoes are recognised by state, not by time");
         let mut lines = Vec::new();
-        if self.pending_lifetime.is_some() {
+        if self.pending.lifetime.is_some() {
             lines.push(echoes("pending_lifetime"));
         }
-        if !self.pending_events.is_empty() {
+        if !self.pending.events.is_empty() {
             lines.push(echoes("pending_events"));
         }
-        for hour in self.fullsync.iter().filter_map(|due| match due {
+        for hour in self.schedule.fullsync.iter().filter_map(|due| match due {
             Calendar::Hour(hour) if *hour > 23 && *hour != 99 => Some(hour),
             _ => None,
         }) {
@@ -26,13 +26,16 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Pending, Schedule};
 
     #[test]
     fn what_has_no_effect_is_told() {
         assert!(Settings::default().moot().is_empty());
-        let settings = Settings { pending_events: vec!["x".into()], ..Settings::default() };
+        let settings =
+            Settings { pending: Pending { events: vec!["x".into()], ..Pending::default() }, ..Settings::default() };
         let hours = [1, 23, 24, 25, 99].map(Calendar::Hour).to_vec();
-        let never = Settings { fullsync: hours, ..Settings::default() }.moot();
+        let schedule = Schedule { fullsync: hours, ..Schedule::default() };
+        let never = Settings { schedule, ..Settings::default() }.moot();
         assert_eq!(never.len(), 2, "{never:?}");
         assert_eq!(never[1], "fullsync: no day has an hour 25: it is never due, as 99 is");
         assert_eq!(settings.moot(), ["pending_events has no effect: echoes are recognised by state, not by time"]);

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use super::{AgentSettings, Compress, Settings};
+use super::Settings;
 
 /// What the brain runs to reach the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,14 +58,12 @@ pub fn pair_command(settings: &Settings, pair: &str, create_roots: bool) -> Righ
 
 /// The agent's side of an ad hoc run.
 fn agent_arguments(settings: &Settings, pair: &str, create_roots: bool) -> Vec<OsString> {
-    let mut shared = AgentSettings::from(settings);
-    if settings.is_local() {
-        // A pipe is faster than any compressor, and not what a bandwidth is limited for.
-        (shared.compress, shared.bandwidth_limit) = (Compress::None, 0);
-    }
-    let shared = serde_json::to_string(&shared).unwrap_or_default();
+    let shared = serde_json::to_string(&settings.shared).unwrap_or_default();
     let mut args: Vec<OsString> = vec!["--stdio".into(), "--root".into(), settings.right.root.clone().into()];
     args.extend(["--pair".into(), pair.into(), "--settings".into(), shared.into()]);
+    if settings.is_local() {
+        args.push("--pipe".into());
+    }
     if create_roots {
         args.push("--create-roots".into());
     }
@@ -109,7 +107,7 @@ fn expand(template: &str, settings: &Settings, pair: &str) -> String {
             Some('p') => line.push_str(&right.port.unwrap_or(22).to_string()),
             Some('i') => line.push_str(&word(pair)),
             Some('o') => {
-                let options: Vec<String> = settings.ssh_options.iter().map(|o| word(o)).collect();
+                let options: Vec<String> = settings.program.ssh_options.iter().map(|o| word(o)).collect();
                 line.push_str(&options.join(" "));
             }
             Some('%') | None => line.push('%'),
@@ -161,6 +159,7 @@ pub fn quote(word: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SharedSettings;
 
     fn settings() -> Settings {
         let mut settings = Settings::default();
@@ -180,10 +179,9 @@ mod tests {
     fn a_local_right_is_a_child_of_this_program() {
         let RightCommand::Child(args) = right_command(&settings(), "p", true) else { panic!("no child") };
         assert_eq!(args[..6], ["--agent-mode", "--stdio", "--root", "/it's here", "--pair", "p"].map(OsString::from));
-        assert_eq!(args.last().expect("args"), "--create-roots");
+        assert_eq!(args[8..], ["--pipe", "--create-roots"]);
         let json = args[7].to_str().expect("text");
-        let settings = Settings { compress: Compress::None, ..settings() };
-        assert_eq!(serde_json::from_str::<AgentSettings>(json).expect("json"), AgentSettings::from(&settings));
+        assert_eq!(SharedSettings::from_json(json).expect("json"), settings().shared);
     }
 
     /// The words that the far shell makes of the line are those that were meant.
@@ -209,7 +207,8 @@ mod tests {
         let text = String::from_utf8(out.stdout).expect("text");
         let words: Vec<&str> = text.lines().collect();
         assert_eq!(words[..5], ["--stdio", "--root", "/it's here", "--pair", "p"]);
-        assert_eq!(serde_json::from_str::<AgentSettings>(words[6]).expect("json"), AgentSettings::from(&settings));
+        assert_eq!(SharedSettings::from_json(words[6]).expect("json"), settings.shared);
+        assert!(!words.contains(&"--pipe"));
     }
 
     #[test]
@@ -248,7 +247,7 @@ mod tests {
             "-F",
             "none",
         ];
-        settings.ssh_options = worst.map(str::to_owned).to_vec();
+        settings.program.ssh_options = worst.map(str::to_owned).to_vec();
         for line in [proxy(pair_command(&settings, "web", false)), proxy(right_command(&settings, "web", false))] {
             let asked = line.replacen("exec ssh ", "exec ssh -G ", 1);
             let output = std::process::Command::new("sh").arg("-c").arg(asked).output().expect("sh");
@@ -280,7 +279,7 @@ mod tests {
         all.right.host = Some("h;x".into());
         all.right.user = Some("u".into());
         all.right.port = Some(2222);
-        all.ssh_options = vec!["-o".into(), "ProxyCommand=nc %h 22; x".into(), "-4".into()];
+        all.program.ssh_options = vec!["-o".into(), "ProxyCommand=nc %h 22; x".into(), "-4".into()];
         let nobody = settings();
         let odd = {
             let mut odd = settings();

@@ -72,13 +72,13 @@ mod tests {
         type Change = fn(&mut Settings);
         let table: &[(Change, &[&str], &[&str])] = &[
             (|_| {}, &[], &[]),
-            (|s| s.debug = 3, &["debug"], &[]),
-            (|s| s.trash_days = 1, &["trash_days"], &[]),
+            (|s| s.shared.run.debug = 3, &["debug"], &[]),
+            (|s| s.shared.trash.days = 1, &["trash_days"], &[]),
             (|s| s.left.root = "/x".into(), &["left.root"], &["left.root"]),
             (|s| s.right.host = Some("h".into()), &["right.host"], &["right.host"]),
-            (|s| s.excludes = "x".into(), &["excludes"], &["excludes"]),
-            (|s| s.timers.check = "daily".into(), &["timers.check"], &[]),
-            (|s| s.log = "/x".into(), &["log"], &["log"]),
+            (|s| s.shared.filters.excludes = "x".into(), &["excludes"], &["excludes"]),
+            (|s| s.schedule.timers.check = "daily".into(), &["timers.check"], &[]),
+            (|s| s.program.log = "/x".into(), &["log"], &["log"]),
         ];
         for (change, keys, restart) in table {
             let mut new = Settings::default();

@@ -4,7 +4,7 @@ mod words;
 
 use serde::Serialize;
 
-use super::{Compress, Invalid, Links, Origins, Owner, Settings, Transfer};
+use super::{Compress, Invalid, Links, Origins, Owner, Settings, Transfer, Transport};
 use words::{DECIDED, DONE_ANYWAY, FORBIDDEN, ONLY_RSYNC};
 
 /// The options, sorted by who has them.
@@ -26,7 +26,7 @@ pub struct Extra {
     pub words: Vec<String>,
 }
 
-impl Settings {
+impl Transport {
     /// What `rsync_extra` means, once it was checked.
     pub fn extra(&self) -> Extra {
         Extra::of(self).unwrap_or_default()
@@ -41,8 +41,18 @@ impl Settings {
         }
     }
 
+    /// What a side packs; `rsync_extra` wins.
+    pub fn packs(&self) -> Compress {
+        self.extra().compress.unwrap_or(self.compress)
+    }
+
+    /// Bytes per second that a side sends at most; 0: as many as the line takes. `rsync_extra` wins.
+    pub fn rate(&self) -> u64 {
+        self.extra().bandwidth_limit.unwrap_or(self.bandwidth_limit)
+    }
+
     /// Whether the way that contents are to take has what the options want.
-    pub(super) fn check_transfer(&self) -> Result<(), Invalid> {
+    pub(super) fn check(&self) -> Result<(), Invalid> {
         match Extra::of(self)?.lacking {
             Some(option) if self.transfer == Transfer::Stream => {
                 let why = format!("only rsync has `{option}`, and transfer = \"stream\" never uses it");
@@ -51,16 +61,18 @@ impl Settings {
             _ => Ok(()),
         }
     }
+}
 
+impl Settings {
     /// Makes what `rsync_extra` says of links and owners the settings `links` and `owner`. Refused if these were said
     /// to be something else. To be called once, when all has been said.
     pub fn settle(&mut self, origins: &mut Origins) -> Result<(), Invalid> {
-        let extra = Extra::of(self)?;
+        let extra = Extra::of(&self.shared.transport)?;
         if let Some((links, option)) = extra.links {
-            settle("links", &mut self.links, links, &option, origins)?;
+            settle("links", &mut self.shared.filters.links, links, &option, origins)?;
         }
         if let Some((owner, option)) = extra.owner {
-            settle("owner", &mut self.owner, owner, &option, origins)?;
+            settle("owner", &mut self.shared.attributes.owner, owner, &option, origins)?;
         }
         Ok(())
     }
@@ -89,11 +101,11 @@ fn settle<T: PartialEq + Serialize>(
 impl Extra {
     /// Reads `rsync_extra`. Refused is what names paths or commands, deletes, or is decided by psync's own rules, and what
     /// is not known: rsync's partner on the other side would refuse it for each file.
-    pub fn of(settings: &Settings) -> Result<Extra, Invalid> {
+    pub fn of(transport: &Transport) -> Result<Extra, Invalid> {
         let invalid = |message| Invalid::new("rsync_extra", message);
         let mut extra = Extra::default();
         let mut kinds = Kinds::default();
-        let mut words = settings.rsync_extra.iter().map(|word| word.trim());
+        let mut words = transport.rsync_extra.iter().map(|word| word.trim());
         while let Some(word) = words.next() {
             for option in words::apart(word) {
                 refuse(&option, word).map_err(invalid)?;
@@ -291,7 +303,7 @@ mod tests {
 
     fn read(words: &[&str]) -> Result<Extra, String> {
         let rsync_extra = words.iter().map(|word| (*word).to_owned()).collect();
-        Extra::of(&Settings { rsync_extra, ..Settings::default() }).map_err(|error| error.to_string())
+        Extra::of(&Transport { rsync_extra, ..Transport::default() }).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -390,8 +402,8 @@ mod tests {
             ),
         ] {
             let rsync_extra = words.iter().map(|word| (*word).to_owned()).collect();
-            let settings = Settings { transfer, rsync_extra, ..Settings::default() };
-            let checked = settings.check_transfer().map(|()| settings.uses_rsync()).map_err(|e| e.to_string());
+            let transport = Transport { transfer, rsync_extra, ..Transport::default() };
+            let checked = transport.check().map(|()| transport.uses_rsync()).map_err(|e| e.to_string());
             assert_eq!(checked, want.map_err(str::to_owned), "{transfer:?} {words:?}");
         }
     }
@@ -402,10 +414,13 @@ mod tests {
         let (mut settings, mut origins) =
             crate::config::parse(std::path::Path::new("p.toml"), &text).map_err(|e| e.to_string())?;
         settings.settle(&mut origins).map_err(|e| origins.explain(&e))?;
-        for (key, set) in [("links", settings.links != Links::Preserve), ("owner", settings.owner != Owner::Names)] {
+        let shared = &settings.shared;
+        let said =
+            [("links", shared.filters.links != Links::Preserve), ("owner", shared.attributes.owner != Owner::Names)];
+        for (key, set) in said {
             assert_eq!(origins.of(key).is_some(), set || lines.contains(key), "who said {key}: {words:?}");
         }
-        Ok((settings.links, settings.owner))
+        Ok((settings.shared.filters.links, settings.shared.attributes.owner))
     }
 
     #[test]

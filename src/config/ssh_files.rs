@@ -43,7 +43,7 @@ pub fn ssh_files(settings: &Settings) -> Vec<String> {
 /// The settings with other names for the files that ssh is to read: `renamed` says which; `None` leaves one as it is.
 pub fn with_ssh_files(settings: &Settings, mut renamed: impl FnMut(&str) -> Option<String>) -> Settings {
     let mut settings = settings.clone();
-    let mut words = settings.ssh_options.iter_mut();
+    let mut words = settings.program.ssh_options.iter_mut();
     while let Some(word) = words.next() {
         if LETTERS.contains(&word.as_str()) {
             if let Some(value) = words.next() {
@@ -101,7 +101,7 @@ pub fn host_key(settings: &Settings) -> HostKey {
 
 /// The file that `UserKnownHostsFile` names, its first one; `None`: ssh's own default.
 fn known_hosts(settings: &Settings) -> Option<String> {
-    let words = settings.ssh_options.iter().map(String::as_str);
+    let words = settings.program.ssh_options.iter().map(String::as_str);
     let line = settings.right.proxy_command.as_deref().unwrap_or_default().split_whitespace();
     words.chain(line).find_map(|word| {
         let word = word.strip_prefix("-o").unwrap_or(word).trim_start();
@@ -180,7 +180,8 @@ mod tests {
 
     fn settings(options: &[&str], proxy: Option<&str>) -> Settings {
         let ssh_options = options.iter().map(|word| (*word).to_owned()).collect();
-        let mut settings = Settings { ssh_options, ..Settings::default() };
+        let mut settings = Settings::default();
+        settings.program.ssh_options = ssh_options;
         settings.right.proxy_command = proxy.map(str::to_owned);
         settings
     }
@@ -211,7 +212,7 @@ mod tests {
         let after = with_ssh_files(&before, |file| (file != "/a").then(|| format!("/run{file}")));
         let want =
             ["-i", "/run/k", "-o", "UserKnownHostsFile=/a /run/k", "-o", "ProxyCommand=cat /k", "-i/run/k", "-4"];
-        assert_eq!(after.ssh_options, want);
+        assert_eq!(after.program.ssh_options, want);
         assert_eq!(after.right.proxy_command.as_deref(), Some("x '/run/etc/psync/ssh/web' /k %%"));
         assert_eq!(with_ssh_files(&before, |_| None), before);
     }

@@ -33,24 +33,6 @@ words! {
     }
 }
 words! {
-    /// What happens to symbolic links.
-    Links {
-        Preserve,
-        /// The referent travels as a file.
-        Follow,
-        Skip,
-    }
-}
-words! {
-    /// What happens to FIFOs, sockets and devices.
-    Special {
-        /// None of them travels.
-        Skip,
-        /// FIFOs travel, the others do not.
-        Fifos,
-    }
-}
-words! {
     /// How owners and groups travel.
     Owner {
         Names,
@@ -140,48 +122,6 @@ pub enum Calendar {
     Hour(u32),
     /// A calendar expression of systemd.
     Expression(String),
-}
-
-/// Replace one path element by another in the paths of events, or leave it out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Translate {
-    pub from: String,
-    /// `None`: the element is removed.
-    pub to: Option<String>,
-}
-
-impl std::str::FromStr for Translate {
-    type Err = String;
-
-    /// `FROM:TO`; a TO of `None` removes the element, as in the original.
-    fn from_str(text: &str) -> Result<Translate, String> {
-        let Some((from, to)) = text.split_once(':') else {
-            return Err(format!("`{text}` is not of the form FROM:TO"));
-        };
-        // The original's own value is `____archive____/:None`.
-        let bare = |element: &'_ str| element.trim_end_matches('/').to_owned();
-        let (from, to) = (&*bare(from), &*bare(to));
-        for element in [from, to] {
-            let reason = match element {
-                "" => "is empty",
-                "." | ".." => "is no name",
-                e if e.contains('/') => "is more than one path element",
-                e if e.contains(':') => "contains a colon",
-                e if e.contains('\0') => "contains a NUL",
-                e if e.len() > crate::model::NAME_MAX => "is longer than a name can be",
-                _ => continue,
-            };
-            let side = if element == from { "FROM" } else { "TO" };
-            return Err(format!("`{text}` is not of the form FROM:TO: {side} {reason}"));
-        }
-        Ok(Translate { from: from.to_string(), to: (to != "None").then(|| to.to_string()) })
-    }
-}
-
-impl fmt::Display for Translate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.from, self.to.as_deref().unwrap_or("None"))
-    }
 }
 
 /// Seconds with a fraction in the file, a `Duration` in the settings.
@@ -373,58 +313,9 @@ pub(super) mod most {
     }
 }
 
-/// A [`Translate`] as people write it.
-pub(super) mod translate {
-    use super::*;
-
-    pub fn serialize<S: Serializer>(value: &Option<Translate>, s: S) -> Result<S::Ok, S::Error> {
-        value.as_ref().map(ToString::to_string).serialize(s)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Translate>, D::Error> {
-        let text = String::deserialize(d)?;
-        text.parse().map(Some).map_err(de::Error::custom)
-    }
-}
-
-/// A list of texts, or one text.
-pub(super) mod texts {
-    use super::*;
-
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a text or a list of texts")]
-    enum Texts {
-        One(String),
-        Many(Vec<String>),
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
-        Ok(match Texts::deserialize(d)? {
-            Texts::One(text) if text.is_empty() => Vec::new(),
-            Texts::One(text) => vec![text],
-            Texts::Many(texts) => texts,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_translation_may_end_in_slashes_as_the_originals_own() {
-        let of = |text: &str| text.parse::<Translate>();
-        let archive = Ok(Translate { from: "____archive____".to_owned(), to: None });
-        for text in
-            ["____archive____/:None", "____archive____:None", "____archive____//:None", "____archive____/:None/"]
-        {
-            assert_eq!(of(text), archive, "{text}");
-        }
-        assert_eq!(of("a/:b/").map(|t| t.to_string()), Ok("a:b".to_owned()));
-        for text in ["/:None", "a:/", "a/b:None", "/a:None", "../:None"] {
-            assert!(of(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn what_may_not_be_exceeded() {
@@ -491,24 +382,5 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Share>().ok(), want, "{text:?}");
         }
-    }
-
-    #[test]
-    fn translations() {
-        let some = |from: &str, to: Option<&str>| Some(Translate { from: from.into(), to: to.map(Into::into) });
-        for (text, want) in [
-            ("a:b", some("a", Some("b"))),
-            ("a:None", some("a", None)),
-            ("a", None),
-            ("a:", None),
-            (":b", None),
-            ("a:b:c", None),
-            ("a/b:c", None),
-            ("a:..", None),
-        ] {
-            assert_eq!(text.parse::<Translate>().ok(), want, "{text:?}");
-        }
-        let error = "a:x/y".parse::<Translate>().expect_err("two elements");
-        assert_eq!(error, "`a:x/y` is not of the form FROM:TO: TO is more than one path element");
     }
 }

@@ -26,7 +26,7 @@ pub fn alone(opening: &Opening<'_>) -> Result<(), String> {
     if let Some(why) = endpoint.damage() {
         return Err(why.to_owned());
     }
-    let expired = expire(&mut endpoint, u64::from(opening.trash_days) * 86_400);
+    let expired = expire(&mut endpoint, opening.shared.trash.seconds());
     drop(endpoint);
     watcher.stop();
     expired

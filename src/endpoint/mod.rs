@@ -58,7 +58,7 @@ use policy::{Own, Policy, Refusal};
 use serve::Tuning;
 pub use tally::Waiting;
 
-pub use settings::{Done, Settings, Style, max_delete, style};
+pub use settings::{Done, Settings, Style, style};
 
 /// The largest files whose contents a scan attaches to its reports, in bytes: as many as may be open at a time are in
 /// memory.
@@ -249,10 +249,10 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
 
     /// Takes other settings, from now on.
     pub fn tune(&mut self, tuning: Tuning) {
-        self.replica.set_removals(tuning.max_delete, tuning.force);
+        self.replica.set_removals(tuning.removal.limit(), tuning.removal.force);
         self.coalescer.set_timing(tuning.timing);
         if let Some(seconds) = &mut self.settings.trash_seconds {
-            *seconds = u64::from(tuning.trash_days) * 86_400;
+            *seconds = tuning.trash.seconds();
             self.next_expiry = 0;
         }
     }

@@ -8,22 +8,20 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{Accept, Links, Owner, Share};
-use crate::filter::{Filter, FilterSettings, Translate};
-use crate::model::guard::Limit;
+use crate::config::{Accept, Durability, OpenFiles, Owner, SharedSettings};
+use crate::filter::Filter;
 use crate::model::{Millis, Name, RelPath, Side};
 use crate::replica::disk::Disk;
 use crate::replica::metadata::Rules;
 use crate::replica::real::{ARCHIVE, Cover, OwnDir, RealDisk};
 use crate::replica::sqlite::SqliteArchive;
-use crate::watch::coalesce::Timing;
 use crate::watch::inotify::InotifyTree;
 
 use super::flood::Gate;
 use super::rsync::Mover;
 use super::serve::Inbound;
 use super::survey::Scope;
-use super::{Done, Endpoint, Settings, Style};
+use super::{Done, Endpoint, Settings, style};
 
 /// A batch of so many actions is part of a burst; a smaller one is finished at once.
 const CHAIN_FROM: usize = 64;
@@ -52,38 +50,9 @@ pub struct Opening<'a> {
     pub root: &'a Path,
     pub pair: &'a str,
     pub side: Side,
-    pub filter: FilterSettings,
-    pub timing: Timing,
-    pub durable: bool,
-    /// Deletions within ten minutes beyond which this side removes nothing more.
-    pub max_delete: Limit,
-    /// Directories may be removed whatever they hold.
-    pub force: bool,
-    /// `FROM:TO`, see [`Translate`].
-    pub translate: Option<String>,
-    /// Days that the trash keeps an object.
-    pub trash_days: u32,
-    /// The most that the trash holds.
-    pub trash_max: Share,
-    /// Larger files neither travel nor are taken, in bytes; `None`: there are none.
-    pub max_size: Option<u64>,
-    pub wait_for_writers: bool,
-    /// ACLs travel from left to right only.
-    pub acls_from_left: bool,
-    pub owner: Owner,
-    pub links: Links,
-    pub samba_acls: bool,
+    pub shared: &'a SharedSettings,
     /// What the other side may give objects here.
     pub accept: Accept,
-    /// Directories of these names are not watched, nor what lies below them.
-    pub unwatched: Vec<String>,
-    pub style: Style,
-    /// A change of a directory makes everything below it worth a look.
-    pub recurse: bool,
-    /// All contents go through rsync, which is given these words beside psync's own.
-    pub rsync: Option<Vec<String>>,
-    /// Report what differs at the start, but never deal with it: the open paths are not bounded then.
-    pub skip_initial: bool,
     /// Change nothing, the archive and psync's own directories included.
     pub dry_run: bool,
     /// Hears of what was done here.
@@ -93,13 +62,49 @@ pub struct Opening<'a> {
 impl Opening<'_> {
     /// The same for a check.
     pub fn scope(&self) -> Scope {
-        Scope {
-            filter: self.filter.clone(),
-            owner: self.owner,
-            links: self.links,
-            acls: !self.acls_from_left,
-            samba_acls: self.samba_acls,
-            rsync: self.rsync.is_some(),
+        Scope::of(self.shared)
+    }
+
+    /// How the replica of this side works.
+    fn replica(&self) -> crate::replica::Settings {
+        let SharedSettings { looks, attributes, trash, removal, .. } = self.shared;
+        let replica = crate::replica::Settings {
+            side: self.side,
+            durable: self.shared.run.durability == Durability::Full,
+            max_delete: removal.limit(),
+            force: removal.force,
+            wait_for_writers: looks.open_files == OpenFiles::Wait,
+            dry_run: self.dry_run,
+            trash_max: Some(trash.max),
+            max_size: looks.max_size.unwrap_or(u64::MAX),
+            own_owners: attributes.owner == Owner::Ignore,
+            keeps_acls: attributes.acl_from_left_only && self.side == Side::Right,
+            gives_acls: attributes.acl_from_left_only && self.side == Side::Left,
+            ..Default::default()
+        };
+        // No contents pass rsync by with a report.
+        let inline_max = if self.shared.transport.uses_rsync() { 0 } else { replica.inline_max };
+        crate::replica::Settings { inline_max, ..replica }
+    }
+
+    /// How the endpoint works.
+    fn settings(&self) -> Settings {
+        let SharedSettings { looks, timing, trash, .. } = self.shared;
+        // Nothing that was reported will ever be recorded.
+        let unbounded = self.shared.run.skip_initial_sync || self.dry_run;
+        Settings {
+            replica: self.replica(),
+            timing: *timing,
+            open_max: if unbounded { usize::MAX } else { 4096 },
+            // The left's reports stay within its own process.
+            open_weight_max: if self.side == Side::Right && !unbounded { OPEN_WEIGHT } else { usize::MAX },
+            style: style(looks.style),
+            recurse: looks.recurse,
+            chain_from: CHAIN_FROM,
+            batch: batch(descriptors()),
+            translate: looks.translate.clone(),
+            trash_seconds: (!self.dry_run).then(|| trash.seconds()),
+            done: self.done.clone(),
         }
     }
 }
@@ -111,18 +116,19 @@ pub fn open(
     sink: impl Fn(Inbound) + Send + Sync + Clone + 'static,
 ) -> Result<(RealEndpoint, Arc<InotifyTree>), String> {
     let root = opening.root.display();
-    let filter = Filter::new(&opening.filter).map_err(|e| e.to_string())?;
+    let shared = opening.shared;
+    let filter = Filter::new(&shared.filters).map_err(|e| e.to_string())?;
     let excluded = filter.clone();
     let events = sink.clone();
     let gate = Gate::default();
     let bring = move |event| gate.admit(event).map(Inbound::Event).into_iter().for_each(&events);
     let watcher = InotifyTree::start(bring, move |path| excluded.excluded(path))
         .map_err(|e| format!("{root}: inotify: {e} (see fs.inotify.max_user_instances)"))?;
-    let cover = Arc::new(Covered { tree: watcher.clone(), unwatched: opening.unwatched.clone() });
+    let cover = Arc::new(Covered { tree: watcher.clone(), unwatched: shared.looks.unwatched().unwrap_or_default() });
     let open_disk = if opening.dry_run { RealDisk::open_dry } else { RealDisk::open };
     let disk = open_disk(opening.root, opening.pair, cover).map_err(|e| format!("{root}: {e}"))?;
-    let rules = Rules::new(opening.owner, opening.samba_acls).accepting(opening.accept.clone());
-    let disk = disk.with_rules(rules, opening.links);
+    let rules = Rules::new(shared.attributes.owner, shared.attributes.samba_acls).accepting(opening.accept.clone());
+    let disk = disk.with_rules(rules, shared.filters.links);
     let identity = disk.root_identity().map_err(|e| format!("{root}: {e}"))?;
     let root = (identity.ino, identity.btime);
     // Even to be opened the archive takes some room.
@@ -139,50 +145,8 @@ pub fn open(
         },
     };
     let archive = archive.map_err(|e| e.to_string())?;
-    let replica = crate::replica::Settings {
-        side: opening.side,
-        durable: opening.durable,
-        max_delete: opening.max_delete,
-        force: opening.force,
-        wait_for_writers: opening.wait_for_writers,
-        dry_run: opening.dry_run,
-        trash_max: Some(opening.trash_max),
-        max_size: opening.max_size.unwrap_or(u64::MAX),
-        own_owners: opening.owner == Owner::Ignore,
-        keeps_acls: opening.acls_from_left && opening.side == Side::Right,
-        gives_acls: opening.acls_from_left && opening.side == Side::Left,
-        ..Default::default()
-    };
-    // No contents pass rsync by with a report.
-    let replica = match opening.rsync {
-        Some(_) => crate::replica::Settings { inline_max: 0, ..replica },
-        None => replica,
-    };
-    // Nothing that was reported will ever be recorded.
-    let open_max = if opening.skip_initial || opening.dry_run { usize::MAX } else { 4096 };
-    let translate = match opening.translate.as_deref().map(Translate::new) {
-        Some(Err(error)) => return Err(error.to_string()),
-        Some(Ok(translate)) => Some(translate),
-        None => None,
-    };
-    let trash_seconds = (!opening.dry_run).then(|| u64::from(opening.trash_days) * 86_400);
-    let done = opening.done.clone();
-    let settings = Settings {
-        replica,
-        timing: opening.timing,
-        open_max,
-        // The left's reports stay within its own process.
-        open_weight_max: if opening.side == Side::Right && open_max != usize::MAX { OPEN_WEIGHT } else { usize::MAX },
-        style: opening.style,
-        recurse: opening.recurse,
-        chain_from: CHAIN_FROM,
-        batch: batch(descriptors()),
-        translate,
-        trash_seconds,
-        done,
-    };
-    let mut endpoint = Endpoint::open(disk, archive, filter, settings, now).map_err(|e| e.to_string())?;
-    let words = opening.rsync.clone().unwrap_or_default();
+    let mut endpoint = Endpoint::open(disk, archive, filter, opening.settings(), now).map_err(|e| e.to_string())?;
+    let words = if shared.transport.uses_rsync() { shared.transport.extra().words } else { Vec::new() };
     endpoint.move_by(Mover { words, post: Arc::new(move |told| sink(Inbound::Rsync(told))) });
     Ok((endpoint, watcher))
 }

@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crate::config::{Removal, Timing, Trash};
 use crate::link::channel::Channel;
 use crate::model::Millis;
-use crate::model::guard::Limit;
 use crate::protocol::{Reply, Request, Start, Weight};
 use crate::pulse;
 use crate::replica::archive::Archive;
 use crate::replica::disk::Disk;
 use crate::replica::error::ReplicaError;
-use crate::watch::coalesce::Timing;
 
 use super::backlog::Held;
 use super::flood::Waiting;
@@ -43,12 +42,8 @@ pub enum Inbound {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
     pub timing: Timing,
-    /// Days that the trash keeps an object.
-    pub trash_days: u32,
-    /// Deletions within ten minutes beyond which nothing more is removed.
-    pub max_delete: Limit,
-    /// Directories may be removed whatever they hold.
-    pub force: bool,
+    pub trash: Trash,
+    pub removal: Removal,
 }
 
 /// The beginning of a session that came over a connection of its own.

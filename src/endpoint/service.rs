@@ -606,15 +606,13 @@ impl Drop for WriteEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Links, Owner};
+    use crate::config::SharedSettings;
     use crate::link::channel::Incoming;
     use crate::link::codec::Says;
 
     fn door(root: &std::path::Path, told: Sender<String>) -> Door {
         let (endpoint, _) = channel();
-        let filter = crate::filter::FilterSettings::default();
-        let scope =
-            Scope { filter, owner: Owner::Names, links: Links::Preserve, acls: false, samba_acls: false, rsync: false };
+        let scope = Scope::of(&SharedSettings::default());
         Door {
             tenure: Arc::new(Tenure::new(endpoint)),
             admission: Admission::default(),
@@ -791,7 +789,7 @@ mod tests {
             attending.join().expect("it has gone");
             matches!(first, Some(Incoming::Message(_)))
         };
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_secs(240);
         while !answered() {
             assert!(Instant::now() < until, "nobody else gets a place");
             thread::sleep(Duration::from_millis(200));

@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::Share;
-use crate::filter::Translate;
-use crate::model::guard::Limit;
+use crate::config::{Timing, Translate};
 use crate::model::{Generation, RelPath};
-use crate::watch::coalesce::Timing;
 
 /// How an endpoint works.
 #[derive(Debug, Clone)]
@@ -51,15 +48,6 @@ pub fn style(number: u8) -> Style {
         1 => Style::Verified,
         3 => Style::Batched,
         _ => Style::Continuous,
-    }
-}
-
-/// The guard's limit of this share in the configuration.
-pub fn max_delete(share: Share) -> Limit {
-    match share {
-        Share::Percent(0) => Limit::Off,
-        Share::Percent(percent) => Limit::Share { percent: u64::from(percent), at_least: 100 },
-        Share::Amount(number) => Limit::Number(number),
     }
 }
 

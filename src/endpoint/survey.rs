@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Links, Owner};
-use crate::filter::{Filter, FilterSettings};
+use crate::config::{Attributes, SharedSettings};
+use crate::filter::{Filter, Filters};
 use crate::model::{Hash, Kind, Name, RelPath, Time, Xattrs, acls, readable};
 use crate::protocol::survey::Finding;
 use crate::protocol::survey::{Answer, Ask, Examination, Item};
@@ -29,15 +29,17 @@ const CORRECT: &str = "correct right.root in the pair's file on one of both host
 /// What takes part in a check, and how owners are named.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    pub filter: FilterSettings,
-    pub owner: Owner,
-    pub links: Links,
-    /// ACLs travel both ways, and are compared.
-    pub acls: bool,
-    /// Samba's are among them.
-    pub samba_acls: bool,
+    filters: Filters,
+    attributes: Attributes,
     /// Contents go through rsync, which has to be there.
-    pub rsync: bool,
+    rsync: bool,
+}
+
+impl Scope {
+    pub fn of(shared: &SharedSettings) -> Scope {
+        let rsync = shared.transport.uses_rsync();
+        Scope { filters: shared.filters.clone(), attributes: shared.attributes, rsync }
+    }
 }
 
 /// One side's tree and what of it takes part.
@@ -53,10 +55,12 @@ pub struct Survey<D> {
 impl Survey<RealDisk> {
     /// Opens a real root to look at it: nothing is made there, and nothing watched.
     pub fn open(root: &Path, pair: &str, scope: &Scope) -> Result<Survey<RealDisk>, String> {
-        let filter = Filter::new(&scope.filter).map_err(|e| e.to_string())?;
+        let filter = Filter::new(&scope.filters).map_err(|e| e.to_string())?;
         let disk = RealDisk::open_dry(root, pair, Arc::new(NoCover)).map_err(|e| format!("{}: {e}", root.display()))?;
-        let disk = disk.with_rules(Rules::new(scope.owner, scope.samba_acls), scope.links);
-        Ok(Survey { disk, filter, acls: scope.acls, rsync: scope.rsync, root: Some(root.to_owned()) })
+        let Attributes { owner, samba_acls, acl_from_left_only } = scope.attributes;
+        let disk = disk.with_rules(Rules::new(owner, samba_acls), scope.filters.links);
+        // Those that travel one way only are not compared.
+        Ok(Survey { disk, filter, acls: !acl_from_left_only, rsync: scope.rsync, root: Some(root.to_owned()) })
     }
 }
 
@@ -327,7 +331,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a FIFO");
         fs::create_dir(at(".psync")).expect("made");
         let disk = RealDisk::open_dry(root.path(), "p", Arc::new(NoCover)).expect("a root");
-        let survey = Survey::new(disk, Filter::new(&FilterSettings::default()).expect("filters"));
+        let survey = Survey::new(disk, Filter::new(&Filters::default()).expect("filters"));
         let listed = answers(&survey, &Ask::List);
         let [Answer::Items { items }, Answer::Special { files: 1 }, Answer::End] = &listed[..] else {
             panic!("{listed:?}")
@@ -353,7 +357,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         (0..PIECE * 3).for_each(|n| fs::write(root.path().join(n.to_string()), "").expect("written"));
         let disk = RealDisk::open_dry(root.path(), "p", Arc::new(NoCover)).expect("a root");
-        let survey = Survey::new(disk, Filter::new(&FilterSettings::default()).expect("filters"));
+        let survey = Survey::new(disk, Filter::new(&Filters::default()).expect("filters"));
         let mut heard = 0;
         survey.answer(&Ask::List, |_| {
             heard += 1;

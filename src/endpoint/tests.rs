@@ -2,12 +2,10 @@ use std::sync::Arc;
 
 use super::open::Opening;
 use super::*;
-use crate::config::{Links, Owner, Share};
-use crate::filter::FilterSettings;
+use crate::config::{Durability, Filters, Links, Run, SharedSettings};
 use crate::model::{Attrs, Content, Entry, Principal, Side, Time, Xattrs};
 use crate::protocol::{AncestorRow, Change};
 use crate::watch::coalesce::DEFAULT_LIMIT;
-use crate::watch::coalesce::Timing;
 use crate::watch::inotify::InotifyTree;
 
 fn path(text: &str) -> RelPath {
@@ -24,44 +22,18 @@ fn right() -> (tempfile::TempDir, (open::RealEndpoint, Arc<InotifyTree>)) {
 }
 
 fn opened(root: &std::path::Path) -> (open::RealEndpoint, Arc<InotifyTree>) {
-    open::open(&opening(root), 1, |_| {}).expect("opened")
+    open::open(&opening(root, &plain()), 1, |_| {}).expect("opened")
 }
 
-fn opening(root: &std::path::Path) -> Opening<'_> {
-    Opening {
-        root,
-        pair: "p",
-        side: Side::Right,
-        filter: FilterSettings {
-            excludes: String::new(),
-            tempfiles: String::new(),
-            safesuffix: ".x".into(),
-            skip_links: false,
-            skip_fifos: true,
-            rsync_excludes: vec![],
-        },
-        timing: Timing { event_interval: 1000, delete_delay: 300, open_wait: 60_000 },
-        durable: false,
-        max_delete: crate::model::guard::Limit::Share { percent: 50, at_least: 100 },
-        force: false,
-        translate: None,
-        trash_days: 7,
-        trash_max: Share::Percent(10),
-        max_size: None,
-        wait_for_writers: true,
-        owner: Owner::Names,
-        links: Links::Preserve,
-        samba_acls: false,
-        accept: Default::default(),
-        unwatched: vec![],
-        style: Style::Continuous,
-        recurse: false,
-        rsync: None,
-        acls_from_left: true,
-        skip_initial: false,
-        dry_run: false,
-        done: None,
-    }
+fn opening<'a>(root: &'a std::path::Path, shared: &'a SharedSettings) -> Opening<'a> {
+    Opening { root, pair: "p", side: Side::Right, shared, accept: Default::default(), dry_run: false, done: None }
+}
+
+fn plain() -> SharedSettings {
+    let filters =
+        Filters { excludes: String::new(), tempfiles: String::new(), safesuffix: ".x".into(), ..Filters::default() };
+    let run = Run { durability: Durability::None, ..Run::default() };
+    SharedSettings { filters, run, ..SharedSettings::default() }
 }
 
 fn row(node: u64, parent: u64, at: &str, generation: u64, content: Content) -> AncestorRow {
@@ -321,7 +293,9 @@ fn a_copy_of_what_a_link_leads_to_lets_others_go_first() {
     let contents: Vec<u8> = (0..24_000_000_u32).map(|n| (n * 7 % 251) as u8).collect();
     std::fs::write(&far, &contents).expect("written");
     std::os::unix::fs::symlink("far", root.path().join("f")).expect("a link");
-    let opening = Opening { links: Links::Follow, ..opening(root.path()) };
+    let mut shared = plain();
+    shared.filters.links = Links::Follow;
+    let opening = opening(root.path(), &shared);
     let (mut endpoint, _watcher) = open::open(&opening, 1, |_| {}).expect("opened");
     let mut said = Vec::new();
     endpoint.handle(start(), 2, &mut said).expect("begun");

@@ -375,8 +375,8 @@ impl<D: Disk, A: Archive> Endpoint<D, A> {
         let mut movers = self.arrived(&due)?;
         if due.len() > 1 {
             for path in std::mem::take(&mut due) {
-                let worth = self.replica.agenda_mut().comes_first(&path) || self.appeared.contains(&path);
-                let moved = worth && self.replica.is_moved_dir(&path)?;
+                let told = self.replica.agenda_mut().comes_first(&path);
+                let moved = told || self.appeared.contains(&path) && self.replica.is_moved_dir(&path)?;
                 if moved { movers.push(path) } else { due.push(path) }
             }
         }

@@ -6,10 +6,12 @@
 //! node where it belongs, and the next word of the other says where that one goes from there.
 
 use crate::model::{Millis, RelPath, Side, Sides};
-use crate::protocol::{Apply, Change, Known, Moved, Other, Step};
+use crate::protocol::{Apply, Change, Expect, Known, Moved, Other, Step};
 
 use super::Engine;
-use super::places::Standing;
+use super::flight::{Flight, Part};
+use super::locks::Reach;
+use super::places::{Place, Standing};
 
 /// What had a name that another object has now, and was not told to be elsewhere by then, is gone.
 const TOLD_WAIT: Millis = 3_000;
@@ -35,10 +37,12 @@ pub(super) struct Leaver {
 }
 
 /// What is to be done about a node whose name another one has taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WayOut {
     /// They change places.
     Exchange,
+    /// They change places once the one that was moved to this path has the narrower mode that it is told with.
+    Close(RelPath),
     /// Its own move goes first, and frees the name.
     Move,
     /// The one that came is met by what lies there.
@@ -116,22 +120,17 @@ impl Engine {
             // One came out of the other, which goes first.
             return if stuck { WayOut::None } else { WayOut::Move };
         }
-        // What is taken from either mode goes before the object has another name: that is a move's business.
-        let as_agreed = |change: &Change| {
-            let agreed = change.moved.as_ref().map(|moved| moved.known.entry.attrs.mode);
-            change.after.as_ref().map(|after| after.attrs.mode) == agreed
-        };
-        let own = changes[mover].as_ref().is_some_and(as_agreed);
-        let others = self.sides[mover].pending.get(&leaver.at).is_some_and(|pending| as_agreed(&pending.change));
+        // What is taken from either mode goes before the object has another name.
+        let closes = [path, &leaver.at].into_iter().find(|at| self.closes(mover, at));
         // Where the one that leaves can go first it is never seen in a directory where its users have not put it.
         let near = leaver.at == moved.from || home.parent() == path.parent();
         // The one that came may itself be where the one that leaves is to go, on the other side.
         let theirs = self.places.of(mover.other(), moved.known.node).is_some_and(|theirs| theirs.path == leaver.at);
         let circle = || theirs || self.leads_to(mover, &leaver.at, &moved.from);
-        match own && others && (near || stuck || circle()) {
-            true => WayOut::Exchange,
-            false if stuck || circle() => WayOut::None,
-            false => WayOut::Move,
+        match closes {
+            None if near || stuck || circle() => WayOut::Exchange,
+            Some(at) if stuck || circle() => WayOut::Close(at.clone()),
+            _ => WayOut::Move,
         }
     }
 
@@ -139,6 +138,61 @@ impl Engine {
     fn leads_to(&self, mover: Side, at: &RelPath, home: &RelPath) -> bool {
         let next = |at: &RelPath| self.places.away_from(mover, at).next().map(|place| place.path.clone());
         std::iter::successors(Some(at.clone()), next).take(CIRCLE).any(|at| at == *home)
+    }
+
+    /// Whether a move takes something from its object's mode. Of what the other side's users changed as well nothing is taken: it
+    /// may be seen on its way. Nor of what they moved where their name holds.
+    fn closes(&self, mover: Side, at: &RelPath) -> bool {
+        let Some(change) = self.sides[mover].pending.get(at).map(|pending| &pending.change) else { return false };
+        let (Some(moved), Some(after)) = (&change.moved, &change.after) else { return false };
+        let target = mover.other();
+        let home = self.places.agreed(mover, &moved.from);
+        let changed = self.sides[target].pending.get(&home).is_some_and(|pending| pending.change.after.is_some());
+        let goes = mover == Side::Left || self.places.of(target, moved.known.node).is_none();
+        after.attrs.mode != moved.known.entry.attrs.mode && goes && !changed
+    }
+
+    /// What a move takes from its object's mode is taken where the other side has it, before it changes places with another.
+    /// Says whether that can be.
+    pub(super) fn close_first(&mut self, at: &RelPath, mover: Side) -> bool {
+        let target = mover.other();
+        let Some(change) = self.sides[mover].pending.get(at).map(|pending| pending.change.clone()) else {
+            return false;
+        };
+        let (Some(moved), Some(after)) = (&change.moved, &change.after) else { return false };
+        let (node, known) = (moved.known.node, moved.known.generation);
+        let home = self.places.agreed(mover, &moved.from);
+        let theirs = self.places.of(target, node).cloned();
+        // It is gone from there: its users have moved it, or deleted it.
+        let gone = theirs.is_none() && self.sides[target].pending.contains_key(&home);
+        if gone || self.is_hopeless(&home) {
+            return false;
+        }
+        let mut entry = moved.known.entry.clone();
+        entry.attrs.mode &= after.attrs.mode | !0o777;
+        let step = match &theirs {
+            None => Step::SetAttrs { entry: entry.clone(), expect: Expect::Row(known) },
+            // Its users have moved it as well: it goes back for that.
+            Some(Place { path, standing: Standing::Pending, .. }) => {
+                Step::Move { from: path.clone(), known, entry: entry.clone(), expect: Expect::Absent }
+            }
+            Some(_) => {
+                self.wait_for_move(at);
+                return true;
+            }
+        };
+        let mut parts = Sides::from_fn(|_| Part::Record { seq: 0, from: None });
+        parts[target] = Part::Apply(Apply { path: home.clone(), parent: None, node, step, joint: false });
+        let there = theirs.as_ref().and_then(|place| self.sides[target].pending.get(&place.path));
+        let there = there.map(|pending| pending.change.clone());
+        let mut also = vec![change.path.clone()];
+        also.extend(theirs.map(|place| place.path));
+        let mut changes = Sides::both(there);
+        changes[mover] = Some(change);
+        let mut flight = Flight::new(&home, node, Some(entry), parts, changes);
+        flight.also = also;
+        self.launch(flight, Reach::Object);
+        true
     }
 
     /// What becomes of the node that left on the side that carries the exchange out, where users may have moved it as well.

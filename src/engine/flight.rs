@@ -289,6 +289,7 @@ impl Engine {
                 if found { self.guard.find() } else { self.guard.grow() }
             }
             self.land(&flight);
+            self.follow_renamed(&flight);
             self.remember_made(&flight);
             self.forget_doubts(&flight);
             let bytes = flight.contents();
@@ -390,6 +391,19 @@ impl Engine {
             }
         }
         self.wake_moves();
+    }
+
+    /// A directory was renamed on a side: what was moved out of it there came from below its new name.
+    fn follow_renamed(&mut self, flight: &Flight) {
+        for side in Side::BOTH {
+            let Part::Apply(Apply { path, step: Step::Move { from, .. }, .. }) = &flight.parts[side] else { continue };
+            for (at, from) in self.places.rename(side, from, path) {
+                let pending = self.sides[side].pending.get_mut(&at);
+                if let Some(moved) = pending.and_then(|pending| pending.change.moved.as_mut()) {
+                    moved.from = from;
+                }
+            }
+        }
     }
 
     /// Paths at, below and above this one that waited for it may go.

@@ -39,6 +39,8 @@ impl Engine {
             Occupant::Unknown => return self.stall_at(path),
             Occupant::Left(leaver) => match self.way_out(path, &changes, mover, &moved, &leaver) {
                 WayOut::None => {}
+                WayOut::Close(at) if self.close_first(&at, mover) => return,
+                WayOut::Close(_) => {}
                 WayOut::Move if self.has_waited(mover, path, now) => return self.as_copy(mover, path),
                 WayOut::Move => return self.wait_for_move(path),
                 WayOut::Exchange => {
@@ -77,14 +79,16 @@ impl Engine {
 
     /// Both sides moved the node to the same name.
     fn agree_on_move(&mut self, path: &RelPath, changes: Sides<Option<Change>>, moved: &Moved, now: Millis) {
-        // What lay there lives on, on either side: it takes the place that this one had.
+        // What lay there lives on, on both sides: it takes the place that this one had. Where one of them has it no more something
+        // else may lie in that place, and would pass for it: there it is gone, and comes again from the other.
         let over = Sides::from_fn(|side| self.occupant(path, &changes, side, now));
-        let mut leavers =
-            over.values().filter_map(|over| if let Occupant::Left(leaver) = over { Some(leaver) } else { None });
-        let leaver = leavers.next().cloned();
         if over.values().any(|over| *over == Occupant::Unknown) {
             return self.stall_at(path);
         }
+        let leaver = match over.split() {
+            (Occupant::Left(leaver), Occupant::Left(_)) => Some(leaver),
+            _ => None,
+        };
         let home = self.places.agreed(Side::Left, &moved.from);
         if leaver.is_some() && (path.is_within(&home) || home.is_within(path)) {
             // One came out of the other, which goes first.

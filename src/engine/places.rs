@@ -137,6 +137,25 @@ impl Places {
         below.filter_map(|(_, node)| known.nodes.get(node))
     }
 
+    /// A directory of this side was renamed: what its users moved out of it came from below its new name, as they will say
+    /// from now on. Where those lie.
+    pub fn rename(&mut self, side: Side, from: &RelPath, to: &RelPath) -> Vec<(RelPath, RelPath)> {
+        let old: Vec<RelPath> = self.out_of(side, from).map(|place| place.from.clone()).collect();
+        let known = &mut self.sides[side];
+        let mut renamed = Vec::new();
+        for old in old {
+            let Some(from) = old.rebase(from, to) else { continue };
+            let nodes: Vec<NodeId> =
+                known.sources.range((old.clone(), 0)..=(old, NodeId::MAX)).map(|((_, node), ())| *node).collect();
+            for node in nodes {
+                let Some(place) = known.remove(node) else { continue };
+                renamed.push((place.path.clone(), from.clone()));
+                known.insert(node, Place { from: from.clone(), ..place });
+            }
+        }
+        renamed
+    }
+
     /// The place of what this side moved to `path`.
     pub fn at(&self, side: Side, path: &RelPath) -> Option<&Place> {
         self.sides[side].at(path).next().map(|(_, place)| place)
@@ -174,6 +193,21 @@ mod tests {
         // What contradicts itself ends.
         places.report(side, 17, &path("s"), &path("s/d"));
         places.agreed(side, &path("s/d/s"));
+    }
+
+    #[test]
+    fn what_came_out_of_a_directory_did_so_under_its_new_name() {
+        let path = |s: &str| RelPath::new(s.as_bytes()).unwrap();
+        let (side, mut places) = (Side::Right, Places::default());
+        places.report(side, 20, &path("a"), &path("d/s/a"));
+        places.report(side, 21, &path("b"), &path("d"));
+        places.report(side, 22, &path("d"), &path("c"));
+        assert_eq!(places.rename(side, &path("d"), &path("e")), [(path("a"), path("e/s/a"))]);
+        assert_eq!(places.of(side, 20).map(|place| &place.from), Some(&path("e/s/a")));
+        assert_eq!(places.away_from(side, &path("e/s/a")).count(), 1);
+        assert_eq!(places.away_from(side, &path("d/s/a")).count(), 0);
+        assert_eq!(places.of(side, 21).map(|place| &place.from), Some(&path("d")), "the name of another one by now");
+        assert!(places.rename(side.other(), &path("e"), &path("d")).is_empty());
     }
 
     #[test]

@@ -248,8 +248,32 @@ impl Engine {
             self.blocked.insert(path.clone());
             return self.stall_at(path);
         }
+        let Some(node) = node_of(&changes) else { return self.withdraw(path) };
+        let expect = expectation(&changes, on);
+        let mut parts = Sides::from_fn(|side| Part::Record { seq: seq_of(&changes, side), from: None });
+        let step = Step::Remove { expect, force: self.settings.force };
+        parts[on] = Part::Apply(Apply { path: path.clone(), parent: None, node, step, joint: false });
+        let mut flight = Flight::new(path, node, None, parts, changes);
+        // What waits for its turn comes here again, and is counted once it has it.
+        if !self.has_its_turn(&flight, Reach::Tree) {
+            return;
+        }
+        match self.admit(&flight, on, first, now) {
+            Ok(young) => flight.young = young,
+            Err(all) => {
+                let reason = format!("{path}: {all} more deletions would be too many within ten minutes");
+                let advice =
+                    format!("nothing more is propagated; to take the deletions: {}", self.settings.go_on("--accept"));
+                return self.halt(reason, advice);
+            }
+        }
+        self.begin(flight, Reach::Tree);
+    }
+
+    /// Has the guard count a removal. Says how many of its objects are young; else how many would be too many.
+    fn admit(&mut self, removal: &Flight, on: Side, first: bool, now: Millis) -> Result<u64, u64> {
         let by = on.other();
-        let loss = gone(&changes, on.other());
+        let loss = gone(&removal.changes, by);
         // What makes way for another object is none of the deletions that wait.
         let waiting = self.sides[by].deleting.less(if first { Loss::default() } else { loss });
         let most = self.sides[by].young.most(now);
@@ -258,23 +282,12 @@ impl Engine {
         if self.accept {
             self.guard.gone(loss.all);
         } else if !self.guard.admit(count, waiting, now) {
-            let all = count + waiting;
-            let reason = format!("{path}: {all} more deletions would be too many within ten minutes");
-            let advice =
-                format!("nothing more is propagated; to take the deletions: {}", self.settings.go_on("--accept"));
-            return self.halt(reason, advice);
+            return Err(count + waiting);
         } else {
             self.guard.gone(young);
             self.sides[by].young.take(young);
         }
-        let Some(node) = node_of(&changes) else { return self.withdraw(path) };
-        let expect = expectation(&changes, on);
-        let mut parts = Sides::from_fn(|side| Part::Record { seq: seq_of(&changes, side), from: None });
-        let step = Step::Remove { expect, force: self.settings.force };
-        parts[on] = Part::Apply(Apply { path: path.clone(), parent: None, node, step, joint: false });
-        let mut flight = Flight::new(path, node, None, parts, changes);
-        flight.young = young;
-        self.launch(flight, Reach::Tree);
+        Ok(young)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -381,21 +394,10 @@ impl Engine {
         }
     }
 
-    /// Gives the flight its generation and sends its first requests.
+    /// Begins a flight if its paths are free and its directory is known. Else its path comes up again when they are.
     pub(super) fn launch(&mut self, mut flight: Flight, reach: Reach) {
-        for path in flight.paths() {
-            if !self.locks.is_free(&path, reach) {
-                // Something below is in flight: the path is woken when that is over.
-                match flight.also.is_empty() {
-                    true => self.blocked.insert(flight.path.clone()),
-                    false => self.blocked_moves.insert(flight.path.clone()),
-                };
-                // A move that is undone was reported elsewhere.
-                let reported = flight.changes.values().flatten().map(|change| change.path.clone());
-                self.blocked_moves.extend(reported.filter(|at| *at != flight.path));
-                self.stall_at(&flight.path);
-                return;
-            }
+        if !self.has_its_turn(&flight, reach) {
+            return;
         }
         // In a dry run a directory that is not there yet never gets a node.
         if flight.entry.is_some() && flight.wants_parent() && !self.settings.dry_run {
@@ -404,6 +406,27 @@ impl Engine {
                 None => return self.ask_for_parent(&flight),
             }
         }
+        self.begin(flight, reach);
+    }
+
+    /// Whether nothing else is in flight at a flight's paths. Where something is, the path is woken when that is over.
+    fn has_its_turn(&mut self, flight: &Flight, reach: Reach) -> bool {
+        if flight.paths().iter().all(|path| self.locks.is_free(path, reach)) {
+            return true;
+        }
+        match flight.also.is_empty() {
+            true => self.blocked.insert(flight.path.clone()),
+            false => self.blocked_moves.insert(flight.path.clone()),
+        };
+        // A move that is undone was reported elsewhere.
+        let reported = flight.changes.values().flatten().map(|change| change.path.clone());
+        self.blocked_moves.extend(reported.filter(|at| *at != flight.path));
+        self.stall_at(&flight.path);
+        false
+    }
+
+    /// Gives the flight its generation and sends its first requests.
+    fn begin(&mut self, mut flight: Flight, reach: Reach) {
         let generation: Generation = self.next_generation;
         self.next_generation += 1;
         for path in flight.paths() {

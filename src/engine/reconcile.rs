@@ -9,15 +9,8 @@ use join::{Joined, Pairing};
 
 mod join;
 
-/// Which of two differing versions keeps the name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Prefer {
-    /// The later mtime; the left on a tie.
-    #[default]
-    Newest,
-    Left,
-    Right,
-}
+/// Which of two differing versions keeps the name; the left one if their times are equal.
+pub use crate::config::ConflictRule as Prefer;
 
 impl Prefer {
     pub fn of(side: Side) -> Prefer {

@@ -2,6 +2,7 @@
 
 mod pattern;
 mod rsync;
+mod settings;
 mod translate;
 
 use std::sync::{Mutex, PoisonError};
@@ -11,37 +12,8 @@ use crate::model::{Kind, RelPath};
 pub use pattern::FilterError;
 use pattern::Pattern;
 pub use rsync::Excludes;
+pub use settings::{Filters, Links, Special, texts};
 pub use translate::Translate;
-
-/// What the filters are made of, as the configuration has it. An empty expression matches nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilterSettings {
-    /// Paths left out of everything.
-    pub excludes: String,
-    /// Paths that are not synchronised under this name.
-    pub tempfiles: String,
-    /// Names that end in this are left out; psync's own scratch names do.
-    pub safesuffix: String,
-    /// Symbolic links are left out as well.
-    pub skip_links: bool,
-    /// So are FIFOs.
-    pub skip_fifos: bool,
-    /// Left out of full syncs, in rsync's language.
-    pub rsync_excludes: Vec<String>,
-}
-
-impl Default for FilterSettings {
-    fn default() -> Self {
-        FilterSettings {
-            excludes: r"/Thumbs\.db$".into(),
-            tempfiles: r"\.tmp$|\.~tmp~|/~\$".into(),
-            safesuffix: ".psync.ignore".into(),
-            skip_links: false,
-            skip_fifos: true,
-            rsync_excludes: Vec::new(),
-        }
-    }
-}
 
 /// The filters in force. Both sides must have the same, see [`Filter::digest`].
 #[derive(Debug, Clone)]
@@ -59,7 +31,7 @@ pub struct Filter {
 
 impl Filter {
     /// An error names the key and what is wrong with its value.
-    pub fn new(settings: &FilterSettings) -> Result<Filter, FilterError> {
+    pub fn new(settings: &Filters) -> Result<Filter, FilterError> {
         let suffix = settings.safesuffix.as_bytes();
         if suffix.is_empty() || suffix.len() > 64 || suffix.iter().any(|b| matches!(b, b'/' | 0)) {
             return Err(FilterError::Suffix);
@@ -68,8 +40,8 @@ impl Filter {
             excludes: Pattern::new("excludes", &settings.excludes)?,
             tempfiles: Pattern::new("tempfiles", &settings.tempfiles)?,
             safesuffix: suffix.into(),
-            skip_links: settings.skip_links,
-            skip_fifos: settings.skip_fifos,
+            skip_links: settings.links == Links::Skip,
+            skip_fifos: settings.special == Special::Skip,
             rsync_excludes: Excludes::new(&settings.rsync_excludes)?,
             digest: digest(settings),
             not_excluded: Clean::default(),
@@ -149,14 +121,14 @@ impl Clean {
     }
 }
 
-fn digest(settings: &FilterSettings) -> [u8; 32] {
-    let FilterSettings { excludes, tempfiles, safesuffix, skip_links, skip_fifos, rsync_excludes } = settings;
+fn digest(settings: &Filters) -> [u8; 32] {
+    let Filters { safesuffix, tempfiles, excludes, rsync_excludes, links, special } = settings;
     let mut hasher = blake3::Hasher::new();
-    let links = if *skip_links { "skip" } else { "" };
+    let links = if *links == Links::Skip { "skip" } else { "" };
     let patterns = rsync_excludes.iter().map(|pattern| ("rsync_excludes", pattern.as_str()));
     let others =
         [("excludes", excludes.as_str()), ("tempfiles", tempfiles), ("safesuffix", safesuffix), ("links", links)];
-    let fifos = (!skip_fifos).then_some(("special", "fifos"));
+    let fifos = (*special == Special::Fifos).then_some(("special", "fifos"));
     for (key, value) in others.into_iter().chain(fifos).chain(patterns) {
         for part in [key, value] {
             hasher.update(&(part.len() as u64).to_le_bytes());
@@ -175,14 +147,13 @@ mod tests {
     }
 
     fn filter(excludes: &str, tempfiles: &str) -> Filter {
-        let settings =
-            FilterSettings { excludes: excludes.into(), tempfiles: tempfiles.into(), ..FilterSettings::default() };
+        let settings = Filters { excludes: excludes.into(), tempfiles: tempfiles.into(), ..Filters::default() };
         Filter::new(&settings).expect("valid settings")
     }
 
     #[test]
     fn the_defaults() {
-        let filter = Filter::new(&FilterSettings::default()).expect("valid defaults");
+        let filter = Filter::new(&Filters::default()).expect("valid defaults");
         let table: &[(&[u8], bool, bool)] = &[
             (b"", false, false),
             (b"a/b", false, false),
@@ -244,13 +215,12 @@ mod tests {
             ("(?:x{1000}){1000}", "", "excludes: the expression is too large when compiled"),
         ];
         for (excludes, tempfiles, expected) in table {
-            let settings =
-                FilterSettings { excludes: excludes.into(), tempfiles: tempfiles.into(), ..FilterSettings::default() };
+            let settings = Filters { excludes: excludes.into(), tempfiles: tempfiles.into(), ..Filters::default() };
             let error = Filter::new(&settings).map(|_| ()).map_err(|e| e.to_string());
             assert_eq!(error, Err(expected.to_owned()));
         }
         for suffix in ["", "a/b", "\0"] {
-            let settings = FilterSettings { safesuffix: suffix.into(), ..FilterSettings::default() };
+            let settings = Filters { safesuffix: suffix.into(), ..Filters::default() };
             assert_eq!(Filter::new(&settings).map(|_| ()), Err(FilterError::Suffix), "{suffix:?}");
         }
     }

@@ -16,8 +16,6 @@ pub enum FilterError {
     Suffix,
     #[error("rsync_excludes: `{pattern}`: {reason}")]
     Rsync { pattern: String, reason: String },
-    #[error("translate: must be FROM:TO, both relative paths, or FROM:None")]
-    Translate,
 }
 
 impl FilterError {
@@ -27,7 +25,6 @@ impl FilterError {
             FilterError::Syntax { key, .. } | FilterError::Size { key } => key,
             FilterError::Suffix => "safesuffix",
             FilterError::Rsync { .. } => "rsync_excludes",
-            FilterError::Translate => "translate",
         }
     }
 }

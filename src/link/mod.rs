@@ -23,7 +23,7 @@ mod timed;
 use std::io;
 use std::time::Duration;
 
-use crate::config::Compress;
+use crate::config::{Compress, SharedSettings};
 
 /// Why a link cannot be had, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +109,17 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Those of a link between two hosts.
+    pub fn of(shared: &SharedSettings) -> Limits {
+        let (compress, bandwidth) = (shared.transport.packs(), shared.transport.rate());
+        Limits { compress, bandwidth, ..Limits::after_silence(shared.patience.timeout) }
+    }
+
+    /// The same over a pipe: it is faster than any compressor, and not what a bandwidth is limited for.
+    pub fn of_pipe(shared: &SharedSettings) -> Limits {
+        Limits { compress: Compress::None, ..Limits::after_silence(shared.patience.timeout) }
+    }
+
     /// Those of a link that counts as ended after such a silence.
     pub fn after_silence(silence: Duration) -> Limits {
         let silence = silence.max(Duration::from_secs(1));

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,12 +47,12 @@ pub fn spawn(command: &str, log: impl FnMut(String) + Send + 'static) -> Result<
 }
 
 /// Runs a program itself, without a shell: an agent on the same host.
-pub fn spawn_self(
-    program: &Path,
-    args: &[OsString],
-    log: impl FnMut(String) + Send + 'static,
-) -> Result<Started, LinkError> {
-    start(Command::new(program).args(args), log)
+pub fn spawn_self(args: &[OsString], log: impl FnMut(String) + Send + 'static) -> Result<Started, LinkError> {
+    let program = std::env::current_exe().map_err(|e| LinkError::Proxy(format!("this program: {e}")))?;
+    let mut command = Command::new(&program);
+    // Other names are links to the executable: the child goes by the name that this process was called by.
+    command.arg0(std::env::args_os().next().unwrap_or_else(|| program.into_os_string()));
+    start(command.args(args), log)
 }
 
 /// Runs a command that is not a line of the link's own.
@@ -220,7 +219,7 @@ mod tests {
         }
         assert_eq!(proxy.end(LONG).unwrap().code(), Some(7));
         assert_eq!(said.iter().collect::<Vec<_>>(), ["one", r"two \xff", "three"]);
-        assert!(spawn_self(Path::new("/no/such/program"), &[], drop).is_err());
+        assert!(super::start(&mut Command::new("/no/such/program"), drop).is_err());
     }
 
     #[test]

@@ -18,6 +18,11 @@ pub fn is_list(name: &[u8]) -> bool {
     ALL.contains(&name)
 }
 
+/// Whether it says who may do what with the object itself, as the mode does; a default ACL speaks of objects to come.
+pub fn goes_with_mode(name: &[u8]) -> bool {
+    is_list(name) && name != ACL_DEFAULT
+}
+
 /// Gives `xattrs` the ACLs of `other` in the place of its own.
 pub fn take(xattrs: &mut Xattrs, other: &Xattrs) {
     xattrs.retain(|name, _| !is_list(name));

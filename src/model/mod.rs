@@ -28,3 +28,8 @@ pub type Generation = u64;
 pub type Seq = u64;
 /// Monotonic time in milliseconds, from an arbitrary start; the only clock that pure code sees.
 pub type Millis = u64;
+
+/// A duration in whole milliseconds, as many as fit.
+pub fn millis(duration: std::time::Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}

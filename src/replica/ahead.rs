@@ -145,7 +145,7 @@ impl Search<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filter::FilterSettings;
+    use crate::filter::Filters;
     use crate::replica::real::{NoCover, RealDisk};
     use std::fs;
     use std::sync::Arc;
@@ -163,7 +163,7 @@ mod tests {
         }
         fs::create_dir(root.path().join("Thumbs.db")).expect("made");
         let disk = RealDisk::open(root.path(), "p", Arc::new(NoCover)).expect("open");
-        let filter = Filter::new(&FilterSettings::default()).expect("filters");
+        let filter = Filter::new(&Filters::default()).expect("filters");
         let open = |at: &str| disk.open_dir(&path(at)).expect("open");
         let inner = disk.open_dir(&RelPath::root()).expect("open");
         let top = disk.list(&inner).expect("list");

@@ -53,6 +53,16 @@ impl Signature {
         }
     }
 
+    /// This object, and nothing of what it is: no stat equals it, since none has this mode.
+    pub fn name_only(self) -> Signature {
+        let never = Time::default();
+        Signature { size: 0, mtime: never, ctime: never, mode: u32::MAX, uid: 0, gid: 0, ..self }
+    }
+
+    pub fn is_name_only(&self) -> bool {
+        self.mode == u32::MAX
+    }
+
     /// Whether `stat` is of the very same object, whatever became of it.
     pub fn same_object(&self, stat: &Stat) -> bool {
         (self.ino, self.btime) == (stat.ino, stat.btime)
@@ -107,12 +117,17 @@ pub struct Row {
     pub entry: Entry,
     /// The attributes that the object got on this side, where they are not the agreed ones.
     pub achieved: Option<Attrs>,
-    /// `None`: agreed with the other side, but not yet compared with the object here.
+    /// `None`, or but the object's name: agreed with the other side, but not yet compared with what is here.
     pub signature: Option<Signature>,
     pub since: Since,
 }
 
 impl Row {
+    /// The signature of the object as it was compared with the row.
+    pub fn compared(&self) -> Option<Signature> {
+        self.signature.filter(|signature| !signature.is_name_only())
+    }
+
     /// The attributes that this side's object has if nobody changed it.
     pub fn live_attrs(&self) -> &Attrs {
         self.achieved.as_ref().unwrap_or(&self.entry.attrs)

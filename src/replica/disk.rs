@@ -206,7 +206,7 @@ pub trait Disk {
     fn pinned_xattrs(&self, pin: &Self::Pin, kind: Kind) -> io::Result<Xattrs>;
     /// Gives it attributes, as [`Disk::set_attrs`] does; `InvalidInput` if it is of another kind. `held`: the extended
     /// attributes that it had when it was looked at. One that has another value by now is a user's, set this very moment:
-    /// it stays. ACLs and capabilities, which belong to mode and contents, are set all the same.
+    /// it stays. Access ACLs and capabilities, which belong to mode and contents, are set all the same.
     fn set_pinned_attrs(&self, pin: &Self::Pin, kind: Kind, attrs: &Attrs, held: &Xattrs) -> io::Result<NotSet>;
     /// Gives it this mode and nothing else; false if this process may not. Not for links.
     fn set_pinned_mode(&self, pin: &Self::Pin, mode: u32) -> io::Result<bool>;

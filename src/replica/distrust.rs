@@ -134,7 +134,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// there may be what is left of that very object, whatever name the archive has it under: a move that it seems to
     /// have made would take the other side's away.
     pub(super) fn is_in_doubt(&self, row: &Row) -> bool {
-        self.aftermath.rebooted && row.signature.is_none()
+        self.aftermath.rebooted && row.compared().is_none()
     }
 
     /// A scan has compared the whole tree with the archive.
@@ -160,7 +160,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// is looked at later, and must not pass for deleted then.
     fn is_any_uncompared(&self) -> Result<bool, ReplicaError> {
         for node in self.aftermath.learned.keys() {
-            if self.archive.node(*node)?.is_some_and(|row| row.signature.is_none()) {
+            if self.archive.node(*node)?.is_some_and(|row| row.compared().is_none()) {
                 return Ok(true);
             }
         }
@@ -176,7 +176,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         contents: bool,
     ) {
         let Some(row) = row.filter(|_| self.aftermath.rebooted) else { return };
-        let why = match (row.signature, found) {
+        let why = match (row.compared(), found) {
             (None, Some((at, found))) if contents => self.doubt_about(row, at, found),
             (None, _) => Distrust::Older,
             (Some(_), Some((at, found))) if contents && !self.aftermath.compared && self.is_emptied(row, at, found) => {

@@ -130,7 +130,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if let Some(node) = reported_move.filter(|_| how.why == Why::Copy) {
             // Its old name speaks for itself from now on: what the archive has there is gone.
             self.forget_report(path);
-            self.agenda.look_at_all(self.path_of(node)?);
+            self.speak_for_itself(node)?;
             reported_move = None;
         }
         let under_name = match parent {
@@ -236,7 +236,20 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(crate) fn forget_move_to(&mut self, path: &RelPath) -> Result<(), ArchiveError> {
         if let Some(node) = self.ledger.came_to(path) {
             self.forget_report(path);
-            self.agenda.look_at_all(self.path_of(node)?);
+            self.speak_for_itself(node)?;
+        }
+        Ok(())
+    }
+
+    /// The old name of a node that is reported as moved no more is looked at again. What was told to have come there was told
+    /// without the node's row, as something new: it is told anew, or the other side would not hear what it took the place of.
+    fn speak_for_itself(&mut self, node: NodeId) -> Result<(), ArchiveError> {
+        let Some(home) = self.path_of(node)? else { return Ok(()) };
+        let moved = self.ledger.came_to(&home).is_some();
+        self.forget_report(&home);
+        match moved {
+            true => self.agenda.look_first(home),
+            false => self.agenda.look(home),
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! Several indexes speak of the same reports. They change here together, or not at all: see [`Ledger::check`].
 
 use std::cell::{RefCell, RefMut};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use crate::model::{Attrs, Content, NodeId, RelPath, Sameness, Seq, Time};
@@ -96,6 +96,8 @@ pub(crate) struct Ledger<File> {
     waiting: HashMap<RelPath, Vec<RelPath>>,
     /// Objects at these paths count as new ones, though the archive knows them under other names.
     copies: HashMap<RelPath, Object>,
+    /// Nodes that got their place in the archive by another's move, while their objects lie elsewhere.
+    given: BTreeSet<NodeId>,
     /// From the root down to the directory that was asked for last.
     way: RefCell<Way>,
     /// The number of the last report.
@@ -112,6 +114,7 @@ impl<File> Default for Ledger<File> {
             snapshots: HashMap::new(),
             waiting: HashMap::new(),
             copies: HashMap::new(),
+            given: BTreeSet::new(),
             way: RefCell::default(),
             last: 1,
         }
@@ -120,8 +123,8 @@ impl<File> Default for Ledger<File> {
 
 /// What a ledger held that begins anew.
 pub(crate) struct Reopened {
-    /// Nodes that had moved: their old names speak for themselves again.
-    pub nodes: Vec<NodeId>,
+    /// Nodes that had moved, and where: their old names speak for themselves again.
+    pub moves: Vec<(NodeId, RelPath)>,
     /// What was reported, and what waited for that.
     pub paths: Vec<RelPath>,
 }
@@ -183,12 +186,12 @@ impl<File> Ledger<File> {
         at
     }
 
-    /// Nobody knows of any report any more. What counts as a copy still does, and numbers go on.
+    /// Nobody knows of any report any more. What counts as a copy, or was given its place, still does, and numbers go on.
     pub fn reopen(&mut self) -> Reopened {
         let old = std::mem::take(self);
-        (self.last, self.copies) = (old.last, old.copies);
+        (self.last, self.copies, self.given) = (old.last, old.copies, old.given);
         let waited = old.waiting.into_values().flatten();
-        Reopened { nodes: old.moved.into_keys().collect(), paths: old.reported.into_keys().chain(waited).collect() }
+        Reopened { moves: old.moved.into_iter().collect(), paths: old.reported.into_keys().chain(waited).collect() }
     }
 
     /// The archive is another one: nothing of what was known holds. Numbers go on.
@@ -337,6 +340,20 @@ impl<File> Ledger<File> {
 
     pub fn is_copy(&self, path: &RelPath) -> bool {
         self.copies.contains_key(path)
+    }
+
+    /// A node got its place in the archive by another's move, and its object lies elsewhere.
+    pub fn give(&mut self, node: NodeId) {
+        self.given.insert(node);
+    }
+
+    /// The node's row speaks of what its users did, or of what lies there.
+    pub fn take(&mut self, node: NodeId) {
+        self.given.remove(&node);
+    }
+
+    pub fn is_given(&self, node: NodeId) -> bool {
+        self.given.contains(&node)
     }
 
     // What is read in place of a file.

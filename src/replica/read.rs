@@ -58,7 +58,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if row.entry.size() != stat.size {
             return Doubt::Changed;
         }
-        let Some(signature) = row.signature else {
+        let Some(signature) = row.compared() else {
             return if row.entry.hash().is_some() { Doubt::Read } else { Doubt::Changed };
         };
         let same_object = signature.same_object(stat);

@@ -86,7 +86,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             // Whatever the directory is called by now; it may be gone with all that was in it.
             Some(parent) if parent == ROOT_NODE || self.archive.node(parent)?.is_some() => Some(parent),
             Some(_) => None,
-            None => self.node_of(&above)?,
+            // Where nothing was moved the row stays in its directory, whatever the way to that is called here by now.
+            None => {
+                let stays = old.as_ref().filter(|old| record.from.is_none() && old.name == name);
+                self.node_of(&above)?.or(stays.map(|old| old.parent))
+            }
         };
         let Some(parent) = parent else {
             // The directory above is not known here any more; the path is reported anew.
@@ -120,8 +124,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             (Some(old), None) if old.entry.content.compare(&entry.content) == Sameness::Same => {
                 row.achieved = self.held_of(old, entry);
-                // Attributes of another report: the signature would claim that the object has them.
-                row.signature = old.signature.filter(|_| old.entry.attrs == entry.attrs);
+                // Attributes of another report: the signature would claim that the object has them. It is still the object.
+                let same = old.entry.attrs == entry.attrs;
+                row.signature = old.signature.map(|old| if same { old } else { old.name_only() });
             }
             _ => {}
         }
@@ -153,7 +158,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let here = self.path_of(row.parent)?.and_then(|above| above.join(&row.name).ok());
             self.agenda.look_at_all(here.filter(|here| *here != record.path));
         }
-        self.ledger.forget_copy(&record.path);
+        // A row of an older report does not name its object: at the next look it must not pass for one that has moved.
+        if row.signature.is_some() {
+            self.ledger.forget_copy(&record.path);
+        }
         self.forget_orphaned_moves()?;
         if let Some(from) = &record.from {
             // What had come there in its place may be there no more, and its own old name speaks for itself then.
@@ -181,7 +189,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     fn seen_as_moved(&self, old: &Row, seen: &Seen, row: &Row) -> Option<Signature> {
         let file = |s: &Signature| (s.size, s.mtime);
         let pure = seen.attrs == *row.live_attrs()
-            && old.signature.is_some_and(|s| {
+            && old.compared().is_some_and(|s| {
                 s.ino == seen.signature.ino && (old.entry.kind() != Kind::File || file(&s) == file(&seen.signature))
             });
         match self.stands_for_rights(old) {
@@ -189,7 +197,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             true => None,
             false if pure => Some(seen.proof()),
             // It may have been told with a mode that is not the object's: that shows against it, and comes now.
-            false if row.entry.kind() == Kind::Link => old.signature,
+            false if row.entry.kind() == Kind::Link || old.compared().is_none() => old.signature,
             false => old.signature.map(|old| Signature { mode: row.live_attrs().mode, ..old }),
         }
     }
@@ -211,7 +219,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.tell_again(other);
         self.agenda.look_at_all(home);
-        self.put_exchanged(vec![row.clone(), two])
+        self.put_exchanged(vec![row.clone(), two])?;
+        self.give(other)
     }
 
     /// Writes the row of an action. Another node that had the name is gone with it, and leaves a tombstone: else the other
@@ -226,6 +235,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.reads.unproven.note(row);
         // Its old place, and what had its new one, lead to it no more.
         self.leave_way(row.node);
+        self.ledger.take(row.node);
         if let Some(node) = self.archive.put(row)? {
             self.leave_way(node);
             let (parent, name, generation) = (row.parent, row.name.clone(), row.generation);
@@ -297,7 +307,13 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Takes over newer ancestors from the other side's archive.
     pub fn learn(&mut self, rows: &[AncestorRow]) -> Result<(), ReplicaError> {
         let mut all: BTreeMap<NodeId, &AncestorRow> = rows.iter().map(|row| (row.node, row)).collect();
-        rows.iter().try_for_each(|row| self.learn_node(row.node, &mut all))
+        rows.iter().try_for_each(|row| self.learn_node(row.node, &mut all))?;
+        // Two rows of one action: of nodes that have changed places.
+        let mut actions: BTreeMap<Generation, Vec<NodeId>> = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.entry.is_some()) {
+            actions.entry(row.generation).or_default().push(row.node);
+        }
+        actions.into_values().filter(|nodes| nodes.len() > 1).flatten().try_for_each(|node| self.give(node))
     }
 
     /// Learns one node of those that are left; first the one that has its name here, if that has left it since, and so on: as
@@ -316,6 +332,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.agenda.look(old);
             }
             let since = own.as_ref().map_or(Since::Always, |own| own.since);
+            // Its users may have moved the object on: it is known by what it was. After a boot that may be another version.
+            let kind = learned.entry.as_ref().map(Entry::kind);
+            let same = own.as_ref().filter(|own| !self.aftermath.is_rebooted() && Some(own.entry.kind()) == kind);
+            let signature = same.and_then(|own| own.signature).map(Signature::name_only);
             // What a power failure left here is told by other rules.
             let former = own.as_ref().filter(|_| learned.joint && !self.aftermath.is_rebooted()).cloned();
             self.aftermath.learn(node, own.map(|own| own.entry));
@@ -331,7 +351,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.set_aside(holder)?;
             }
             let (parent, generation, entry) = (learned.parent, learned.generation, entry.clone());
-            let row = Row { node, parent, name, generation, entry, achieved: None, signature: None, since };
+            let row = Row { node, parent, name, generation, entry, achieved: None, signature, since };
             waiting.push(match former {
                 Some(former) => half_learned(row, &former),
                 None => row,

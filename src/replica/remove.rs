@@ -93,6 +93,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(crate) fn bury(&mut self, generation: Generation, node: NodeId) -> Result<(), ReplicaError> {
         let Some(row) = self.archive.node(node)? else { return Ok(()) };
         self.leave_way(node);
+        self.ledger.take(node);
         self.archive.drop_tree(node)?;
         self.archive.bury(&Tombstone { node, parent: row.parent, name: row.name, generation })?;
         self.forget_orphaned_moves()?;

@@ -68,7 +68,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             };
             let known: Option<(Signature, &Xattrs)> = match reported.and_then(|r| r.seen.as_ref()) {
                 Some(seen) => Some((seen.signature, &seen.attrs.xattrs)),
-                None => row.as_ref().and_then(|row| Some((row.signature?, &row.live_attrs().xattrs))),
+                None => row.as_ref().and_then(|row| Some((row.compared()?, &row.live_attrs().xattrs))),
             };
             let same = known.is_some_and(|(was, xattrs)| {
                 let rights = (was.mode, was.uid, was.gid) == (stat.mode, stat.uid, stat.gid);

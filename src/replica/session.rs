@@ -156,9 +156,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub fn reopen_reports(&mut self) -> Result<(), ReplicaError> {
         let reopened = self.ledger.reopen();
         // The old name of what had moved as well: under the new one something else may lie by now.
-        for node in reopened.nodes {
+        for (node, at) in reopened.moves {
             let old = self.path_of(node)?;
             self.agenda.look_at_all(old);
+            self.agenda.look_first(at);
         }
         self.agenda.look_at_all(reopened.paths);
         Ok(())

@@ -131,13 +131,18 @@ fn stderr_is_journal() -> bool {
 
 /// A running log. Dropping it writes what is left.
 pub struct Log {
-    pub logger: Logger,
+    logger: Logger,
     file: Option<Arc<LogFile>>,
     debug: Arc<AtomicU8>,
     guard: Mutex<Option<AsyncGuard>>,
 }
 
 impl Log {
+    /// Where records go in.
+    pub fn logger(&self) -> &Logger {
+        &self.logger
+    }
+
     /// Starts a log. `stderr` takes the lines of [`Target::Stderr`], so that the owner of a terminal can clear its
     /// progress first. Fails if the file cannot be opened or there is no journal.
     pub fn start(target: &Target, debug: u8, pair: &str, stderr: Box<dyn Write + Send>) -> io::Result<Log> {
@@ -281,7 +286,7 @@ mod tests {
     fn logged(level: u8, say: impl Fn(&Logger)) -> Vec<String> {
         let buffer = Buffer::default();
         let log = Log::start(&Target::Stderr, level, "p", Box::new(buffer.clone())).expect("log");
-        say(&log.logger);
+        say(log.logger());
         drop(log);
         let text = String::from_utf8(buffer.0.lock().expect("lock").clone()).expect("text");
         // The time is left out.
@@ -320,14 +325,14 @@ mod tests {
         let path = dir.path().join("log");
         std::fs::write(&path, "before\n").expect("write");
         let log = Log::start(&Target::File(path.clone()), 0, "p", Box::new(io::sink())).expect("log");
-        info!(log.logger, "one");
+        info!(log.logger(), "one");
         drop(log);
         assert!(std::fs::read_to_string(&path).expect("read").starts_with("before\n"));
 
         let log = Log::start(&Target::File(path.clone()), 0, "p", Box::new(io::sink())).expect("log");
         std::fs::rename(&path, dir.path().join("log.1")).expect("rotate");
         log.reopen().expect("reopen");
-        info!(log.logger, "two");
+        info!(log.logger(), "two");
         drop(log);
         let text = std::fs::read_to_string(&path).expect("read");
         assert!(text.ends_with(" INFO  two pair=p\n") && text.lines().count() == 1, "{text:?}");
@@ -357,6 +362,6 @@ mod tests {
     #[test]
     fn a_closed_pipe_stops_nobody() {
         let log = Log::start(&Target::Stderr, 0, "p", Box::new(Closed)).expect("log");
-        info!(log.logger, "lost");
+        info!(log.logger(), "lost");
     }
 }

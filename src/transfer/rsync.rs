@@ -174,7 +174,7 @@ mod tests {
             &["--no-compress", "--no-whole-file"],
         ] {
             let rsync_extra = extra.iter().map(|word| (*word).to_owned()).collect();
-            let settings = crate::config::Settings { rsync_extra, ..Default::default() };
+            let settings = crate::config::Transport { rsync_extra, ..Default::default() };
             let words = crate::config::Extra::of(&settings).expect("allowed").words;
             let ran = std::process::Command::new("rsync")
                 .args(client_options(&words, true))

@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::Hint;
-use crate::model::{Millis, RelPath};
+use crate::config::Timing;
+use crate::model::{Millis, RelPath, millis};
 
 /// How many dirty paths are kept one by one.
 pub const DEFAULT_LIMIT: usize = 100_000;
@@ -22,17 +23,6 @@ const SETTLE: Millis = 50;
 /// A file that somebody is writing is polled after this time, doubled each time up to `LONGEST_POLL`.
 const FIRST_POLL: Millis = 100;
 const LONGEST_POLL: Millis = 1000;
-
-/// The waiting times, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
-    /// A path is sent at most once in this time.
-    pub event_interval: Millis,
-    /// What vanished is left this long.
-    pub delete_delay: Millis,
-    /// A file that is always open for writing is sent after this time.
-    pub open_wait: Millis,
-}
 
 /// Why a dirty path waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,11 +108,11 @@ impl Coalescer {
         let (wait, due) = match (hint, old.map(|d| d.wait)) {
             (Hint::Vanished, _) => {
                 // A path that comes and goes all the time is looked at in the end.
-                let latest = since + self.timing.event_interval.max(self.timing.delete_delay);
-                (Wait::Recreation, (now + self.timing.delete_delay).min(latest))
+                let latest = since + millis(self.timing.event_interval.max(self.timing.delete_delay));
+                (Wait::Recreation, (now + millis(self.timing.delete_delay)).min(latest))
             }
             (Hint::Written, None | Some(Wait::Settling)) => {
-                (Wait::Settling, (now + SETTLE).min(since + self.timing.event_interval))
+                (Wait::Settling, (now + SETTLE).min(since + millis(self.timing.event_interval)))
             }
             (Hint::Written | Hint::Attributes, Some(Wait::Close)) => return,
             _ => (Wait::Nothing, old.filter(|d| d.wait == Wait::Nothing).map_or(now, |d| d.due)),
@@ -161,7 +151,7 @@ impl Coalescer {
     pub fn sent(&mut self, path: &RelPath, now: Millis) {
         self.prune(now);
         self.open.remove(path);
-        let until = now + self.timing.event_interval;
+        let until = now + millis(self.timing.event_interval);
         self.quiet.set(path.clone(), until, until);
         // Losing a quiet period only makes a path due earlier.
         self.quiet.bound(self.limit);
@@ -183,14 +173,14 @@ impl Coalescer {
     pub fn busy(&mut self, path: &RelPath, now: Millis) -> bool {
         self.prune(now);
         let mut open = self.open.get(path).copied().unwrap_or(Open { since: now, delay: FIRST_POLL, expires: 0 });
-        let last = open.since + self.timing.open_wait;
+        let last = open.since + millis(self.timing.open_wait);
         if now >= last {
             self.open.remove(path);
             return true;
         }
         let due = (now + open.delay).min(last);
         open.delay = (open.delay * 2).min(LONGEST_POLL);
-        open.expires = due + self.timing.open_wait;
+        open.expires = due + millis(self.timing.open_wait);
         self.open.set(path.clone(), open, open.expires);
         self.open.bound(self.limit);
         // An event that came meanwhile may ask for an earlier look.

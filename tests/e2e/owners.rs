@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use psync::config::{AgentSettings, Owner};
+use psync::config::{Owner, SharedSettings};
 
 use crate::support::users::*;
 use crate::support::{PATIENCE, PSYNC, Pair, poll, process, tools};
@@ -35,7 +35,9 @@ fn pair(owner: &str) -> Option<Pair> {
         "ignore" => Owner::Ignore,
         _ => Owner::Names,
     };
-    let settings = serde_json::to_string(&AgentSettings { owner: mode, ..AgentSettings::default() }).unwrap();
+    let mut settings = SharedSettings::default();
+    settings.attributes.owner = mode;
+    let settings = serde_json::to_string(&settings).unwrap();
     let right = pair.right.to_str().unwrap();
     let agent = format!("{PSYNC} --agent-mode --stdio --root {right} --pair e2e --settings '{settings}'");
     write(pair.beside("agent"), format!("#!/bin/sh\n{}exec {agent}\n", users(&pair, 1)));

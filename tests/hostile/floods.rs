@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use psync::config::AgentSettings;
+use psync::config::Transfer;
 use psync::link::frame::{self, Kind};
 use psync::model::{Attrs, Content, Entry, Name, OwnerNumber, Principal, Problem, ProblemKind, Time, Xattrs};
 use psync::protocol::{
@@ -18,7 +18,9 @@ use serde_bytes::ByteBuf;
 
 use crate::roll::bound;
 use crate::samples::path;
-use crate::scene::{Attacked, HostileAgent, HostileBrain, HostileSurveyor, MEMORY_MAX, Scene, honest_hello};
+use crate::scene::{
+    Attacked, HostileAgent, HostileBrain, HostileSurveyor, MEMORY_MAX, Scene, honest_hello, plain_settings,
+};
 use crate::support::NAME;
 use crate::talk::{Talk, frame_of};
 
@@ -388,9 +390,10 @@ fn judged(peak: u64, sent: u64) -> Result<String, String> {
 fn an_agent_bears_every_flood() {
     run_all(requests(), |flood| {
         let mut scene = Scene::new();
-        let mut settings =
-            AgentSettings { compress: psync::config::Compress::None, timeout: 20_000, ..AgentSettings::default() };
-        settings.rsync = flood.name.contains("rsync") || flood.name.contains("tunnel");
+        let mut settings = plain_settings();
+        if flood.name.contains("rsync") || flood.name.contains("tunnel") {
+            settings.transport.transfer = Transfer::Rsync;
+        }
         let mut brain = HostileBrain::with(&scene, settings);
         if flood.before == Before::Session {
             brain.open();

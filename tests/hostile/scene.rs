@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use psync::config::{AgentSettings, Compress};
+use psync::config::{Compress, SharedSettings};
 use psync::link::handshake::Role;
 use psync::protocol::survey::Answer;
 use psync::protocol::{Hello, Reply, Request, Start};
@@ -181,7 +181,7 @@ impl HostileBrain {
         HostileBrain::with(scene, plain_settings())
     }
 
-    pub fn with(scene: &Scene, settings: AgentSettings) -> HostileBrain {
+    pub fn with(scene: &Scene, settings: SharedSettings) -> HostileBrain {
         HostileCaller::call(scene, settings, Role::Brain)
     }
 
@@ -200,12 +200,15 @@ impl HostileSurveyor {
     }
 }
 
-fn plain_settings() -> AgentSettings {
-    AgentSettings { compress: Compress::None, timeout: 20_000, ..AgentSettings::default() }
+pub fn plain_settings() -> SharedSettings {
+    let mut settings = SharedSettings::default();
+    settings.transport.compress = Compress::None;
+    settings.patience.timeout = Duration::from_secs(20);
+    settings
 }
 
 impl<I: DeserializeOwned + Send + 'static> HostileCaller<I> {
-    fn call(scene: &Scene, settings: AgentSettings, role: Role) -> HostileCaller<I> {
+    fn call(scene: &Scene, settings: SharedSettings, role: Role) -> HostileCaller<I> {
         let mut command = Command::new(AGENT);
         command.args(["--stdio", "--pair", NAME, "--settings", &serde_json::to_string(&settings).unwrap(), "--root"]);
         command.arg(&scene.pair.right).stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -50,6 +50,15 @@ fn installed_it_is_all_there_and_nothing_runs() {
     assert_eq!(version.trim(), env!("CARGO_PKG_VERSION"), "debian/changelog and Cargo.toml");
     assert_eq!(lab.left.sh("psync --version"), format!("psync {}", env!("CARGO_PKG_VERSION")));
 
+    // One executable, and a link to it for each other name.
+    let programs = ["/usr/bin/psync*", "/lib/systemd/system-generators/psync*"].join(" ");
+    assert_eq!(lab.left.sh(&format!("find {programs} -type f")), "/usr/bin/psync");
+    assert_eq!(lab.left.sh(&format!("readlink -e {programs} | uniq -c | tr -s ' '")).trim(), "5 /usr/bin/psync");
+    for program in ["psync-brain", "psync-agent", "psync-link"] {
+        let want = format!("{program} {}", env!("CARGO_PKG_VERSION"));
+        assert_eq!(lab.left.sh(&format!("{program} --version")), want);
+    }
+
     assert_eq!(lab.left.sh("getent passwd psync | cut -d: -f6,7"), "/var/lib/psync:/bin/sh");
     assert_eq!(lab.left.sh("id -gn psync"), "psync");
     assert_eq!(lab.left.sh("getent group psync-operators | cut -d: -f1,4"), "psync-operators:");

@@ -5,12 +5,11 @@ use std::rc::Rc;
 
 use psync::endpoint::{self, Endpoint, Next};
 use psync::engine::{self, Effect, Engine, Input, News};
-use psync::filter::{Filter, FilterSettings};
+use psync::filter::{Filter, Filters, Special};
 use psync::model::guard::Limit;
 use psync::model::{Millis, Side, Sides};
 use psync::protocol::{Outcome, Reply, Request};
 use psync::replica::error::ReplicaError;
-use psync::watch::coalesce::Timing;
 
 use crate::model_disk::ModelDisk;
 use crate::plan::Stage;
@@ -183,7 +182,7 @@ impl RealPair {
                     max_delete: self.stage.limits.1,
                     ..Default::default()
                 },
-                timing: Timing { event_interval: 1_000, delete_delay: 300, open_wait: 60_000 },
+                timing: psync::config::Timing::default(),
                 open_max: 8,
                 open_weight_max: 4_000,
                 translate: None,
@@ -194,8 +193,8 @@ impl RealPair {
                 chain_from: 2,
                 batch: 512,
             };
-            let skip_fifos = !disk.state().features.fifos;
-            let filter = Filter::new(&FilterSettings { skip_fifos, ..FilterSettings::default() });
+            let special = if disk.state().features.fifos { Special::Fifos } else { Special::Skip };
+            let filter = Filter::new(&Filters { special, ..Filters::default() });
             let filter = filter.expect("the default filters");
             match Endpoint::open(disk.clone(), SpyArchive::new(archive, disk.clone()), filter, settings, now) {
                 Ok(endpoint) => self.endpoints[side] = Some((endpoint, disk)),

@@ -19,6 +19,9 @@ use crate::users::{Call, Running, Task, Text};
 /// The pair comes to rest within this time, in milliseconds.
 const REST: u64 = 5 * 60 * 1000;
 
+/// From this seed on users set modes as well.
+const MODES: u64 = 1 << 40;
+
 type Id = usize;
 
 /// Where an object lies: its directory and its name there.
@@ -33,6 +36,8 @@ struct Place {
 struct View {
     places: BTreeMap<Id, Place>,
     contents: BTreeMap<Id, String>,
+    /// The modes that users gave.
+    modes: BTreeMap<Id, u32>,
     /// Whose removal an object that is gone went with.
     gone: BTreeMap<Id, Id>,
     /// Names that were taken by another object.
@@ -90,12 +95,18 @@ impl View {
     }
 }
 
+/// The mode that an object has from the beginning: each its own, so that none can pass for another's.
+fn mode(id: Id) -> u32 {
+    [0, 0o755, 0o2750, 0o711, 0o640, 0o600, 0o755, 0o644, 0o664, 0o666, 0o2775][id]
+}
+
 /// What users do to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deed {
     Rename,
     MoveInto(Id),
     Edit,
+    Chmod,
     Replace,
     Delete,
     Fill,
@@ -133,6 +144,12 @@ fn act(view: &mut View, id: Id, deed: Deed, tag: &str, next: &mut Id) -> Option<
             view.contents.insert(id, fresh.clone());
             Some(write(&path, &fresh))
         }
+        Deed::Chmod if view.replaced.contains(&id) => None,
+        Deed::Chmod => {
+            let mode = mode(id) ^ if view.is_dir(id) { 0o001 } else { 0o111 } ^ (*next as u32 % 2) << 1;
+            view.modes.insert(id, mode);
+            Some(vec![Call::Chmod(path, mode)])
+        }
         // Of what it moved as well it has made another object.
         Deed::Replace if View::base().places.get(&id) != Some(&place) => None,
         Deed::Replace => {
@@ -146,6 +163,7 @@ fn act(view: &mut View, id: Id, deed: Deed, tag: &str, next: &mut Id) -> Option<
             let within: Vec<Id> = view.places.keys().copied().filter(|other| view.is_within(*other, id)).collect();
             for other in within {
                 view.places.remove(&other);
+                view.modes.remove(&other);
                 view.gone.insert(other, id);
             }
             Some(vec![Call::RemoveAll(path)])
@@ -195,6 +213,10 @@ fn agreed(base: &View, sides: &Sides<View>) -> Option<View> {
                 let other = if here[Side::Left].is_some() { Side::Left } else { Side::Right };
                 let restored =
                     |above: &Id| moved(other, *above).is_some() && sides[other.other()].gone.contains_key(above);
+                // Whether another mode is reason enough is no matter of moves.
+                if sides[other].modes.contains_key(&id) {
+                    return None;
+                }
                 edited(other, id).is_some() || sides[other].above(id)?.iter().any(restored)
             }
         };
@@ -209,6 +231,10 @@ fn agreed(base: &View, sides: &Sides<View>) -> Option<View> {
         }
         if let Some(text) = texts.0.or(texts.1).or(base.contents.get(&id)) {
             all.contents.insert(id, text.clone());
+        }
+        match sides.as_ref().map(|view| view.modes.get(&id)).split() {
+            (Some(_), Some(_)) => return None,
+            (left, right) => all.modes.extend(left.or(right).map(|mode| (id, *mode))),
         }
     }
     // Directories that were moved into each other: the right's move is undone.
@@ -256,6 +282,10 @@ enum When {
     Apart,
     /// So many milliseconds after each other, each message being so many on its way.
     Live { delay: u64, later: u64 },
+    /// The first side acts, and so many milliseconds later the line is cut.
+    Cut { delay: u64, later: u64 },
+    /// Both act at once, and so many milliseconds later the other one makes something new.
+    Late { delay: u64, later: u64 },
 }
 
 /// What happens in the history of a seed.
@@ -265,6 +295,7 @@ struct Case {
     first: Side,
     deeds: Sides<Vec<(Id, Deed)>>,
     calls: Sides<Vec<Call>>,
+    late: Vec<Call>,
     /// What each side deleted.
     deleted: Sides<BTreeMap<Id, Id>>,
     base: View,
@@ -278,6 +309,7 @@ fn case(seed: u64) -> Option<Case> {
     let base = View::base();
     let objects: Vec<Id> = base.places.keys().copied().collect();
     let focus = *choices.pick(&objects);
+    let kinds = if seed < MODES { 12 } else { 14 };
     let when = match choices.below(4) {
         0 => When::Apart,
         1 => When::Live { delay: 0, later: 0 },
@@ -292,7 +324,7 @@ fn case(seed: u64) -> Option<Case> {
         for turn in 0..1 + choices.below(3) {
             let id = if turn == 0 || choices.one_in(3) { focus } else { *choices.pick(&objects) };
             let other = *choices.pick(&objects);
-            let deed = match choices.below(if turn == 0 { 9 } else { 12 }) {
+            let deed = match choices.below(if turn == 0 { 9 } else { kinds }) {
                 0..=3 => Deed::Rename,
                 4 | 5 => Deed::MoveInto(*choices.pick(&[0, 1, 2, 3, 10])),
                 6 => Deed::Edit,
@@ -300,6 +332,7 @@ fn case(seed: u64) -> Option<Case> {
                 8 => Deed::Delete,
                 9 => Deed::Replace,
                 10 => Deed::Swap(other),
+                12 | 13 => Deed::Chmod,
                 _ => Deed::Rename,
             };
             let tag = if side == Side::Left { "l" } else { "r" };
@@ -312,7 +345,8 @@ fn case(seed: u64) -> Option<Case> {
     let wanted = agreed(&base, &sides)?;
     let open = is_open(&base, &sides);
     let deleted = sides.map(|side| side.gone);
-    Some(Case { when, first, deeds, calls, deleted, base, wanted, open })
+    let late = Vec::new();
+    Some(Case { when, first, deeds, calls, late, deleted, base, wanted, open })
 }
 
 impl Case {
@@ -348,6 +382,13 @@ impl Case {
             self.base.places.contains_key(&id) && !gone
         };
         self.wanted.places.keys().copied().filter(move |id| stays(*id) && !touched(*id))
+    }
+
+    /// Objects that have their first mode.
+    fn modes(&self) -> impl Iterator<Item = Id> + '_ {
+        let replaced = |id: Id| self.deeds.values().flatten().any(|(at, deed)| *at == id && *deed == Deed::Replace);
+        let all = self.wanted.places.keys().copied().filter(|_| !self.open);
+        all.filter(move |id| self.base.places.contains_key(id) && !replaced(*id))
     }
 }
 
@@ -386,6 +427,65 @@ fn inode(stage: &Stage, side: Side, path: &RelPath) -> Option<u64> {
 /// Plays the pair of moves of a seed; what is wrong afterwards.
 pub fn play(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
     let Some(case) = case(seed) else { return (None, Vec::new()) };
+    play_case(seed, &case, keep_trace)
+}
+
+/// Plays a circle of three files, each of which gets the next one's name on one side, where the line is cut at a moment that the
+/// seed says.
+pub fn play_circle(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
+    let choices = Choices::seeded(seed);
+    let when = When::Cut { delay: choices.below(40), later: choices.below(600) };
+    let first = if choices.one_in(2) { Side::Left } else { Side::Right };
+    let base = View::base();
+    let ids = if choices.one_in(2) { [4, 5, 6] } else { [6, 4, 8] };
+    let (mut wanted, mut calls) = (base.clone(), Sides::<Vec<Call>>::default());
+    let spare = RelPath::new(b"spare").expect("a name");
+    let [a, b, c] = ids.map(|id| base.path(id));
+    let renames = [(&a, &spare), (&c, &a), (&b, &c), (&spare, &b)];
+    calls[first].extend(renames.map(|(from, to)| Call::Rename(from.clone(), to.clone())));
+    for (id, to) in [(ids[0], ids[1]), (ids[1], ids[2]), (ids[2], ids[0])] {
+        wanted.places.insert(id, base.places[&to].clone());
+    }
+    let (deeds, deleted, late) = Default::default();
+    play_case(seed, &Case { when, first, deeds, calls, late, deleted, base, wanted, open: false }, keep_trace)
+}
+
+/// Plays a name that one side gave to another object, whose own old name a new file gets on the other side while the two change
+/// places: that file is none of them.
+pub fn play_stranger(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
+    let choices = Choices::seeded(seed);
+    let when = When::Late { delay: choices.below(40), later: choices.below(500) };
+    let base = View::base();
+    let (f, g) = (base.path(4), base.path(5));
+    let path = |name: &str| RelPath::new(name.as_bytes()).expect("a name");
+    let mut wanted = base.clone();
+    let mut calls = Sides::<Vec<Call>>::default();
+    let first = if choices.one_in(2) { Side::Left } else { Side::Right };
+    let there = if first == Side::Left { "c" } else { "r" };
+    calls[first] = vec![Call::Rename(g.clone(), path("c")), Call::Rename(f.clone(), g.clone())];
+    // The other side moves it as well, and the left's name counts; or it puts the one in the other's place.
+    let stays = choices.one_in(2);
+    calls[first.other()] = match stays {
+        true => vec![Call::Rename(g.clone(), path("r"))],
+        false => vec![Call::Rename(f.clone(), g.clone())],
+    };
+    let there = if stays { there } else { "c" };
+    wanted.places.insert(4, Place { dir: 0, name: "g".to_owned() });
+    wanted.places.insert(5, Place { dir: 0, name: there.to_owned() });
+    wanted.places.insert(100, Place { dir: 0, name: "f".to_owned() });
+    wanted.contents.insert(100, "stranger".to_owned());
+    let bytes = Text(b"stranger".to_vec());
+    let late =
+        vec![Call::Open { path: f, create: true, truncate: true }, Call::WriteAt { offset: 0, bytes }, Call::Close];
+    let deleted = Sides::from_fn(|side| match stays || side == first {
+        true => BTreeMap::new(),
+        false => BTreeMap::from([(5, 5)]),
+    });
+    let deeds = Default::default();
+    play_case(seed, &Case { when, first, deeds, calls, late, deleted, base, wanted, open: false }, keep_trace)
+}
+
+fn play_case(seed: u64, case: &Case, keep_trace: bool) -> (Option<String>, Vec<String>) {
     let history = History {
         schedule: seed ^ 0x6d6f7665,
         profile: Profile::default(),
@@ -394,9 +494,14 @@ pub fn play(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
         phases: Vec::new(),
     };
     let stage = stage(&history, keep_trace);
-    let wrong = play_on(&stage, &history, &case).err().map(|wrong| format!("{wrong}\n{}", case.describe()));
+    let wrong = play_on(&stage, &history, case).err().map(|wrong| format!("{wrong}\n{}", case.describe()));
     stage.world.set_hook(None);
     (wrong, stage.trace.take())
+}
+
+/// The same of users who set modes as well.
+pub fn play_with_modes(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
+    play(MODES + seed, keep_trace)
 }
 
 fn play_on(stage: &Rc<Stage>, history: &History, case: &Case) -> Result<(), String> {
@@ -412,6 +517,7 @@ fn play_on(stage: &Rc<Stage>, history: &History, case: &Case) -> Result<(), Stri
                 user(stage, Side::Left, &[open, Call::WriteAt { offset: 0, bytes }, Call::Close]);
             }
         }
+        user(stage, Side::Left, &[Call::Chmod(case.base.path(id), mode(id))]);
     }
     begin(stage);
     let mut pair = RealPair::new(stage.clone());
@@ -436,6 +542,26 @@ fn play_on(stage: &Rc<Stage>, history: &History, case: &Case) -> Result<(), Stri
             let due = stage.world.now() + later;
             until(stage, &mut pair, due)?;
             user(stage, second, &case.calls[second]);
+        }
+        When::Cut { delay, later } => {
+            stage.controls.delay.set(delay);
+            user(stage, first, &case.calls[first]);
+            let due = stage.world.now() + later;
+            until(stage, &mut pair, due)?;
+            stage.controls.cut.set(true);
+        }
+        When::Late { delay, later } => {
+            stage.controls.delay.set(delay);
+            for side in [first, second] {
+                user(stage, side, &case.calls[side]);
+            }
+            let due = stage.world.now() + later;
+            until(stage, &mut pair, due)?;
+            if inode(stage, second, &case.base.path(4)).is_some() {
+                // The name is not free yet.
+                return Ok(());
+            }
+            user(stage, second, &case.late);
         }
     }
     let end = stage.world.now() + REST;
@@ -476,6 +602,14 @@ fn check(stage: &Stage, case: &Case, kept: &[(Id, Side, Option<u64>)]) -> Result
         let needless: Vec<_> = found.iter().filter(|(path, text)| wanted.get(*path) != Some(*text)).collect();
         if !missing.is_empty() || !needless.is_empty() {
             return Err(format!("{}: not there {missing:?}, there instead {needless:?}", side.word()));
+        }
+    }
+    for (id, side) in case.modes().flat_map(|id| Side::BOTH.map(|side| (id, side))) {
+        let path = case.wanted.path(id);
+        let found = tree(stage.disk(side)).get(&path).map_or(0, |view| view.mode);
+        let wanted = case.wanted.modes.get(&id).copied().unwrap_or(mode(id));
+        if found != wanted {
+            return Err(format!("{path} has the mode {found:04o} on the {}, and not {wanted:04o}", side.word()));
         }
     }
     if case.open {

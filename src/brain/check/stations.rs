@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::super::sides::{Farewell, call, filter, limits};
+use super::super::sides::{Farewell, call, limits};
 use super::{Station, answers};
 use crate::config::{RightCommand, Settings};
 use crate::endpoint::survey::{Scope, Survey, attend};
@@ -25,14 +25,7 @@ pub fn left(settings: &Settings, pair: &str) -> Station {
     let (say, answers) = answers();
     let (questions, asked) = channel();
     let (root, pair) = (settings.left.root.clone(), pair.to_owned());
-    let scope = Scope {
-        filter: filter(settings),
-        owner: settings.owner,
-        links: settings.links,
-        acls: !settings.acl_from_left_only,
-        samba_acls: settings.samba_acls,
-        rsync: settings.uses_rsync(),
-    };
+    let scope = Scope::of(&settings.shared);
     let run = move || {
         let open = || Survey::open(&root, &pair, &scope);
         attend(open, || asked.recv().ok(), |answer| say.send(answer).is_ok());

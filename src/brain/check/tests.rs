@@ -7,14 +7,14 @@ use std::sync::mpsc::channel;
 
 use super::*;
 use crate::endpoint::survey::Survey;
-use crate::filter::{Filter, FilterSettings};
+use crate::filter::{Filter, Filters};
 use crate::replica::real::{NoCover, RealDisk};
 
 /// A side that answers in a thread of its own; `meddle` runs before each answer, and changes this side at most: the other
 /// one may have answered by then.
 fn station(root: &Path, meddle: impl Fn(&Ask) + Send + 'static) -> Station {
     let disk = RealDisk::open_dry(root, "p", Arc::new(NoCover)).expect("a root");
-    let survey = Survey::new(disk, Filter::new(&FilterSettings::default()).expect("filters"));
+    let survey = Survey::new(disk, Filter::new(&Filters::default()).expect("filters"));
     let (asks, asked) = channel::<Ask>();
     let (emit, answers) = answers();
     thread::spawn(move || {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::super::console::tests::Written;
 use super::*;
 use crate::config::RightCommand;
+use crate::service::banned;
 
 /// Directories `a`, `b`, `a/in`, a file `f`, a link `to-a`, and files of configuration.
 struct Stage {
@@ -144,7 +145,7 @@ fn a_good_run_gets_checked_settings_and_tells_what_it_is_told() {
     fn run(job: &Job, monitor: Arc<dyn Monitor>, stop: Stop) -> Exit {
         assert!(job.settings.left.root.is_absolute() && job.settings.left.root.ends_with("a"));
         assert!(job.settings.right.root.is_dir());
-        assert!(job.settings.first_sync_only && !stop.is_set());
+        assert!(job.settings.program.first_sync_only && !stop.is_set());
         let RightCommand::Child(args) = &job.right else { panic!("not local") };
         assert_eq!(args[3], job.settings.right.root);
         monitor.in_sync(3, 12_897_485);
@@ -160,7 +161,7 @@ fn a_good_run_gets_checked_settings_and_tells_what_it_is_told() {
 fn the_roots_may_come_from_the_file() {
     fn run(job: &Job, _: Arc<dyn Monitor>, _: Stop) -> Exit {
         assert!(job.settings.left.root.ends_with("a") && job.settings.right.root.ends_with("b"));
-        assert_eq!((job.settings.debug, job.settings.conflict), (1, config::ConflictRule::Left));
+        assert_eq!((job.settings.shared.run.debug, job.settings.conflicts.rule), (1, config::ConflictRule::Left));
         assert_eq!(job.pair, "p");
         Exit::Done
     }
@@ -197,7 +198,7 @@ fn a_banned_program_ends_it_before_anything_is_done() {
     use std::os::unix::process::CommandExt;
     let name = format!("psync-banned-run-{}", std::process::id());
     let mut child = std::process::Command::new("/bin/sleep").arg0(&name).arg("600").spawn().expect("sleep");
-    let end = std::time::Instant::now() + Duration::from_secs(20);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while !banned::running(&name).expect("proc") && std::time::Instant::now() < end {
         std::thread::yield_now();
     }

@@ -5,25 +5,26 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use listenfd::ListenFd;
 use slog::Logger;
 
 use super::super::UsageError;
-use super::super::adhoc::stuck_after;
 use super::super::console::Console;
 use super::super::exit;
 use super::super::human::words;
 use super::super::mount_units;
 use super::super::options::Serve;
 use super::super::pair::PairFile;
-use super::{done, opening};
+use super::super::prepare::stuck_after;
+use super::done;
 use crate::brain::monitor::Exit;
-use crate::config::{self, AgentSettings, Settings};
+use crate::config::{self, Settings, SharedSettings};
 use crate::endpoint::admit::Admission;
+use crate::endpoint::open::Opening;
 use crate::endpoint::service::{Beating, Elsewhere, Mounted, News, Service, Tell, turn_all_away};
 use crate::link::Limits;
+use crate::model::Side;
 use crate::pulse;
 use crate::service::log::{Log, MESSAGE_ID, Target, message_id};
 use crate::service::notify;
@@ -40,21 +41,30 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
         }
     })?;
     let listener = listener?;
-    let target = Target::of(options.log.as_ref().unwrap_or(&settings.log));
-    let log = Log::start(&target, settings.debug, &pair, console.writer())
+    let target = Target::of(options.log.as_ref().unwrap_or(&settings.program.log));
+    let log = Log::start(&target, settings.shared.run.debug, &pair, console.writer())
         .map_err(|e| UsageError(format!("{}: log: {}", file.display(), words(&e))))?;
     let stop = Stop::new();
     let cannot = |e: io::Error| UsageError(format!("cannot start: {}", words(&e)));
     stop_on_signals(&stop).map_err(cannot)?;
 
-    // Whoever reaches the socket has not the rights of this process.
-    let shared = AgentSettings { accept: settings.accept(false), ..AgentSettings::from(&settings) };
+    let shared = &settings.shared;
+    let opening = Opening {
+        root: &settings.right.root,
+        pair: &pair,
+        side: Side::Right,
+        shared,
+        // Whoever reaches the socket has not the rights of this process.
+        accept: shared.grants.accept(false),
+        dry_run: shared.run.dryrun,
+        done: Some(done(log.logger())),
+    };
     let service = Service {
-        opening: opening(&settings.right.root, &pair, &shared, Some(done(&log.logger))),
+        opening,
         admission: Admission { user: settings.right.user.clone() },
-        limits: limits(&shared),
-        tell: teller(log.logger.clone()),
-        mounted: usable(&pair, &settings.right.root, &shared),
+        limits: Limits::of(shared),
+        tell: teller(log.logger().clone()),
+        mounted: usable(&pair, &settings.right.root, shared),
         elsewhere: elsewhere(file.clone(), &settings.right.root),
     };
     let beating = Beating::default();
@@ -65,7 +75,7 @@ pub fn run(options: &Serve, console: &Console) -> Result<(), UsageError> {
         heart: move || watched.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         started: || true,
         patience: stuck_after(&settings),
-        logger: log.logger.clone(),
+        logger: log.logger().clone(),
     };
     watch.start(&stop, |_| std::process::exit(exit::code(Exit::Internal).into())).map_err(cannot)?;
     let ended = service.run(listener, &beating, |end| stop.on_stop(end));
@@ -81,7 +91,7 @@ fn read(file: &Path) -> Result<Settings, UsageError> {
 
 /// Whether the root may be opened: no other pair on this host may have a part of it. If systemd started this process, the unit
 /// waits for the root's mounts and does not need them, and the sandbox shows the root as it was at the start.
-fn usable(pair: &str, root: &Path, settings: &AgentSettings) -> Mounted {
+fn usable(pair: &str, root: &Path, settings: &SharedSettings) -> Mounted {
     let (pair, root, settings) = (pair.to_owned(), root.to_owned(), settings.clone());
     let supervised = notify::supervised();
     let (at_start, started) = (identity(&root), monotonic());
@@ -124,12 +134,6 @@ fn identity(root: &Path) -> Option<(u64, u64)> {
 fn monotonic() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
-}
-
-/// What an agent with these settings does on its link.
-pub fn limits(settings: &AgentSettings) -> Limits {
-    let limits = Limits::after_silence(Duration::from_millis(settings.timeout));
-    Limits { compress: settings.compress, bandwidth: settings.bandwidth_limit, ..limits }
 }
 
 /// The one socket that systemd handed over.

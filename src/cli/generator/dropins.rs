@@ -55,7 +55,7 @@ pub fn drop_ins(pair: &str, file: &Path, settings: &Settings, complain: &mut imp
         // that is stopped stops it; with StopPropagatedFrom= one that fails again, while it waits, would too.
         let mounts = if name == "psync-brain" { wanted_mounts(&local, "PartOf") } else { left.mounts.clone() };
         let mut service = left.service.clone();
-        if settings.banned.is_some() {
+        if settings.program.banned.is_some() {
             service.push_str("# A banned program may be anybody's.\nProtectProc=default\n");
         }
         add(format!("{name}@{pair}.service"), mounts, "Service", service);
@@ -74,9 +74,9 @@ pub fn drop_ins(pair: &str, file: &Path, settings: &Settings, complain: &mut imp
 
     let expression = |text: &String| vec![Calendar::Expression(text.clone())];
     for (key, name, due) in [
-        ("fullsync", "psync-fullsync", settings.fullsync.clone()),
-        ("timers.check", "psync-check", expression(&settings.timers.check)),
-        ("timers.checksum", "psync-checksum", expression(&settings.timers.checksum)),
+        ("fullsync", "psync-fullsync", settings.schedule.fullsync.clone()),
+        ("timers.check", "psync-check", expression(&settings.schedule.timers.check)),
+        ("timers.checksum", "psync-checksum", expression(&settings.schedule.timers.checksum)),
     ] {
         let times: Vec<String> = due
             .iter()
@@ -126,7 +126,7 @@ fn sandbox(roots: &[&Path], settings: &Settings, complain: &mut impl FnMut(Strin
     }
     let mut written: Vec<PathBuf> = roots.iter().map(|r| r.to_path_buf()).collect();
     // The file may be rotated away, so it is the directory that must be writable.
-    if let Target::File(file) = Target::of(&settings.log) {
+    if let Target::File(file) = Target::of(&settings.program.log) {
         written.extend(file.parent().map(Path::to_path_buf));
     }
     for path in &written {
@@ -140,7 +140,7 @@ fn sandbox(roots: &[&Path], settings: &Settings, complain: &mut impl FnMut(Strin
         }
     }
     service.extend(uncovered(&written).into_iter().map(|line| line + "\n"));
-    if settings.samba_acls {
+    if settings.shared.attributes.samba_acls {
         // The kernel asks for it when security.NTACL is written.
         service.push_str("CapabilityBoundingSet=CAP_SYS_ADMIN\n");
     }

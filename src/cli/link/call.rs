@@ -12,7 +12,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
-use crate::config::{AgentSettings, RightCommand, Settings, pair_command};
+use crate::config::{RightCommand, Settings, pair_command};
 use crate::link::aside::{IN_THE_SOCKET, Teller};
 use crate::link::{Limits, LinkError, proxy, repack};
 
@@ -32,12 +32,7 @@ pub struct Line {
 impl Line {
     /// Of the pair's settings, whose right side is on another host.
     pub fn of(settings: &Settings, pair: &str) -> Line {
-        let shared = AgentSettings::from(settings);
-        let limits = Limits {
-            compress: shared.compress,
-            bandwidth: shared.bandwidth_limit,
-            ..Limits::after_silence(settings.timeout)
-        };
+        let limits = Limits::of(&settings.shared);
         match pair_command(settings, pair, false) {
             RightCommand::Proxy(command) => Line { command, limits },
             // A local pair has no line; whoever is told to run this finds nothing behind it.

@@ -44,7 +44,8 @@ impl Stage {
 }
 
 fn settings(script: &str) -> Settings {
-    let mut settings = Settings { compress: crate::config::Compress::Zstd, ..Settings::default() };
+    let mut settings = Settings::default();
+    settings.shared.transport.compress = crate::config::Compress::Zstd;
     settings.left.root = "/l".into();
     settings.right.root = "/r".into();
     settings.right.proxy_command = Some(script.to_owned());
@@ -158,6 +159,6 @@ fn copies_stand_for_files_that_cannot_be_read() {
     let settings = config::load(&dir.path().join("conf")).expect("good").0;
     let settings = with_copies(&settings, "web", dir.path()).expect("good");
     let here = dir.path().display();
-    assert_eq!(settings.ssh_options[1], format!("{here}/key"));
-    assert_eq!(settings.ssh_options[3], format!("UserKnownHostsFile={here}/{hosts}"));
+    assert_eq!(settings.program.ssh_options[1], format!("{here}/key"));
+    assert_eq!(settings.program.ssh_options[3], format!("UserKnownHostsFile={here}/{hosts}"));
 }

@@ -100,6 +100,24 @@ fn what_is_refused_is_not_used_up_and_what_is_gone_is() {
     assert!(session.engine.is_halted());
 }
 
+/// A program that cleans up while its files are still on their way: its directory waits for them, and is counted once.
+#[test]
+fn what_waits_for_its_turn_is_not_counted_meanwhile() {
+    let mut session = begin(0);
+    let report = |session: &mut Session, at: &str, below: u64| {
+        let dir = (below > 0).then(|| known(18, entry(Content::Dir)));
+        let there = dir.is_none().then(|| file(10));
+        session.report(Side::Right, at, Some(18), dir, None, there, below)
+    };
+    let asked: Vec<Asked> = (0..30).flat_map(|n| report(&mut session, &format!("dir/{n}"), 0)).collect();
+    assert_eq!(asked.len(), 30);
+    assert!(report(&mut session, "dir", 99).is_empty());
+    for (_, generation, ..) in asked {
+        session.reply(Side::Left, Reply::Result { generation, outcome: Outcome::NoSource }, 0);
+        assert!(!session.engine.is_halted(), "a hundred of a thousand");
+    }
+}
+
 /// An alert says what to do, in every case, and what whoever runs it can do.
 #[test]
 fn no_advice_is_empty() {

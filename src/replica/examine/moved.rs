@@ -30,7 +30,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 continue;
             }
             let Some(from) = self.recorded_path(&row)? else { continue };
-            if live.kind == Kind::File && from != *path && self.was_saved(&from, path, live)? {
+            let left = live.kind == Kind::File && from != *path && !self.ledger.is_given(row.node);
+            if left && self.was_saved(&from, path, live)? {
                 // Renamed away and written anew. The old name must never be without a file on the other side, so this
                 // one is a copy, and the old name's is new contents.
                 continue;
@@ -76,26 +77,41 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             if (stat.ino, stat.btime) == (live.stat.ino, live.stat.btime) {
                 return Ok(false);
             }
-            let mut homes = Vec::new();
-            for row in self.archive.by_object(stat.ino, stat.btime)? {
-                if Some(row.entry.kind()) == stat.kind {
-                    homes.extend(self.recorded_path(&row)?);
-                }
-            }
+            let homes = self.left_homes(&stat, &at)?;
             match homes.as_slice() {
-                [home] if *home == *path => return Ok(false),
+                homes if homes.contains(path) => return Ok(false),
                 [home] if *home != at && !self.ledger.is_copy(&at) => at = home.clone(),
-                // New there, or the one that was always there, or one with several names.
+                // New there, or the one that was always there, or one that has left several names.
                 _ => return Ok(true),
             }
         }
         Ok(true)
     }
 
+    /// The names of what lies at `at` by its rows, but for those under which it lies as well.
+    fn left_homes(&self, stat: &Stat, at: &RelPath) -> Result<Vec<RelPath>, ReplicaError> {
+        let mut homes = Vec::new();
+        for row in self.archive.by_object(stat.ino, stat.btime)? {
+            if Some(row.entry.kind()) != stat.kind {
+                continue;
+            }
+            if let Some(home) = self.recorded_path(&row)?
+                && (home == *at || !self.has_object(&home, stat))
+            {
+                homes.push(home);
+            }
+        }
+        Ok(homes)
+    }
+
     pub(super) fn lies_at(&self, path: Option<&RelPath>, live: &Live) -> Result<bool, ReplicaError> {
-        let Some((parent, name)) = path.and_then(RelPath::split) else { return Ok(false) };
-        let Ok(dir) = self.disk.open_dir(&parent) else { return Ok(false) };
-        Ok(self.disk.stat(&dir, &name).is_ok_and(|s| (s.ino, s.btime) == (live.stat.ino, live.stat.btime)))
+        Ok(path.is_some_and(|path| self.has_object(path, &live.stat)))
+    }
+
+    fn has_object(&self, path: &RelPath, object: &Stat) -> bool {
+        let Some((parent, name)) = path.split() else { return false };
+        let stat = self.disk.open_dir(&parent).and_then(|dir| self.disk.stat(&dir, &name));
+        stat.is_ok_and(|stat| (stat.ino, stat.btime) == (object.ino, object.btime))
     }
 
     /// Whether a directory above `from` that is none above `to` keeps some from what lies in it.

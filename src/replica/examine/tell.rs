@@ -60,6 +60,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     pub(super) fn same(&mut self, at: Spot<D::Dir>, row: &Row, how: How, read: bool) -> Result<Examined, ReplicaError> {
         let path = at.path;
         self.forget_move_to(path)?;
+        self.ledger.take(row.node);
         if !how.again {
             self.forget_report(path);
             return Ok(Examined::Same);
@@ -125,6 +126,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             self.reads.unproven.note(&fresh);
             self.archive.put(&fresh)?;
         }
+        self.ledger.forget_copy(path);
         self.compare_dir_time(path, &fresh, &stat)?;
         self.same(at, &fresh, how, held.read)
     }

@@ -53,7 +53,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if met.is_none_or(|stat| stat.kind != Some(kind)) {
             return Err(Stop::Refused);
         }
-        let held = self.held(&parent, path, action.expect)?;
+        let mut held = self.held(&parent, path, action.expect)?;
         if matches!(kind, Kind::Dir | Kind::Fifo)
             && !self.holds_still(&pin, kind, &before, &held).at(path, "read extended attributes")?
         {
@@ -68,6 +68,12 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let not_set = match linked {
             true => NotSet::default(),
             false => {
+                let default = |xattrs: &Xattrs| xattrs.get(acls::ACL_DEFAULT).cloned();
+                if self.settings.keeps_acls && default(&held.xattrs) != default(&entry.attrs.xattrs) {
+                    // What users here make of the other side's ACLs does not count.
+                    let found = self.disk.pinned_xattrs(&pin, kind).at(path, "read extended attributes")?;
+                    acls::take(&mut held.xattrs, &found);
+                }
                 let set = self.disk.set_pinned_attrs(&pin, kind, &entry.attrs, &held.xattrs);
                 set.at(path, "set attributes")?
             }

@@ -80,6 +80,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         self.tell_again(other.node);
         self.put_exchanged(rows)?;
+        self.give(other.node)?;
         self.forget_orphaned_moves()?;
         let renames = other.renames(&one.at, path);
         self.rebase_reports(&one.at, path);
@@ -124,6 +125,18 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             },
         };
         Ok(Some(IntentStep::Exchange { from: from.clone(), object, other: other.node, at, to: other.to.clone() }))
+    }
+
+    /// Keeps in mind that a node got the place of another in the archive, if its object lies elsewhere: its users have not put
+    /// it there, so what comes to that name has not taken it from this one, as the new version of a save does.
+    pub(in crate::replica) fn give(&mut self, node: NodeId) -> Result<(), ReplicaError> {
+        let Some(row) = self.archive.node(node)? else { return Ok(()) };
+        let Some(home) = self.recorded_path(&row)? else { return Ok(()) };
+        let there = self.object_at(&home);
+        if row.signature.is_some_and(|object| !there.is_some_and(|there| object.same_object(&there))) {
+            self.ledger.give(node);
+        }
+        Ok(())
     }
 
     /// Where a node was reported speaks of its old row: it is told anew.

@@ -83,6 +83,15 @@ pub fn set_open(file: BorrowedFd<'_>, wanted: &Attrs, rules: &Rules) -> io::Resu
     set_on((file, None), Kind::File, wanted, None, rules)
 }
 
+/// Whether an attribute has the value that it was seen with.
+fn is_as_seen(name: &[u8], now: Option<&Vec<u8>>, held: &Xattrs, rules: &Rules) -> bool {
+    let seen = held.get(name).map(|value| &**value);
+    match now {
+        Some(now) if is_acl(name) => portable(now, &rules.owners).is_ok_and(|now| seen == Some(&*now)),
+        now => seen == now.map(|now| &**now),
+    }
+}
+
 fn set_on(
     (fd, path): (BorrowedFd<'_>, Option<String>),
     kind: Kind,
@@ -225,9 +234,8 @@ impl Object<'_> {
     ) -> io::Result<Option<u32>> {
         let mut group_bits = None;
         let meant = |name: &[u8]| {
-            let now = present.get(name).map(|value| &**value);
-            name != CAPABILITY
-                && (acls::is_list(name) || held.is_none_or(|held| held.get(name).map(|value| &**value) == now))
+            let as_seen = |held| is_as_seen(name, present.get(name), held, rules);
+            name != CAPABILITY && (acls::goes_with_mode(name) || held.is_none_or(as_seen))
         };
         for (name, value) in wanted.xattrs.iter().filter(|(name, _)| meant(name)) {
             if !rules.travels(name) {

@@ -653,6 +653,26 @@ fn acls_there_and_back() {
 }
 
 #[test]
+fn a_default_acl_that_came_since_the_look_stays() {
+    let lab = Lab::new();
+    fs::create_dir(lab.at("d")).expect("a directory");
+    let (d, root) = (lab.at("d"), lab.root());
+    let xattrs = || lab.disk.xattrs(&root, &name("d"), Kind::Dir).expect("xattrs");
+    let seen = xattrs();
+    if !ran("setfacl", &["-m", "u:daemon:rwx,d:u:54321:rx,d:g::-", d.to_str().expect("text")]) {
+        return;
+    }
+    let set = |held: &Xattrs| {
+        let pin = lab.disk.pin(&root, &name("d")).expect("a pin");
+        lab.disk.set_pinned_attrs(&pin, Kind::Dir, &attrs(0o750), held).expect("set");
+        xattrs().into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(set(&seen), [Box::from(crate::replica::metadata::ACL_DEFAULT)]);
+    // Seen as it is: it is to go.
+    assert!(set(&xattrs()).is_empty());
+}
+
+#[test]
 fn a_default_acl_of_the_root_does_not_reach_the_stage() {
     let top = tempfile::tempdir().expect("a directory");
     if !ran("setfacl", &["-m", "d:u:54321:rwx,d:o::rwx", top.path().to_str().expect("text")]) {

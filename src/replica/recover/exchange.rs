@@ -26,10 +26,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         if (two.parent, &two.name) != (parent, &name) || !self.may_change_places(&one, &two)? {
             return Ok(());
         }
-        let generation = intent.generation;
+        let (generation, nodes) = (intent.generation, [one.node, two.node]);
         let (home, old) = (one.parent, one.name.clone());
         let rows = vec![Row { parent, name, generation, ..one }, Row { parent: home, name: old, generation, ..two }];
         self.put_exchanged(rows)?;
+        nodes.into_iter().try_for_each(|node| self.give(node))?;
         for path in [from, &intent.path, to].into_iter().chain(at.as_ref().map(|(at, _)| at)) {
             self.sync_parent(path)?;
         }

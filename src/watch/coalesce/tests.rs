@@ -1,9 +1,15 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
 use Hint::*;
 
-const TIMING: Timing = Timing { event_interval: 1000, delete_delay: 300, open_wait: 60_000 };
+const TIMING: Timing = Timing {
+    event_interval: Duration::from_millis(1000),
+    delete_delay: Duration::from_millis(300),
+    open_wait: Duration::from_millis(60_000),
+};
 
 fn path(s: &str) -> RelPath {
     RelPath::new(s.as_bytes()).expect("a valid path")
@@ -17,7 +23,7 @@ fn drain(c: &mut Coalescer, now: Millis) -> Vec<String> {
 #[test]
 fn a_path_that_is_looked_at_now_is_clean_whatever_it_waited_for() {
     let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
-    let timing = Timing { event_interval: 1000, delete_delay: 300, open_wait: 60_000 };
+    let timing = TIMING;
     let mut coalescer = Coalescer::new(timing);
     coalescer.sent(&path("d"), 0);
     coalescer.event(path("d"), Hint::Attributes, 10);
@@ -101,7 +107,7 @@ fn an_event_between_ready_and_sent_waits_too() {
 
 #[test]
 fn an_open_file_is_polled_and_sent_in_the_end() {
-    let mut c = Coalescer::new(Timing { open_wait: 5000, ..TIMING });
+    let mut c = Coalescer::new(Timing { open_wait: Duration::from_millis(5000), ..TIMING });
     c.event(path("f"), Appeared, 0);
     let mut looks = Vec::new();
     let end = loop {
@@ -257,7 +263,7 @@ fn op() -> impl Strategy<Value = Op> {
 proptest! {
     #[test]
     fn nothing_is_lost_and_nothing_comes_too_often(ops in prop::collection::vec(op(), 1..200), limit in 1..12usize) {
-        let mut c = Coalescer::with_limit(Timing { open_wait: 2000, ..TIMING }, limit);
+        let mut c = Coalescer::with_limit(Timing { open_wait: Duration::from_millis(2000), ..TIMING }, limit);
         let mut now = 0;
         // Paths that must still be handed out, and when each was sent.
         let mut owed: BTreeSet<RelPath> = BTreeSet::new();

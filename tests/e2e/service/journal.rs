@@ -99,7 +99,8 @@ fn every_record_of_a_change_has_its_fields() {
 fn both_hosts_log_a_change_under_one_number() {
     let mut house = House::new("");
     // An agent with a log of its own, as on another host.
-    let settings = psync::config::AgentSettings { debug: 1, ..Default::default() };
+    let mut settings = psync::config::SharedSettings::default();
+    settings.run.debug = 1;
     let (script, log) = (house.beside("agent.sh"), house.beside("right.log"));
     let words = ["--stdio", "--root", house.right.to_str().unwrap(), "--pair", PAIR, "--log", log.to_str().unwrap()];
     let json = serde_json::to_string(&settings).unwrap();

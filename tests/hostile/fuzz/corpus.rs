@@ -2,7 +2,7 @@
 
 use psync::brain::control;
 use psync::brain::desk::Desk;
-use psync::config::{AgentSettings, Compress, Settings};
+use psync::config::{Compress, Settings, SharedSettings};
 use psync::link::codec::{SUM, encode};
 use psync::link::frame::{self, HEADER, Kind};
 use psync::link::handshake::{Hello, Role};
@@ -124,7 +124,7 @@ pub fn of(entry: &str, roll: &mut Roll) -> Vec<Vec<u8>> {
             &format!("EXCLUDES = {}", deep("(", ")")),
         ]),
         "agent_settings" => {
-            vec![serde_json::to_vec(&AgentSettings::default()).expect("plain data"), deep("{\"a\":", "}").into_bytes()]
+            vec![serde_json::to_vec(&SharedSettings::default()).expect("plain data"), deep("{\"a\":", "}").into_bytes()]
         }
         "control_request" => texts(&[
             r#"{"command":"status"}"#,

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use psync::brain::control;
-use psync::config::{self, AgentSettings, Settings};
-use psync::filter::{Filter, FilterSettings};
+use psync::config::{self, Settings, SharedSettings};
+use psync::filter::{Filter, Filters};
 use psync::link::codec::{self, Lane};
 use psync::link::frame::{self, MAX_PAYLOAD};
 use psync::link::handshake::{Hello, Role};
@@ -331,7 +331,7 @@ fn try_filter(filter: &Filter) {
 
 fn rsync_patterns(bytes: &[u8]) {
     let rsync_excludes: Vec<String> = text(bytes).lines().take(50).map(str::to_owned).collect();
-    let settings = FilterSettings { rsync_excludes, ..FilterSettings::default() };
+    let settings = Filters { rsync_excludes, ..Filters::default() };
     if let Ok(filter) = Filter::new(&settings) {
         try_filter(&filter);
     }
@@ -341,8 +341,7 @@ fn filters(bytes: &[u8]) {
     let text = text(bytes);
     let mut parts = text.splitn(3, '\n').map(str::to_owned);
     let mut part = || parts.next().unwrap_or_default();
-    let settings =
-        FilterSettings { excludes: part(), tempfiles: part(), safesuffix: part(), ..FilterSettings::default() };
+    let settings = Filters { excludes: part(), tempfiles: part(), safesuffix: part(), ..Filters::default() };
     if let Ok(filter) = Filter::new(&settings) {
         try_filter(&filter);
     }
@@ -350,10 +349,10 @@ fn filters(bytes: &[u8]) {
 
 fn settings(settings: &Settings) {
     if settings.check().is_ok() {
-        let agent = AgentSettings::from(settings);
+        let agent = &settings.shared;
         assert_eq!(agent.check(), Ok(()), "what a pair's file says is refused by its agent");
-        let json = serde_json::to_string(&agent).expect("plain data");
-        assert_eq!(serde_json::from_str::<AgentSettings>(&json).expect("what was written"), agent);
+        let json = serde_json::to_string(agent).expect("plain data");
+        assert_eq!(&SharedSettings::from_json(&json).expect("what was written"), agent);
     }
 }
 
@@ -373,7 +372,7 @@ fn config_import(bytes: &[u8]) {
 }
 
 fn agent_settings(bytes: &[u8]) {
-    if let Ok(settings) = serde_json::from_slice::<AgentSettings>(bytes) {
+    if let Ok(settings) = SharedSettings::from_json(&text(bytes)) {
         let _ = settings.check();
     }
 }

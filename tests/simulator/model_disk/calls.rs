@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use psync::model::{Attrs, Kind, Name, OwnerNumber, Principal, RelPath, Side, Time, Xattrs};
+use psync::model::{Attrs, Kind, Name, OwnerNumber, Principal, RelPath, Side, Time, Xattrs, acls};
 use psync::replica::disk::{Disk, Inodes, Lease, Leased, NotSet, Own, Space, Stat};
 use psync::replica::metadata::CAPABILITY;
 use psync::watch::Hint;
@@ -284,7 +284,7 @@ impl State {
                 let before = std::mem::replace(&mut inode.meta.xattrs, attrs.xattrs.clone());
                 for name in before.keys().chain(attrs.xattrs.keys()) {
                     // What a user set this very moment stays.
-                    let meant = name.starts_with(b"system.") || **name == *CAPABILITY;
+                    let meant = acls::goes_with_mode(name) || **name == *CAPABILITY;
                     if !meant && held.is_some_and(|held| held.get(name) != before.get(name)) {
                         match before.get(name) {
                             Some(value) => inode.meta.xattrs.insert(name.clone(), value.clone()),
