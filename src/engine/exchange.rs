@@ -121,7 +121,7 @@ impl Engine {
             return if stuck { WayOut::None } else { WayOut::Move };
         }
         // What is taken from either mode goes before the object has another name.
-        let closes = [path, &leaver.at].into_iter().find(|at| self.closes(mover, at));
+        let closes = [path, &leaver.at].into_iter().find(|at| !self.settings.dry_run && self.closes(mover, at));
         // Where the one that leaves can go first it is never seen in a directory where its users have not put it.
         let near = leaver.at == moved.from || home.parent() == path.parent();
         // The one that came may itself be where the one that leaves is to go, on the other side.
@@ -149,12 +149,13 @@ impl Engine {
         let home = self.places.agreed(mover, &moved.from);
         let changed = self.sides[target].pending.get(&home).is_some_and(|pending| pending.change.after.is_some());
         let goes = mover == Side::Left || self.places.of(target, moved.known.node).is_none();
-        after.attrs.mode != moved.known.entry.attrs.mode && goes && !changed
+        let narrows = moved.known.entry.attrs.mode & !after.attrs.mode & 0o777 != 0;
+        narrows && goes && !changed
     }
 
     /// What a move takes from its object's mode is taken where the other side has it, before it changes places with another.
-    /// Says whether that can be.
-    pub(super) fn close_first(&mut self, at: &RelPath, mover: Side) -> bool {
+    /// Says whether that can be; `path` is considered again when it has been, or was refused.
+    pub(super) fn close_first(&mut self, at: &RelPath, path: &RelPath, mover: Side, now: Millis) -> bool {
         let target = mover.other();
         let Some(change) = self.sides[mover].pending.get(at).map(|pending| pending.change.clone()) else {
             return false;
@@ -168,6 +169,12 @@ impl Engine {
         if gone || self.is_hopeless(&home) {
             return false;
         }
+        if let Some((_, due)) = self.strikes.get(&home).filter(|(_, due)| *due > now) {
+            // Somebody has it open, or changes it.
+            self.timers.insert((*due, path.clone()));
+            self.wait_for_move(path);
+            return true;
+        }
         let mut entry = moved.known.entry.clone();
         entry.attrs.mode &= after.attrs.mode | !0o777;
         let step = match &theirs {
@@ -178,6 +185,7 @@ impl Engine {
             }
             Some(_) => {
                 self.wait_for_move(at);
+                self.wait_for_move(path);
                 return true;
             }
         };

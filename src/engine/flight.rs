@@ -226,6 +226,8 @@ impl Engine {
                 if let Some((loser, kept)) = loser.zip(kept) {
                     self.tell(News::Conflict { generation, path, loser, kept });
                 }
+                // It speaks of their new names from now on.
+                self.follow_renamed(side, generation);
                 self.advance(generation);
             }
             other => self.fail(side, generation, other, now),
@@ -289,7 +291,6 @@ impl Engine {
                 if found { self.guard.find() } else { self.guard.grow() }
             }
             self.land(&flight);
-            self.follow_renamed(&flight);
             self.remember_made(&flight);
             self.forget_doubts(&flight);
             let bytes = flight.contents();
@@ -393,15 +394,21 @@ impl Engine {
         self.wake_moves();
     }
 
-    /// A directory was renamed on a side: what was moved out of it there came from below its new name.
-    fn follow_renamed(&mut self, flight: &Flight) {
-        for side in Side::BOTH {
-            let Part::Apply(Apply { path, step: Step::Move { from, .. }, .. }) = &flight.parts[side] else { continue };
-            for (at, from) in self.places.rename(side, from, path) {
-                let pending = self.sides[side].pending.get_mut(&at);
-                if let Some(moved) = pending.and_then(|pending| pending.change.moved.as_mut()) {
-                    moved.from = from;
-                }
+    /// Directories were renamed on a side by an action: what was moved out of them there came from below their new names.
+    fn follow_renamed(&mut self, side: Side, generation: Generation) {
+        let Some(Part::Apply(apply)) = self.flights.get(&generation).map(|flight| &flight.parts[side]) else { return };
+        let renames = match &apply.step {
+            Step::Move { from, .. } => vec![(from.clone(), apply.path.clone())],
+            Step::Exchange { from, other, .. } => {
+                let theirs = other.at.clone().map(|at| (at, other.to.clone()));
+                std::iter::once((from.clone(), apply.path.clone())).chain(theirs).collect()
+            }
+            Step::Put { .. } | Step::SetAttrs { .. } | Step::Remove { .. } => return,
+        };
+        for (at, from) in self.places.rename(side, &renames) {
+            let pending = self.sides[side].pending.get_mut(&at);
+            if let Some(moved) = pending.and_then(|pending| pending.change.moved.as_mut()) {
+                moved.from = from;
             }
         }
     }

@@ -39,7 +39,7 @@ impl Engine {
             Occupant::Unknown => return self.stall_at(path),
             Occupant::Left(leaver) => match self.way_out(path, &changes, mover, &moved, &leaver) {
                 WayOut::None => {}
-                WayOut::Close(at) if self.close_first(&at, mover) => return,
+                WayOut::Close(at) if self.close_first(&at, path, mover, now) => return,
                 WayOut::Close(_) => {}
                 WayOut::Move if self.has_waited(mover, path, now) => return self.as_copy(mover, path),
                 WayOut::Move => return self.wait_for_move(path),
@@ -125,7 +125,8 @@ impl Engine {
         let theirs = self.places.of(target, node).cloned();
         // Whoever moved the directory that it came out of as well names that by its new name.
         let agreed = self.places.agreed(mover, &moved.from);
-        let mut from = agreed.clone();
+        // The other side may have renamed it too.
+        let mut from = self.places.named(target, &agreed);
         let mut changes = changes;
         let over = changes[mover].as_ref().and_then(|c| c.known.as_ref());
         let expect = match &changes[target] {
@@ -147,7 +148,7 @@ impl Engine {
                 return self.wait_for_move(path);
             }
         }
-        let there = theirs.as_ref().map_or(&agreed, |place| &place.path);
+        let there = theirs.as_ref().map_or(&from, |place| &place.path);
         if let Some(theirs) = self.crossed(path, there, mover) {
             return match (theirs.standing, mover) {
                 (Standing::Flying | Standing::Asked, _) => self.wait_for_move(path),
@@ -165,7 +166,7 @@ impl Engine {
                 true => self.as_copy(mover, path),
                 false => self.stall_at(path),
             };
-        } else if let Some(pending) = self.sides[target].pending.get(&agreed) {
+        } else if let Some(pending) = self.sides[target].pending.get(&from) {
             // Edited there: the move first, then the edit under the new name.
             let kind = pending.change.after.as_ref().map(|entry| entry.kind());
             if kind.is_some_and(|kind| kind != moved.known.entry.kind()) {

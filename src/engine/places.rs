@@ -137,21 +137,40 @@ impl Places {
         below.filter_map(|(_, node)| known.nodes.get(node))
     }
 
-    /// A directory of this side was renamed: what its users moved out of it came from below its new name, as they will say
-    /// from now on. Where those lie.
-    pub fn rename(&mut self, side: Side, from: &RelPath, to: &RelPath) -> Vec<(RelPath, RelPath)> {
-        let old: Vec<RelPath> = self.out_of(side, from).map(|place| place.from.clone()).collect();
+    /// What this side calls by now what both last agreed to call `path`, if it moved a directory above that.
+    pub fn named(&self, side: Side, path: &RelPath) -> RelPath {
+        let known = &self.sides[side];
+        let (mut path, mut named) = (path.clone(), 0);
+        for _ in 0..NESTED {
+            // From above: what lies in a directory that moved was moved from below its new name.
+            let away = |at: &RelPath| {
+                let node = known.sources.range((at.clone(), 0)..=(at.clone(), NodeId::MAX)).next()?.0.1;
+                Some((at.clone(), known.nodes.get(&node)?.path.clone()))
+            };
+            let mut below = path.above_from_top().filter(|at| at.as_bytes().len() > named);
+            let Some((from, to)) = below.find_map(|at| away(&at)) else { break };
+            drop(below);
+            let Some(now) = path.rebase(&from, &to) else { break };
+            (path, named) = (now, to.as_bytes().len());
+        }
+        path
+    }
+
+    /// Directories of this side were renamed at once: what its users moved out of them came from below their new names, as they
+    /// will say from now on. Where those lie.
+    pub fn rename(&mut self, side: Side, renames: &[(RelPath, RelPath)]) -> Vec<(RelPath, RelPath)> {
         let known = &mut self.sides[side];
+        let mut moved = Vec::new();
+        for (from, to) in renames {
+            let below = known.sources.range((from.clone(), 0)..).take_while(|((at, _), ())| at.is_within(from));
+            let nodes = below.filter(|((at, _), ())| at != from).map(|((at, node), ())| (*node, at.rebase(from, to)));
+            moved.extend(nodes.filter_map(|(node, at)| Some((node, at?))));
+        }
         let mut renamed = Vec::new();
-        for old in old {
-            let Some(from) = old.rebase(from, to) else { continue };
-            let nodes: Vec<NodeId> =
-                known.sources.range((old.clone(), 0)..=(old, NodeId::MAX)).map(|((_, node), ())| *node).collect();
-            for node in nodes {
-                let Some(place) = known.remove(node) else { continue };
-                renamed.push((place.path.clone(), from.clone()));
-                known.insert(node, Place { from: from.clone(), ..place });
-            }
+        for (node, from) in moved {
+            let Some(place) = known.remove(node) else { continue };
+            renamed.push((place.path.clone(), from.clone()));
+            known.insert(node, Place { from, ..place });
         }
         renamed
     }
@@ -190,6 +209,10 @@ mod tests {
         places.report(side, 31, &path("y"), &path("x"));
         assert_eq!(places.agreed(side, &path("x/u")), path("y/u"));
         assert_eq!(places.agreed(side, &path("y/u")), path("x/u"));
+        // And back.
+        assert_eq!(places.named(side, &path("d/s/u")), path("s/u"));
+        assert_eq!(places.named(side, &path("d/u")), path("s/d/u"));
+        assert_eq!((places.named(side, &path("y/u")), places.named(side, &path("u"))), (path("x/u"), path("u")));
         // What contradicts itself ends.
         places.report(side, 17, &path("s"), &path("s/d"));
         places.agreed(side, &path("s/d/s"));
@@ -202,12 +225,16 @@ mod tests {
         places.report(side, 20, &path("a"), &path("d/s/a"));
         places.report(side, 21, &path("b"), &path("d"));
         places.report(side, 22, &path("d"), &path("c"));
-        assert_eq!(places.rename(side, &path("d"), &path("e")), [(path("a"), path("e/s/a"))]);
+        assert_eq!(places.rename(side, &[(path("d"), path("e"))]), [(path("a"), path("e/s/a"))]);
         assert_eq!(places.of(side, 20).map(|place| &place.from), Some(&path("e/s/a")));
         assert_eq!(places.away_from(side, &path("e/s/a")).count(), 1);
         assert_eq!(places.away_from(side, &path("d/s/a")).count(), 0);
         assert_eq!(places.of(side, 21).map(|place| &place.from), Some(&path("d")), "the name of another one by now");
-        assert!(places.rename(side.other(), &path("e"), &path("d")).is_empty());
+        assert!(places.rename(side.other(), &[(path("e"), path("d"))]).is_empty());
+        // Two change places.
+        places.report(side, 23, &path("c"), &path("f/c"));
+        let swap = [(path("e"), path("f")), (path("f"), path("e"))];
+        assert_eq!(places.rename(side, &swap), [(path("a"), path("f/s/a")), (path("c"), path("e/c"))]);
     }
 
     #[test]

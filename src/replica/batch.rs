@@ -339,7 +339,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             return Ok(reported.seen.as_ref().map(|seen| step(&seen.signature, &seen.attrs)));
         }
         let row = self.row_at(path)?;
-        Ok(row.and_then(|row| row.signature.map(|signature| step(&signature, row.live_attrs()))))
+        Ok(row.and_then(|row| row.compared().map(|signature| step(&signature, row.live_attrs()))))
     }
 
     fn finish_placed(

@@ -245,11 +245,15 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// without the node's row, as something new: it is told anew, or the other side would not hear what it took the place of.
     fn speak_for_itself(&mut self, node: NodeId) -> Result<(), ArchiveError> {
         let Some(home) = self.path_of(node)? else { return Ok(()) };
-        let moved = self.ledger.came_to(&home).is_some();
+        let moved = self.ledger.came_to(&home);
         self.forget_report(&home);
         match moved {
-            true => self.agenda.look_first(home),
-            false => self.agenda.look(home),
+            // Nor does anybody know any more where that one is. Its old name tells, if it turns up nowhere.
+            Some(other) => {
+                self.agenda.look_at_all(self.path_of(other)?);
+                self.agenda.look_first(home);
+            }
+            None => self.agenda.look(home),
         }
         Ok(())
     }

@@ -62,6 +62,15 @@ fn paths(apply: &Apply) -> Vec<RelPath> {
 }
 
 impl<D: Disk, A: Archive> Replica<D, A> {
+    /// Whether an action that names no directory, and leaves its object where both last agreed to have it, finds that place
+    /// under the path: it may lead to another directory of that name by now.
+    fn stays_in_place(&self, apply: &Apply) -> Result<bool, ReplicaError> {
+        let (None, Step::Move { .. } | Step::SetAttrs { .. }) = (apply.parent, &apply.step) else { return Ok(true) };
+        let Some((above, name)) = apply.path.split() else { return Ok(false) };
+        let (row, above) = (self.archive.node(apply.node)?, self.node_of(&above)?);
+        Ok(row.is_some_and(|row| Some(row.parent) == above && row.name == name))
+    }
+
     /// Carries out one action of a batch.
     pub(crate) fn place(&mut self, job: Job<D::File>) -> Result<Placed, ReplicaError> {
         let path = &job.apply.path;
@@ -73,6 +82,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let path = path.clone();
             self.placed.unplaced.extend(job.staged.map(|staged| staged.name));
             return Ok(Placed::Refused(vec![path]));
+        }
+        if !self.stays_in_place(&job.apply)? {
+            return Ok(Placed::Refused(paths(&job.apply)));
         }
         let paths = paths(&job.apply);
         match self.act(job) {

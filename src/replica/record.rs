@@ -87,10 +87,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             Some(parent) if parent == ROOT_NODE || self.archive.node(parent)?.is_some() => Some(parent),
             Some(_) => None,
             // Where nothing was moved the row stays in its directory, whatever the way to that is called here by now.
-            None => {
-                let stays = old.as_ref().filter(|old| record.from.is_none() && old.name == name);
-                self.node_of(&above)?.or(stays.map(|old| old.parent))
-            }
+            None => match old.as_ref().filter(|old| record.from.is_none() && old.name == name) {
+                Some(old) => Some(old.parent),
+                None => self.node_of(&above)?,
+            },
         };
         let Some(parent) = parent else {
             // The directory above is not known here any more; the path is reported anew.
@@ -122,7 +122,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 let same = seen.content.compare(&entry.content) != Sameness::Differs;
                 row.signature = same.then(|| seen.proof());
             }
-            (Some(old), None) if old.entry.content.compare(&entry.content) == Sameness::Same => {
+            (Some(old), None) if is_kept(&old.entry.content, &entry.content) => {
                 row.achieved = self.held_of(old, entry);
                 // Attributes of another report: the signature would claim that the object has them. It is still the object.
                 let same = old.entry.attrs == entry.attrs;
@@ -336,6 +336,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             let kind = learned.entry.as_ref().map(Entry::kind);
             let same = own.as_ref().filter(|own| !self.aftermath.is_rebooted() && Some(own.entry.kind()) == kind);
             let signature = same.and_then(|own| own.signature).map(Signature::name_only);
+            let achieved = same.zip(learned.entry.as_ref()).and_then(|(own, entry)| self.held_of(own, entry));
             // What a power failure left here is told by other rules.
             let former = own.as_ref().filter(|_| learned.joint && !self.aftermath.is_rebooted()).cloned();
             self.aftermath.learn(node, own.map(|own| own.entry));
@@ -351,7 +352,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 self.set_aside(holder)?;
             }
             let (parent, generation, entry) = (learned.parent, learned.generation, entry.clone());
-            let row = Row { node, parent, name, generation, entry, achieved: None, signature, since };
+            let row = Row { node, parent, name, generation, entry, achieved, signature, since };
             waiting.push(match former {
                 Some(former) => half_learned(row, &former),
                 None => row,
@@ -394,6 +395,11 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         Ok(RelPath::of_names(names.iter().rev()).ok())
     }
+}
+
+/// Whether an entry speaks of the contents that a row has: they may be known to be equal, or nobody has read them since.
+fn is_kept(row: &Content, entry: &Content) -> bool {
+    row == entry || row.compare(entry) == Sameness::Same
 }
 
 /// What is learned of an action of both sides whose part here may never have been done. Contents come to this side first, so it has

@@ -189,7 +189,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let signature = match self.ledger.numbered(path, seq) {
             Some(reported) => reported.seen.as_ref().map(|seen| seen.signature),
             // Nothing is reported, be it that the last look found what is recorded: the object as it was recorded.
-            None if seq == 0 || !self.ledger.holds(path) => self.row_at(path)?.and_then(|row| row.signature),
+            None if seq == 0 || !self.ledger.holds(path) => self.row_at(path)?.and_then(|row| row.compared()),
             None => None,
         };
         let Some(signature) = signature else { return Ok(None) };

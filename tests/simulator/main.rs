@@ -265,6 +265,11 @@ fn what_both_sides_move_keeps_the_modes_that_users_gave_it() {
     play_moves(3_000, moves::play_with_modes);
 }
 
+#[test]
+fn what_both_sides_had_before_they_met_is_moved_as_well() {
+    play_moves(3_000, moves::play_met);
+}
+
 /// Plays so many cases of one kind on both cores, each by its seed; the first that fails is told.
 fn play_moves(usual: u64, play: fn(u64, bool) -> (Option<String>, Vec<String>)) {
     let from = number("PSYNC_SIM_SEED").or(number("PSYNC_SIM_FROM")).unwrap_or(0);

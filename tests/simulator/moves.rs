@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::rc::Rc;
 
-use psync::model::{Kind, RelPath, Side, Sides};
+use psync::model::{Kind, RelPath, Side, Sides, Time};
 
 use crate::choice::Choices;
 use crate::driver::{Pair, RealPair, Turn};
@@ -21,6 +21,10 @@ const REST: u64 = 5 * 60 * 1000;
 
 /// From this seed on users set modes as well.
 const MODES: u64 = 1 << 40;
+/// And from this one on both sides had all of it before they met.
+const MET: u64 = 1 << 41;
+/// When they wrote it.
+const THEN: Time = Time { secs: 1_600_000_000, nanos: 7 };
 
 type Id = usize;
 
@@ -302,6 +306,8 @@ struct Case {
     wanted: View,
     /// Each object must be there once, under whichever of its names.
     open: bool,
+    /// Both sides had it all before they met.
+    met: bool,
 }
 
 fn case(seed: u64) -> Option<Case> {
@@ -346,7 +352,7 @@ fn case(seed: u64) -> Option<Case> {
     let open = is_open(&base, &sides);
     let deleted = sides.map(|side| side.gone);
     let late = Vec::new();
-    Some(Case { when, first, deeds, calls, late, deleted, base, wanted, open })
+    Some(Case { when, first, deeds, calls, late, deleted, base, wanted, open, met: seed >= MET })
 }
 
 impl Case {
@@ -447,7 +453,11 @@ pub fn play_circle(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>)
         wanted.places.insert(id, base.places[&to].clone());
     }
     let (deeds, deleted, late) = Default::default();
-    play_case(seed, &Case { when, first, deeds, calls, late, deleted, base, wanted, open: false }, keep_trace)
+    play_case(
+        seed,
+        &Case { when, first, deeds, calls, late, deleted, base, wanted, open: false, met: false },
+        keep_trace,
+    )
 }
 
 /// Plays a name that one side gave to another object, whose own old name a new file gets on the other side while the two change
@@ -482,7 +492,11 @@ pub fn play_stranger(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String
         false => BTreeMap::from([(5, 5)]),
     });
     let deeds = Default::default();
-    play_case(seed, &Case { when, first, deeds, calls, late, deleted, base, wanted, open: false }, keep_trace)
+    play_case(
+        seed,
+        &Case { when, first, deeds, calls, late, deleted, base, wanted, open: false, met: false },
+        keep_trace,
+    )
 }
 
 fn play_case(seed: u64, case: &Case, keep_trace: bool) -> (Option<String>, Vec<String>) {
@@ -504,20 +518,27 @@ pub fn play_with_modes(seed: u64, keep_trace: bool) -> (Option<String>, Vec<Stri
     play(MODES + seed, keep_trace)
 }
 
+/// The same of what both sides had before they met: nobody has read the files then.
+pub fn play_met(seed: u64, keep_trace: bool) -> (Option<String>, Vec<String>) {
+    play(MET + seed, keep_trace)
+}
+
 fn play_on(stage: &Rc<Stage>, history: &History, case: &Case) -> Result<(), String> {
     let mut ids: Vec<Id> = case.base.places.keys().copied().collect();
     ids.sort_by_key(|id| case.base.path(*id));
-    for id in ids {
+    let wrote: &[Side] = if case.met { &Side::BOTH } else { &[Side::Left] };
+    for (id, side) in ids.iter().flat_map(|id| wrote.iter().map(|side| (*id, *side))) {
         let path = case.base.path(id);
         match case.base.contents.get(&id) {
-            None => user(stage, Side::Left, &[Call::Mkdir(path)]),
+            None => user(stage, side, &[Call::Mkdir(path)]),
             Some(text) => {
                 let bytes = Text(text.as_bytes().to_vec());
-                let open = Call::Open { path, create: true, truncate: true };
-                user(stage, Side::Left, &[open, Call::WriteAt { offset: 0, bytes }, Call::Close]);
+                let open = Call::Open { path: path.clone(), create: true, truncate: true };
+                let write = Call::WriteAt { offset: 0, bytes };
+                user(stage, side, &[open, write, Call::Close, Call::Utimes(path, THEN)]);
             }
         }
-        user(stage, Side::Left, &[Call::Chmod(case.base.path(id), mode(id))]);
+        user(stage, side, &[Call::Chmod(case.base.path(id), mode(id))]);
     }
     begin(stage);
     let mut pair = RealPair::new(stage.clone());

@@ -129,6 +129,21 @@ impl Acl {
         of(Who::OwningGroup) & of(Who::Mask)
     }
 
+    /// As `chmod` does: with a mask the mode's group bits are its, and what the owning group may do stays.
+    fn set_mode(&mut self, mode: u32) {
+        let masked = self.lines.iter().any(|line| line.who == Who::Mask);
+        for line in &mut self.lines {
+            let bits = match line.who {
+                Who::Owner => mode >> 6,
+                Who::Mask => mode >> 3,
+                Who::OwningGroup if !masked => mode >> 3,
+                Who::Other => mode,
+                Who::OwningGroup | Who::User(_) | Who::Group(_) => continue,
+            };
+            line.allowed = (bits & 7) as u8;
+        }
+    }
+
     fn checked(mut lines: Vec<Line>) -> Result<Acl, Malformed> {
         lines.sort();
         if lines.iter().any(|line| line.allowed > 7) {
@@ -189,6 +204,21 @@ pub fn without_acl(mode: u32, xattrs: &Xattrs, other: Option<&[u8]>) -> u32 {
         // Nobody knows what the group may do.
         Some(Err(_)) => mode & !0o070,
     }
+}
+
+/// The extended attributes of an object that gets this mode after them: the mode takes the place of what an access ACL says of the
+/// owner, of all others, and of its mask.
+pub fn under_mode(mode: u32, xattrs: &Xattrs) -> Xattrs {
+    let mut xattrs = xattrs.clone();
+    if let Some(acl) = xattrs.get_mut(ACL_ACCESS)
+        && let Ok(mut read) = Acl::from_portable(acl)
+    {
+        read.set_mode(mode);
+        if let Ok(bytes) = read.to_portable() {
+            *acl = bytes.into();
+        }
+    }
+    xattrs
 }
 
 #[cfg(test)]
@@ -353,5 +383,19 @@ mod tests {
         }
         let xattrs: Xattrs = [(ACL_ACCESS.into(), b"no ACL"[..].into())].into_iter().collect();
         assert_eq!(without_acl(0o674, &xattrs, None), 0o604, "nobody knows what the group may do");
+    }
+
+    #[test]
+    fn a_mode_takes_the_place_of_the_mask() {
+        let xattrs = |acl: &[u8]| -> Xattrs { [(ACL_ACCESS.into(), acl.into())].into_iter().collect() };
+        // The mask is narrower; what the group and the named user have of it stays written.
+        let (open, narrow) = (acl(5, 7, 7), acl(5, 7, 5));
+        let left = under_mode(0o750, &xattrs(&open));
+        assert_eq!(left, xattrs(&narrow));
+        assert_eq!(under_mode(0o750, &left), left);
+        assert_ne!(under_mode(0o755, &left), left, "others may look in");
+        assert_eq!(under_mode(0o600, &Xattrs::new()), Xattrs::new());
+        let odd: Xattrs = [(ACL_ACCESS.into(), b"no ACL"[..].into())].into_iter().collect();
+        assert_eq!(under_mode(0o600, &odd), odd);
     }
 }

@@ -9,6 +9,7 @@ use super::super::Replica;
 use super::super::archive::{Archive, Row, Signature, Since};
 use super::super::disk::{Disk, NotSet, Own, Stat};
 use super::super::error::{At, ReplicaError};
+use super::super::metadata::acl;
 use super::super::spot::Spot;
 use super::Parent;
 use super::action::{Action, Done, Stop};
@@ -68,8 +69,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let not_set = match linked {
             true => NotSet::default(),
             false => {
-                let default = |xattrs: &Xattrs| xattrs.get(acls::ACL_DEFAULT).cloned();
-                if self.settings.keeps_acls && default(&held.xattrs) != default(&entry.attrs.xattrs) {
+                if self.settings.keeps_acls && kind == Kind::Dir {
                     // What users here make of the other side's ACLs does not count.
                     let found = self.disk.pinned_xattrs(&pin, kind).at(path, "read extended attributes")?;
                     acls::take(&mut held.xattrs, &found);
@@ -90,8 +90,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         self.touch(path, &parent.dir);
         let live = self.pinned_attrs(&pin, &after, kind).at(path, "read extended attributes")?;
         let differs = live != entry.attrs;
-        // What this side can hold, and holds differently, a user set this very moment.
-        let intervened = differs && !linked && !not_set.explains(&entry.attrs, &live);
+        // What this side can hold, and holds differently, a user set this very moment. But that a narrower mode than the ACL's
+        // masks it is nobody's doing.
+        let masked = Attrs { xattrs: acl::under_mode(entry.attrs.mode, &entry.attrs.xattrs), ..entry.attrs.clone() };
+        let intervened = differs && !linked && !not_set.explains(&masked, &live);
         // Another object may have the name by now: that one is nobody's yet.
         let there = self.disk.stat(&parent.dir, &parent.name);
         let shown = there.is_ok_and(|there| (there.ino, there.btime) == (after.ino, after.btime));
