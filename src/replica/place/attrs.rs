@@ -69,7 +69,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         let not_set = match linked {
             true => NotSet::default(),
             false => {
-                if self.settings.keeps_acls && kind == Kind::Dir {
+                let default = |xattrs: &Xattrs| xattrs.get(acls::ACL_DEFAULT).cloned();
+                if self.settings.keeps_acls && default(&held.xattrs) != default(&entry.attrs.xattrs) {
                     // What users here make of the other side's ACLs does not count.
                     let found = self.disk.pinned_xattrs(&pin, kind).at(path, "read extended attributes")?;
                     acls::take(&mut held.xattrs, &found);
