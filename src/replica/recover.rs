@@ -34,6 +34,8 @@ struct Scene {
     same_boot: bool,
     /// Where objects lie that are no longer where their intents say.
     strays: BTreeMap<Object, RelPath>,
+    /// The actions whose objects users saw for a moment, before they lost the name again: they lie in the trash.
+    taken_back: BTreeSet<Generation>,
     /// Objects of the stage that were not placed: thrown away once nothing is open any more.
     unplaced: Vec<Name>,
 }
@@ -42,10 +44,10 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     /// Settles every intent, then clears the stage of what no intent speaks of.
     pub(crate) fn recover(&mut self) -> Result<(), ReplicaError> {
         let intents = self.archive.intents()?;
-        self.find_unlisted_trash(&intents)?;
+        let taken_back = self.find_unlisted_trash(&intents)?;
         let same_boot = self.identity.boot == self.disk.boot_id();
         let strays = self.find_strays(&intents, same_boot)?;
-        let mut scene = Scene { same_boot, strays, unplaced: Vec::new() };
+        let mut scene = Scene { same_boot, strays, taken_back, unplaced: Vec::new() };
         for intent in &intents {
             let settled = match &intent.step {
                 IntentStep::Place { entry, achieved, staged, victim, copy } => {
@@ -180,8 +182,9 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             }
             // Placed, and what it displaced is still here.
             Some(stat) => self.recover_displaced(intent, &intent.stage, &stat, victim, copy)?,
+            None if scene.taken_back.contains(&intent.generation) => return Ok(()),
             None => {
-                // Nothing but placing takes an object out of the stage while its intent is open. So it was placed, and users
+                // Nothing else but placing takes an object out of the stage while its intent is open. So it was placed, and users
                 // have deleted, renamed or replaced it since; unless the power failed, which may have taken it.
                 let placed = scene.same_boot
                     || scene.strays.contains_key(&staged)
@@ -402,18 +405,25 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
     }
 
-    /// Objects that reached the trash before its list said so.
-    fn find_unlisted_trash(&mut self, intents: &[Intent]) -> Result<(), ReplicaError> {
+    /// Objects that reached the trash before its list said so. The answer is the actions of those that had a name for a moment:
+    /// they are not what makes way for such an action, but what was to be placed.
+    fn find_unlisted_trash(&mut self, intents: &[Intent]) -> Result<BTreeSet<Generation>, ReplicaError> {
+        let mut taken_back = BTreeSet::new();
         let listed: std::collections::BTreeSet<Name> = self.archive.trash()?.into_iter().map(|item| item.id).collect();
         let trash = self.disk.own(Own::Trash).at(&RelPath::root(), "open the trash")?;
         for (id, stat) in self.disk.list(&trash).at(&RelPath::root(), "list the trash")? {
+            let generation = trash_generation(&id);
+            let intent = intents.iter().find(|i| Some(i.generation) == generation);
+            if let Some(Intent { generation, step: IntentStep::Place { staged, .. }, .. }) = intent
+                && *staged == (stat.ino, stat.btime)
+            {
+                taken_back.insert(*generation);
+            }
             if listed.contains(&id) {
                 continue;
             }
-            let generation = trash_generation(&id);
             // No action has the number 0.
             let by_check = generation == Some(0);
-            let intent = intents.iter().find(|i| Some(i.generation) == generation);
             // As it was when it was displaced, where that is known: it may have been written since.
             let victim = match intent.map(|intent| &intent.step) {
                 Some(IntentStep::Place { victim: Some(victim), .. }) if victim.same_object(&stat) => Some(victim),
@@ -430,7 +440,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
                 id,
             })?;
         }
-        Ok(())
+        Ok(taken_back)
     }
 
     /// Empties the stage. The answer is the intents that stay open: what they guard could not go to the trash this time either.

@@ -90,7 +90,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 80] = [
+const FOUND: [(u64, &str); 81] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -199,6 +199,10 @@ const FOUND: [(u64, &str); 80] = [
     (
         1307986,
         "a directory that was carried over as new was recorded by an older report, passed for moved again, and so without end",
+    ),
+    (
+        1483988,
+        "what was taken back when its place could not be looked at, and went to the trash, passed for placed after a kill",
     ),
     (172313, "of two files that were swapped, one of them with another name, one was told as moved and one as saved"),
 ];
