@@ -126,9 +126,13 @@ impl Engine {
         if (taker.known.entry.kind(), moved.known.entry.kind()) != (Kind::File, Kind::File) {
             return None;
         }
+        let target = mover.other();
+        if self.places.of(target, moved.known.node).is_some() {
+            // It has left the name on the other side as well.
+            return None;
+        }
         let leaver = Leaver { known: moved.known.clone(), at: path.clone() };
         let exchanged = self.way_out(&place.path, &changes, mover, &taker, &leaver) == WayOut::Exchange;
-        let target = mover.other();
         let lost = self.places.of(target, taker.known.node).is_none()
             && self.gone(target, &self.places.agreed(mover, &taker.from)).is_some();
         exchanged.then_some(!lost)
