@@ -35,7 +35,12 @@ impl Engine {
         let mover = if sides[Side::Left].is_some() { Side::Left } else { Side::Right };
         let Some(moved) = sides[mover].clone() else { return };
         match self.occupant(path, &changes, mover, now) {
-            Occupant::Gone => {}
+            Occupant::Gone => match self.taker(path, &moved, mover) {
+                None => {}
+                Some(_) if self.has_waited(mover, path, now) => {}
+                Some(true) => return self.wait_for_move(path),
+                Some(false) => return self.as_copy(mover, path),
+            },
             Occupant::Unknown => return self.stall_at(path),
             Occupant::Left(leaver) => match self.way_out(path, &changes, mover, &moved, &leaver) {
                 WayOut::None => {}
@@ -110,6 +115,27 @@ impl Engine {
             flight.also.extend(other.map(|place| place.path.clone()));
         }
         self.launch(flight, Reach::Tree);
+    }
+
+    /// Whether another known file has the name that this one left, and takes its place there: that goes first, and the name is never
+    /// without a file. `Some(false)`: it cannot, for the other side has deleted it.
+    fn taker(&self, path: &RelPath, moved: &Moved, mover: Side) -> Option<bool> {
+        let place = self.places.at(mover, &moved.from).filter(|place| place.standing == Standing::Pending)?;
+        let changes = Sides::from_fn(|side| self.sides[side].pending.get(&place.path).map(|p| p.change.clone()));
+        let taker = changes[mover].as_ref()?.moved.clone()?;
+        if (taker.known.entry.kind(), moved.known.entry.kind()) != (Kind::File, Kind::File) {
+            return None;
+        }
+        let target = mover.other();
+        if self.places.of(target, moved.known.node).is_some() {
+            // It has left the name on the other side as well.
+            return None;
+        }
+        let leaver = Leaver { known: moved.known.clone(), at: path.clone() };
+        let exchanged = self.way_out(&place.path, &changes, mover, &taker, &leaver) == WayOut::Exchange;
+        let lost = self.places.of(target, taker.known.node).is_none()
+            && self.gone(target, &self.places.agreed(mover, &taker.from)).is_some();
+        exchanged.then_some(!lost)
     }
 
     fn follow_move(
