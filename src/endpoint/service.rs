@@ -779,9 +779,15 @@ mod tests {
                         thread::sleep(Duration::from_millis(50));
                     }
                 });
-                (attending, lives)
+                (connection, attending, lives)
             })
             .collect();
+        let until = Instant::now() + Duration::from_secs(240);
+        // Whoever comes before them finds a place without anybody's making way.
+        while !deaf.iter().all(|(connection, ..)| door.checks.holds(*connection)) {
+            assert!(Instant::now() < until, "they get no place");
+            thread::sleep(Duration::from_millis(10));
+        }
         let answered = || {
             let (attending, link, heard) = call(&door, &[look()]);
             let first = heard.iter().find(|incoming| !matches!(incoming, Incoming::Hello(_)));
@@ -789,18 +795,17 @@ mod tests {
             attending.join().expect("it has gone");
             matches!(first, Some(Incoming::Message(_)))
         };
-        let until = Instant::now() + Duration::from_secs(240);
         while !answered() {
             assert!(Instant::now() < until, "nobody else gets a place");
             thread::sleep(Duration::from_millis(200));
         }
         // They lose their connections as well, whatever they go on saying.
-        while !deaf.iter().any(|(attending, _)| attending.is_finished()) {
+        while !deaf.iter().any(|(_, attending, _)| attending.is_finished()) {
             assert!(Instant::now() < until, "who has lost the place keeps the connection");
             thread::sleep(Duration::from_millis(200));
         }
         over.store(1, Ordering::Relaxed);
-        for (attending, lives) in deaf {
+        for (_, attending, lives) in deaf {
             lives.join().expect("over");
             attending.join().expect("it has gone");
         }
