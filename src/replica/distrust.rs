@@ -167,19 +167,22 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         Ok(false)
     }
 
-    /// What is to be told of a report before it, if it may be none of a user's doing. `found`: what lies there.
+    /// What is to be told of a report before it, if it may be none of a user's doing. `found`: what lies there, and
+    /// whether its contents are new. `unseen`: with a directory goes what the other side alone has recorded in it.
     pub(super) fn distrust(
         &mut self,
         (path, seq): (&RelPath, Seq),
         row: Option<&Row>,
-        found: Option<(At<'_, D::Dir>, &Entry)>,
-        contents: bool,
+        found: Option<(At<'_, D::Dir>, &Entry, bool)>,
+        unseen: bool,
     ) {
         let Some(row) = row.filter(|_| self.aftermath.rebooted) else { return };
         let why = match (row.compared(), found) {
-            (None, Some((at, found))) if contents => self.doubt_about(row, at, found),
+            (None, Some((at, found, true))) => self.doubt_about(row, at, found),
             (None, _) => Distrust::Older,
-            (Some(_), Some((at, found))) if contents && !self.aftermath.compared && self.is_emptied(row, at, found) => {
+            (Some(_), None) if unseen => Distrust::Older,
+            (Some(_), Some(_)) if unseen => Distrust::Unknown,
+            (Some(_), Some((at, found, true))) if !self.aftermath.compared && self.is_emptied(row, at, found) => {
                 Distrust::Emptied
             }
             (Some(_), _) => return,

@@ -20,11 +20,15 @@ const CAME_MAX: u64 = 200_000;
 const AHEAD: i64 = 60;
 
 /// What goes with an object that is gone, or makes way.
+#[derive(Default)]
 pub(crate) struct Gone {
     /// The rows below it.
     pub all: u64,
     /// How many of them, and of the object itself, this side's users made within the last ten minutes.
     pub young: u64,
+    /// Something below it was recorded by the other side alone, and this side has lost it with its power, or never seen it:
+    /// nobody here has deleted that.
+    pub unseen: bool,
 }
 
 /// What was removed here of late.
@@ -205,8 +209,8 @@ impl<D: Disk, A: Archive> Replica<D, A> {
 
     /// What goes with an object that is gone, or in whose place something of another kind lies.
     pub(crate) fn replaced_below(&self, row: Option<&Row>, by: Option<Kind>) -> Result<Gone, ArchiveError> {
-        let Some(row) = row else { return Ok(Gone { all: 0, young: 0 }) };
-        let mut gone = Gone { all: 0, young: u64::from(self.is_young(row)) };
+        let Some(row) = row else { return Ok(Gone::default()) };
+        let mut gone = Gone { young: u64::from(self.is_young(row)), ..Gone::default() };
         if row.entry.kind() != Kind::Dir || by == Some(Kind::Dir) {
             return Ok(gone);
         }
@@ -215,6 +219,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
             for row in self.archive.children(node)? {
                 gone.all += 1;
                 gone.young += u64::from(self.is_young(&row));
+                gone.unseen |= self.is_in_doubt(&row);
                 if row.entry.kind() == Kind::Dir {
                     nodes.push(row.node);
                 }

@@ -90,7 +90,7 @@ fn random_histories() {
 }
 
 /// Seeds that once failed, and what they found.
-const FOUND: [(u64, &str); 81] = [
+const FOUND: [(u64, &str); 82] = [
     (36510, "two writes in one tick of a coarse clock: the report's ctime was taken for proof"),
     (99239, "two files of one size and one second agreed unread, not at a first meeting"),
     (44435, "the same at a first meeting, of files of this very moment"),
@@ -203,6 +203,10 @@ const FOUND: [(u64, &str); 81] = [
     (
         1483988,
         "what was taken back when its place could not be looked at, and went to the trash, passed for placed after a kill",
+    ),
+    (
+        1711663,
+        "with a directory went what the other side alone had recorded in it after a power cut here: it lay in the trash alone",
     ),
     (172313, "of two files that were swapped, one of them with another name, one was told as moved and one as saved"),
 ];

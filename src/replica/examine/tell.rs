@@ -81,7 +81,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
     ) -> Result<Change, ArchiveError> {
         let seq = self.ledger.number();
         let below = self.replaced_below(row.as_ref(), None)?;
-        self.distrust((path, seq), row.as_ref(), None, true);
+        self.distrust((path, seq), row.as_ref(), None, below.unseen);
         match row {
             Some(_) => self.set_reported(path, Reported::new(seq, None, None)),
             // Neither object nor row: there is nothing to record.
@@ -154,7 +154,7 @@ impl<D: Disk, A: Archive> Replica<D, A> {
         }
         let seq = self.ledger.number();
         let after = Entry { content: held.content, attrs };
-        self.distrust((path, seq), row, Some((at.place(), &after)), held.new);
+        self.distrust((path, seq), row, Some((at.place(), &after, held.new)), below.unseen);
         self.set_reported(path, Reported::new(seq, Some(seen), None));
         if let Some(snapshot) = held.snapshot {
             self.ledger.keep_snapshot(path, seq, snapshot);
